@@ -1,0 +1,5 @@
+//! Knows which of a server's TCP connections are still alive.
+
+pub mod limits;
+pub mod sys;
+pub mod time;

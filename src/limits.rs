@@ -1,0 +1,98 @@
+//! Every maximum in the program, with its reason, and the relations between them.
+//!
+//! A limit without a reason is a guess that nobody dares to change; a limit without a name is one
+//! that nobody finds. What happens when a limit is reached is said beside it.
+
+use std::time::Duration;
+
+/// Bits of a generation in a completion's `user_data`; see `Token`.
+pub const GENERATION_BITS: u32 = 24;
+
+/// Peers that one tracker may hold. An index must fit 31 bits (the wheel's links use the last one);
+/// 16 million is far above what one ring was measured with (1 million).
+pub const MAX_PEERS: usize = 1 << 24;
+
+/// The dead whose proof is kept after they were reported. 10,000 as in NATS; about 2 MB a thread
+/// once that many have died. The oldest goes first.
+pub const MAX_REMEMBERED_DEAD: usize = 10_000;
+
+/// Transitions that a living peer's record keeps. With four, the sequence `up, suspected,
+/// recovered, died` is told whole. Three may wait for the sink; the fourth place is kept for the
+/// death, so that a death never waits for room.
+pub const HISTORY: usize = 4;
+
+/// Visits of the wheel in one turn of a loop. A visit costs a `getsockopt` of about 1.4 us, so
+/// 1,024 are 1.5 ms: a mass expiry is spread over turns that each stay below 20 ms.
+pub const MAX_VISITS_PER_TURN: usize = 1_024;
+
+/// Completions taken in one turn. The rest wait in the completion queue, in order.
+pub const MAX_COMPLETIONS_PER_TURN: usize = 2_048;
+
+/// Connections accepted in one turn by one listener; the rest wait in the backlog.
+pub const MAX_ACCEPTS_PER_TURN: usize = 256;
+
+/// Submission queue entries. A full queue is submitted and refilled within the turn.
+pub const SQ_ENTRIES: u32 = 4_096;
+
+/// Completion queue entries (512 KiB). When it is full the kernel keeps the rest (NODROP) and
+/// raises the overflow flag; the loop flushes before it judges anybody.
+pub const CQ_ENTRIES: u32 = 32_768;
+
+/// The slots of a wheel, one a millisecond: 16.4 s a round. A deadline beyond it is looked at once
+/// a round.
+pub const WHEEL_SLOTS: usize = 1 << 14;
+
+/// How much one discarding `recv` may take. Nothing is copied, but the socket stays locked
+/// meanwhile; 1 MiB takes about 0.1 ms.
+pub const MAX_DISCARD: u32 = 1 << 20;
+
+/// Buffers for frames in one ring, and the size of each. A peer that sends more than one buffer
+/// holds is read again in the next turn, so a flood from one does not starve the others.
+pub const FRAME_BUFFERS: u16 = 256;
+/// Bytes of one frame buffer: 256 heartbeats.
+pub const FRAME_BUFFER_BYTES: u32 = 4_096;
+
+/// The longest identity that a HELLO may carry, in bytes.
+pub const MAX_IDENTITY: usize = 64;
+
+/// Events in one batch that goes to the sink.
+pub const EVENT_BATCH: usize = 256;
+
+/// Batches that may wait for the sink, for one ring. When they are used up, transitions wait in
+/// the slab; nothing is dropped.
+pub const EVENT_BATCHES: usize = 64;
+
+/// The loop wakes at least this often, so that its own stalls can be told from quiet.
+pub const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// A loop that comes back this much later than it asked for was held up. Far above what the
+/// scheduler does to a busy machine, far below every policy.
+pub const STALL_THRESHOLD: Duration = Duration::from_millis(500);
+
+/// Own stalls that are remembered for putting off deadlines; when there are more, the two oldest
+/// are merged, which can only make a verdict later.
+pub const MAX_STALLS: usize = 8;
+
+/// Descriptors kept back from the capacity: standard streams, ring, event sink, listeners, and
+/// what libraries open behind our back.
+pub const RESERVED_FDS: u64 = 64;
+
+/// After EMFILE or ENFILE, how long accepting rests. Short enough not to be noticed, long enough
+/// not to spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// In beat mode a woken but undrained peer is looked at after this long at the latest: a receive
+/// window that filled up in one stroke gives no second wake.
+pub const MAX_UNDRAINED: Duration = Duration::from_secs(2);
+
+/// In beat mode, two wakes closer than this are no heartbeat but a stream, and are drained at once.
+pub const STREAM_GAP: Duration = Duration::from_millis(20);
+
+/// How long an orderly end may take before the program leaves anyway.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(900);
+
+const _: () = assert!(MAX_PEERS < (1 << 31));
+const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
+const _: () = assert!(FRAME_BUFFERS.is_power_of_two());
+const _: () = assert!(CQ_ENTRIES >= 2 * SQ_ENTRIES);
+const _: () = assert!(HISTORY >= 4);

@@ -1,0 +1,43 @@
+//! The operating system's clocks, in nanoseconds.
+
+/// `CLOCK_MONOTONIC`: does not jump, stops while the machine is suspended.
+pub fn monotonic_nanos() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// `CLOCK_MONOTONIC_COARSE`: the same clock at the kernel's last timer tick, which is the moment
+/// that `TCP_INFO` counts its ages from.
+pub fn monotonic_coarse_nanos() -> u64 {
+    read(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// `CLOCK_BOOTTIME`: goes on while the machine is suspended.
+pub fn boottime_nanos() -> u64 {
+    read(libc::CLOCK_BOOTTIME)
+}
+
+/// `CLOCK_REALTIME`, for dates.
+pub fn realtime_nanos() -> u64 {
+    read(libc::CLOCK_REALTIME)
+}
+
+/// The length of the kernel's timer tick: 4 ms at HZ=250.
+pub fn tick_nanos() -> u64 {
+    let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `spec` is ours and outlives the call, which writes it and keeps nothing.
+    let result = unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &mut spec) };
+    assert!(result == 0, "CLOCK_MONOTONIC_COARSE exists since Linux 2.6.32");
+    nanos(spec)
+}
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `spec` is ours and outlives the call, which writes it and keeps nothing.
+    let result = unsafe { libc::clock_gettime(clock, &mut spec) };
+    assert!(result == 0, "the four clocks named above exist since Linux 2.6.39");
+    nanos(spec)
+}
+
+fn nanos(spec: libc::timespec) -> u64 {
+    u64::try_from(spec.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(spec.tv_nsec).unwrap_or(0)
+}

@@ -1,0 +1,163 @@
+//! Time: an instant of our own, and the only place that reads the operating system's clocks.
+//!
+//! Everything that judges takes `now` as an argument, so that a simulator can hand it any hour it
+//! likes. [`Instant`] counts nanoseconds of `CLOCK_MONOTONIC`; a step of the wall clock cannot
+//! reach it. [`WallClock`] turns an instant into a date for people, and for nothing else.
+//!
+//! ```
+//! use deadpeer::time::Instant;
+//! use std::time::Duration;
+//!
+//! let start = Instant::from_nanos(1_000);
+//! let later = start + Duration::from_micros(3);
+//! assert_eq!(later.as_nanos(), 4_000);
+//! assert_eq!(later.since(start), Duration::from_micros(3));
+//! assert_eq!(start.since(later), Duration::ZERO); // never negative
+//! ```
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use crate::sys::clock;
+
+/// A point on `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The origin of the clock (boot, on Linux).
+    pub const ZERO: Instant = Instant(0);
+    /// Later than every instant that can be reached: 584 years after boot.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
+    /// An instant from a count of nanoseconds.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Instant {
+        Instant(nanos)
+    }
+
+    /// Nanoseconds since the origin.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Whole microseconds since the origin.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0 / 1_000
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    #[must_use]
+    pub const fn since(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Reads `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn now() -> Instant {
+        Instant(clock::monotonic_nanos())
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    /// Saturates at [`Instant::NEVER`].
+    fn add(self, after: Duration) -> Instant {
+        Instant(self.0.saturating_add(nanos(after)))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+
+    /// Saturates at [`Instant::ZERO`].
+    fn sub(self, before: Duration) -> Instant {
+        Instant(self.0.saturating_sub(nanos(before)))
+    }
+}
+
+/// A duration in nanoseconds, saturating after 584 years.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The relation between the monotonic clock and the date, read once a batch of events.
+#[derive(Clone, Copy, Debug)]
+pub struct WallClock {
+    realtime_at_zero: i128,
+}
+
+impl WallClock {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> WallClock {
+        let monotonic = i128::from(clock::monotonic_nanos());
+        let realtime = i128::from(clock::realtime_nanos());
+        WallClock { realtime_at_zero: realtime - monotonic }
+    }
+
+    /// A relation for tests: the date, in nanoseconds since 1970, at monotonic zero.
+    #[must_use]
+    pub const fn fixed(realtime_at_zero: i128) -> WallClock {
+        WallClock { realtime_at_zero }
+    }
+
+    /// The date of `at` in RFC 3339, in UTC, to the microsecond.
+    #[must_use]
+    pub fn rfc3339(self, at: Instant) -> String {
+        let nanos = self.realtime_at_zero + i128::from(at.as_nanos());
+        let (seconds, micros) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000) / 1_000);
+        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = civil(days);
+        format!(
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{micros:06}Z",
+            second / 3_600,
+            second / 60 % 60,
+            second % 60
+        )
+    }
+}
+
+/// Days since 1970-01-01 as a date of the proleptic Gregorian calendar. Counted in eras of 400
+/// years (146,097 days) that begin on the 1st of March, so that the leap day comes last.
+fn civil(days: i128) -> (i128, i128, i128) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i128::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let second = 1_000_000_000_i128;
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000Z"),
+        ] {
+            assert_eq!(WallClock::fixed(seconds * second).rfc3339(Instant::ZERO), date);
+        }
+    }
+
+    #[test]
+    fn arithmetic_saturates_instead_of_wrapping() {
+        assert_eq!(Instant::NEVER + Duration::from_secs(1), Instant::NEVER);
+        assert_eq!(Instant::ZERO - Duration::from_secs(1), Instant::ZERO);
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+    }
+}
