@@ -1,5 +1,6 @@
 //! Knows which of a server's TCP connections are still alive.
 
+pub mod frame;
 pub mod limits;
 pub mod sys;
 pub mod time;
