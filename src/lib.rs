@@ -2,5 +2,7 @@
 
 pub mod frame;
 pub mod limits;
+pub mod liveness;
 pub mod sys;
 pub mod time;
+pub mod wheel;

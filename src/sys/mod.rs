@@ -1,4 +1,17 @@
 //! The only unsafe code: what the kernel offers, as safe functions that name no peer.
+//!
+//! - [`clock`]: the clocks;
+//! - [`tcp`]: socket options and `TCP_INFO`;
+//! - [`rlimit`]: how many descriptors there may be;
+//! - [`wakeup`]: an eventfd by which other threads wake a ring;
+//! - [`uring`]: the ring, its tokens and its buffers.
+//!
+//! Every unsafe block says who owns the memory and why it outlives the call or, for what the kernel
+//! may write later, the last completion.
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
+pub mod rlimit;
+pub mod tcp;
+pub mod uring;
+pub mod wakeup;

@@ -1,0 +1,212 @@
+//! What goes into the tracker and what comes out for the driver.
+//!
+//! A [`Fact`] is what was seen, never what it means. An [`Action`] is what to do to one peer's
+//! socket; it never says with which system call.
+
+use std::fmt;
+
+use super::peer::PeerId;
+use crate::frame::{FrameError, Identity, Kind};
+use crate::time::Instant;
+
+/// The events of one poll completion, in the kernel's bits (`poll(2)`).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct PollMask(pub u16);
+
+impl PollMask {
+    /// Bytes to read, or a FIN, or an error.
+    pub const IN: u16 = 0x1;
+    /// An error waits in the socket.
+    pub const ERR: u16 = 0x8;
+    /// Both directions are shut: after a RST, or our own full shutdown.
+    pub const HUP: u16 = 0x10;
+    /// The peer's FIN was seen.
+    pub const RDHUP: u16 = 0x2000;
+
+    /// Whether any of `bits` is set.
+    #[must_use]
+    pub const fn has(self, bits: u16) -> bool {
+        self.0 & bits != 0
+    }
+
+    /// FIN, RST or error: the end is in sight and everything before it must be taken off.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        self.has(PollMask::RDHUP | PollMask::HUP | PollMask::ERR)
+    }
+}
+
+impl fmt::Debug for PollMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// The state of a TCP socket as `TCP_INFO` gives it (`net/tcp_states.h`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs)] // RFC 9293, section 3.3.2, says what each one is
+pub enum TcpState {
+    #[default]
+    Established = 1,
+    SynSent,
+    SynReceived,
+    FinWait1,
+    FinWait2,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    Closing,
+    NewSynReceived,
+}
+
+impl TcpState {
+    /// The state with the kernel's number, or `Close` for one that is not known.
+    #[must_use]
+    pub const fn from_kernel(number: u8) -> TcpState {
+        match number {
+            1 => TcpState::Established,
+            2 => TcpState::SynSent,
+            3 => TcpState::SynReceived,
+            4 => TcpState::FinWait1,
+            5 => TcpState::FinWait2,
+            6 => TcpState::TimeWait,
+            8 => TcpState::CloseWait,
+            9 => TcpState::LastAck,
+            10 => TcpState::Listen,
+            11 => TcpState::Closing,
+            12 => TcpState::NewSynReceived,
+            _ => TcpState::Close,
+        }
+    }
+
+    /// The name as `ss` prints it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TcpState::Established => "established",
+            TcpState::SynSent => "syn_sent",
+            TcpState::SynReceived => "syn_received",
+            TcpState::FinWait1 => "fin_wait_1",
+            TcpState::FinWait2 => "fin_wait_2",
+            TcpState::TimeWait => "time_wait",
+            TcpState::Close => "close",
+            TcpState::CloseWait => "close_wait",
+            TcpState::LastAck => "last_ack",
+            TcpState::Listen => "listen",
+            TcpState::Closing => "closing",
+            TcpState::NewSynReceived => "new_syn_received",
+        }
+    }
+}
+
+/// What the kernel knew about a socket when it was looked at (`TCP_INFO`, `tcp(7)`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// The last poll mask that was seen.
+    pub mask: PollMask,
+    /// `SO_ERROR`, where it was asked for because `recv` did not give the error.
+    pub so_error: Option<i32>,
+    /// `tcpi_state`.
+    pub tcp_state: TcpState,
+    /// `tcpi_retransmits`: retransmissions in a row without an answer.
+    pub retransmits: u8,
+    /// `tcpi_probes`: keepalive or window probes in a row without an answer.
+    pub probes: u8,
+    /// `tcpi_backoff`: doublings of the retransmission timer.
+    pub backoff: u8,
+    /// `tcpi_unacked`: segments of ours that are not acknowledged.
+    pub unacked: u32,
+    /// `tcpi_notsent_bytes`: bytes of ours that have not left.
+    pub notsent: u32,
+    /// `tcpi_rtt`, in microseconds.
+    pub rtt_us: u32,
+    /// `tcpi_last_data_recv`: age of the last data, in ms, counted from the kernel's last tick.
+    pub last_data_ms: u32,
+    /// `tcpi_last_ack_recv`: age of the last acknowledgement, in ms.
+    pub last_ack_ms: u32,
+    /// Bytes that the peer sent in order: `tcpi_bytes_received`, its FIN taken off.
+    pub received: u64,
+    /// The latest instant at which the last data can have come: a verdict counted from it is never
+    /// early, and at most one kernel tick late.
+    pub last_data: Instant,
+    /// The latest instant at which the last acknowledgement can have come.
+    pub last_ack: Instant,
+}
+
+/// What was seen of one peer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fact {
+    /// A poll completion.
+    Ready(PollMask),
+    /// A `recv` took bytes off.
+    Taken {
+        /// How many.
+        bytes: u32,
+    },
+    /// Nothing more is there to take at the moment: the end of what [`Action::Drain`] began.
+    Emptied,
+    /// A `recv` gave 0.
+    End(Evidence),
+    /// A `recv` gave an error that is the peer's or the path's, or the socket cannot be watched.
+    Failed {
+        /// The positive errno.
+        errno: i32,
+        /// The socket, looked at right after.
+        evidence: Evidence,
+    },
+    /// What [`Action::Inspect`] asked for.
+    Inspected(Evidence),
+    /// A complete heartbeat frame.
+    Frame {
+        /// Its kind.
+        kind: Kind,
+        /// Its sequence number.
+        sequence: u32,
+    },
+    /// A complete HELLO with the identity that it carries.
+    Hello(Identity),
+    /// Bytes that are no frame, and the socket as it was then.
+    Garbage(FrameError, Evidence),
+    /// A frame of BYE, and the socket as it was then.
+    Bye(Evidence),
+}
+
+/// What to do to one peer's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Take off what is unread; `to_end`: up to 0 or an error. Ends in [`Fact::Emptied`],
+    /// [`Fact::End`] or [`Fact::Failed`].
+    Drain {
+        /// Whose bytes.
+        peer: PeerId,
+        /// Whether a FIN, RST or error is known to follow.
+        to_end: bool,
+    },
+    /// Read the evidence and hand it back as [`Fact::Inspected`].
+    Inspect(PeerId),
+    /// Wake on the first byte (`narrow`) or at the low-water mark.
+    WakeOn {
+        /// Whose socket.
+        peer: PeerId,
+        /// The first byte, or the configured mark.
+        narrow: bool,
+    },
+    /// Send a PING.
+    Probe {
+        /// To whom.
+        peer: PeerId,
+        /// The PING's sequence number, from 1.
+        sequence: u32,
+    },
+    /// Close the socket and then [`release`](super::Tracker::release) the peer. `abort`: with a
+    /// RST, so that no orphan of ours waits for an answer of the dead.
+    Close {
+        /// Whose socket.
+        peer: PeerId,
+        /// RST instead of FIN.
+        abort: bool,
+    },
+}

@@ -1,0 +1,440 @@
+//! The record of one peer in the slab, and the names of peers.
+//!
+//! At most 96 bytes, hot and cold together: a million peers are 96 MB. What only the dead or the
+//! curious need (proof, identity) lives beside it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use super::policy::Policy;
+use super::state::{Cause, State};
+use crate::limits::{GENERATION_BITS, HISTORY};
+use crate::time::Instant;
+
+/// Names one life of one peer: a place in the slab, and which life in that place.
+///
+/// A place is used again; the generation tells the lives apart. It has 24 bits, so a name comes back
+/// after 16 million connections in the same place at the earliest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId {
+    index: u32,
+    generation: u32,
+}
+
+impl PeerId {
+    /// The name of the life `generation` in the place `index`.
+    ///
+    /// # Panics
+    ///
+    /// When `generation` does not fit 24 bits.
+    #[must_use]
+    pub fn new(index: u32, generation: u32) -> PeerId {
+        assert!(generation < 1 << GENERATION_BITS);
+        PeerId { index, generation }
+    }
+
+    /// The place in the slab.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Which life in that place.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+
+    /// Place and life in one number, as events print it.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// What happened in a transition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Accepted.
+    Up,
+    /// Became suspect.
+    Suspected,
+    /// Came back.
+    Recovered,
+    /// Half-closed.
+    HalfClosed,
+    /// Died.
+    Died(Cause),
+}
+
+impl Step {
+    /// The word used in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Step::Up => "up",
+            Step::Suspected => "suspected",
+            Step::Recovered => "recovered",
+            Step::HalfClosed => "half_closed",
+            Step::Died(_) => "died",
+        }
+    }
+}
+
+/// One line of a peer's history: what and when, in eight bytes. 48 bits of microseconds last nine
+/// years of uptime.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Transition(u64);
+
+impl Transition {
+    const DIED: u64 = 0x80;
+
+    pub(super) fn new(at: Instant, step: Step) -> Transition {
+        let code = match step {
+            Step::Up => 0,
+            Step::Suspected => 1,
+            Step::Recovered => 2,
+            Step::HalfClosed => 3,
+            Step::Died(cause) => Transition::DIED | u64::from(cause.code()),
+        };
+        Transition(at.as_micros() << 16 | code)
+    }
+
+    /// When, to the microsecond (rounded down).
+    #[must_use]
+    pub const fn at(self) -> Instant {
+        Instant::from_nanos((self.0 >> 16) * 1_000)
+    }
+
+    /// What.
+    #[must_use]
+    pub fn step(self) -> Step {
+        match self.0 & 0xff {
+            0 => Step::Up,
+            1 => Step::Suspected,
+            2 => Step::Recovered,
+            3 => Step::HalfClosed,
+            code => Step::Died(
+                Cause::from_code((code & !Transition::DIED) as u8).expect("only new() makes the codes"),
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Transition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}@{}us", self.step(), self.at().as_micros())
+    }
+}
+
+/// Yes or no about one peer, in a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// It gave a proof of life at least once.
+    pub(super) const SPOKE: u16 = 1;
+    /// It stands in the queue of actions.
+    pub(super) const ACTING: u16 = 1 << 1;
+    /// It stands in the queue of events.
+    pub(super) const OWING: u16 = 1 << 2;
+    /// The driver holds nothing of it any more.
+    pub(super) const RELEASED: u16 = 1 << 3;
+    /// A visit is under way: evidence was asked for.
+    pub(super) const VISITING: u16 = 1 << 4;
+    /// A complete frame came since the drain of this visit began.
+    pub(super) const FRAMED: u16 = 1 << 5;
+    /// Its FIN was seen.
+    pub(super) const FIN: u16 = 1 << 6;
+    /// Its path does not deliver: a soft error, or what we sent is not acknowledged.
+    pub(super) const DOUBT: u16 = 1 << 7;
+    /// It wakes us by its first byte.
+    pub(super) const NARROW: u16 = 1 << 8;
+    /// Beat mode: its bytes are taken off at every wake, until it proves calm.
+    pub(super) const EAGER: u16 = 1 << 9;
+    /// A drain to the end was asked for.
+    pub(super) const ENDING: u16 = 1 << 10;
+    /// A HELLO came.
+    pub(super) const HELLO: u16 = 1 << 11;
+
+    pub(super) const fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+
+    pub(super) fn set(&mut self, bit: u16) {
+        self.0 |= bit;
+    }
+
+    pub(super) fn clear(&mut self, bit: u16) {
+        self.0 &= !bit;
+    }
+
+    /// Sets `bit` and says whether it was clear before.
+    pub(super) fn raise(&mut self, bit: u16) -> bool {
+        let clear = !self.has(bit);
+        self.set(bit);
+        clear
+    }
+}
+
+/// Actions that a peer waits for, in a bit each; taken in this order.
+pub(super) struct Want;
+
+impl Want {
+    pub(super) const NARROW: u8 = 1;
+    pub(super) const WIDE: u8 = 1 << 1;
+    pub(super) const PROBE: u8 = 1 << 2;
+    pub(super) const DRAIN: u8 = 1 << 3;
+    pub(super) const DRAIN_TO_END: u8 = 1 << 4;
+    pub(super) const INSPECT: u8 = 1 << 5;
+    pub(super) const CLOSE: u8 = 1 << 6;
+    pub(super) const ABORT: u8 = 1 << 7;
+}
+
+/// The record. Field order keeps it at 96 bytes; a test holds the size.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// The last transitions, oldest first; `history_len` of them are in use.
+    history: [Transition; HISTORY],
+    /// The last proof of life, or the accept.
+    pub(super) life: Instant,
+    /// When it was accepted.
+    pub(super) born: Instant,
+    /// Bytes taken off so far.
+    pub(super) taken: u64,
+    /// While it lives: when it has to be looked at next. Once dead: the number of its death.
+    due_or_death: u64,
+    address: [u8; 16],
+    generation: u32,
+    port: u16,
+    pub(super) local: u16,
+    pub(super) flags: Flags,
+    pub(super) state: State,
+    pub(super) wants: u8,
+    history_len: u8,
+    /// How many of the newest transitions the sink has not taken.
+    untaken: u8,
+    /// PINGs sent in this suspicion.
+    pub(super) probes: u8,
+    /// Beat mode: wakes since the last drain.
+    pub(super) woken: u8,
+    /// Beat mode: small drains in a row.
+    pub(super) calm: u8,
+}
+
+impl Peer {
+    pub(super) fn new(address: SocketAddr, local: u16, generation: u32, now: Instant) -> Peer {
+        let up = Transition::new(now, Step::Up);
+        Peer {
+            history: [up; HISTORY],
+            life: now,
+            born: now,
+            taken: 0,
+            due_or_death: now.as_nanos(),
+            address: pack(address),
+            generation,
+            port: address.port(),
+            local,
+            flags: Flags::default(),
+            state: State::Alive,
+            wants: 0,
+            history_len: 1,
+            untaken: 1,
+            probes: 0,
+            woken: 0,
+            calm: 0,
+        }
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) fn due(&self) -> Instant {
+        debug_assert!(self.state != State::Dead);
+        Instant::from_nanos(self.due_or_death)
+    }
+
+    pub(super) fn set_due(&mut self, due: Instant) {
+        debug_assert!(self.state != State::Dead);
+        self.due_or_death = due.as_nanos();
+    }
+
+    pub(super) fn death(&self) -> u64 {
+        assert!(self.state == State::Dead, "only the dead have a death");
+        self.due_or_death
+    }
+
+    /// Ends its life: the death's number takes the place of its next appointment.
+    pub(super) fn die(&mut self, at: Instant, cause: Cause, death: u64) {
+        assert!(self.state != State::Dead, "a peer dies once");
+        self.record(at, Step::Died(cause));
+        self.state = State::Dead;
+        self.due_or_death = death;
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        unpack(self.address, self.port)
+    }
+
+    /// Whether one more transition that is no death may wait for the sink. The last place is the
+    /// death's.
+    pub(super) fn has_room(&self) -> bool {
+        usize::from(self.untaken) < HISTORY - 1
+    }
+
+    /// Writes a line of its history; the oldest goes. Returns to the caller only with the new line
+    /// among the untaken.
+    pub(super) fn record(&mut self, at: Instant, step: Step) {
+        assert!(usize::from(self.untaken) < HISTORY, "room is asked for first, and the death's is kept");
+        if usize::from(self.history_len) == HISTORY {
+            self.history.rotate_left(1);
+            self.history[HISTORY - 1] = Transition::new(at, step);
+        } else {
+            self.history[usize::from(self.history_len)] = Transition::new(at, step);
+            self.history_len += 1;
+        }
+        self.untaken += 1;
+    }
+
+    /// The oldest transition that the sink has not taken, now taken, and the one before it.
+    pub(super) fn take_transition(&mut self) -> Option<(Transition, Option<Transition>)> {
+        let position = usize::from(self.history_len).checked_sub(usize::from(self.untaken))?;
+        let transition = *self.history[..usize::from(self.history_len)].get(position)?;
+        self.untaken -= 1;
+        Some((transition, position.checked_sub(1).map(|before| self.history[before])))
+    }
+
+    pub(super) fn untaken(&self) -> u8 {
+        self.untaken
+    }
+
+    pub(super) fn history(&self) -> [Option<Transition>; HISTORY] {
+        std::array::from_fn(|i| (i < usize::from(self.history_len)).then(|| self.history[i]))
+    }
+
+    /// Whether its first proof of life is still awaited, under a policy that awaits one.
+    pub(super) fn is_mute(&self, policy: &Policy) -> bool {
+        use super::policy::Heartbeat;
+        !self.flags.has(Flags::SPOKE) && policy.heartbeat != Heartbeat::None
+    }
+}
+
+/// Sixteen bytes for both families. A link-local address has 54 zero bits after its prefix; the
+/// scope goes into 32 of them, as BSD kernels do.
+fn pack(address: SocketAddr) -> [u8; 16] {
+    match address {
+        SocketAddr::V4(v4) => v4.ip().to_ipv6_mapped().octets(),
+        SocketAddr::V6(v6) => {
+            let mut octets = v6.ip().octets();
+            if v6.ip().is_unicast_link_local() {
+                octets[4..8].copy_from_slice(&v6.scope_id().to_be_bytes());
+            }
+            octets
+        }
+    }
+}
+
+fn unpack(octets: [u8; 16], port: u16) -> SocketAddr {
+    let mut ip = Ipv6Addr::from(octets);
+    let mut scope = 0;
+    if ip.is_unicast_link_local() {
+        let mut plain = octets;
+        scope = u32::from_be_bytes([octets[4], octets[5], octets[6], octets[7]]);
+        plain[4..8].fill(0);
+        ip = Ipv6Addr::from(plain);
+    }
+    match ip.to_ipv4_mapped() {
+        Some(v4) => SocketAddr::new(IpAddr::V4(v4), port),
+        None => SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)),
+    }
+}
+
+/// A living or dying peer as it can be looked at from outside.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeerView {
+    /// Its id.
+    pub peer: PeerId,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its state.
+    pub state: State,
+    /// Its last proof of life that was looked at.
+    pub life: Instant,
+    /// When it was accepted.
+    pub born: Instant,
+    /// Bytes taken off so far.
+    pub taken: u64,
+    /// Its last transitions, oldest first.
+    pub history: [Option<Transition>; HISTORY],
+}
+
+impl PeerView {
+    pub(super) fn of(peer: PeerId, record: &Peer) -> PeerView {
+        PeerView {
+            peer,
+            address: record.address(),
+            state: record.state,
+            life: record.life,
+            born: record.born,
+            taken: record.taken,
+            history: record.history(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_at_most_96_bytes() {
+        assert!(size_of::<Peer>() <= 96, "{}", size_of::<Peer>());
+        assert_eq!(size_of::<Option<Peer>>(), size_of::<Peer>(), "the slab's own tag needs no more room");
+    }
+
+    #[test]
+    fn addresses_of_both_families_come_back_as_they_went_in() {
+        for text in ["127.0.0.1:7400", "[::1]:1", "[2001:db8::7]:65535", "255.255.255.255:0"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(unpack(pack(address), address.port()), address);
+        }
+        let scoped = SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), 9, 0, 3));
+        assert_eq!(unpack(pack(scoped), 9), scoped);
+    }
+
+    #[test]
+    fn a_transition_keeps_its_step_and_its_microsecond() {
+        let at = Instant::from_nanos(1_234_567_890_123_456);
+        for step in [Step::Up, Step::Suspected, Step::Recovered, Step::HalfClosed] {
+            assert_eq!(Transition::new(at, step).step(), step);
+        }
+        for cause in Cause::ALL {
+            let transition = Transition::new(at, Step::Died(cause));
+            assert_eq!(transition.step(), Step::Died(cause));
+            assert_eq!(transition.at().as_micros(), at.as_micros());
+        }
+    }
+
+    #[test]
+    fn the_history_keeps_the_last_four_and_hands_each_out_once_in_order() {
+        let mut peer = Peer::new("127.0.0.1:1".parse().unwrap(), 0, 0, Instant::from_nanos(1_000));
+        let mut taken = Vec::new();
+        for round in 2..8_u64 {
+            assert!(peer.has_room());
+            peer.record(Instant::from_nanos(round * 1_000), Step::Suspected);
+            while let Some((transition, _)) = peer.take_transition() {
+                taken.push(transition.at().as_micros());
+            }
+        }
+        assert_eq!(taken, [1, 2, 3, 4, 5, 6, 7]);
+        let kept: Vec<_> = peer.history().iter().flatten().map(|line| line.at().as_micros()).collect();
+        assert_eq!(kept, [4, 5, 6, 7]);
+    }
+}

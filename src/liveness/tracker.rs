@@ -1,0 +1,991 @@
+//! Slab, wheel and table joined: facts in, actions and events out.
+//!
+//! See the [module's page](super) for the contract. In the order of a turn:
+//!
+//! 1. [`Tracker::handle`] each fact of the batch. A fact changes the record, may ask for actions, and
+//!    may end the peer.
+//! 2. [`Tracker::handle_time`]: the wheel names the peers that could be overdue. A visit asks for
+//!    evidence; the answer comes back as [`Fact::Inspected`] and is *judged*.
+//! 3. [`Tracker::poll_action`], [`Tracker::poll_event`].
+//!
+//! A living peer always has an appointment in the wheel, or a visit under way. A peer that owes the
+//! sink three events does nothing more that would be reported, short of dying: it is looked at again
+//! a little later. So the record's four lines of history are also the queue, and a sink that is stuck
+//! costs no memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::errno::{self, Meaning};
+use super::event::{Death, Event, EventKind, Proof, Subject, Transport};
+use super::fact::{Action, Evidence, Fact, PollMask, TcpState};
+use super::peer::{Flags, Peer, PeerId, PeerView, Step, Want};
+use super::policy::{Heartbeat, Policy};
+use super::state::{self, Cause, Hop, Input, LocalCause, State};
+use crate::frame::{FrameError, Kind};
+use crate::limits;
+use crate::time::Instant;
+use crate::wheel::Wheel;
+
+mod queue;
+mod stalls;
+#[cfg(test)]
+mod tests;
+
+use queue::Queue;
+use stalls::Stalls;
+
+/// How a beat is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wake {
+    /// Not at all: the kernel keeps the time, and a visit reads it.
+    Lazy,
+    /// As it comes; its bytes are taken off every so many beats.
+    Beat,
+}
+
+impl Wake {
+    /// The word of the command line and of events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Wake::Lazy => "lazy",
+            Wake::Beat => "beat",
+        }
+    }
+}
+
+/// What a tracker is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct TrackerConfig {
+    /// The times, and what counts as life.
+    pub policy: Policy,
+    /// How many peers at once: 1 to [`limits::MAX_PEERS`].
+    pub capacity: usize,
+    /// How a beat is noticed.
+    pub wake: Wake,
+    /// Unread bytes that may lie in a socket before it wakes us (`SO_RCVLOWAT`).
+    pub unread: u32,
+    /// In beat mode: how many beats are noticed before their bytes are taken off.
+    pub drain_every: u8,
+    /// How many of the dead are remembered after they were reported.
+    pub remembered: usize,
+}
+
+impl TrackerConfig {
+    /// A configuration with the defaults of `deadpeer run`.
+    #[must_use]
+    pub const fn new(policy: Policy, capacity: usize) -> TrackerConfig {
+        TrackerConfig {
+            policy,
+            capacity,
+            wake: Wake::Lazy,
+            unread: 1_024,
+            drain_every: 8,
+            remembered: limits::MAX_REMEMBERED_DEAD,
+        }
+    }
+
+    /// Whether a new connection wakes by its first byte: where every beat does, and where a first
+    /// frame (who are you, and are you one of us at all?) should not lie unread.
+    #[must_use]
+    pub const fn starts_narrow(&self) -> bool {
+        matches!(self.wake, Wake::Beat) || matches!(self.policy.heartbeat, Heartbeat::Frames)
+    }
+}
+
+/// How many, of what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrackerCounts {
+    /// Accepted since the start.
+    pub opened: u64,
+    /// Died since the start, by [`Cause::code`].
+    pub died: [u64; Cause::ALL.len()],
+    /// Suspicions since the start.
+    pub suspected: u64,
+    /// Recoveries since the start.
+    pub recovered: u64,
+    /// Visits since the start.
+    pub visits: u64,
+    /// Not dead now.
+    pub living: u32,
+    /// Suspect now.
+    pub suspects: u32,
+    /// Half-closed now.
+    pub half_closed: u32,
+}
+
+/// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
+/// this time.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Doublings of the retransmission timer after which a path is in doubt.
+const DOUBTFUL_BACKOFF: u8 = 2;
+/// Suspects below this number are no outage, whatever their share.
+const MIN_OUTAGE: u32 = 16;
+/// Beat mode: drains of at most this many bytes a beat are a heartbeat's.
+const CALM_BYTES: u32 = 256;
+/// Beat mode: so many calm drains in a row make a peer calm.
+const CALM_DRAINS: u8 = 4;
+
+/// The judgement over all peers of one ring.
+pub struct Tracker {
+    config: TrackerConfig,
+    /// Whether the kernel's keepalive asks a silent peer before its verdict.
+    keepalive_asks: bool,
+    peers: Slab<Peer>,
+    wheel: Wheel,
+    stalls: Stalls,
+    acting: Queue,
+    owing: Queue,
+    notices: VecDeque<Event>,
+    identities: HashMap<u32, Arc<str>>,
+    /// Deaths by number: first those that were handed over, last those that were not.
+    deaths: VecDeque<(Death, bool)>,
+    first_death: u64,
+    next_generation: u32,
+    outage: bool,
+    counts: TrackerCounts,
+}
+
+impl Tracker {
+    /// A tracker without peers. All memory that it ever needs is reserved here (and touched only as
+    /// it is used).
+    ///
+    /// # Panics
+    ///
+    /// When the policy is one that [`Policy::check`] refuses, or the capacity is out of range.
+    #[must_use]
+    pub fn new(config: TrackerConfig, now: Instant) -> Tracker {
+        assert!(config.policy.check().is_ok(), "{:?}", config.policy.check());
+        assert!((1..=limits::MAX_PEERS).contains(&config.capacity), "capacity of {}", config.capacity);
+        assert!(config.drain_every > 0, "a drain every 0 beats");
+        let asked_after = Duration::from_secs(u64::from(config.policy.keepalive().idle));
+        Tracker {
+            config,
+            keepalive_asks: asked_after + Duration::from_millis(500) <= config.policy.detection_time(),
+            peers: Slab::with_capacity(config.capacity),
+            wheel: Wheel::with_capacity(config.capacity, now),
+            stalls: Stalls::default(),
+            acting: Queue::with_capacity(config.capacity),
+            owing: Queue::with_capacity(config.capacity),
+            notices: VecDeque::with_capacity(Tracker::MAX_NOTICES),
+            identities: HashMap::new(),
+            deaths: VecDeque::with_capacity(config.remembered + config.capacity),
+            first_death: 0,
+            next_generation: 0,
+            outage: false,
+            counts: TrackerCounts::default(),
+        }
+    }
+
+    /// Events of the tracker itself that may wait: stalls are merged beyond it.
+    const MAX_NOTICES: usize = 16;
+
+    /// What it was made from.
+    #[must_use]
+    pub fn config(&self) -> &TrackerConfig {
+        &self.config
+    }
+
+    /// How many, of what.
+    #[must_use]
+    pub fn counts(&self) -> &TrackerCounts {
+        &self.counts
+    }
+
+    /// Places that are not free: the living, and the dead that were not yet handed over or released.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether every place is free.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Whether no place is free.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.peers.len() >= self.config.capacity
+    }
+
+    /// Takes a new connection in; `local` is the driver's number of its local address. `None` when
+    /// no place is free.
+    #[must_use]
+    pub fn accept(&mut self, address: SocketAddr, local: u16, now: Instant) -> Option<PeerId> {
+        if self.is_full() {
+            return None;
+        }
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
+        let mut peer = Peer::new(address, local, generation, now);
+        if self.config.starts_narrow() {
+            peer.flags.set(Flags::NARROW);
+        }
+        if self.config.wake == Wake::Beat {
+            peer.flags.set(Flags::EAGER);
+        }
+        peer.flags.set(Flags::OWING);
+        let policy = &self.config.policy;
+        let first = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
+        peer.set_due(now + first);
+        let index = self.peers.insert(peer) as u32;
+        self.wheel.schedule(index, now + first);
+        self.owing.push(index);
+        self.counts.opened += 1;
+        self.counts.living += 1;
+        Some(PeerId::new(index, generation))
+    }
+
+    /// Feeds one fact. A fact about a peer that is not, or not any more, changes nothing.
+    pub fn handle(&mut self, id: PeerId, fact: Fact, now: Instant) {
+        let Some(peer) = self.living(id) else { return };
+        let index = id.index();
+        match fact {
+            Fact::Ready(mask) => self.on_ready(index, mask, now),
+            Fact::Taken { bytes } => self.on_taken(index, bytes, now),
+            Fact::Emptied => {
+                if peer.flags.has(Flags::VISITING) && self.config.policy.heartbeat == Heartbeat::Frames {
+                    self.want(index, Want::INSPECT);
+                }
+            }
+            Fact::Inspected(evidence) => self.on_inspected(index, &evidence, now),
+            Fact::End(evidence) => self.on_end(index, &evidence, now),
+            Fact::Failed { errno, evidence } => self.on_failed(index, errno, &evidence, now),
+            Fact::Frame { kind, .. } => {
+                debug_assert!(!matches!(kind, Kind::Hello | Kind::Bye), "these have facts of their own");
+                self.on_frame(index, now);
+            }
+            Fact::Hello(identity) => {
+                peer.flags.set(Flags::HELLO);
+                if !identity.as_str().is_empty() {
+                    self.identities.insert(index, Arc::from(identity.as_str()));
+                }
+                self.on_frame(index, now);
+            }
+            Fact::Garbage(error, evidence) => {
+                self.die(index, Ending { frame: Some(error), ..Ending::of(Cause::Protocol) }, &evidence, now);
+            }
+            Fact::Bye(evidence) => {
+                self.die(index, Ending { bye: true, ..Ending::of(Cause::Closed) }, &evidence, now);
+            }
+        }
+    }
+
+    /// Tells that the loop itself was held up from `start` to `end`: deadlines are put off by as
+    /// much, and an event says so.
+    pub fn handle_stall(&mut self, start: Instant, end: Instant) {
+        let held = end.since(start);
+        self.stalls.add(start, end);
+        let crowded = self.notices.len() >= Tracker::MAX_NOTICES;
+        if let Some(Event { kind: EventKind::Stall { held: sum }, .. }) = self.notices.back_mut()
+            && crowded
+        {
+            *sum += held;
+            return;
+        }
+        self.notice(Event { at: end, subject: None, kind: EventKind::Stall { held } });
+    }
+
+    /// Lets the wheel name who could be overdue at `now`, at most
+    /// [`limits::MAX_VISITS_PER_TURN`] of them; the others stay due. Feed every completion that has
+    /// been reaped before this.
+    pub fn handle_time(&mut self, now: Instant) {
+        for _ in 0..limits::MAX_VISITS_PER_TURN {
+            let Some(index) = self.wheel.expire(now) else { break };
+            self.visit(index, now);
+        }
+    }
+
+    /// When [`Tracker::handle_time`] has something to do next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.wheel.next_due()
+    }
+
+    /// The next thing to do, until `None`.
+    #[must_use = "an action that is not performed leaves its peer without a judgement"]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        loop {
+            let index = self.acting.front()?;
+            let Some(peer) = self.peers.get_mut(index as usize) else {
+                unreachable!("a peer is released only after its actions were taken");
+            };
+            if peer.wants == 0 {
+                peer.flags.clear(Flags::ACTING);
+                self.acting.pop();
+                continue;
+            }
+            let want = peer.wants & peer.wants.wrapping_neg();
+            peer.wants &= !want;
+            let peer_id = PeerId::new(index, peer.generation());
+            return Some(match want {
+                Want::NARROW => Action::WakeOn { peer: peer_id, narrow: true },
+                Want::WIDE => Action::WakeOn { peer: peer_id, narrow: false },
+                Want::PROBE => Action::Probe { peer: peer_id, sequence: u32::from(peer.probes) },
+                Want::DRAIN => Action::Drain { peer: peer_id, to_end: false },
+                Want::DRAIN_TO_END => Action::Drain { peer: peer_id, to_end: true },
+                Want::INSPECT => Action::Inspect(peer_id),
+                Want::CLOSE => Action::Close { peer: peer_id, abort: false },
+                _ => Action::Close { peer: peer_id, abort: true },
+            });
+        }
+    }
+
+    /// The next event, until `None`. Take one only when the sink has room for it: what was taken is
+    /// the caller's.
+    #[must_use = "an event that is not delivered is lost"]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(notice) = self.notices.pop_front() {
+            return Some(notice);
+        }
+        let index = self.owing.front()?;
+        let Some(peer) = self.peers.get_mut(index as usize) else {
+            unreachable!("a place is freed only after its last event was taken");
+        };
+        let Some((transition, before)) = peer.take_transition() else {
+            unreachable!("who stands in the queue owes an event");
+        };
+        let kind = match transition.step() {
+            Step::Up => EventKind::Up,
+            Step::Suspected => {
+                // A newer life may have come since; then the idle time is what is certain.
+                let silent = transition.at().since(peer.life).max(self.config.policy.idle);
+                EventKind::Suspected { silent_for: silent }
+            }
+            Step::Recovered => {
+                let suspected_at = before.map_or(peer.born, |before| before.at());
+                EventKind::Recovered { suspected_for: transition.at().since(suspected_at) }
+            }
+            Step::HalfClosed => EventKind::HalfClosed,
+            Step::Died(_) => {
+                let (death, handed) = &mut self.deaths[(peer.death() - self.first_death) as usize];
+                *handed = true;
+                EventKind::Died(*death)
+            }
+        };
+        let at = match &kind {
+            EventKind::Died(death) => death.at,
+            _ => transition.at(),
+        };
+        let subject = Subject {
+            peer: PeerId::new(index, peer.generation()),
+            address: peer.address(),
+            local: peer.local,
+            identity: self.identities.get(&index).cloned(),
+        };
+        if peer.untaken() == 0 {
+            peer.flags.clear(Flags::OWING);
+            self.owing.pop();
+            self.free_if_done(index);
+        }
+        self.forget_old_deaths();
+        Some(Event { at, subject: Some(subject), kind })
+    }
+
+    /// The driver holds nothing of a dead peer any more: its descriptor is closed and no operation
+    /// on it is under way. Its place is free once its events were taken too.
+    ///
+    /// # Panics
+    ///
+    /// When the peer is not dead, or was released before.
+    pub fn release(&mut self, id: PeerId) {
+        let peer = self.peers.get_mut(id.index() as usize).expect("a peer is released once");
+        assert!(peer.generation() == id.generation() && peer.state == State::Dead);
+        assert!(peer.flags.raise(Flags::RELEASED), "a peer is released once");
+        self.free_if_done(id.index());
+    }
+
+    /// The record of a peer, as long as it has a place.
+    #[must_use]
+    pub fn peer(&self, id: PeerId) -> Option<PeerView> {
+        let peer = self.peers.get(id.index() as usize)?;
+        (peer.generation() == id.generation()).then(|| PeerView::of(id, peer))
+    }
+
+    /// Every peer that has a place.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView> {
+        self.peers
+            .iter()
+            .map(|(index, peer)| PeerView::of(PeerId::new(index as u32, peer.generation()), peer))
+    }
+
+    /// The remembered dead, oldest first.
+    pub fn dead(&self) -> impl DoubleEndedIterator<Item = &Death> {
+        self.deaths.iter().map(|(death, _)| death)
+    }
+
+    /// Adds an event of the driver's own (`Saturated`, `Resumed`) to the stream.
+    pub fn notice(&mut self, event: Event) {
+        // Only stalls can outnumber the places, and those are merged.
+        if self.notices.len() < 4 * Tracker::MAX_NOTICES {
+            self.notices.push_back(event);
+        }
+    }
+
+    fn living(&mut self, id: PeerId) -> Option<&mut Peer> {
+        let peer = self.peers.get_mut(id.index() as usize)?;
+        (peer.generation() == id.generation() && peer.state != State::Dead).then_some(peer)
+    }
+
+    /// The record in a place that is known to be taken.
+    fn at(&mut self, index: u32) -> &mut Peer {
+        &mut self.peers[index as usize]
+    }
+
+    fn want(&mut self, index: u32, what: u8) {
+        let peer = self.at(index);
+        match what {
+            Want::NARROW => peer.wants &= !Want::WIDE,
+            Want::WIDE => peer.wants &= !Want::NARROW,
+            Want::DRAIN_TO_END => peer.wants &= !Want::DRAIN,
+            Want::CLOSE | Want::ABORT => peer.wants = 0,
+            _ => {}
+        }
+        peer.wants |= what;
+        if peer.flags.raise(Flags::ACTING) {
+            self.acting.push(index);
+        }
+    }
+
+    fn appoint(&mut self, index: u32, due: Instant) {
+        self.at(index).set_due(due);
+        self.wheel.schedule(index, due);
+    }
+
+    // --- facts ---------------------------------------------------------------------------------
+
+    fn on_ready(&mut self, index: u32, mask: PollMask, now: Instant) {
+        let heartbeat = self.config.policy.heartbeat;
+        let drain_every = self.config.drain_every;
+        let wake = self.config.wake;
+        let peer = self.at(index);
+        if mask.is_end() {
+            if peer.state == State::HalfClosed {
+                // Its recv gives 0 for ever; only the socket's state tells a reset now.
+                self.want(index, Want::INSPECT);
+            } else {
+                peer.flags.set(Flags::ENDING);
+                self.want(index, Want::DRAIN_TO_END);
+            }
+            return;
+        }
+        if !mask.has(PollMask::IN) || peer.state == State::HalfClosed {
+            return;
+        }
+        match (peer.state, heartbeat, wake) {
+            // Old bytes below the mark wake too when the mark is lowered, so the age of the newest
+            // is asked for.
+            (State::Suspect, Heartbeat::Bytes | Heartbeat::None, _) => {
+                self.want(index, Want::DRAIN);
+                self.want(index, Want::INSPECT);
+            }
+            (_, Heartbeat::Frames, _) => self.want(index, Want::DRAIN),
+            (_, Heartbeat::Bytes | Heartbeat::None, Wake::Lazy) => {
+                peer.flags.set(Flags::SPOKE);
+                peer.life = peer.life.max(now);
+                self.want(index, Want::DRAIN);
+            }
+            (_, Heartbeat::Bytes | Heartbeat::None, Wake::Beat) => {
+                let gap = now.since(peer.life);
+                let first = !peer.flags.has(Flags::SPOKE);
+                peer.flags.set(Flags::SPOKE);
+                peer.life = peer.life.max(now);
+                peer.woken = peer.woken.saturating_add(1);
+                let streams = !first && gap < limits::STREAM_GAP;
+                if peer.woken >= drain_every || streams || peer.flags.has(Flags::EAGER) {
+                    peer.woken = 0;
+                    self.want(index, Want::DRAIN);
+                }
+            }
+        }
+    }
+
+    fn on_taken(&mut self, index: u32, bytes: u32, now: Instant) {
+        let (wake, drain_every) = (self.config.wake, u32::from(self.config.drain_every));
+        let peer = self.at(index);
+        peer.taken += u64::from(bytes);
+        if wake == Wake::Lazy {
+            return;
+        }
+        if bytes > CALM_BYTES * drain_every {
+            peer.flags.set(Flags::EAGER);
+            peer.calm = 0;
+        } else if peer.flags.has(Flags::EAGER) {
+            peer.calm = if bytes <= CALM_BYTES { peer.calm + 1 } else { 0 };
+            if peer.calm >= CALM_DRAINS {
+                peer.flags.clear(Flags::EAGER);
+                peer.calm = 0;
+                let due = peer.due().min(now + limits::MAX_UNDRAINED);
+                if peer.state == State::Alive && !peer.flags.has(Flags::VISITING) {
+                    self.appoint(index, due);
+                }
+            }
+        }
+    }
+
+    /// A complete frame. While a visit's drain is under way it may have waited in the socket: its
+    /// age is judged by the evidence that follows. Otherwise it has just woken us.
+    fn on_frame(&mut self, index: u32, now: Instant) {
+        let lazy = self.config.wake == Wake::Lazy;
+        let peer = self.at(index);
+        peer.flags.set(Flags::FRAMED);
+        let first = peer.flags.raise(Flags::SPOKE);
+        let visiting = peer.flags.has(Flags::VISITING);
+        if visiting {
+            return;
+        }
+        peer.life = peer.life.max(now);
+        match peer.state {
+            State::Suspect => self.recover(index, now),
+            State::Alive if first && lazy => {
+                self.at(index).flags.clear(Flags::NARROW);
+                self.want(index, Want::WIDE);
+            }
+            State::Alive | State::HalfClosed | State::Dead => {}
+        }
+    }
+
+    fn on_inspected(&mut self, index: u32, evidence: &Evidence, now: Instant) {
+        let Policy { heartbeat, .. } = self.config.policy;
+        let (wake, unread_mark) = (self.config.wake, self.config.unread);
+        let peer = self.at(index);
+        let visited = peer.flags.has(Flags::VISITING);
+        peer.flags.clear(Flags::VISITING);
+
+        if peer.state == State::HalfClosed {
+            if evidence.tcp_state == TcpState::Close {
+                self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
+            } else if now >= peer.due() {
+                self.die(index, Ending::of(Cause::Closed), evidence, now);
+            } else {
+                let due = peer.due();
+                self.appoint(index, due);
+            }
+            return;
+        }
+        if matches!(
+            evidence.tcp_state,
+            TcpState::Close | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
+        ) && !peer.flags.has(Flags::FIN)
+        {
+            // Its end is there and its completion on the way: first what it said before.
+            if peer.flags.raise(Flags::ENDING) || visited {
+                self.want(index, Want::DRAIN_TO_END);
+            }
+            self.appoint(index, now + AGAIN);
+            return;
+        }
+
+        let heard = evidence.received > 0;
+        match heartbeat {
+            Heartbeat::Bytes if heard => {
+                peer.flags.set(Flags::SPOKE);
+                peer.life = evidence.last_data.min(now);
+            }
+            Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
+            Heartbeat::Frames if peer.flags.has(Flags::FRAMED) && visited => {
+                peer.life = peer.life.max(evidence.last_data.min(now));
+            }
+            Heartbeat::Bytes | Heartbeat::Frames => {}
+        }
+        peer.flags.clear(Flags::FRAMED);
+        if evidence.unacked > 0 && evidence.backoff >= DOUBTFUL_BACKOFF {
+            peer.flags.set(Flags::DOUBT);
+        } else {
+            peer.flags.clear(Flags::DOUBT);
+        }
+
+        // The mark should have woken us before; in beat mode a window may have filled in one stroke.
+        let unread = evidence.received.saturating_sub(peer.taken);
+        let bound = match wake {
+            Wake::Lazy => u64::from(unread_mark),
+            Wake::Beat => u64::from(CALM_BYTES * 16),
+        };
+        let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
+        if drain {
+            self.want(index, Want::DRAIN);
+        }
+        self.judge(index, evidence, now);
+    }
+
+    fn on_end(&mut self, index: u32, evidence: &Evidence, now: Instant) {
+        let grace = self.config.policy.half_closed_grace;
+        if evidence.tcp_state == TcpState::Close || evidence.mask.has(PollMask::HUP | PollMask::ERR) {
+            self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
+        } else if evidence.tcp_state == TcpState::Established {
+            // No FIN came: our own reading side was shut.
+            self.die(index, Ending::of(Cause::Local(LocalCause::Shutdown)), evidence, now);
+        } else if grace.is_zero() || evidence.tcp_state != TcpState::CloseWait {
+            self.die(index, Ending::of(Cause::Closed), evidence, now);
+        } else {
+            let peer = self.at(index);
+            if peer.flags.raise(Flags::FIN) {
+                peer.flags.clear(Flags::VISITING);
+                self.half_close(index, now);
+            }
+        }
+    }
+
+    fn on_failed(&mut self, index: u32, errno: i32, evidence: &Evidence, now: Instant) {
+        let gone = evidence.tcp_state == TcpState::Close;
+        let cause = match errno::meaning(errno) {
+            Meaning::HostUnreachable | Meaning::NetUnreachable if !gone => {
+                // A soft error: the connection stands and may recover.
+                self.on_inspected(index, evidence, now);
+                if self.peers.get(index as usize).is_some_and(|peer| peer.state != State::Dead) {
+                    self.at(index).flags.set(Flags::DOUBT);
+                    self.judge(index, evidence, now);
+                }
+                return;
+            }
+            _ => cause_of(errno, evidence),
+        };
+        self.die(index, Ending { errno: Some(errno), ..Ending::of(cause) }, evidence, now);
+    }
+
+    // --- time ----------------------------------------------------------------------------------
+
+    fn visit(&mut self, index: u32, now: Instant) {
+        let heartbeat = self.config.policy.heartbeat;
+        let peer = self.at(index);
+        if peer.due() > now {
+            let due = peer.due();
+            self.wheel.schedule(index, due);
+            return;
+        }
+        self.counts.visits += 1;
+        let peer = self.at(index);
+        if peer.flags.has(Flags::FIN) && peer.state != State::HalfClosed {
+            self.half_close(index, now);
+            return;
+        }
+        peer.flags.set(Flags::VISITING);
+        // Bytes first where they must be read to be judged; Emptied then asks for the evidence.
+        if heartbeat == Heartbeat::Frames && peer.state != State::HalfClosed {
+            peer.flags.clear(Flags::FRAMED);
+            self.want(index, Want::DRAIN);
+        } else {
+            self.want(index, Want::INSPECT);
+        }
+    }
+
+    /// Weighs the silence of a peer that is alive or suspect, and makes its next appointment.
+    fn judge(&mut self, index: u32, evidence: &Evidence, now: Instant) {
+        let policy = self.config.policy;
+        let beat = self.config.wake == Wake::Beat;
+        let peer = self.at(index);
+        debug_assert!(matches!(peer.state, State::Alive | State::Suspect));
+        let (life, born, doubt) = (peer.life, peer.born, peer.flags.has(Flags::DOUBT));
+        let (state, mute) = (peer.state, peer.is_mute(&policy));
+        if mute {
+            let deadline = self.stalls.put_off(born, policy.handshake);
+            if now >= deadline {
+                let ending = Ending { deadline: Some(deadline), ..Ending::of(Cause::HandshakeExpired) };
+                self.die(index, ending, evidence, now);
+            } else {
+                self.appoint(index, deadline.min(now + policy.idle));
+            }
+            return;
+        }
+        let missed = self.stalls.put_off(life, policy.idle);
+        let expired = self.stalls.put_off(life, policy.detection_time());
+        if now >= expired {
+            let cause = match policy.heartbeat {
+                Heartbeat::Bytes | Heartbeat::Frames => Cause::HeartbeatExpired,
+                Heartbeat::None => Cause::KeepaliveExpired,
+            };
+            let ending = Ending { deadline: Some(expired), ..Ending::of(cause) };
+            self.die(index, ending, evidence, now);
+        } else if now >= missed || doubt {
+            if state == State::Alive && !self.suspect(index, now) {
+                self.appoint(index, (now + AGAIN).min(expired));
+                return;
+            }
+            self.probe(index, missed, now);
+            let asked = u32::from(self.at(index).probes);
+            let next = if now >= missed { missed + policy.interval * asked } else { now + policy.interval };
+            self.appoint(index, next.max(now + Duration::from_millis(1)).min(expired));
+        } else {
+            let due = if beat { missed.min(now + limits::MAX_UNDRAINED) } else { missed };
+            self.appoint(index, due);
+            if state == State::Suspect {
+                self.recover(index, now);
+            }
+        }
+    }
+
+    /// Counts the probes that are due by `now`, and sends one where the server speaks.
+    fn probe(&mut self, index: u32, missed: Instant, now: Instant) {
+        let policy = self.config.policy;
+        let passed = now.since(missed).as_nanos() / policy.interval.as_nanos().max(1);
+        let due = u8::try_from(passed + 1).unwrap_or(u8::MAX).min(policy.probes as u8);
+        let peer = self.at(index);
+        if peer.probes < due {
+            peer.probes = due;
+            if policy.heartbeat == Heartbeat::Frames {
+                self.want(index, Want::PROBE);
+            }
+        }
+    }
+
+    // --- transitions ---------------------------------------------------------------------------
+
+    /// Alive to Suspect; `false` when the sink has to take something first.
+    fn suspect(&mut self, index: u32, now: Instant) -> bool {
+        let lazy = self.config.wake == Wake::Lazy;
+        if !self.step(index, Input::Missed, Step::Suspected, now) {
+            return false;
+        }
+        self.counts.suspected += 1;
+        self.counts.suspects += 1;
+        let peer = self.at(index);
+        peer.probes = 0;
+        if lazy && peer.flags.raise(Flags::NARROW) {
+            self.want(index, Want::NARROW);
+        }
+        true
+    }
+
+    /// Suspect to Alive, as soon as the sink has room for it.
+    fn recover(&mut self, index: u32, now: Instant) {
+        let (lazy, policy) = (self.config.wake == Wake::Lazy, self.config.policy);
+        if !self.step(index, Input::Life, Step::Recovered, now) {
+            self.appoint(index, now + AGAIN);
+            return;
+        }
+        self.counts.recovered += 1;
+        self.left_suspicion();
+        let peer = self.at(index);
+        if lazy && peer.flags.has(Flags::NARROW) {
+            peer.flags.clear(Flags::NARROW);
+            self.want(index, Want::WIDE);
+        }
+        let due = self.at(index).life + policy.idle;
+        if due > now {
+            self.appoint(index, due);
+        }
+    }
+
+    fn half_close(&mut self, index: u32, now: Instant) {
+        let was_suspect = self.at(index).state == State::Suspect;
+        if self.step(index, Input::Fin, Step::HalfClosed, now) {
+            self.counts.half_closed += 1;
+            if was_suspect {
+                self.left_suspicion();
+            }
+            let grace = self.config.policy.half_closed_grace;
+            self.appoint(index, now + grace);
+        } else {
+            self.appoint(index, now + AGAIN);
+        }
+    }
+
+    /// Moves a peer along the table and notes it for the sink; `false` when there is no room.
+    fn step(&mut self, index: u32, input: Input, step: Step, now: Instant) -> bool {
+        let peer = self.at(index);
+        let to = state::next(peer.state, input);
+        assert!(to != peer.state && to != State::Dead, "{:?} at {:?}", step, peer.state);
+        if !peer.has_room() {
+            return false;
+        }
+        peer.state = to;
+        peer.record(now, step);
+        self.owe(index);
+        true
+    }
+
+    fn owe(&mut self, index: u32) {
+        if self.at(index).flags.raise(Flags::OWING) {
+            self.owing.push(index);
+        }
+    }
+
+    fn die(&mut self, index: u32, ending: Ending, evidence: &Evidence, now: Instant) {
+        let outage = self.outage(ending.cause, evidence, index, now);
+        let transport = self.transport(ending.cause, evidence, index);
+        let number = self.first_death + self.deaths.len() as u64;
+        let peer = self.at(index);
+        let was = peer.state;
+        assert!(was != State::Dead, "a peer dies once");
+        debug_assert_eq!(state::next(was, ending.input()), State::Dead);
+        let id = PeerId::new(index, peer.generation());
+        peer.die(now, ending.cause, number);
+        let death = Death {
+            peer: id,
+            address: peer.address(),
+            local: peer.local,
+            cause: ending.cause,
+            proof: Proof {
+                errno: ending.errno,
+                frame: ending.frame,
+                bye: ending.bye,
+                evidence: *evidence,
+                last_life: peer.life,
+                transport,
+                outage,
+            },
+            born: peer.born,
+            at: now,
+            deadline: ending.deadline,
+            bytes: evidence.received.max(peer.taken),
+            history: peer.history(),
+        };
+        self.deaths.push_back((death, false));
+        self.wheel.cancel(index);
+        self.counts.died[usize::from(ending.cause.code())] += 1;
+        self.counts.living -= 1;
+        match was {
+            State::Suspect => self.left_suspicion(),
+            State::HalfClosed => self.counts.half_closed -= 1,
+            State::Alive | State::Dead => {}
+        }
+        // Whoever is there answers a FIN; the silent and the babbling get a RST.
+        let orderly = matches!(ending.cause, Cause::Closed | Cause::Aborted);
+        self.want(index, if orderly { Want::CLOSE } else { Want::ABORT });
+        self.owe(index);
+    }
+
+    fn left_suspicion(&mut self) {
+        self.counts.suspects -= 1;
+        if self.counts.suspects * 4 < self.counts.living || self.counts.suspects < MIN_OUTAGE / 2 {
+            self.outage = false;
+        }
+    }
+
+    /// What the peer's kernel did while its program was silent.
+    fn transport(&mut self, cause: Cause, evidence: &Evidence, index: u32) -> Transport {
+        let (interval, keepalive_asks) = (self.config.policy.interval, self.keepalive_asks);
+        let frames = self.config.policy.heartbeat == Heartbeat::Frames;
+        let peer = self.at(index);
+        match cause {
+            Cause::Closed | Cause::Aborted | Cause::Protocol => Transport::Answering,
+            Cause::KeepaliveExpired | Cause::UserTimeout | Cause::Unreachable(_) => Transport::Silent,
+            Cause::HeartbeatExpired | Cause::HandshakeExpired => {
+                if evidence.last_ack.since(peer.life) >= interval {
+                    Transport::Answering
+                } else if (frames && peer.probes > 0) || (keepalive_asks && cause == Cause::HeartbeatExpired)
+                {
+                    Transport::Silent
+                } else {
+                    Transport::Unasked
+                }
+            }
+            Cause::Local(_) => Transport::Unasked,
+        }
+    }
+
+    /// Whether this silence is shared by at least half of all peers, and says so once.
+    fn outage(&mut self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> bool {
+        if !matches!(cause, Cause::HeartbeatExpired | Cause::KeepaliveExpired)
+            || self.transport(cause, evidence, index) != Transport::Silent
+        {
+            return false;
+        }
+        let TrackerCounts { suspects, living, .. } = self.counts;
+        if !self.outage && suspects >= MIN_OUTAGE && suspects * 2 >= living {
+            self.outage = true;
+            let kind = EventKind::PathOutage { suspects, peers: living };
+            self.notice(Event { at: now, subject: None, kind });
+        }
+        self.outage
+    }
+
+    fn free_if_done(&mut self, index: u32) {
+        let peer = &self.peers[index as usize];
+        if peer.state == State::Dead && peer.flags.has(Flags::RELEASED) && !peer.flags.has(Flags::OWING) {
+            assert!(peer.wants == 0, "released with actions outstanding");
+            if peer.flags.has(Flags::ACTING) {
+                self.acting.remove(index);
+            }
+            self.peers.remove(index as usize);
+            self.identities.remove(&index);
+        }
+    }
+
+    fn forget_old_deaths(&mut self) {
+        while self.deaths.len() > self.config.remembered {
+            match self.deaths.front() {
+                Some((_, true)) => {
+                    self.deaths.pop_front();
+                    self.first_death += 1;
+                }
+                Some((_, false)) | None => break,
+            }
+        }
+    }
+
+    /// Holds every record against the invariants. O(n), for tests.
+    pub fn audit(&self) {
+        for (index, peer) in &self.peers {
+            let index = index as u32;
+            let waiting = self.wheel.is_scheduled(index) || peer.flags.has(Flags::VISITING);
+            assert!((peer.state != State::Dead) == waiting, "{index}: {peer:?}");
+            assert_eq!(peer.untaken() > 0, peer.flags.has(Flags::OWING), "{index}: {peer:?}");
+            assert!(peer.wants == 0 || peer.flags.has(Flags::ACTING), "{index}: {peer:?}");
+        }
+        let of = |state| self.peers.iter().filter(|(_, peer)| peer.state == state).count() as u32;
+        assert_eq!(self.counts.suspects, of(State::Suspect));
+        assert_eq!(self.counts.half_closed, of(State::HalfClosed));
+        assert_eq!(self.counts.living, of(State::Alive) + self.counts.suspects + self.counts.half_closed);
+    }
+}
+
+/// How a peer ends: the parts of a death that only the one who judged knows.
+struct Ending {
+    cause: Cause,
+    errno: Option<i32>,
+    frame: Option<FrameError>,
+    bye: bool,
+    deadline: Option<Instant>,
+}
+
+impl Ending {
+    const fn of(cause: Cause) -> Ending {
+        Ending { cause, errno: None, frame: None, bye: false, deadline: None }
+    }
+
+    const fn input(&self) -> Input {
+        match self.cause {
+            Cause::Closed => Input::Ended,
+            Cause::HeartbeatExpired | Cause::HandshakeExpired => Input::Expired,
+            Cause::KeepaliveExpired if self.deadline.is_some() => Input::Expired,
+            Cause::Aborted
+            | Cause::KeepaliveExpired
+            | Cause::UserTimeout
+            | Cause::Unreachable(_)
+            | Cause::Protocol
+            | Cause::Local(_) => Input::Cut,
+        }
+    }
+}
+
+/// The cause of a socket that is closed although `recv` gave no error: by `SO_ERROR` where that was
+/// still there, otherwise a reset whose error somebody else took.
+fn cut_cause(evidence: &Evidence) -> Cause {
+    match evidence.so_error {
+        Some(errno) if errno != 0 => cause_of(errno, evidence),
+        _ => Cause::Aborted,
+    }
+}
+
+fn cause_of(errno: i32, evidence: &Evidence) -> Cause {
+    match errno::meaning(errno) {
+        Meaning::Reset => Cause::Aborted,
+        // Retransmissions mean that something of ours was out: keepalive rests meanwhile.
+        Meaning::TimedOut if evidence.retransmits > 0 => Cause::UserTimeout,
+        Meaning::TimedOut => Cause::KeepaliveExpired,
+        Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
+        Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
+        Meaning::LocalAbort => Cause::Local(LocalCause::Destroyed),
+        Meaning::Again | Meaning::Resources | Meaning::Cancelled | Meaning::Fault => {
+            Cause::Local(LocalCause::Unwatchable)
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Holds the kernel against what the program relies on, on a pair of TCP sockets.
+//!
+//! Every step is one of the facts that the judgement is built on. It takes well under a millisecond
+//! and is done once, before the first connection is taken.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use super::ring::{Completion, Ring, Wait};
+use super::token::Token;
+use crate::limits::MAX_DISCARD;
+use crate::sys::tcp;
+
+/// What a kernel did otherwise than it should.
+#[derive(Debug)]
+pub enum SelfTestError {
+    /// The test could not be made.
+    Io {
+        /// What was attempted.
+        attempted: &'static str,
+        /// What came of it.
+        source: io::Error,
+    },
+    /// The kernel answered otherwise.
+    Mismatch {
+        /// What was tested.
+        step: &'static str,
+        /// What was expected.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+}
+
+impl fmt::Display for SelfTestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SelfTestError::Io { attempted, source } => write!(f, "self-test: cannot {attempted}: {source}"),
+            SelfTestError::Mismatch { step, expected, got } => write!(
+                f,
+                "self-test: this kernel's io_uring is not to be trusted: {step}: expected {expected}, got {got}; \
+                 run on Linux 6.1 or newer without a sandbox that imitates a kernel"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SelfTestError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SelfTestError::Io { source, .. } => Some(source),
+            SelfTestError::Mismatch { .. } => None,
+        }
+    }
+}
+
+const IN: u16 = libc::POLLIN as u16;
+const RDHUP: u16 = libc::POLLRDHUP as u16;
+const END: u16 = (libc::POLLERR | libc::POLLHUP) as u16;
+
+const WATCH: Token = Token::new(1, 1, 0);
+const RECV: Token = Token::new(2, 1, 0);
+const CANCEL: Token = Token::new(3, 1, 0);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tests `ring`, which must have nothing else under way.
+///
+/// # Errors
+///
+/// [`SelfTestError::Mismatch`] names the step at which the kernel differs.
+pub fn self_test(ring: &mut Ring) -> Result<(), SelfTestError> {
+    let (server, client) = pair().map_err(io("make a TCP connection over loopback"))?;
+    let fd = server.as_raw_fd();
+    let mut bench = Bench { ring, reaped: Vec::new() };
+
+    bench.ring.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
+    tcp::set_low_water_mark(server.as_fd(), 4).map_err(io("set SO_RCVLOWAT"))?;
+    bench.ring.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
+
+    (&client).write_all(b"abc").map_err(io("write"))?;
+    let unread = tcp::info(server.as_fd()).map_err(io("read TCP_INFO"))?.bytes_received;
+    check(unread == 3, "TCP_INFO counts unread bytes", "3", || unread.to_string())?;
+    bench.none("a low-water mark of 4 keeps 3 bytes from waking anyone")?;
+    (&client).write_all(b"d").map_err(io("write"))?;
+    bench.mask("the fourth byte wakes a multishot poll, which goes on", "IN", |mask| mask & IN != 0)?;
+
+    bench.recv(fd, "a discarding recv takes all four without a buffer", "4", |result| result == 4)?;
+    bench.recv(fd, "a recv of nothing does not wait", "-EAGAIN", |result| result == -libc::EAGAIN)?;
+
+    client.shutdown(Shutdown::Write).map_err(io("shut down"))?;
+    bench.mask("a half-close wakes the same poll", "RDHUP without HUP", |mask| {
+        mask & RDHUP != 0 && mask & END == 0
+    })?;
+    bench.recv(fd, "recv after a FIN", "0", |result| result == 0)?;
+    tcp::abort_on_close(client.as_fd()).map_err(io("set SO_LINGER"))?;
+    drop(client);
+    bench.mask("a reset after a FIN wakes it again", "HUP and ERR", |mask| mask & END == END)?;
+
+    bench.ring.cancel(WATCH, CANCEL).map_err(io("queue a cancel"))?;
+    let last = bench.next("a cancelled poll completes a last time")?;
+    check(
+        last.token == WATCH && !last.more && last.result == -libc::ECANCELED,
+        "a cancelled poll completes a last time",
+        "-ECANCELED without F_MORE",
+        || format!("{last:?}"),
+    )
+}
+
+struct Bench<'a> {
+    ring: &'a mut Ring,
+    reaped: Vec<Completion>,
+}
+
+impl Bench<'_> {
+    fn next(&mut self, step: &'static str) -> Result<Completion, SelfTestError> {
+        if self.reaped.is_empty() {
+            let wait = Wait { completions: 1, window: Duration::ZERO, timeout: PATIENCE };
+            self.ring.submit_and_wait(wait).map_err(io("wait"))?;
+            self.ring.reap(&mut self.reaped, 16);
+        }
+        if self.reaped.is_empty() {
+            return Err(SelfTestError::Mismatch {
+                step,
+                expected: "a completion",
+                got: format!("none within {PATIENCE:?}"),
+            });
+        }
+        Ok(self.reaped.remove(0))
+    }
+
+    fn none(&mut self, step: &'static str) -> Result<(), SelfTestError> {
+        self.ring.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
+        self.ring.reap(&mut self.reaped, 16);
+        check(self.reaped.is_empty(), step, "no completion", || format!("{:?}", self.reaped))
+    }
+
+    /// Waits for a poll completion that fits. A wake may come early with a mask that says less, so
+    /// others of the same poll are passed over.
+    fn mask(
+        &mut self,
+        step: &'static str,
+        expected: &'static str,
+        fits: impl Fn(u16) -> bool,
+    ) -> Result<(), SelfTestError> {
+        for _ in 0..4 {
+            let completion = self.next(step)?;
+            check(completion.token == WATCH && completion.more, step, expected, || {
+                format!("{completion:?}")
+            })?;
+            if fits(completion.result as u16) {
+                return Ok(());
+            }
+        }
+        Err(SelfTestError::Mismatch { step, expected, got: "other masks".to_owned() })
+    }
+
+    fn recv(
+        &mut self,
+        fd: i32,
+        step: &'static str,
+        expected: &'static str,
+        fits: impl Fn(i32) -> bool,
+    ) -> Result<(), SelfTestError> {
+        self.ring.discard(fd, MAX_DISCARD, RECV).map_err(io("queue a recv"))?;
+        for _ in 0..4 {
+            let completion = self.next(step)?;
+            if completion.token == RECV {
+                return check(fits(completion.result), step, expected, || completion.result.to_string());
+            }
+        }
+        Err(SelfTestError::Mismatch { step, expected, got: "no completion of the recv".to_owned() })
+    }
+}
+
+fn check(
+    holds: bool,
+    step: &'static str,
+    expected: &'static str,
+    got: impl FnOnce() -> String,
+) -> Result<(), SelfTestError> {
+    if holds { Ok(()) } else { Err(SelfTestError::Mismatch { step, expected, got: got() }) }
+}
+
+fn io(attempted: &'static str) -> impl FnOnce(io::Error) -> SelfTestError {
+    move |source| SelfTestError::Io { attempted, source }
+}
+
+/// Two ends of one connection over loopback, of whichever family there is.
+fn pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .or_else(|_| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)))?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    client.set_nodelay(true)?;
+    let (server, _) = listener.accept()?;
+    Ok((server, client))
+}
