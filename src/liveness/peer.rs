@@ -222,10 +222,8 @@ pub(super) struct Peer {
     untaken: u8,
     /// PINGs sent in this suspicion.
     pub(super) probes: u8,
-    /// Beat mode: wakes since the last drain.
+    /// Beat mode: wakes since the last drain; of an eager peer: small drains in a row.
     pub(super) woken: u8,
-    /// Beat mode: small drains in a row.
-    pub(super) calm: u8,
 }
 
 impl Peer {
@@ -248,7 +246,6 @@ impl Peer {
             untaken: 1,
             probes: 0,
             woken: 0,
-            calm: 0,
         }
     }
 

@@ -497,9 +497,13 @@ impl Tracker {
                 let first = !peer.flags.has(Flags::SPOKE);
                 peer.flags.set(Flags::SPOKE);
                 peer.life = peer.life.max(now);
+                if peer.flags.has(Flags::EAGER) {
+                    self.want(index, Want::DRAIN);
+                    return;
+                }
                 peer.woken = peer.woken.saturating_add(1);
                 let streams = !first && gap < limits::STREAM_GAP;
-                if peer.woken >= drain_every || streams || peer.flags.has(Flags::EAGER) {
+                if peer.woken >= drain_every || streams {
                     peer.woken = 0;
                     self.want(index, Want::DRAIN);
                 }
@@ -516,12 +520,12 @@ impl Tracker {
         }
         if bytes > CALM_BYTES * drain_every {
             peer.flags.set(Flags::EAGER);
-            peer.calm = 0;
+            peer.woken = 0;
         } else if peer.flags.has(Flags::EAGER) {
-            peer.calm = if bytes <= CALM_BYTES { peer.calm + 1 } else { 0 };
-            if peer.calm >= CALM_DRAINS {
+            peer.woken = if bytes <= CALM_BYTES { peer.woken + 1 } else { 0 };
+            if peer.woken >= CALM_DRAINS {
                 peer.flags.clear(Flags::EAGER);
-                peer.calm = 0;
+                peer.woken = 0;
                 let due = peer.due().min(now + limits::MAX_UNDRAINED);
                 if peer.state == State::Alive && !peer.flags.has(Flags::VISITING) {
                     self.appoint(index, due);
