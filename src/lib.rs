@@ -3,3 +3,4 @@
 pub mod limits;
 pub mod sys;
 pub mod time;
+pub mod wheel;
