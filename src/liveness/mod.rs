@@ -1,0 +1,3 @@
+//! The judgement.
+
+pub mod errno;
