@@ -2,3 +2,4 @@
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
+pub mod rlimit;
