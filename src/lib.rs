@@ -1,5 +1,7 @@
 //! Knows which of a server's TCP connections are still alive.
 
+pub mod cli;
+pub mod client;
 pub mod frame;
 pub mod limits;
 pub mod liveness;

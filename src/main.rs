@@ -1,1 +1,26 @@
-fn main() {}
+//! Arguments, sub-command, exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use deadpeer::cli::beat::{BeatArgs, beat};
+
+/// Knows which TCP connections are still alive
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hold connections to a deadpeer and beat
+    Beat(BeatArgs),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Beat(args) => beat(args),
+    }
+}

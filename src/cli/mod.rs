@@ -1,0 +1,4 @@
+//! Arguments in, exit codes out.
+
+pub mod beat;
+pub mod duration;
