@@ -2,9 +2,11 @@
 
 pub mod cli;
 pub mod client;
+pub mod driver;
 pub mod frame;
 pub mod limits;
 pub mod liveness;
+pub mod measure;
 pub mod sys;
 pub mod time;
 pub mod wheel;

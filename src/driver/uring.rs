@@ -285,7 +285,7 @@ impl<S: EventSink> UringDriver<S> {
     /// As [`UringDriver::run`].
     pub fn turn(&mut self) -> io::Result<()> {
         let now = self.wait()?;
-        let previous = std::mem::replace(&mut self.last_turn, now);
+        self.last_turn = now;
 
         // All that was there when the wait ended is fed before anybody is judged, in portions, so that
         // no portion makes the others wait for its actions.
@@ -322,7 +322,6 @@ impl<S: EventSink> UringDriver<S> {
         if end.since(now) > limits::STALL_THRESHOLD {
             self.stalled(now, end);
         }
-        let _ = previous;
         Ok(())
     }
 
@@ -437,6 +436,10 @@ impl<S: EventSink> UringDriver<S> {
     }
 
     fn on_recv(&mut self, completion: Completion, now: Instant) -> io::Result<()> {
+        let full = match &self.pool {
+            Some(_) => limits::FRAME_BUFFER_BYTES,
+            None => limits::MAX_DISCARD,
+        };
         let Some((peer, conn)) = self.conn(completion.token) else {
             self.recycle(completion.buffer);
             return Ok(());
@@ -447,10 +450,6 @@ impl<S: EventSink> UringDriver<S> {
             self.close_if_quiet(peer);
             return Ok(());
         }
-        let full = match &self.pool {
-            Some(_) => limits::FRAME_BUFFER_BYTES,
-            None => limits::MAX_DISCARD,
-        };
         let again = conn.take(Conn::AGAIN);
         let to_end = conn.has(Conn::TO_END);
         match decode::received(completion.result) {

@@ -293,6 +293,15 @@ impl Tracker {
         self.notice(Event { at: end, subject: None, kind: EventKind::Stall { held } });
     }
 
+    /// Tells that the machine was suspended for `held` and is back at `now`. The monotonic clock stood
+    /// still meanwhile, but what the peers sent was lost: every deadline is put off by as much, at most
+    /// by one detection time, and an event says so.
+    pub fn handle_suspend(&mut self, now: Instant, held: Duration) {
+        let grace = held.min(self.config.policy.detection_time());
+        self.stalls.add(now, now + grace);
+        self.notice(Event { at: now, subject: None, kind: EventKind::Stall { held } });
+    }
+
     /// Lets the wheel name who could be overdue at `now`, at most
     /// [`limits::MAX_VISITS_PER_TURN`] of them; the others stay due. Feed every completion that has
     /// been reaped before this.
@@ -814,12 +823,23 @@ impl Tracker {
     fn die(&mut self, index: u32, ending: Ending, evidence: &Evidence, now: Instant) {
         let outage = self.outage(ending.cause, evidence, index, now);
         let transport = self.transport(ending.cause, evidence, index);
+        let heartbeat = self.config.policy.heartbeat;
         let number = self.first_death + self.deaths.len() as u64;
         let peer = self.at(index);
         let was = peer.state;
         assert!(was != State::Dead, "a peer dies once");
         debug_assert_eq!(state::next(was, ending.input()), State::Dead);
         let id = PeerId::new(index, peer.generation());
+        // An expiry was judged by the life in the record; any other end may find newer bytes or
+        // acknowledgements that nobody was woken for.
+        if ending.deadline.is_none() {
+            match heartbeat {
+                Heartbeat::Bytes if evidence.received > 0 => peer.life = evidence.last_data.min(now),
+                Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
+                Heartbeat::Bytes | Heartbeat::Frames => {}
+            }
+            peer.life = peer.life.max(peer.born);
+        }
         peer.die(now, ending.cause, number);
         let death = Death {
             peer: id,
