@@ -17,10 +17,8 @@ pub(super) fn inspect(socket: BorrowedFd<'_>, mask: PollMask, clock: TickClock) 
     let tcp_state = TcpState::from_kernel(info.state);
     // The kernel counts a FIN as one byte; it has come in these states. In CLOSE it may have: then a
     // byte too many is not told from a FIN, and the count is taken as it is.
-    let fin = matches!(
-        tcp_state,
-        TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait
-    );
+    let fin =
+        matches!(tcp_state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait);
     Ok(Evidence {
         mask,
         so_error: None,

@@ -97,11 +97,7 @@ impl std::error::Error for ListenError {
 ///
 /// [`ListenError`], also when another program of the same user shares the port willingly: two
 /// daemons that split their connections by chance are nobody's wish.
-pub fn bind(
-    address: SocketAddr,
-    rings: usize,
-    config: &TrackerConfig,
-) -> Result<Vec<Listener>, ListenError> {
+pub fn bind(address: SocketAddr, rings: usize, config: &TrackerConfig) -> Result<Vec<Listener>, ListenError> {
     // SO_REUSEPORT would share the port with a second daemon; a socket without it does not.
     let probe = open(address)?;
     attempt(address, "listen on", probe.bind(&address.into()))?;

@@ -14,9 +14,9 @@ mod listener;
 mod shared;
 mod uring;
 
-pub use listener::{Listener, ListenError, bind};
+pub use listener::{ListenError, Listener, bind};
 pub use shared::{Locals, Shared};
-pub use uring::{DriverConfig, Report, StartError, UringDriver};
+pub use uring::{DriverConfig, Report, StartError, UringDriver, default_batch_window, probe};
 
 use crate::liveness::{Event, TrackerCounts};
 

@@ -37,9 +37,7 @@ impl Shared {
 
     /// Takes the right to one more connection, if there is one left.
     pub(super) fn take(&self) -> bool {
-        self.left
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
-            .is_ok()
+        self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 
     /// Gives rights back.

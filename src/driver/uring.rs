@@ -29,7 +29,8 @@ use crate::measure::Recorder;
 use crate::sys::clock;
 use crate::sys::tcp::{self, TickClock};
 use crate::sys::uring::{
-    BufferPool, Completion, Ring, RingCounters, RingError, RingFeatures, SelfTestError, Token, Wait, self_test,
+    BufferPool, Completion, Ring, RingCounters, RingError, RingFeatures, SelfTestError, Token, Wait,
+    self_test,
 };
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
@@ -132,6 +133,17 @@ pub struct Report {
     pub rearms: u64,
     /// Events that the sink did not take before the end.
     pub undelivered: u64,
+}
+
+/// Sets up a small ring, tests the kernel on it, and says what it has: to refuse early and clearly.
+///
+/// # Errors
+///
+/// [`StartError`], whose message names the cause and the cure.
+pub fn probe() -> Result<RingFeatures, StartError> {
+    let mut ring = Ring::new(8, 16).map_err(StartError::Ring)?;
+    self_test(&mut ring).map_err(StartError::SelfTest)?;
+    Ok(ring.features())
 }
 
 struct Listening {
@@ -294,7 +306,7 @@ impl<S: EventSink> UringDriver<S> {
         while rest && portions < MAX_BUSY_TURNS {
             let mut batch = std::mem::take(&mut self.completions);
             rest = self.ring.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
-            self.recorder.batch(batch.len() as u64);
+            self.recorder.batch(batch.len());
             for completion in batch.drain(..) {
                 self.complete(completion, now)?;
             }
@@ -500,7 +512,11 @@ impl<S: EventSink> UringDriver<S> {
                     Kind::Bye => break Ok(true),
                     Kind::Ping => {
                         ping = Some(frame);
-                        self.tracker.handle(peer, Fact::Frame { kind: frame.kind, sequence: frame.sequence }, now);
+                        self.tracker.handle(
+                            peer,
+                            Fact::Frame { kind: frame.kind, sequence: frame.sequence },
+                            now,
+                        );
                     }
                     Kind::Pong | Kind::Hello => {
                         // Our own clock comes back: what lies between is the round trip. A peer can
@@ -508,7 +524,11 @@ impl<S: EventSink> UringDriver<S> {
                         if frame.timestamp > 0 && frame.timestamp <= now.as_nanos() {
                             self.recorder.rtt(now.since(Instant::from_nanos(frame.timestamp)));
                         }
-                        self.tracker.handle(peer, Fact::Frame { kind: frame.kind, sequence: frame.sequence }, now);
+                        self.tracker.handle(
+                            peer,
+                            Fact::Frame { kind: frame.kind, sequence: frame.sequence },
+                            now,
+                        );
                     }
                 },
                 Ok(Some(Decoded::Hello { identity, .. })) => {
@@ -592,7 +612,8 @@ impl<S: EventSink> UringDriver<S> {
                 self.watch(peer)?;
             }
             let token = Token::new(kind::RECV, peer.generation(), peer.index());
-            if self.conn(token).is_some_and(|(_, conn)| conn.take(Conn::AGAIN) && !conn.has(Conn::RECEIVING)) {
+            if self.conn(token).is_some_and(|(_, conn)| conn.take(Conn::AGAIN) && !conn.has(Conn::RECEIVING))
+            {
                 self.receive(peer)?;
             }
         }

@@ -119,6 +119,22 @@ pub struct TrackerCounts {
     pub half_closed: u32,
 }
 
+impl TrackerCounts {
+    /// Adds what another tracker counted.
+    pub fn add(&mut self, other: &TrackerCounts) {
+        self.opened += other.opened;
+        for (mine, theirs) in self.died.iter_mut().zip(other.died) {
+            *mine += theirs;
+        }
+        self.suspected += other.suspected;
+        self.recovered += other.recovered;
+        self.visits += other.visits;
+        self.living += other.living;
+        self.suspects += other.suspects;
+        self.half_closed += other.half_closed;
+    }
+}
+
 /// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
 /// this time.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -649,8 +665,11 @@ impl Tracker {
     fn on_failed(&mut self, index: u32, errno: i32, evidence: &Evidence, now: Instant) {
         let gone = evidence.tcp_state == TcpState::Close;
         let cause = match errno::meaning(errno) {
-            Meaning::HostUnreachable | Meaning::NetUnreachable if !gone => {
-                // A soft error: the connection stands and may recover.
+            Meaning::Reset | Meaning::TimedOut | Meaning::HostUnreachable | Meaning::NetUnreachable
+                if !gone =>
+            {
+                // A soft error, of an ICMP message say: the connection stands and may recover. A real
+                // reset leaves the socket closed.
                 self.on_inspected(index, evidence, now);
                 if self.peers.get(index as usize).is_some_and(|peer| peer.state != State::Dead) {
                     self.at(index).flags.set(Flags::DOUBT);

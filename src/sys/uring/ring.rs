@@ -135,6 +135,16 @@ pub struct RingCounters {
     pub overflows: u64,
 }
 
+impl RingCounters {
+    /// Adds what another ring did.
+    pub fn add(&mut self, other: &RingCounters) {
+        self.enters += other.enters;
+        self.submitted += other.submitted;
+        self.completions += other.completions;
+        self.overflows += other.overflows;
+    }
+}
+
 /// One thread's ring.
 pub struct Ring {
     inner: IoUring,
