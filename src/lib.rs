@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod daemon;
 pub mod driver;
 pub mod frame;
 pub mod limits;

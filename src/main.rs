@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
+use deadpeer::cli::run::{RunArgs, run};
 
 /// Knows which TCP connections are still alive
 #[derive(Parser)]
@@ -15,12 +16,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Listen, and tell of every connection what becomes of it
+    Run(RunArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Run(args) => run(args),
         Command::Beat(args) => beat(args),
     }
 }

@@ -2,3 +2,4 @@
 
 pub mod beat;
 pub mod duration;
+pub mod run;

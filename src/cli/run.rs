@@ -5,7 +5,7 @@
 //! for wrong arguments, 71 where there is no io_uring, 78 for a configuration that this machine
 //! cannot carry.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,16 +19,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
-use crate::daemon::jsonl::{Closing, Listening};
+use crate::daemon::jsonl::{Closing, Listening, RingTotals};
 use crate::daemon::sink::{Finish, Format, Outlet, Output, Sink};
 use crate::driver::{
-    DriverConfig, Listener, Locals, Report, Shared, StartError, UringDriver, bind, default_batch_window, probe,
+    DriverConfig, Listener, Locals, Report, Shared, StartError, UringDriver, bind, default_batch_window,
+    probe,
 };
 use crate::limits;
-use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, TrackerCounts, Wake};
+use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::sys::rlimit;
-use crate::sys::uring::{RingCounters, RingFeatures};
+use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
 
@@ -190,14 +191,14 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
     let config = DriverConfig { tracker, batch_window };
 
+    let started = Instant::now();
     let features = probe()?;
     let shared = Arc::new(Shared::new(capacity));
     let locals = Arc::new(Locals::default());
     let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for &address in &args.listen {
-        let bound =
-            bind(address, threads, &tracker).map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+        let bound = bind(address, threads, &tracker).map_err(|error| Refusal::new(Refusal::FAILED, error))?;
         addresses.push(bound[0].address());
         for (ring, listener) in listeners.iter_mut().zip(bound) {
             ring.push(listener);
@@ -210,15 +211,15 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let (sink, outlets) = open_sink(args, threads, &locals, listening, &tell)?;
     let rings = start(&config, listeners, outlets, &shared, &locals, &tell)?;
     let outcome = supervise(rings, &shared, &told);
-    finish(sink, outcome)
+    finish(sink, outcome, started)
 }
 
 // --- arguments ---------------------------------------------------------------------------------
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text.to_socket_addrs().map_err(|error| {
-        format!("{error}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400")
-    })?;
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400"))?;
     found.next().ok_or_else(|| format!("`{text}` has no address"))
 }
 
@@ -261,8 +262,9 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
 
 /// How many connections there may be: what is asked for, if the limit on descriptors allows it.
 fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
-    let descriptors = rlimit::raise_nofile()
-        .map_err(|error| Refusal::new(Refusal::FAILED, format!("cannot read the limit on descriptors: {error}")))?;
+    let descriptors = rlimit::raise_nofile().map_err(|error| {
+        Refusal::new(Refusal::FAILED, format!("cannot read the limit on descriptors: {error}"))
+    })?;
     let own = limits::RESERVED_FDS + (threads * (2 + args.listen.len())) as u64;
     let most = usize::try_from(descriptors.saturating_sub(own)).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
     let wanted = args.max_connections.map(|wanted| wanted as usize);
@@ -310,7 +312,10 @@ fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, Refusal> {
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
-        Refusal::new(Refusal::FAILED, format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"))
+        Refusal::new(
+            Refusal::FAILED,
+            format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"),
+        )
     })
 }
 
@@ -324,15 +329,15 @@ fn listening(
     let TrackerConfig { policy, capacity, wake, unread, .. } = config.tracker;
     Listening {
         addresses: addresses.to_vec(),
+        pid: std::process::id(),
         engine: "io_uring",
-        features: features.to_string(),
+        features: features.names().collect(),
         threads,
-        policy: policy_name,
-        judged_by: policy,
-        wake,
+        policy_name,
+        policy,
+        wake: wake.as_str(),
         unread,
-        drain_every: config.tracker.drain_every,
-        capacity,
+        capacity: capacity as u64,
         batch_window: config.batch_window,
         at: Instant::now(),
     }
@@ -345,19 +350,18 @@ fn open_sink(
     listening: Listening,
     tell: &Sender<Told>,
 ) -> Result<(Sink, Vec<Outlet>), Refusal> {
-    let terminal = io::stdout().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let (format, output) = match &args.events {
-        None => (Format::Human { colour, status: terminal }, Output::Stdout),
+        None => (Format::human_on_stdout(), Output::Stdout),
         Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
         Some(path) => (Format::JsonLines, Output::File(path.clone())),
     };
+    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(locals), listening)
+        .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     let tell = tell.clone();
-    let on_closed = move || {
+    sink.on_closed(Arc::new(move || {
         let _ = tell.send(Told::OutputClosed);
-    };
-    Sink::spawn(format, output, threads, Arc::clone(locals), listening, on_closed)
-        .map_err(|error| Refusal::new(Refusal::FAILED, error))
+    }));
+    Ok((sink, outlets))
 }
 
 /// A ring's thread and how to wake it.
@@ -451,35 +455,39 @@ fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> 
     outcome
 }
 
-fn finish(sink: Sink, outcome: Outcome) -> Result<(), Refusal> {
+fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
+    let now = Instant::now();
     let mut recorder = Recorder::new();
-    let mut counts = TrackerCounts::default();
-    let mut ring = RingCounters::default();
-    let (mut stalls, mut rearms, mut undelivered) = (0, 0, 0);
+    let mut closing = Closing { at: now, uptime: now.since(started), ..Closing::default() };
     for report in &outcome.reports {
         recorder.merge(&report.recorder);
-        counts.add(&report.counts);
-        ring.add(&report.ring);
-        stalls += report.stalls;
-        rearms += report.rearms;
-        undelivered += report.undelivered;
+        closing.add(&report.counts);
+        closing.open += u64::from(report.counts.living);
+        closing.stalls += report.stalls;
+        closing.undelivered += report.undelivered;
+        let RingTotals { enters, submitted, completions, overflows } = &mut closing.ring;
+        *enters += report.ring.enters;
+        *submitted += report.ring.submitted;
+        *completions += report.ring.completions;
+        *overflows += report.ring.overflows;
     }
-    let closing = Closing { counts, measured: recorder.summary(), ring, stalls, rearms, undelivered, at: Instant::now() };
+    closing.measures = recorder.summary();
+    let kept = closing.undelivered;
     let finish = sink.finish(closing, limits::SHUTDOWN_PATIENCE / 2);
     if let Some(failure) = outcome.failure {
         return Err(Refusal::new(Refusal::FAILED, failure));
     }
     match finish {
-        Finish::Delivered if undelivered == 0 => Ok(()),
         Finish::Closed => Ok(()),
+        Finish::Delivered if kept == 0 => Ok(()),
         Finish::Delivered => Err(Refusal::new(
             Refusal::FAILED,
-            format!("{undelivered} events were not taken by the output before the end"),
+            format!("{kept} events were not taken by the output before the end"),
         )),
-        Finish::Stuck { undelivered: more } => Err(Refusal::new(
+        Finish::Stuck { undelivered } => Err(Refusal::new(
             Refusal::FAILED,
-            format!("the output is stuck: {} events were not delivered", undelivered + more),
+            format!("the output is stuck: {} events were not delivered", undelivered + kept),
         )),
-        Finish::Failed(error) => Err(Refusal::new(Refusal::FAILED, error)),
+        Finish::Failed { error, .. } => Err(Refusal::new(Refusal::FAILED, error)),
     }
 }

@@ -11,11 +11,13 @@
 mod conn;
 mod evidence;
 mod listener;
+mod locals;
 mod shared;
 mod uring;
 
 pub use listener::{ListenError, Listener, bind};
-pub use shared::{Locals, Shared};
+pub use locals::Locals;
+pub use shared::Shared;
 pub use uring::{DriverConfig, Report, StartError, UringDriver, default_batch_window, probe};
 
 use crate::liveness::{Event, TrackerCounts};

@@ -1,8 +1,6 @@
 //! What the drivers of one program share.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Shared by all rings: the budget of connections and the word to stop. Only counters, so that no
 /// ring ever waits for another.
@@ -53,33 +51,5 @@ impl Shared {
     /// Marks the limit as left; whether it had been reached.
     pub(super) fn resume(&self) -> bool {
         self.saturated.load(Ordering::Acquire) && self.saturated.swap(false, Ordering::AcqRel)
-    }
-}
-
-/// The local addresses that connections were accepted on, each with a number. A host has few; a
-/// host that answers for a whole network may have more than there are numbers, and then all further
-/// ones share the last number, which prints as the last address.
-#[derive(Debug, Default)]
-pub struct Locals(Mutex<Vec<SocketAddr>>);
-
-impl Locals {
-    const MOST: usize = u16::MAX as usize + 1;
-
-    /// The number of `address`, new if need be.
-    pub fn intern(&self, address: SocketAddr) -> u16 {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = table.iter().position(|&known| known == address).unwrap_or_else(|| {
-            if table.len() < Locals::MOST {
-                table.push(address);
-            }
-            table.len() - 1
-        });
-        u16::try_from(position).unwrap_or(u16::MAX)
-    }
-
-    /// The address with this number.
-    #[must_use]
-    pub fn get(&self, number: u16) -> Option<SocketAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(usize::from(number)).copied()
     }
 }

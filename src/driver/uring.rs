@@ -16,7 +16,8 @@ use super::EventSink;
 use super::conn::Conn;
 use super::evidence;
 use super::listener::Listener;
-use super::shared::{Locals, Shared};
+use super::locals::Locals;
+use super::shared::Shared;
 use crate::frame::{Decoded, Decoder, Frame, Kind};
 use crate::limits;
 use crate::liveness::decode::{self, Received};
@@ -181,7 +182,9 @@ pub struct UringDriver<S> {
     urgent: bool,
     held_places: usize,
     suspended: u64,
-    last_turn: Instant,
+    /// When the wake was reaped that the verdicts of this turn go back to: the turn before, where that
+    /// one submitted a drain to the end.
+    wake: Instant,
     stalls: u64,
     rearms: u64,
 }
@@ -243,7 +246,7 @@ impl<S: EventSink> UringDriver<S> {
             urgent: false,
             held_places: 0,
             suspended: suspended(),
-            last_turn: now,
+            wake: now,
             stalls: 0,
             rearms: 0,
         };
@@ -296,8 +299,11 @@ impl<S: EventSink> UringDriver<S> {
     ///
     /// As [`UringDriver::run`].
     pub fn turn(&mut self) -> io::Result<()> {
+        let ending = self.urgent;
         let now = self.wait()?;
-        self.last_turn = now;
+        if !ending {
+            self.wake = now;
+        }
 
         // All that was there when the wait ended is fed before anybody is judged, in portions, so that
         // no portion makes the others wait for its actions.
@@ -831,6 +837,9 @@ impl<S: EventSink> UringDriver<S> {
                 let Some(event) = self.tracker.poll_event() else { break };
                 if let EventKind::Died(death) = &event.kind {
                     self.recorder.death(death);
+                    if death.deadline.is_none() {
+                        self.recorder.verdict(Instant::now().since(self.wake));
+                    }
                 }
                 self.batch.push(event);
             }

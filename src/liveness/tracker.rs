@@ -119,22 +119,6 @@ pub struct TrackerCounts {
     pub half_closed: u32,
 }
 
-impl TrackerCounts {
-    /// Adds what another tracker counted.
-    pub fn add(&mut self, other: &TrackerCounts) {
-        self.opened += other.opened;
-        for (mine, theirs) in self.died.iter_mut().zip(other.died) {
-            *mine += theirs;
-        }
-        self.suspected += other.suspected;
-        self.recovered += other.recovered;
-        self.visits += other.visits;
-        self.living += other.living;
-        self.suspects += other.suspects;
-        self.half_closed += other.half_closed;
-    }
-}
-
 /// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
 /// this time.
 const AGAIN: Duration = Duration::from_millis(100);
