@@ -1,0 +1,148 @@
+//! What /proc says: CPU of a process and of the machine, resident memory, slabs.
+
+use std::collections::BTreeMap;
+use std::{fs, io};
+
+use serde::Serialize;
+
+use crate::sys;
+
+/// One process, at one moment.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Process {
+    pub cpu_ns: u64,
+    /// Voluntary context switches of all threads: how often it went to sleep.
+    pub sleeps: u64,
+}
+
+impl Process {
+    pub fn read(pid: u32) -> io::Result<Process> {
+        let mut sleeps = 0;
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+            sleeps += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+        }
+        Ok(Process { cpu_ns: sys::process_cpu(pid)?, sleeps })
+    }
+}
+
+/// Descriptors that a process holds. The size of the directory is their number since Linux 6.2;
+/// before that it is zero and they are counted.
+pub fn descriptors(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/fd");
+    match fs::metadata(&path)?.len() {
+        0 => Ok(fs::read_dir(&path)?.count() as u64),
+        count => Ok(count),
+    }
+}
+
+/// The cores of the measurement, in ticks of 10 ms since boot.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Machine {
+    /// user + nice + system + irq + softirq
+    pub busy: u64,
+    /// idle + iowait
+    pub idle: u64,
+    /// Taken away by the hypervisor.
+    pub steal: u64,
+}
+
+impl Machine {
+    /// Sums the lines `cpuN` of the given cores.
+    pub fn read(cores: &[usize]) -> io::Result<Machine> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let mut sum = Machine::default();
+        let mut found = 0;
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let core = words.next().and_then(|name| name.strip_prefix("cpu")?.parse::<usize>().ok());
+            if !core.is_some_and(|core| cores.contains(&core)) {
+                continue;
+            }
+            found += 1;
+            let ticks: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+            let at = |index: usize| ticks.get(index).copied().unwrap_or(0);
+            sum.busy += at(0) + at(1) + at(2) + at(5) + at(6);
+            sum.idle += at(3) + at(4);
+            sum.steal += at(7);
+        }
+        if found == 0 {
+            return Err(io::Error::other(format!("/proc/stat has no line for the cores {cores:?}")));
+        }
+        Ok(sum)
+    }
+
+    pub fn since(self, earlier: Machine) -> Machine {
+        Machine {
+            busy: self.busy - earlier.busy,
+            // Corrections by the kernel may take a tick back.
+            idle: self.idle.saturating_sub(earlier.idle),
+            steal: self.steal.saturating_sub(earlier.steal),
+        }
+    }
+
+    pub fn busy_ns(self) -> u64 {
+        self.busy * TICK_NS
+    }
+
+    pub fn steal_ns(self) -> u64 {
+        self.steal * TICK_NS
+    }
+}
+
+/// `USER_HZ` is 100 on every architecture that has io_uring.
+const TICK_NS: u64 = 10_000_000;
+
+/// User memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    pub rss: u64,
+    /// Private_Clean + Private_Dirty
+    pub private: u64,
+}
+
+impl Memory {
+    pub fn read(pid: u32) -> io::Result<Memory> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let bytes = |name| field(&text, name).unwrap_or(0) * 1024;
+        Ok(Memory { rss: bytes("Rss:"), private: bytes("Private_Clean:") + bytes("Private_Dirty:") })
+    }
+}
+
+/// Bytes of live objects per slab cache.
+pub struct Slabs(BTreeMap<String, i64>);
+
+impl Slabs {
+    /// Needs root. Objects on a core's own partial slabs count as live, so a figure is good to
+    /// some hundred objects: read it with thousands.
+    pub fn read() -> io::Result<Slabs> {
+        let text = fs::read_to_string("/proc/slabinfo")?;
+        let mut caches = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("slabinfo")) {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            if let [name, active, _, size, ..] = words[..]
+                && let (Ok(active), Ok(size)) = (active.parse::<i64>(), size.parse::<i64>())
+            {
+                caches.insert(name.to_string(), active * size);
+            }
+        }
+        Ok(Slabs(caches))
+    }
+
+    /// What grew or shrank since `earlier`.
+    pub fn since(&self, earlier: &Slabs) -> BTreeMap<String, i64> {
+        let mut delta = BTreeMap::new();
+        for (name, bytes) in &self.0 {
+            let grown = bytes - earlier.0.get(name).copied().unwrap_or(0);
+            if grown != 0 {
+                delta.insert(name.clone(), grown);
+            }
+        }
+        delta
+    }
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
