@@ -145,7 +145,7 @@ fn check_deaths(
     Ok(())
 }
 
-fn doubt_the_machine(name: &str, cost: &Cost, doubts: &mut Doubts) {
+pub fn doubt_the_machine(name: &str, cost: &Cost, doubts: &mut Doubts) {
     let share = |part: u64| part as f64 / cost.machine_ns.max(1) as f64;
     let wall = cost.seconds * 1e9;
     if cost.foreign_ns as f64 > 0.02 * wall && share(cost.foreign_ns) > 0.15 {
@@ -163,7 +163,7 @@ fn doubt_the_machine(name: &str, cost: &Cost, doubts: &mut Doubts) {
 }
 
 /// Server, load and ourselves, and the machine, at one moment.
-struct Moment {
+pub struct Moment {
     server: Process,
     load: Process,
     own: Process,
@@ -171,7 +171,7 @@ struct Moment {
 }
 
 impl Moment {
-    fn read(stage: &Stage, [server, load, own]: [u32; 3]) -> io::Result<Moment> {
+    pub fn read(stage: &Stage, [server, load, own]: [u32; 3]) -> io::Result<Moment> {
         Ok(Moment {
             server: Process::read(server)?,
             load: Process::read(load)?,
@@ -180,7 +180,7 @@ impl Moment {
         })
     }
 
-    fn since(&self, before: &Moment, beats: u64, seconds: f64, late_p99_us: f64) -> Cost {
+    pub fn since(&self, before: &Moment, beats: u64, seconds: f64, late_p99_us: f64) -> Cost {
         let process_ns = self.server.cpu_ns - before.server.cpu_ns;
         let others = self.load.cpu_ns - before.load.cpu_ns + self.own.cpu_ns - before.own.cpu_ns;
         let machine = self.machine.since(before.machine);

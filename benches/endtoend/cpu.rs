@@ -52,7 +52,7 @@ pub fn run(bench: &Bench) -> io::Result<Outcome> {
     let shape = Shape {
         connections,
         rate,
-        warm_up: Duration::from_secs_f64(WARM_UP_BEATS / beats_per_second),
+        warm_up: Duration::from_secs_f64(bench.by_scale(1.0, 1.0, 0.2) * WARM_UP_BEATS / beats_per_second),
         window: bench.window(VISIT_PERIOD, 8.0, 0.4),
         first_bytes: 1024,
     };

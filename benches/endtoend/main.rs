@@ -17,16 +17,23 @@
 mod beating;
 mod child;
 mod cpu;
+mod detect;
 mod epoll;
 mod floor;
 mod herd;
+mod idle;
 mod injector;
 mod load;
 mod outcome;
 mod proc;
+mod rates;
+mod silent;
+mod storm;
+mod stream;
 mod subject;
 mod sys;
 mod table;
+mod verdicts;
 
 use std::io;
 use std::path::PathBuf;
@@ -40,7 +47,15 @@ use subject::{Stage, Subject};
 
 type Experiment = fn(&Bench) -> io::Result<Outcome>;
 
-const EXPERIMENTS: [(&str, &str, Experiment); 1] = [("cpu", "CPU per beat, process and machine", cpu::run)];
+const EXPERIMENTS: [(&str, &str, Experiment); 7] = [
+    ("cpu", "CPU per beat, process and machine", cpu::run),
+    ("idle", "memory per quiet connection, user and kernel", idle::run),
+    ("rates", "CPU per peer at 1, 10 and 100 beats/s", rates::run),
+    ("detect", "from FIN or RST to the verdict", detect::run),
+    ("silent", "from the last beat to the verdict on silence", silent::run),
+    ("storm", "15,000 resets in one instant", storm::run),
+    ("stream", "throughput of one peer that sends all it can", stream::run),
+];
 
 #[derive(Debug, Parser)]
 #[command(name = "endtoend", about = "Measures the daemon end to end", disable_version_flag = true)]

@@ -70,7 +70,11 @@ impl Goal {
     pub fn table(goals: &[Goal]) -> Table {
         let mut table = Table::new("goals", &["what", "measured", "goal", "reached"]);
         for goal in goals {
-            let reached = if goal.reached { "yes" } else { "no" };
+            let reached = match (goal.reached, goal.measured.is_finite()) {
+                (true, _) => "yes",
+                (_, true) => "no",
+                _ => "not measured",
+            };
             table.row(vec![goal.what.clone(), short(goal.measured), short(goal.limit), reached.into()]);
         }
         table
