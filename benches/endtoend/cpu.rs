@@ -79,19 +79,30 @@ pub fn run(bench: &Bench) -> io::Result<Outcome> {
     );
     let mut costs = Table::new(
         title,
-        &["us per beat", "process min", "median", "max", "machine min", "median", "max", "sleeps/s"],
+        &[
+            "us per beat",
+            "process min",
+            "median",
+            "max",
+            "machine min",
+            "median",
+            "max",
+            "load",
+            "by ticks",
+            "sleeps/s",
+        ],
     );
     for &subject in &subjects {
         let of_subject = || rounds.iter().flatten().filter(|(who, _)| *who == subject).map(|(_, cost)| cost);
         let spread = |figure: &dyn Fn(&Cost) -> f64| Spread::of(of_subject().map(figure));
         let process = spread(&Cost::process_us_per_beat);
         let machine = spread(&Cost::machine_us_per_beat);
-        let sleeps = spread(&Cost::sleeps_per_second);
-        if let (Some(process), Some(machine), Some(sleeps)) = (process, machine, sleeps) {
+        if let (Some(process), Some(machine)) = (process, machine) {
             let mut cells = vec![subject.name().to_string()];
             cells.extend(process.cells());
             cells.extend(machine.cells());
-            cells.push(short(sleeps.median));
+            let further = [Cost::load_us_per_beat, Cost::sampled_us_per_beat, Cost::sleeps_per_second];
+            cells.extend(further.map(|figure| spread(&figure).map_or("-".into(), |all| short(all.median))));
             costs.row(cells);
         }
     }

@@ -143,10 +143,10 @@ fn one(
     let window_from = start + (2.0 / shape.beats_per_second_each * 1e9) as u64;
     let window_to = window_from + u64::try_from(shape.window.as_nanos()).expect("seconds");
     load.tell(&Go { start, window_from, window_to })?;
-    let pids = [server.child.pid(), load.pid(), std::process::id()];
-    let before = Moment::read(stage, pids)?;
+    let (server_pid, load_pid) = (server.child.pid(), load.pid());
+    let before = Moment::read(stage, server_pid, load_pid)?;
     sys::sleep_until(window_to);
-    let after = Moment::read(stage, pids)?;
+    let after = Moment::read(stage, server_pid, load_pid)?;
     let beats = load.wait_for("done", PATIENCE)?.integer("beats").unwrap_or(0);
     let cost = after.since(&before, beats, (window_to - start) as f64 / 1e9, 0.0);
     beating::doubt_the_machine(&name, &cost, doubts);

@@ -122,11 +122,11 @@ pub fn inject(stage: &Stage, subject: Subject, shape: &Shape, doubts: &mut Doubt
     let lasts = shape.kill_rate.map_or(0.0, |rate| shape.kills as f64 / rate * 1e9);
     let window_to = window_from + lasts as u64;
     injector.tell(&Go { start, window_from, window_to })?;
-    let pids = [server.child.pid(), injector.pid(), std::process::id()];
+    let (server_pid, load_pid) = (server.child.pid(), injector.pid());
     sys::sleep_until(window_from);
-    let before = Moment::read(stage, pids)?;
+    let before = Moment::read(stage, server_pid, load_pid)?;
     sys::sleep_until(window_to);
-    let after = Moment::read(stage, pids)?;
+    let after = Moment::read(stage, server_pid, load_pid)?;
 
     let done = injector.wait_for("done", PATIENCE)?;
     let late_us = done.number("late_p99_us").unwrap_or(0.0);
