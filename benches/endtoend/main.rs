@@ -71,6 +71,9 @@ struct Arguments {
     /// Length of the measured window of cpu and rates, in seconds [default: 30, quick 8]
     #[arg(long)]
     window: Option<f64>,
+    /// In cpu, let all connections reach their low-water marks together instead of evenly in time
+    #[arg(long)]
+    in_phase: bool,
     /// Only these servers, e.g. epoll,floor-lazy
     #[arg(long, value_delimiter = ',')]
     subjects: Option<Vec<Subject>>,
@@ -199,6 +202,7 @@ fn prepare(arguments: &Arguments) -> io::Result<Bench> {
         scale,
         rounds: arguments.rounds.map(usize::from),
         window,
+        in_phase: arguments.in_phase,
         subjects: arguments.subjects.clone(),
     })
 }

@@ -26,6 +26,7 @@ pub struct Bench {
     pub scale: Scale,
     pub rounds: Option<usize>,
     pub window: Option<Duration>,
+    pub in_phase: bool,
     pub subjects: Option<Vec<Subject>>,
 }
 
