@@ -354,7 +354,7 @@ impl<S: EventSink> UringDriver<S> {
             Wait::NOT
         } else {
             let window = self.config.batch_window;
-            let completions = if window.is_zero() { 1 } else { limits::EVENT_BATCH as u32 };
+            let completions = if window.is_zero() { 1 } else { limits::WAIT_BATCH };
             Wait { completions, window, timeout }
         };
         self.ring.submit_and_wait(wait)?;

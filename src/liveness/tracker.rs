@@ -31,6 +31,7 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 
+mod pace;
 mod queue;
 mod stalls;
 #[cfg(test)]
@@ -129,7 +130,7 @@ const MIN_OUTAGE: u32 = 16;
 /// Beat mode: drains of at most this many bytes a beat are a heartbeat's.
 const CALM_BYTES: u32 = 256;
 /// Beat mode: so many calm drains in a row make a peer calm.
-const CALM_DRAINS: u8 = 4;
+const CALM_DRAINS: u16 = 4;
 
 /// The judgement over all peers of one ring.
 pub struct Tracker {
@@ -228,8 +229,9 @@ impl Tracker {
         if self.config.starts_narrow() {
             peer.flags.set(Flags::NARROW);
         }
-        if self.config.wake == Wake::Beat {
-            peer.flags.set(Flags::EAGER);
+        match self.config.wake {
+            Wake::Beat => peer.flags.set(Flags::EAGER),
+            Wake::Lazy => peer.pace = pace::stamp(now),
         }
         peer.flags.set(Flags::OWING);
         let policy = &self.config.policy;
@@ -510,10 +512,10 @@ impl Tracker {
                     self.want(index, Want::DRAIN);
                     return;
                 }
-                peer.woken = peer.woken.saturating_add(1);
+                peer.pace = peer.pace.saturating_add(1);
                 let streams = !first && gap < limits::STREAM_GAP;
-                if peer.woken >= drain_every || streams {
-                    peer.woken = 0;
+                if peer.pace >= u16::from(drain_every) || streams {
+                    peer.pace = 0;
                     self.want(index, Want::DRAIN);
                 }
             }
@@ -522,19 +524,26 @@ impl Tracker {
 
     fn on_taken(&mut self, index: u32, bytes: u32, now: Instant) {
         let (wake, drain_every) = (self.config.wake, u32::from(self.config.drain_every));
+        let unread = self.config.unread;
         let peer = self.at(index);
         peer.taken += u64::from(bytes);
         if wake == Wake::Lazy {
+            let steps = pace::steps_since(peer.pace, now);
+            peer.pace = pace::stamp(now);
+            // As many bytes in as much time again; nothing of them is there yet.
+            if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread) {
+                self.foresee(index, pace::point(now, rest));
+            }
             return;
         }
         if bytes > CALM_BYTES * drain_every {
             peer.flags.set(Flags::EAGER);
-            peer.woken = 0;
+            peer.pace = 0;
         } else if peer.flags.has(Flags::EAGER) {
-            peer.woken = if bytes <= CALM_BYTES { peer.woken + 1 } else { 0 };
-            if peer.woken >= CALM_DRAINS {
+            peer.pace = if bytes <= CALM_BYTES { peer.pace + 1 } else { 0 };
+            if peer.pace >= CALM_DRAINS {
                 peer.flags.clear(Flags::EAGER);
-                peer.woken = 0;
+                peer.pace = 0;
                 let due = peer.due().min(now + limits::MAX_UNDRAINED);
                 if peer.state == State::Alive && !peer.flags.has(Flags::VISITING) {
                     self.appoint(index, due);
@@ -615,17 +624,47 @@ impl Tracker {
             peer.flags.clear(Flags::DOUBT);
         }
 
-        // The mark should have woken us before; in beat mode a window may have filled in one stroke.
+        // In lazy mode who is past half of the mark is drained while we are here anyway; in beat mode a
+        // window may have filled in one stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
         let bound = match wake {
-            Wake::Lazy => u64::from(unread_mark),
+            Wake::Lazy => u64::from(unread_mark / 2),
             Wake::Beat => u64::from(CALM_BYTES * 16),
         };
+        let steps = pace::steps_since(peer.pace, now);
         let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
         if drain {
             self.want(index, Want::DRAIN);
         }
         self.judge(index, evidence, now);
+        if wake == Wake::Lazy
+            && !drain
+            && let Some(full) = pace::steps_to_full(unread, steps, unread_mark)
+            && let Some(rest) = full.checked_sub(u64::from(steps))
+        {
+            self.foresee(index, pace::point(now, rest));
+        }
+    }
+
+    /// Makes an appointment for taking bytes off at `point`, unless it is visited before that anyway.
+    /// Frames are read when they are judged.
+    fn foresee(&mut self, index: u32, point: Instant) {
+        let heartbeat = self.config.policy.heartbeat;
+        let peer = self.at(index);
+        if peer.state == State::Alive
+            && heartbeat != Heartbeat::Frames
+            && !peer.flags.has(Flags::VISITING)
+            && point < peer.due()
+        {
+            peer.flags.set(Flags::DRAIN_DUE);
+            self.appoint(index, point);
+        }
+    }
+
+    /// When a living peer whose idle time ends at `missed` is visited. On the grid where that is fine
+    /// enough, so that one wake serves many: a suspicion may come a little late, a verdict does not.
+    fn quiet_until(&self, missed: Instant) -> Instant {
+        if self.config.policy.interval >= 4 * pace::GRID { pace::round_up(missed) } else { missed }
     }
 
     fn on_end(&mut self, index: u32, evidence: &Evidence, now: Instant) {
@@ -675,6 +714,17 @@ impl Tracker {
             let due = peer.due();
             self.wheel.schedule(index, due);
             return;
+        }
+        if peer.flags.has(Flags::DRAIN_DUE) {
+            peer.flags.clear(Flags::DRAIN_DUE);
+            let (state, life) = (peer.state, peer.life);
+            let missed = self.stalls.put_off(life, self.config.policy.idle);
+            if state == State::Alive && now < missed {
+                self.want(index, Want::DRAIN);
+                let due = self.quiet_until(missed);
+                self.appoint(index, due);
+                return;
+            }
         }
         self.counts.visits += 1;
         let peer = self.at(index);
@@ -729,7 +779,8 @@ impl Tracker {
             let next = if now >= missed { missed + policy.interval * asked } else { now + policy.interval };
             self.appoint(index, next.max(now + Duration::from_millis(1)).min(expired));
         } else {
-            let due = if beat { missed.min(now + limits::MAX_UNDRAINED) } else { missed };
+            let quiet = self.quiet_until(missed).min(expired);
+            let due = if beat { quiet.min(now + limits::MAX_UNDRAINED) } else { quiet };
             self.appoint(index, due);
             if state == State::Suspect {
                 self.recover(index, now);
@@ -783,8 +834,9 @@ impl Tracker {
             peer.flags.clear(Flags::NARROW);
             self.want(index, Want::WIDE);
         }
-        let due = self.at(index).life + policy.idle;
-        if due > now {
+        let missed = self.at(index).life + policy.idle;
+        if missed > now {
+            let due = self.quiet_until(missed);
             self.appoint(index, due);
         }
     }
