@@ -235,10 +235,13 @@ impl Tracker {
         }
         peer.flags.set(Flags::OWING);
         let policy = &self.config.policy;
-        let first = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
-        peer.set_due(now + first);
+        let quiet = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
+        // A first look early on tells its pace, so that already its first bytes need wake nobody.
+        let foreseen = self.config.wake == Wake::Lazy && policy.heartbeat != Heartbeat::Frames;
+        let due = if foreseen { self.quiet_until(now + quiet / 4) } else { now + quiet };
+        peer.set_due(due);
         let index = self.peers.insert(peer) as u32;
-        self.wheel.schedule(index, now + first);
+        self.wheel.schedule(index, due);
         self.owing.push(index);
         self.counts.opened += 1;
         self.counts.living += 1;
