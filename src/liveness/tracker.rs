@@ -519,6 +519,7 @@ impl Tracker {
                 let streams = !first && gap < limits::STREAM_GAP;
                 if peer.pace >= u16::from(drain_every) || streams {
                     peer.pace = 0;
+                    peer.flags.clear(Flags::DRAIN_DUE);
                     self.want(index, Want::DRAIN);
                 }
             }
@@ -558,7 +559,6 @@ impl Tracker {
     /// A complete frame. While a visit's drain is under way it may have waited in the socket: its
     /// age is judged by the evidence that follows. Otherwise it has just woken us.
     fn on_frame(&mut self, index: u32, now: Instant) {
-        let lazy = self.config.wake == Wake::Lazy;
         let peer = self.at(index);
         peer.flags.set(Flags::FRAMED);
         let first = peer.flags.raise(Flags::SPOKE);
@@ -569,10 +569,7 @@ impl Tracker {
         peer.life = peer.life.max(now);
         match peer.state {
             State::Suspect => self.recover(index, now),
-            State::Alive if first && lazy => {
-                self.at(index).flags.clear(Flags::NARROW);
-                self.want(index, Want::WIDE);
-            }
+            State::Alive if first => self.widen(index),
             State::Alive | State::HalfClosed | State::Dead => {}
         }
     }
@@ -718,16 +715,8 @@ impl Tracker {
             self.wheel.schedule(index, due);
             return;
         }
-        if peer.flags.has(Flags::DRAIN_DUE) {
-            peer.flags.clear(Flags::DRAIN_DUE);
-            let (state, life) = (peer.state, peer.life);
-            let missed = self.stalls.put_off(life, self.config.policy.idle);
-            if state == State::Alive && now < missed {
-                self.want(index, Want::DRAIN);
-                let due = self.quiet_until(missed);
-                self.appoint(index, due);
-                return;
-            }
+        if peer.state == State::Alive && self.look_after(index, now) {
+            return;
         }
         self.counts.visits += 1;
         let peer = self.at(index);
@@ -743,6 +732,42 @@ impl Tracker {
         } else {
             self.want(index, Want::INSPECT);
         }
+    }
+
+    /// An appointment with a living peer that is not for judging, but for its bytes. In lazy mode one
+    /// that was foreseen; in beat mode one at which bytes are found that lay there at the last one too,
+    /// since a window that filled in one stroke gives no second wake. `false` when it is judging's.
+    fn look_after(&mut self, index: u32, now: Instant) -> bool {
+        let (policy, wake) = (self.config.policy, self.config.wake);
+        let peer = self.at(index);
+        let foreseen = peer.flags.has(Flags::DRAIN_DUE);
+        peer.flags.clear(Flags::DRAIN_DUE);
+        if policy.heartbeat == Heartbeat::Frames || peer.is_mute(&policy) || peer.flags.has(Flags::FIN) {
+            return false;
+        }
+        let life = peer.life;
+        let missed = self.stalls.put_off(life, policy.idle);
+        if now >= missed || (wake == Wake::Lazy && !foreseen) {
+            return false;
+        }
+        let mut due = self.quiet_until(missed);
+        let peer = self.at(index);
+        match wake {
+            Wake::Lazy => self.want(index, Want::DRAIN),
+            Wake::Beat => {
+                if peer.pace > 0 && !peer.flags.has(Flags::EAGER) {
+                    if foreseen {
+                        peer.pace = 0;
+                        self.want(index, Want::DRAIN);
+                    } else {
+                        peer.flags.set(Flags::DRAIN_DUE);
+                    }
+                }
+                due = due.min(now + limits::MAX_UNDRAINED);
+            }
+        }
+        self.appoint(index, due);
+        true
     }
 
     /// Weighs the silence of a peer that is alive or suspect, and makes its next appointment.
@@ -787,6 +812,8 @@ impl Tracker {
             self.appoint(index, due);
             if state == State::Suspect {
                 self.recover(index, now);
+            } else {
+                self.widen(index);
             }
         }
     }
@@ -825,22 +852,28 @@ impl Tracker {
 
     /// Suspect to Alive, as soon as the sink has room for it.
     fn recover(&mut self, index: u32, now: Instant) {
-        let (lazy, policy) = (self.config.wake == Wake::Lazy, self.config.policy);
+        let policy = self.config.policy;
         if !self.step(index, Input::Life, Step::Recovered, now) {
             self.appoint(index, now + AGAIN);
             return;
         }
         self.counts.recovered += 1;
         self.left_suspicion();
-        let peer = self.at(index);
-        if lazy && peer.flags.has(Flags::NARROW) {
-            peer.flags.clear(Flags::NARROW);
-            self.want(index, Want::WIDE);
-        }
+        self.widen(index);
         let missed = self.at(index).life + policy.idle;
         if missed > now {
             let due = self.quiet_until(missed);
             self.appoint(index, due);
+        }
+    }
+
+    /// Lets a peer that is heard from wake by its low-water mark again, where there is one.
+    fn widen(&mut self, index: u32) {
+        let lazy = self.config.wake == Wake::Lazy;
+        let peer = self.at(index);
+        if lazy && peer.flags.has(Flags::NARROW) {
+            peer.flags.clear(Flags::NARROW);
+            self.want(index, Want::WIDE);
         }
     }
 
