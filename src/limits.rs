@@ -58,13 +58,13 @@ pub const FRAME_BUFFER_BYTES: u32 = 4_096;
 /// The longest identity that a HELLO may carry, in bytes.
 pub const MAX_IDENTITY: usize = 64;
 
-/// Events in one batch that goes to the sink: 25 KB of events, or one write of 50 KB.
+/// Events in one batch that goes to the sink: 20 KB of events, or one write of 50 KB.
 pub const EVENT_BATCH: usize = 64;
 
 /// Batches that may wait for the sink, for one ring. When they are used up, transitions wait in
 /// the slab; nothing is dropped. More of them would only move the queue from the slab, where it costs
 /// nothing, into memory of its own.
-pub const EVENT_BATCHES: usize = 8;
+pub const EVENT_BATCHES: usize = 4;
 
 /// The loop wakes at least this often, so that its own stalls can be told from quiet.
 pub const MAX_WAIT: Duration = Duration::from_secs(1);

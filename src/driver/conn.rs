@@ -1,14 +1,14 @@
-//! What a driver holds of one connection: twelve bytes beside the tracker's record.
+//! What a driver holds of one connection: eight bytes beside the tracker's record, which knows whose
+//! life it is.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use crate::liveness::{PeerId, PollMask};
+use crate::liveness::PollMask;
 
 /// One connection's descriptor and what is under way on it.
 #[derive(Debug)]
 pub(super) struct Conn {
     fd: OwnedFd,
-    generation: u32,
     /// The last poll mask.
     pub(super) mask: PollMask,
     flags: u8,
@@ -28,12 +28,8 @@ impl Conn {
     /// Close with a RST.
     pub(super) const ABORT: u8 = 1 << 5;
 
-    pub(super) const fn new(fd: OwnedFd, peer: PeerId) -> Conn {
-        Conn { fd, generation: peer.generation(), mask: PollMask(0), flags: 0 }
-    }
-
-    pub(super) const fn generation(&self) -> u32 {
-        self.generation
+    pub(super) const fn new(fd: OwnedFd) -> Conn {
+        Conn { fd, mask: PollMask(0), flags: 0 }
     }
 
     pub(super) const fn has(&self, bits: u8) -> bool {
@@ -66,4 +62,4 @@ impl AsFd for Conn {
     }
 }
 
-const _: () = assert!(size_of::<Option<Conn>>() <= 12);
+const _: () = assert!(size_of::<Option<Conn>>() == 8);

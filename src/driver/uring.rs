@@ -239,7 +239,7 @@ impl<S: EventSink> UringDriver<S> {
             sink_is_full: false,
             recorder: Recorder::new(),
             ticks: TickClock::new(),
-            completions: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN),
+            completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
             starved: Vec::new(),
             starved_until: Instant::ZERO,
             accept_pause: None,
@@ -422,9 +422,12 @@ impl<S: EventSink> UringDriver<S> {
 
     /// The connection that a completion belongs to, unless its place has a new life.
     fn conn(&mut self, token: Token) -> Option<(PeerId, &mut Conn)> {
+        let peer = PeerId::new(token.index(), token.generation());
+        if !self.tracker.has(peer) {
+            return None;
+        }
         let conn = self.conns.get_mut(token.index() as usize)?.as_mut()?;
-        let same = conn.generation() == token.generation();
-        same.then(|| (PeerId::new(token.index(), token.generation()), conn))
+        Some((peer, conn))
     }
 
     fn on_poll(&mut self, completion: Completion, now: Instant) -> io::Result<()> {
@@ -769,7 +772,7 @@ impl<S: EventSink> UringDriver<S> {
                         unreachable!("the budget is at most the tracker's capacity");
                     };
                     self.held_places += 1;
-                    self.hold(Conn::new(fd, peer), peer);
+                    self.hold(Conn::new(fd), peer);
                     self.watch(peer)?;
                 }
                 Err(error) => {
@@ -859,6 +862,14 @@ impl<S: EventSink> UringDriver<S> {
             }
         }
     }
+}
+
+/// Room for so many completions whose pages are there already: the first storm must not fault them in.
+fn touched(capacity: usize) -> Vec<Completion> {
+    let nothing = Completion { token: Token::new(0, 0, 0), result: 0, more: false, buffer: None };
+    let mut room = vec![nothing; capacity];
+    room.clear();
+    room
 }
 
 /// Time that the machine was suspended since boot, in nanoseconds.

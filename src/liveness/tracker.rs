@@ -416,6 +416,12 @@ impl Tracker {
         self.free_if_done(id.index());
     }
 
+    /// Whether a peer has its place still, living or dead.
+    #[must_use]
+    pub fn has(&self, id: PeerId) -> bool {
+        self.peers.get(id.index() as usize).is_some_and(|peer| peer.generation() == id.generation())
+    }
+
     /// The record of a peer, as long as it has a place.
     #[must_use]
     pub fn peer(&self, id: PeerId) -> Option<PeerView> {
