@@ -1,8 +1,10 @@
 //! Knows which of a server's TCP connections are still alive.
 
+pub mod daemon;
 pub mod frame;
 pub mod limits;
 pub mod liveness;
+pub mod measure;
 pub mod sys;
 pub mod time;
 pub mod wheel;

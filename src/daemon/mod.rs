@@ -1,0 +1,11 @@
+//! The daemon: what `deadpeer run` adds to the judgement.
+//!
+//! - [`sink`]: the thread that writes events, so that a ring thread never waits for a pipe or a disk;
+//! - [`jsonl`]: events for programs, one JSON object a line (`docs/EVENTS.md`);
+//! - [`human`]: events for people, one sentence a line;
+//! - [`counters`]: how many peers there are, for the status line.
+
+pub mod counters;
+pub mod human;
+pub mod jsonl;
+pub mod sink;

@@ -1,0 +1,774 @@
+//! The sink: one thread that writes what all ring threads have to say.
+//!
+//! # Intuition
+//!
+//! A pipe whose reader sleeps, or a disk that is full, must not hold up the loop that keeps the time
+//! of a hundred thousand peers. So ring threads only hand batches over, and a thread that may block
+//! as long as it likes turns them into lines.
+//!
+//! # Model
+//!
+//! ```text
+//!   ring 0: Outlet --batch-->  \                     / coalesce, encode,
+//!           Outlet <--empty--   >  one bounded queue <  one write, flush
+//!   ring 1: Outlet --batch-->  /                     \
+//! ```
+//!
+//! A ring may have [`EVENT_BATCHES`] batches on the way; each comes back empty, to be filled again.
+//! When all are on the way, [`Outlet::offer`] gives the batch back, and the outlet's waker is called
+//! once there is room again. Meanwhile events wait in the tracker, and a peer's place is not free
+//! before its death was taken: a sink that is stuck ends in back-pressure at the connection limit.
+//!
+//! # Contract
+//!
+//! - `offer` never blocks, and what it took is written, in order, or counted as undelivered.
+//! - Batches are written in the order in which they were offered; `seq` counts their lines.
+//! - When nobody reads any more (a closed pipe) or nothing can be written (a full disk), the sink
+//!   stays: it takes what is offered, counts it as undelivered, and says so once, by
+//!   [`Sink::on_closed`], so that the program can end.
+//! - [`Sink::finish`] takes no longer than its patience.
+//!
+//! # Example
+//!
+//! ```
+//! # use deadpeer::daemon::jsonl::{Closing, Listening};
+//! # use deadpeer::daemon::sink::{Finish, Format, Locals, Output, Sink};
+//! # use deadpeer::liveness::{Event, EventKind, Policy};
+//! # use deadpeer::time::Instant;
+//! # use std::io::Read;
+//! # use std::sync::Arc;
+//! # use std::time::Duration;
+//! let listening = Listening {
+//!     addresses: vec!["127.0.0.1:7400".parse().unwrap()],
+//!     pid: 1,
+//!     engine: "io_uring",
+//!     features: vec!["defer_taskrun"],
+//!     threads: 1,
+//!     policy_name: "standard",
+//!     policy: Policy::STANDARD,
+//!     wake: "lazy",
+//!     unread: 1024,
+//!     capacity: 1000,
+//!     batch_window: Duration::ZERO,
+//!     at: Instant::now(),
+//! };
+//! let (mut reader, writer) = std::io::pipe().unwrap();
+//! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
+//! let locals = Arc::new(Locals::new());
+//! let (sink, mut outlets) = Sink::spawn(Format::JsonLines, output, 1, locals, listening).unwrap();
+//!
+//! let outlet = &mut outlets[0];
+//! let mut batch = outlet.empty_batch();
+//! batch.push(Event { at: Instant::now(), subject: None, kind: EventKind::Resumed });
+//! let next = outlet.offer(batch).expect("there is room");
+//! assert!(next.is_empty());
+//!
+//! assert!(matches!(sink.finish(Closing::default(), Duration::from_secs(9)), Finish::Delivered));
+//! let mut text = String::new();
+//! reader.read_to_string(&mut text).unwrap();
+//! let events: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
+//! assert_eq!(events, ["listening", "resumed", "summary"]);
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::daemon::counters::{Counters, Totals};
+use crate::daemon::human::Printer;
+use crate::daemon::jsonl::{Closing, Encoder, Listening};
+use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
+use crate::liveness::{Event, TrackerCounts};
+use crate::time::{Instant, WallClock};
+
+/// A write is due when this many bytes are encoded, even if more events wait: what a pipe holds by
+/// default (`pipe(7)`). The buffer is this and one line.
+const WRITE_AT: usize = 64 * 1024;
+
+/// Room for the line that goes beyond: a `died` line has about 1,100 bytes.
+const LINE: usize = 4 * 1024;
+
+/// Waiting batches that are written together before the clock is read anew.
+const COALESCE: usize = 16;
+
+/// Empty batches that wait to be filled again, for one ring. A batch is some 80 KiB; a storm may
+/// need all of [`EVENT_BATCHES`], and what it needed beyond these is given back after it.
+const SPARE_BATCHES: usize = 8;
+
+/// How often the status line is written anew while nothing happens.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+
+/// Pause before a descriptor that is not ready is tried again. Only for a descriptor that somebody
+/// else made non-blocking (a terminal shared with another program).
+const NOT_READY: Duration = Duration::from_millis(5);
+
+/// What is called when something happens on the sink's thread. It must not block.
+pub type Callback = Arc<dyn Fn() + Send + Sync>;
+
+/// For whom to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For programs; see [`jsonl`](crate::daemon::jsonl).
+    JsonLines,
+    /// For people; see [`human`](crate::daemon::human).
+    Human {
+        /// Colour the words.
+        colour: bool,
+        /// Keep a status line at the bottom.
+        status: bool,
+    },
+}
+
+impl Format {
+    /// For people, with colour and a status line where standard output is a terminal that can show
+    /// them (not `TERM=dumb`), and without colour where `NO_COLOR` is set.
+    #[must_use]
+    pub fn human_on_stdout() -> Format {
+        let capable =
+            io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Format::Human { colour: capable && !colourless, status: capable }
+    }
+}
+
+/// Where to write.
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// A file: made where there is none, appended to where there is one. Opening a FIFO waits for
+    /// its reader.
+    File(PathBuf),
+    /// Anything else that takes bytes.
+    Writer {
+        /// What to call it in an error.
+        name: String,
+        /// What takes the bytes. Called on the sink's thread only; it may block.
+        writer: Box<dyn Write + Send>,
+    },
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Output {
+    /// What it is called in an error.
+    fn name(&self) -> String {
+        match self {
+            Output::Stdout => "standard output".to_owned(),
+            Output::File(path) => path.display().to_string(),
+            Output::Writer { name, .. } => name.clone(),
+        }
+    }
+
+    fn open(self) -> Result<Box<dyn Write + Send>, SinkError> {
+        let name = self.name();
+        match self {
+            // Not `io::stdout`: its buffer by lines would cut one write into many.
+            Output::Stdout => match io::stdout().as_fd().try_clone_to_owned() {
+                Ok(descriptor) => Ok(Box::new(File::from(descriptor))),
+                Err(source) => Err(SinkError::Open { name, source }),
+            },
+            Output::File(path) => match OpenOptions::new().append(true).create(true).open(path) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(source) => Err(SinkError::Open { name, source }),
+            },
+            Output::Writer { writer, .. } => Ok(writer),
+        }
+    }
+}
+
+/// Why there is no sink, or why it stopped.
+#[derive(Debug)]
+pub enum SinkError {
+    /// The output could not be opened.
+    Open {
+        /// Which.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The output took no more.
+    Write {
+        /// Which.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread could not be started.
+    Thread(io::Error),
+    /// The thread panicked: a bug.
+    Panicked,
+}
+
+impl std::error::Error for SinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SinkError::Open { source, .. } | SinkError::Write { source, .. } => Some(source),
+            SinkError::Thread(source) => Some(source),
+            SinkError::Panicked => None,
+        }
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkError::Open { name, source } => {
+                write!(f, "cannot open {name} for events: {source}; {}", cure(source.kind()))
+            }
+            SinkError::Write { name, source } => {
+                write!(f, "cannot write events to {name}: {source}; {}", cure(source.kind()))
+            }
+            SinkError::Thread(source) => write!(
+                f,
+                "cannot start the thread that writes events: {source}; raise the limit on threads (ulimit -u, \
+                 TasksMax= in a unit) or free memory"
+            ),
+            SinkError::Panicked => {
+                f.write_str("the thread that writes events panicked; this is a bug: please report it")
+            }
+        }
+    }
+}
+
+fn cure(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind;
+    match kind {
+        ErrorKind::NotFound => "create its directory first, or name another path with --events",
+        ErrorKind::PermissionDenied => {
+            "allow this user to write there, or name another path with --events (--events - is standard output)"
+        }
+        ErrorKind::IsADirectory => "name a file in it with --events",
+        ErrorKind::ReadOnlyFilesystem => "name a path on a writable file system with --events",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free some space there, or name a path on another disk with --events"
+        }
+        ErrorKind::FileTooLarge => "rotate the file, or raise the limit on file sizes (ulimit -f)",
+        _ => "name another path with --events (--events - is standard output)",
+    }
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Finish {
+    /// Everything is written, the summary too.
+    Delivered,
+    /// The reader had gone: whoever wanted the events wants no more.
+    Closed,
+    /// The output is stuck. Its thread is left behind, and ends with the program.
+    Stuck {
+        /// Events that were taken and not written.
+        undelivered: u64,
+    },
+    /// The output had failed.
+    Failed {
+        /// Why, and the cure.
+        error: SinkError,
+        /// Events that were taken and not written.
+        undelivered: u64,
+    },
+}
+
+/// The local addresses of connections, each under a small number: a peer's record has two bytes
+/// for what would take it twenty.
+///
+/// It holds 65,535 addresses, the number of ports that a machine with one address has. All
+/// that come later share the number [`Locals::UNKNOWN`], which stands for no address: an event of
+/// such a peer has no `local`, rather than a wrong one.
+#[derive(Debug, Default)]
+pub struct Locals(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    addresses: Vec<SocketAddr>,
+    numbers: HashMap<SocketAddr, u16>,
+}
+
+impl Locals {
+    /// The number of every address for which there was no room.
+    pub const UNKNOWN: u16 = u16::MAX;
+
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Locals {
+        Locals::default()
+    }
+
+    /// The number of `address`, the same for every thread. Allocates only for an address that is new.
+    pub fn intern(&self, address: SocketAddr) -> u16 {
+        let mut table = lock(&self.0);
+        if let Some(&number) = table.numbers.get(&address) {
+            return number;
+        }
+        match u16::try_from(table.addresses.len()) {
+            Ok(Locals::UNKNOWN) | Err(_) => Locals::UNKNOWN,
+            Ok(number) => {
+                table.addresses.push(address);
+                table.numbers.insert(address, number);
+                number
+            }
+        }
+    }
+
+    /// The address of a number that [`intern`](Locals::intern) gave; `None` for
+    /// [`UNKNOWN`](Locals::UNKNOWN).
+    #[must_use]
+    pub fn get(&self, number: u16) -> Option<SocketAddr> {
+        lock(&self.0).addresses.get(usize::from(number)).copied()
+    }
+
+    /// Appends the addresses that `known`, a copy of the first ones, does not have yet.
+    pub(crate) fn copy_to(&self, known: &mut Vec<SocketAddr>) {
+        let table = lock(&self.0);
+        known.extend_from_slice(table.addresses.get(known.len()..).unwrap_or_default());
+    }
+}
+
+/// A panic of another thread leaves nothing half-done behind any of the locks here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the rings and the sink's thread share.
+struct Shared {
+    rings: Vec<Ring>,
+    /// Events that were offered and taken.
+    accepted: AtomicU64,
+    /// Events that were written.
+    delivered: AtomicU64,
+    /// Nothing is written any more.
+    closed: AtomicBool,
+    on_closed: Mutex<Option<Callback>>,
+}
+
+/// One ring's part of it.
+#[derive(Default)]
+struct Ring {
+    /// Batches that were taken and not yet given back.
+    in_flight: AtomicUsize,
+    /// An offer was refused; the waker is to be called.
+    waiting: AtomicBool,
+    waker: Mutex<Option<Callback>>,
+    counters: Counters,
+}
+
+impl Shared {
+    fn undelivered(&self) -> u64 {
+        // In this order: what is delivered was accepted before.
+        let delivered = self.delivered.load(SeqCst);
+        self.accepted.load(SeqCst) - delivered
+    }
+
+    fn totals(&self) -> Totals {
+        self.rings.iter().map(|ring| ring.counters.load()).sum()
+    }
+
+    fn close(&self) {
+        self.closed.store(true, SeqCst);
+        // Taken out first: the callback may use the sink.
+        let callback = lock(&self.on_closed).take();
+        if let Some(callback) = callback {
+            callback();
+        }
+    }
+}
+
+enum Message {
+    Batch { ring: usize, events: Vec<Event> },
+    Finish(Box<Closing>),
+}
+
+/// One ring thread's way to the sink.
+pub struct Outlet {
+    ring: usize,
+    shared: Arc<Shared>,
+    queue: SyncSender<Message>,
+    empties: Receiver<Vec<Event>>,
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").field("ring", &self.ring).field("in_flight", &self.in_flight()).finish()
+    }
+}
+
+impl Outlet {
+    /// Hands a batch over and returns an empty one, or returns the batch itself when there is no
+    /// room: then keep it, offer it again once the waker was called, and do not take more events
+    /// from the tracker than it has room for. Never blocks; allocates only in a storm.
+    ///
+    /// # Errors
+    ///
+    /// The batch itself. [`EVENT_BATCHES`] are on their way already.
+    ///
+    /// # Panics
+    ///
+    /// When the batch has more than [`EVENT_BATCH`] events.
+    pub fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
+        assert!(batch.len() <= EVENT_BATCH, "a batch of {} events", batch.len());
+        if batch.is_empty() {
+            return Ok(batch);
+        }
+        let ring = &self.shared.rings[self.ring];
+        if ring.in_flight.load(SeqCst) >= EVENT_BATCHES {
+            // Say first that we wait, then look again: the sink makes room first and then looks who
+            // waits. Whatever the order of the four steps, one of the two sees the other.
+            ring.waiting.store(true, SeqCst);
+            if ring.in_flight.load(SeqCst) >= EVENT_BATCHES {
+                return Err(batch);
+            }
+            ring.waiting.store(false, SeqCst);
+        }
+        ring.in_flight.fetch_add(1, SeqCst);
+        self.shared.accepted.fetch_add(batch.len() as u64, SeqCst);
+        // The queue has a place for every batch of every ring, so the only failure is that the
+        // thread is gone, after a panic. The events are counted as undelivered.
+        let sent = self.queue.try_send(Message::Batch { ring: self.ring, events: batch });
+        if sent.is_err() {
+            self.shared.close();
+            ring.in_flight.fetch_sub(1, SeqCst);
+        }
+        Ok(self.empty_batch())
+    }
+
+    /// An empty batch: one that came back, or a new one.
+    pub fn empty_batch(&mut self) -> Vec<Event> {
+        self.empties.try_recv().unwrap_or_else(|_| Vec::with_capacity(EVENT_BATCH))
+    }
+
+    /// Sets what is called, on the sink's thread, when there is room after a refusal. Once a
+    /// refusal; a call too many is possible and harmless.
+    pub fn set_waker(&mut self, waker: Callback) {
+        let ring = &self.shared.rings[self.ring];
+        *lock(&ring.waker) = Some(waker.clone());
+        // A refusal from before, whose room came while nobody could be told.
+        if ring.in_flight.load(SeqCst) < EVENT_BATCHES && ring.waiting.swap(false, SeqCst) {
+            waker();
+        }
+    }
+
+    /// Which ring this is, from 0: the `thread` of its events.
+    #[must_use]
+    pub fn ring(&self) -> usize {
+        self.ring
+    }
+
+    /// Batches on their way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.rings[self.ring].in_flight.load(SeqCst)
+    }
+
+    /// Says how many peers there are, for the status line. Five stores.
+    pub fn count(&self, counts: &TrackerCounts) {
+        self.shared.rings[self.ring].counters.store(counts);
+    }
+}
+
+/// The thread that writes.
+pub struct Sink {
+    shared: Arc<Shared>,
+    queue: SyncSender<Message>,
+    ended: Receiver<Ended>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink")
+            .field("closed", &self.closed())
+            .field("undelivered", &self.undelivered())
+            .finish()
+    }
+}
+
+impl Sink {
+    /// Opens the output and starts the thread, with one outlet for each ring thread. `listening` is
+    /// the first line.
+    ///
+    /// # Errors
+    ///
+    /// When the output cannot be opened or the thread cannot be started.
+    pub fn spawn(
+        format: Format,
+        output: Output,
+        rings: usize,
+        locals: Arc<Locals>,
+        listening: Listening,
+    ) -> Result<(Sink, Vec<Outlet>), SinkError> {
+        let name = output.name();
+        let out = output.open()?;
+        let shared = Arc::new(Shared {
+            rings: std::iter::repeat_with(Ring::default).take(rings).collect(),
+            accepted: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            on_closed: Mutex::new(None),
+        });
+        // One place more than all batches: for the farewell, which must never wait.
+        let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 1);
+        let (end, ended) = sync_channel(1);
+        let mut empties = Vec::with_capacity(rings);
+        let mut outlets = Vec::with_capacity(rings);
+        for ring in 0..rings {
+            let (give, take) = sync_channel(SPARE_BATCHES);
+            empties.push(give);
+            outlets.push(Outlet { ring, shared: shared.clone(), queue: queue.clone(), empties: take });
+        }
+        let (voice, status) = match format {
+            Format::JsonLines => (Voice::Json(Encoder::new(locals)), false),
+            Format::Human { colour, status } => (Voice::Human(Printer::new(locals, colour, status)), status),
+        };
+        let writer = Writer {
+            shared: shared.clone(),
+            messages,
+            empties,
+            voice,
+            status,
+            name,
+            out,
+            buffer: Vec::with_capacity(WRITE_AT + LINE),
+            encoded: 0,
+            trouble: None,
+        };
+        let thread = thread::Builder::new()
+            .name("deadpeer-sink".to_owned())
+            .spawn(move || {
+                if let Some(outcome) = writer.run(&listening) {
+                    let _ = end.send(outcome); // nobody listens who ran out of patience
+                }
+            })
+            .map_err(SinkError::Thread)?;
+        Ok((Sink { shared, queue, ended, thread }, outlets))
+    }
+
+    /// Sets what is called, on the sink's thread, when nothing can be written any more; at once, and
+    /// on this thread, when it is so already.
+    pub fn on_closed(&self, callback: Callback) {
+        *lock(&self.shared.on_closed) = Some(callback);
+        if self.closed() {
+            self.shared.close();
+        }
+    }
+
+    /// Whether nothing is written any more: the reader has gone, or the output failed.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.shared.closed.load(SeqCst)
+    }
+
+    /// Events that were taken and are not written (yet).
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.shared.undelivered()
+    }
+
+    /// All rings' counters.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.shared.totals()
+    }
+
+    /// Writes what waits, then the summary. To be called when no outlet offers anything any more:
+    /// what is offered later is not written.
+    #[must_use]
+    pub fn finish(self, closing: Closing, patience: Duration) -> Finish {
+        // If the thread panicked, its end of `ended` is gone too.
+        let _ = self.queue.try_send(Message::Finish(Box::new(closing)));
+        let ended = self.ended.recv_timeout(patience);
+        let undelivered = self.shared.undelivered();
+        let finish = match ended {
+            Ok(Ended::Delivered) => Finish::Delivered,
+            Ok(Ended::Closed) => Finish::Closed,
+            Ok(Ended::Failed(error)) => Finish::Failed { error, undelivered },
+            Err(RecvTimeoutError::Timeout) => return Finish::Stuck { undelivered },
+            Err(RecvTimeoutError::Disconnected) => Finish::Failed { error: SinkError::Panicked, undelivered },
+        };
+        let _ = self.thread.join();
+        finish
+    }
+}
+
+enum Ended {
+    Delivered,
+    Closed,
+    Failed(SinkError),
+}
+
+enum Voice {
+    Json(Encoder),
+    Human(Printer),
+}
+
+/// Why nothing is written any more. `None`: the reader has gone.
+type Trouble = Option<SinkError>;
+
+/// The thread's side.
+struct Writer {
+    shared: Arc<Shared>,
+    messages: Receiver<Message>,
+    empties: Vec<SyncSender<Vec<Event>>>,
+    voice: Voice,
+    status: bool,
+    name: String,
+    out: Box<dyn Write + Send>,
+    buffer: Vec<u8>,
+    /// Events in the buffer.
+    encoded: u64,
+    trouble: Option<Trouble>,
+}
+
+impl Writer {
+    /// `None` when the sink and all outlets were dropped without a farewell.
+    fn run(mut self, listening: &Listening) -> Option<Ended> {
+        self.begin();
+        match &mut self.voice {
+            Voice::Json(encoder) => encoder.listening(listening, &mut self.buffer),
+            Voice::Human(printer) => printer.listening(listening, &mut self.buffer),
+        }
+        self.flush();
+        let closing = loop {
+            // The status line is the only thing that happens by itself.
+            let mut next = if self.status && self.trouble.is_none() {
+                match self.messages.recv_timeout(STATUS_EVERY) {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                }
+            } else {
+                Some(self.messages.recv().ok()?)
+            };
+            self.begin();
+            let mut closing = None;
+            for _ in 0..COALESCE {
+                match next {
+                    Some(Message::Batch { ring, events }) => self.take(ring, events),
+                    Some(Message::Finish(last)) => closing = Some(last),
+                    None => break,
+                }
+                next = self.messages.try_recv().ok();
+            }
+            if let Some(closing) = closing {
+                break closing;
+            }
+            self.flush();
+        };
+        if self.trouble.is_none() {
+            self.status = false;
+            match &mut self.voice {
+                Voice::Json(encoder) => encoder.summary(&closing, &mut self.buffer),
+                Voice::Human(printer) => printer.summary(&closing, &mut self.buffer),
+            }
+        }
+        self.flush();
+        Some(match self.trouble {
+            None => Ended::Delivered,
+            Some(None) => Ended::Closed,
+            Some(Some(error)) => Ended::Failed(error),
+        })
+    }
+
+    /// What every write begins with.
+    fn begin(&mut self) {
+        let wall = WallClock::read();
+        match &mut self.voice {
+            Voice::Json(encoder) => encoder.set_clock(wall),
+            Voice::Human(printer) => {
+                printer.set_clock(wall);
+                if self.status {
+                    printer.clear_status(&mut self.buffer);
+                }
+            }
+        }
+    }
+
+    /// Encodes a batch and gives it back empty.
+    fn take(&mut self, ring: usize, mut events: Vec<Event>) {
+        for event in &events {
+            if self.trouble.is_some() {
+                break;
+            }
+            match &mut self.voice {
+                Voice::Json(encoder) => encoder.event(ring, event, &mut self.buffer),
+                Voice::Human(printer) => printer.event(ring, event, &mut self.buffer),
+            }
+            self.encoded += 1;
+            if self.buffer.len() >= WRITE_AT {
+                self.write();
+            }
+        }
+        events.clear();
+        // When enough are spare, this one's memory goes back.
+        let _ = self.empties[ring].try_send(events);
+        let ring = &self.shared.rings[ring];
+        // See `Outlet::offer` for the order.
+        ring.in_flight.fetch_sub(1, SeqCst);
+        if ring.waiting.load(SeqCst) {
+            let waker = lock(&ring.waker).clone();
+            // Without a waker the refusal stands until `set_waker` sees it.
+            if let Some(waker) = waker
+                && ring.waiting.swap(false, SeqCst)
+            {
+                waker();
+            }
+        }
+    }
+
+    /// Ends a write: with the status line, where there is one.
+    fn flush(&mut self) {
+        if self.status
+            && let Voice::Human(printer) = &mut self.voice
+        {
+            printer.status(self.shared.totals(), Instant::now(), &mut self.buffer);
+        }
+        self.write();
+    }
+
+    /// Writes what is encoded. The first failure is the last.
+    fn write(&mut self) {
+        let encoded = std::mem::take(&mut self.encoded);
+        if self.trouble.is_none() {
+            match write_out(&mut *self.out, &self.buffer) {
+                Ok(()) => {
+                    self.shared.delivered.fetch_add(encoded, SeqCst);
+                }
+                Err(source) => {
+                    let name = self.name.clone();
+                    let gone = source.kind() == io::ErrorKind::BrokenPipe;
+                    self.trouble = Some((!gone).then_some(SinkError::Write { name, source }));
+                    self.shared.close();
+                }
+            }
+        }
+        self.buffer.clear();
+    }
+}
+
+/// `write_all` that also has patience with a non-blocking descriptor.
+fn write_out(out: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(NOT_READY),
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests;

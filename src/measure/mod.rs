@@ -1,0 +1,349 @@
+//! What a ring thread measures of itself, and what a summary may say of it.
+//!
+//! # Intuition
+//!
+//! A mean hides the one peer in a thousand that was judged too late, so every quantity is kept as a
+//! histogram. Recording must cost nothing beside the work that it measures: it is one increment in
+//! an array that was made at the start.
+//!
+//! # Model
+//!
+//! Every ring thread owns one [`Recorder`]. At the end they are [merged](Recorder::merge) and
+//! [summed up](Recorder::summary) into a [`Summary`] of plain integers.
+//!
+//! # Contract
+//!
+//! - Recording allocates nothing and cannot fail. A value beyond the range (a day, or 16 million
+//!   completions) is counted at its end and as `clipped`; the greatest value stays exact.
+//! - `count`, `min` and `max` are exact; a percentile is at most 1 % above what it stands for.
+//! - A percentile that the sample cannot carry is `None`. p99 of 20 values would be an invention.
+//! - Units are in the names, and times are rounded down.
+//!
+//! # Example
+//!
+//! ```
+//! use deadpeer::measure::Recorder;
+//! use std::time::Duration;
+//!
+//! let mut recorder = Recorder::new();
+//! for micros in 1..=100 {
+//!     recorder.verdict(Duration::from_micros(micros));
+//! }
+//! let summary = recorder.summary();
+//! assert_eq!(summary.verdict_us.count, 100);
+//! assert_eq!(summary.verdict_us.max, Some(100));
+//! assert_eq!(summary.verdict_us.p50, Some(50));
+//! assert_eq!(summary.verdict_us.p999, None); // wants 1,000 samples
+//! assert_eq!(summary.rtt_us.count, 0);
+//! ```
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::liveness::{Cause, Death};
+use crate::time::nanos;
+
+/// The longest time that is told apart: a day, in nanoseconds.
+const LONGEST: u64 = 86_400_000_000_000;
+/// The largest batch that is told apart.
+const LARGEST: u64 = 1 << 24;
+/// Significant digits: percentiles within 1 %. Three would cost eight times the memory (300 KB a
+/// histogram instead of 40 KB) and its share of the cache, for digits that differ between two runs.
+const DIGITS: u8 = 2;
+
+const MICRO: u64 = 1_000;
+const MILLI: u64 = 1_000_000;
+
+/// What one ring thread measured. About 240 KB.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    verdict: Distribution,
+    lateness: Distribution,
+    silence: Distribution,
+    turn: Distribution,
+    batch: Distribution,
+    rtt: Distribution,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder::new()
+    }
+}
+
+impl Recorder {
+    /// One that has seen nothing. All memory that it ever needs is taken here.
+    #[must_use]
+    pub fn new() -> Recorder {
+        Recorder {
+            verdict: Distribution::up_to(LONGEST),
+            lateness: Distribution::up_to(LONGEST),
+            silence: Distribution::up_to(LONGEST),
+            turn: Distribution::up_to(LONGEST),
+            batch: Distribution::up_to(LARGEST),
+            rtt: Distribution::up_to(LONGEST),
+        }
+    }
+
+    /// A verdict that the network brought: from the wake to the verdict.
+    pub fn verdict(&mut self, took: Duration) {
+        self.verdict.record(nanos(took));
+    }
+
+    /// An expiry: how long after its deadline it was judged.
+    pub fn lateness(&mut self, late: Duration) {
+        self.lateness.record(nanos(late));
+    }
+
+    /// A silent death: from the last proof of life to the verdict.
+    pub fn silence(&mut self, silent: Duration) {
+        self.silence.record(nanos(silent));
+    }
+
+    /// Takes from a death what it tells: the lateness of an expiry, and the silence of those that a
+    /// policy's detection time was for. A peer that never spoke is not among those: its silence is
+    /// the handshake time.
+    pub fn death(&mut self, death: &Death) {
+        if let Some(late) = death.lateness() {
+            self.lateness(late);
+        }
+        if matches!(death.cause, Cause::HeartbeatExpired | Cause::KeepaliveExpired) {
+            self.silence(death.silent_for());
+        }
+    }
+
+    /// One turn of the loop, its wait not counted.
+    pub fn turn(&mut self, took: Duration) {
+        self.turn.record(nanos(took));
+    }
+
+    /// One reap: how many completions it gave.
+    pub fn batch(&mut self, completions: usize) {
+        self.batch.record(completions as u64);
+    }
+
+    /// One round trip of a heartbeat.
+    pub fn rtt(&mut self, rtt: Duration) {
+        self.rtt.record(nanos(rtt));
+    }
+
+    /// How many turns of the loop were recorded.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.turn.histogram.len()
+    }
+
+    /// Adds what another thread measured.
+    pub fn merge(&mut self, other: &Recorder) {
+        self.verdict.merge(&other.verdict);
+        self.lateness.merge(&other.lateness);
+        self.silence.merge(&other.silence);
+        self.turn.merge(&other.turn);
+        self.batch.merge(&other.batch);
+        self.rtt.merge(&other.rtt);
+    }
+
+    /// The plain numbers.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        Summary {
+            verdict_us: self.verdict.percentiles(MICRO),
+            lateness_us: self.lateness.percentiles(MICRO),
+            silence_ms: self.silence.percentiles(MILLI),
+            loop_turn_us: self.turn.percentiles(MICRO),
+            batch: self.batch.percentiles(1),
+            rtt_us: self.rtt.percentiles(MICRO),
+            turns: self.turns(),
+        }
+    }
+}
+
+/// What was measured, in integers whose unit is in the name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Wake to verdict, of deaths that the network brought.
+    pub verdict_us: Percentiles,
+    /// Deadline to verdict, of expiries.
+    pub lateness_us: Percentiles,
+    /// Last proof of life to verdict, of silent deaths.
+    pub silence_ms: Percentiles,
+    /// One turn of the loop.
+    pub loop_turn_us: Percentiles,
+    /// Completions of one reap.
+    pub batch: Percentiles,
+    /// Round trips of heartbeats.
+    pub rtt_us: Percentiles,
+    /// Turns of the loop.
+    pub turns: u64,
+}
+
+/// A distribution in a few numbers. `None`: the sample is too small to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Percentiles {
+    /// Samples.
+    pub count: u64,
+    /// The least.
+    pub min: Option<u64>,
+    /// The median.
+    pub p50: Option<u64>,
+    /// From 10 samples on.
+    pub p90: Option<u64>,
+    /// From 100 samples on.
+    pub p99: Option<u64>,
+    /// From 1,000 samples on.
+    pub p999: Option<u64>,
+    /// The greatest, exact also where others were clipped.
+    pub max: Option<u64>,
+    /// Samples beyond the range of the histogram. Not serialized when there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub clipped: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// A histogram with exact ends.
+#[derive(Clone, Debug)]
+struct Distribution {
+    histogram: Histogram<u64>,
+    highest: u64,
+    min: u64,
+    max: u64,
+    clipped: u64,
+}
+
+impl Distribution {
+    fn up_to(highest: u64) -> Distribution {
+        let histogram = Histogram::new_with_bounds(1, highest, DIGITS);
+        Distribution {
+            histogram: histogram.expect("bounds from 1 to more than 2, and two digits, are in range"),
+            highest,
+            min: u64::MAX,
+            max: 0,
+            clipped: 0,
+        }
+    }
+
+    fn record(&mut self, value: u64) {
+        self.clipped += u64::from(value > self.highest);
+        self.histogram.saturating_record(value.min(self.highest));
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+    }
+
+    fn merge(&mut self, other: &Distribution) {
+        assert!(self.highest == other.highest, "only like is merged with like");
+        self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.clipped += other.clipped;
+    }
+
+    fn percentiles(&self, unit: u64) -> Percentiles {
+        let count = self.histogram.len();
+        if count == 0 {
+            return Percentiles::default();
+        }
+        // A histogram answers with the upper end of a bucket, which may lie beyond the greatest.
+        let at = |quantile, least: u64| {
+            let value = || self.histogram.value_at_quantile(quantile).clamp(self.min, self.max) / unit;
+            (count >= least).then(value)
+        };
+        Percentiles {
+            count,
+            min: Some(self.min / unit),
+            p50: at(0.5, 1),
+            p90: at(0.9, 10),
+            p99: at(0.99, 100),
+            p999: at(0.999, 1_000),
+            max: Some(self.max / unit),
+            clipped: self.clipped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_is_not_invented() {
+        let nothing = Recorder::new().summary();
+        assert_eq!(nothing, Summary::default());
+        let json = serde_json::to_string(&nothing.verdict_us).unwrap();
+        let expected = r#"{"count":0,"min":null,"p50":null,"p90":null,"p99":null,"p999":null,"max":null}"#;
+        assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_percentile_wants_enough_samples() {
+        let mut recorder = Recorder::new();
+        for (samples, p90, p99, p999) in [
+            (1, false, false, false),
+            (10, true, false, false),
+            (100, true, true, false),
+            (1_000, true, true, true),
+        ] {
+            while recorder.summary().rtt_us.count < samples {
+                let before = recorder.summary().rtt_us;
+                recorder.rtt(Duration::from_micros(before.count + 1));
+            }
+            let rtt = recorder.summary().rtt_us;
+            assert_eq!((rtt.p50.is_some(), rtt.p90.is_some()), (true, p90), "{samples}");
+            assert_eq!((rtt.p99.is_some(), rtt.p999.is_some()), (p99, p999), "{samples}");
+        }
+    }
+
+    #[test]
+    fn ends_are_exact_and_percentiles_are_within_one_percent() {
+        let mut recorder = Recorder::new();
+        for micros in 1..=100_000 {
+            recorder.verdict(Duration::from_micros(micros));
+        }
+        let verdict = recorder.summary().verdict_us;
+        assert_eq!((verdict.min, verdict.max), (Some(1), Some(100_000)));
+        for (value, exact) in
+            [(verdict.p50, 50_000), (verdict.p90, 90_000), (verdict.p99, 99_000), (verdict.p999, 99_900)]
+        {
+            let value = value.unwrap();
+            assert!(value >= exact && value * 100 <= exact * 101, "{value} for {exact}");
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_range_is_counted_and_its_greatest_kept() {
+        let mut recorder = Recorder::new();
+        recorder.silence(Duration::from_secs(7));
+        recorder.silence(Duration::from_secs(200_000));
+        recorder.silence(Duration::MAX);
+        let silence = recorder.summary().silence_ms;
+        assert_eq!((silence.count, silence.clipped), (3, 2));
+        assert_eq!(silence.min, Some(7_000));
+        assert_eq!(silence.max, Some(u64::MAX / MILLI));
+        assert!(serde_json::to_string(&silence).unwrap().contains(r#""clipped":2"#));
+    }
+
+    #[test]
+    fn merging_is_as_if_one_thread_had_seen_it_all() {
+        let (mut whole, mut left, mut right) = (Recorder::new(), Recorder::new(), Recorder::new());
+        for value in 0..5_000_u64 {
+            let half = if value % 3 == 0 { &mut left } else { &mut right };
+            for recorder in [&mut whole, half] {
+                let time = Duration::from_nanos(value * value);
+                recorder.verdict(time);
+                recorder.lateness(time);
+                recorder.silence(time);
+                recorder.turn(time);
+                recorder.batch(value as usize);
+                recorder.rtt(time);
+            }
+        }
+        left.merge(&right);
+        left.merge(&Recorder::new());
+        assert_eq!(left.summary(), whole.summary());
+        assert_eq!(left.turns(), 5_000);
+    }
+}
