@@ -641,7 +641,7 @@ impl Writer {
         self.flush();
         let closing = loop {
             // The status line is the only thing that happens by itself.
-            let mut next = if self.status && self.trouble.is_none() {
+            let mut first = if self.status && self.trouble.is_none() {
                 match self.messages.recv_timeout(STATUS_EVERY) {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -653,12 +653,13 @@ impl Writer {
             self.begin();
             let mut closing = None;
             for _ in 0..COALESCE {
-                match next {
+                // A message is received only where it is handled: one received ahead of the loop's
+                // end was once lost there.
+                match first.take().or_else(|| self.messages.try_recv().ok()) {
                     Some(Message::Batch { ring, events }) => self.take(ring, events),
                     Some(Message::Finish(last)) => closing = Some(last),
                     None => break,
                 }
-                next = self.messages.try_recv().ok();
             }
             if let Some(closing) = closing {
                 break closing;
@@ -673,7 +674,7 @@ impl Writer {
             }
         }
         self.flush();
-        Some(match self.trouble {
+        Some(match self.trouble.take() {
             None => Ended::Delivered,
             Some(None) => Ended::Closed,
             Some(Some(error)) => Ended::Failed(error),
@@ -753,6 +754,15 @@ impl Writer {
             }
         }
         self.buffer.clear();
+    }
+}
+
+impl Drop for Writer {
+    /// A writer of the caller's may panic; then somebody has to hear that nothing is written.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.close();
+        }
     }
 }
 
