@@ -653,4 +653,4 @@ impl Serialize for Deaths<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::daemon) mod tests;
