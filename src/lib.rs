@@ -1,6 +1,9 @@
 //! Knows which of a server's TCP connections are still alive.
 
+pub mod cli;
+pub mod client;
 pub mod daemon;
+pub mod driver;
 pub mod frame;
 pub mod limits;
 pub mod liveness;

@@ -28,6 +28,9 @@ pub const MAX_VISITS_PER_TURN: usize = 1_024;
 /// Completions taken in one turn. The rest wait in the completion queue, in order.
 pub const MAX_COMPLETIONS_PER_TURN: usize = 2_048;
 
+/// Completions that a batch window waits for: more end it early.
+pub const WAIT_BATCH: u32 = 256;
+
 /// Connections accepted in one turn by one listener; the rest wait in the backlog.
 pub const MAX_ACCEPTS_PER_TURN: usize = 256;
 
@@ -55,12 +58,13 @@ pub const FRAME_BUFFER_BYTES: u32 = 4_096;
 /// The longest identity that a HELLO may carry, in bytes.
 pub const MAX_IDENTITY: usize = 64;
 
-/// Events in one batch that goes to the sink.
-pub const EVENT_BATCH: usize = 256;
+/// Events in one batch that goes to the sink: 25 KB of events, or one write of 50 KB.
+pub const EVENT_BATCH: usize = 64;
 
 /// Batches that may wait for the sink, for one ring. When they are used up, transitions wait in
-/// the slab; nothing is dropped.
-pub const EVENT_BATCHES: usize = 64;
+/// the slab; nothing is dropped. More of them would only move the queue from the slab, where it costs
+/// nothing, into memory of its own.
+pub const EVENT_BATCHES: usize = 8;
 
 /// The loop wakes at least this often, so that its own stalls can be told from quiet.
 pub const MAX_WAIT: Duration = Duration::from_secs(1);
@@ -95,4 +99,4 @@ const _: () = assert!(MAX_PEERS < (1 << 31));
 const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
 const _: () = assert!(FRAME_BUFFERS.is_power_of_two());
 const _: () = assert!(CQ_ENTRIES >= 2 * SQ_ENTRIES);
-const _: () = assert!(HISTORY >= 4);
+const _: () = assert!(HISTORY >= 4 && HISTORY < 16);

@@ -1,1 +1,30 @@
-fn main() {}
+//! Arguments, sub-command, exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use deadpeer::cli::beat::{BeatArgs, beat};
+use deadpeer::cli::run::{RunArgs, run};
+
+/// Knows which TCP connections are still alive
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Listen, and tell of every connection what becomes of it
+    Run(RunArgs),
+    /// Hold connections to a deadpeer and beat
+    Beat(BeatArgs),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(args) => run(args),
+        Command::Beat(args) => beat(args),
+    }
+}

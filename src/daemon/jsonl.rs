@@ -24,7 +24,7 @@
 //!
 //! ```
 //! use deadpeer::daemon::jsonl::Encoder;
-//! use deadpeer::daemon::sink::Locals;
+//! use deadpeer::driver::Locals;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
 //! use std::sync::Arc;
@@ -54,7 +54,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::daemon::sink::Locals;
+use crate::driver::Locals;
 use crate::limits::HISTORY;
 use crate::liveness::{
     Cause, Death, Event, EventKind, PeerId, Policy, Proof, Step, Subject, TrackerCounts, Transition, errno,

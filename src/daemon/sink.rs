@@ -32,7 +32,8 @@
 //!
 //! ```
 //! # use deadpeer::daemon::jsonl::{Closing, Listening};
-//! # use deadpeer::daemon::sink::{Finish, Format, Locals, Output, Sink};
+//! # use deadpeer::daemon::sink::{Finish, Format, Output, Sink};
+//! # use deadpeer::driver::Locals;
 //! # use deadpeer::liveness::{Event, EventKind, Policy};
 //! # use deadpeer::time::Instant;
 //! # use std::io::Read;
@@ -70,11 +71,9 @@
 //! assert_eq!(events, ["listening", "resumed", "summary"]);
 //! ```
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -86,6 +85,7 @@ use std::time::Duration;
 use crate::daemon::counters::{Counters, Totals};
 use crate::daemon::human::Printer;
 use crate::daemon::jsonl::{Closing, Encoder, Listening};
+use crate::driver::{EventSink, Locals};
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
 use crate::liveness::{Event, TrackerCounts};
 use crate::time::{Instant, WallClock};
@@ -99,10 +99,6 @@ const LINE: usize = 4 * 1024;
 
 /// Waiting batches that are written together before the clock is read anew.
 const COALESCE: usize = 16;
-
-/// Empty batches that wait to be filled again, for one ring. A batch is some 80 KiB; a storm may
-/// need all of [`EVENT_BATCHES`], and what it needed beyond these is given back after it.
-const SPARE_BATCHES: usize = 8;
 
 /// How often the status line is written anew while nothing happens.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -281,61 +277,6 @@ pub enum Finish {
     },
 }
 
-/// The local addresses of connections, each under a small number: a peer's record has two bytes
-/// for what would take it twenty.
-///
-/// It holds 65,535 addresses, the number of ports that a machine with one address has. All
-/// that come later share the number [`Locals::UNKNOWN`], which stands for no address: an event of
-/// such a peer has no `local`, rather than a wrong one.
-#[derive(Debug, Default)]
-pub struct Locals(Mutex<Table>);
-
-#[derive(Debug, Default)]
-struct Table {
-    addresses: Vec<SocketAddr>,
-    numbers: HashMap<SocketAddr, u16>,
-}
-
-impl Locals {
-    /// The number of every address for which there was no room.
-    pub const UNKNOWN: u16 = u16::MAX;
-
-    /// An empty table.
-    #[must_use]
-    pub fn new() -> Locals {
-        Locals::default()
-    }
-
-    /// The number of `address`, the same for every thread. Allocates only for an address that is new.
-    pub fn intern(&self, address: SocketAddr) -> u16 {
-        let mut table = lock(&self.0);
-        if let Some(&number) = table.numbers.get(&address) {
-            return number;
-        }
-        match u16::try_from(table.addresses.len()) {
-            Ok(Locals::UNKNOWN) | Err(_) => Locals::UNKNOWN,
-            Ok(number) => {
-                table.addresses.push(address);
-                table.numbers.insert(address, number);
-                number
-            }
-        }
-    }
-
-    /// The address of a number that [`intern`](Locals::intern) gave; `None` for
-    /// [`UNKNOWN`](Locals::UNKNOWN).
-    #[must_use]
-    pub fn get(&self, number: u16) -> Option<SocketAddr> {
-        lock(&self.0).addresses.get(usize::from(number)).copied()
-    }
-
-    /// Appends the addresses that `known`, a copy of the first ones, does not have yet.
-    pub(crate) fn copy_to(&self, known: &mut Vec<SocketAddr>) {
-        let table = lock(&self.0);
-        known.extend_from_slice(table.addresses.get(known.len()..).unwrap_or_default());
-    }
-}
-
 /// A panic of another thread leaves nothing half-done behind any of the locks here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -407,7 +348,8 @@ impl fmt::Debug for Outlet {
 impl Outlet {
     /// Hands a batch over and returns an empty one, or returns the batch itself when there is no
     /// room: then keep it, offer it again once the waker was called, and do not take more events
-    /// from the tracker than it has room for. Never blocks; allocates only in a storm.
+    /// from the tracker than it has room for. Never blocks; allocates only until there are
+    /// as many batches as the sink is behind.
     ///
     /// # Errors
     ///
@@ -477,6 +419,16 @@ impl Outlet {
     }
 }
 
+impl EventSink for Outlet {
+    fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
+        Outlet::offer(self, batch)
+    }
+
+    fn progress(&mut self, counts: &TrackerCounts) {
+        self.count(counts);
+    }
+}
+
 /// The thread that writes.
 pub struct Sink {
     shared: Arc<Shared>,
@@ -523,7 +475,7 @@ impl Sink {
         let mut empties = Vec::with_capacity(rings);
         let mut outlets = Vec::with_capacity(rings);
         for ring in 0..rings {
-            let (give, take) = sync_channel(SPARE_BATCHES);
+            let (give, take) = sync_channel(EVENT_BATCHES);
             empties.push(give);
             outlets.push(Outlet { ring, shared: shared.clone(), queue: queue.clone(), empties: take });
         }
@@ -711,7 +663,7 @@ impl Writer {
             }
         }
         events.clear();
-        // When enough are spare, this one's memory goes back.
+        // There is a place for each; only an outlet that was dropped takes none.
         let _ = self.empties[ring].try_send(events);
         let ring = &self.shared.rings[ring];
         // See `Outlet::offer` for the order.

@@ -162,6 +162,8 @@ impl Flags {
     pub(super) const ENDING: u16 = 1 << 10;
     /// A HELLO came.
     pub(super) const HELLO: u16 = 1 << 11;
+    /// Its next appointment is for taking bytes off, not for judging.
+    pub(super) const DRAIN_DUE: u16 = 1 << 12;
 
     pub(super) const fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
@@ -197,35 +199,36 @@ impl Want {
     pub(super) const ABORT: u8 = 1 << 7;
 }
 
-/// The record. Field order keeps it at 96 bytes; a test holds the size.
+/// The record: first what a beat touches, within half a cache line, last what only people read. A
+/// test holds the size at 96 bytes.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Peer {
-    /// The last transitions, oldest first; `history_len` of them are in use.
-    history: [Transition; HISTORY],
     /// The last proof of life, or the accept.
     pub(super) life: Instant,
-    /// When it was accepted.
-    pub(super) born: Instant,
+    generation: u32,
+    pub(super) flags: Flags,
+    /// Lazy mode: the point of the grid of the last drain. Beat mode: wakes since the last drain, or
+    /// of an eager peer small drains in a row.
+    pub(super) pace: u16,
+    pub(super) state: State,
+    pub(super) wants: u8,
+    /// Lines of history in use, in the low half; in the high half, how many of the newest of them the
+    /// sink has not taken.
+    lines: u8,
+    /// PINGs sent in this suspicion.
+    pub(super) probes: u8,
+    port: u16,
+    pub(super) local: u16,
     /// Bytes taken off so far.
     pub(super) taken: u64,
     /// While it lives: when it has to be looked at next. Once dead: the number of its death.
     due_or_death: u64,
+    /// When it was accepted.
+    pub(super) born: Instant,
+    /// The last transitions, oldest first; `lines` says how many.
+    history: [Transition; HISTORY],
     address: [u8; 16],
-    generation: u32,
-    port: u16,
-    pub(super) local: u16,
-    pub(super) flags: Flags,
-    pub(super) state: State,
-    pub(super) wants: u8,
-    history_len: u8,
-    /// How many of the newest transitions the sink has not taken.
-    untaken: u8,
-    /// PINGs sent in this suspicion.
-    pub(super) probes: u8,
-    /// Beat mode: wakes since the last drain.
-    pub(super) woken: u8,
-    /// Beat mode: small drains in a row.
-    pub(super) calm: u8,
 }
 
 impl Peer {
@@ -244,11 +247,9 @@ impl Peer {
             flags: Flags::default(),
             state: State::Alive,
             wants: 0,
-            history_len: 1,
-            untaken: 1,
+            lines: 0x11,
             probes: 0,
-            woken: 0,
-            calm: 0,
+            pace: 0,
         }
     }
 
@@ -283,40 +284,49 @@ impl Peer {
         unpack(self.address, self.port)
     }
 
+    fn history_len(&self) -> usize {
+        usize::from(self.lines & 0xf)
+    }
+
+    /// Transitions that the sink has not taken.
+    pub(super) fn untaken(&self) -> usize {
+        usize::from(self.lines >> 4)
+    }
+
+    fn set_lines(&mut self, history_len: usize, untaken: usize) {
+        assert!(untaken <= history_len && history_len <= HISTORY);
+        self.lines = (untaken << 4 | history_len) as u8;
+    }
+
     /// Whether one more transition that is no death may wait for the sink. The last place is the
     /// death's.
     pub(super) fn has_room(&self) -> bool {
-        usize::from(self.untaken) < HISTORY - 1
+        self.untaken() < HISTORY - 1
     }
 
-    /// Writes a line of its history; the oldest goes. Returns to the caller only with the new line
-    /// among the untaken.
+    /// Writes a line of its history; the oldest goes.
     pub(super) fn record(&mut self, at: Instant, step: Step) {
-        assert!(usize::from(self.untaken) < HISTORY, "room is asked for first, and the death's is kept");
-        if usize::from(self.history_len) == HISTORY {
+        assert!(self.untaken() < HISTORY, "room is asked for first, and the death's is kept");
+        let mut length = self.history_len();
+        if length == HISTORY {
             self.history.rotate_left(1);
-            self.history[HISTORY - 1] = Transition::new(at, step);
-        } else {
-            self.history[usize::from(self.history_len)] = Transition::new(at, step);
-            self.history_len += 1;
+            length -= 1;
         }
-        self.untaken += 1;
+        self.history[length] = Transition::new(at, step);
+        self.set_lines(length + 1, self.untaken() + 1);
     }
 
     /// The oldest transition that the sink has not taken, now taken, and the one before it.
     pub(super) fn take_transition(&mut self) -> Option<(Transition, Option<Transition>)> {
-        let position = usize::from(self.history_len).checked_sub(usize::from(self.untaken))?;
-        let transition = *self.history[..usize::from(self.history_len)].get(position)?;
-        self.untaken -= 1;
+        let (length, untaken) = (self.history_len(), self.untaken());
+        let position = length - untaken;
+        let transition = *self.history[..length].get(position)?;
+        self.set_lines(length, untaken - 1);
         Some((transition, position.checked_sub(1).map(|before| self.history[before])))
     }
 
-    pub(super) fn untaken(&self) -> u8 {
-        self.untaken
-    }
-
     pub(super) fn history(&self) -> [Option<Transition>; HISTORY] {
-        std::array::from_fn(|i| (i < usize::from(self.history_len)).then(|| self.history[i]))
+        std::array::from_fn(|i| (i < self.history_len()).then(|| self.history[i]))
     }
 
     /// Whether its first proof of life is still awaited, under a policy that awaits one.

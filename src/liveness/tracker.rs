@@ -31,6 +31,7 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 
+mod pace;
 mod queue;
 mod stalls;
 #[cfg(test)]
@@ -129,7 +130,7 @@ const MIN_OUTAGE: u32 = 16;
 /// Beat mode: drains of at most this many bytes a beat are a heartbeat's.
 const CALM_BYTES: u32 = 256;
 /// Beat mode: so many calm drains in a row make a peer calm.
-const CALM_DRAINS: u8 = 4;
+const CALM_DRAINS: u16 = 4;
 
 /// The judgement over all peers of one ring.
 pub struct Tracker {
@@ -228,15 +229,19 @@ impl Tracker {
         if self.config.starts_narrow() {
             peer.flags.set(Flags::NARROW);
         }
-        if self.config.wake == Wake::Beat {
-            peer.flags.set(Flags::EAGER);
+        match self.config.wake {
+            Wake::Beat => peer.flags.set(Flags::EAGER),
+            Wake::Lazy => peer.pace = pace::stamp(now),
         }
         peer.flags.set(Flags::OWING);
         let policy = &self.config.policy;
-        let first = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
-        peer.set_due(now + first);
+        let quiet = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
+        // A first look early on tells its pace, so that already its first bytes need wake nobody.
+        let foreseen = self.config.wake == Wake::Lazy && policy.heartbeat != Heartbeat::Frames;
+        let due = if foreseen { self.quiet_until(now + quiet / 4) } else { now + quiet };
+        peer.set_due(due);
         let index = self.peers.insert(peer) as u32;
-        self.wheel.schedule(index, now + first);
+        self.wheel.schedule(index, due);
         self.owing.push(index);
         self.counts.opened += 1;
         self.counts.living += 1;
@@ -291,6 +296,15 @@ impl Tracker {
             return;
         }
         self.notice(Event { at: end, subject: None, kind: EventKind::Stall { held } });
+    }
+
+    /// Tells that the machine was suspended for `held` and is back at `now`. The monotonic clock stood
+    /// still meanwhile, but what the peers sent was lost: every deadline is put off by as much, at most
+    /// by one detection time, and an event says so.
+    pub fn handle_suspend(&mut self, now: Instant, held: Duration) {
+        let grace = held.min(self.config.policy.detection_time());
+        self.stalls.add(now, now + grace);
+        self.notice(Event { at: now, subject: None, kind: EventKind::Stall { held } });
     }
 
     /// Lets the wheel name who could be overdue at `now`, at most
@@ -497,10 +511,15 @@ impl Tracker {
                 let first = !peer.flags.has(Flags::SPOKE);
                 peer.flags.set(Flags::SPOKE);
                 peer.life = peer.life.max(now);
-                peer.woken = peer.woken.saturating_add(1);
+                if peer.flags.has(Flags::EAGER) {
+                    self.want(index, Want::DRAIN);
+                    return;
+                }
+                peer.pace = peer.pace.saturating_add(1);
                 let streams = !first && gap < limits::STREAM_GAP;
-                if peer.woken >= drain_every || streams || peer.flags.has(Flags::EAGER) {
-                    peer.woken = 0;
+                if peer.pace >= u16::from(drain_every) || streams {
+                    peer.pace = 0;
+                    peer.flags.clear(Flags::DRAIN_DUE);
                     self.want(index, Want::DRAIN);
                 }
             }
@@ -509,19 +528,26 @@ impl Tracker {
 
     fn on_taken(&mut self, index: u32, bytes: u32, now: Instant) {
         let (wake, drain_every) = (self.config.wake, u32::from(self.config.drain_every));
+        let unread = self.config.unread;
         let peer = self.at(index);
         peer.taken += u64::from(bytes);
         if wake == Wake::Lazy {
+            let steps = pace::steps_since(peer.pace, now);
+            peer.pace = pace::stamp(now);
+            // As many bytes in as much time again; nothing of them is there yet.
+            if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread) {
+                self.foresee(index, pace::point(now, rest));
+            }
             return;
         }
         if bytes > CALM_BYTES * drain_every {
             peer.flags.set(Flags::EAGER);
-            peer.calm = 0;
+            peer.pace = 0;
         } else if peer.flags.has(Flags::EAGER) {
-            peer.calm = if bytes <= CALM_BYTES { peer.calm + 1 } else { 0 };
-            if peer.calm >= CALM_DRAINS {
+            peer.pace = if bytes <= CALM_BYTES { peer.pace + 1 } else { 0 };
+            if peer.pace >= CALM_DRAINS {
                 peer.flags.clear(Flags::EAGER);
-                peer.calm = 0;
+                peer.pace = 0;
                 let due = peer.due().min(now + limits::MAX_UNDRAINED);
                 if peer.state == State::Alive && !peer.flags.has(Flags::VISITING) {
                     self.appoint(index, due);
@@ -533,7 +559,6 @@ impl Tracker {
     /// A complete frame. While a visit's drain is under way it may have waited in the socket: its
     /// age is judged by the evidence that follows. Otherwise it has just woken us.
     fn on_frame(&mut self, index: u32, now: Instant) {
-        let lazy = self.config.wake == Wake::Lazy;
         let peer = self.at(index);
         peer.flags.set(Flags::FRAMED);
         let first = peer.flags.raise(Flags::SPOKE);
@@ -544,10 +569,7 @@ impl Tracker {
         peer.life = peer.life.max(now);
         match peer.state {
             State::Suspect => self.recover(index, now),
-            State::Alive if first && lazy => {
-                self.at(index).flags.clear(Flags::NARROW);
-                self.want(index, Want::WIDE);
-            }
+            State::Alive if first => self.widen(index),
             State::Alive | State::HalfClosed | State::Dead => {}
         }
     }
@@ -602,17 +624,47 @@ impl Tracker {
             peer.flags.clear(Flags::DOUBT);
         }
 
-        // The mark should have woken us before; in beat mode a window may have filled in one stroke.
+        // In lazy mode who is past half of the mark is drained while we are here anyway; in beat mode a
+        // window may have filled in one stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
         let bound = match wake {
-            Wake::Lazy => u64::from(unread_mark),
+            Wake::Lazy => u64::from(unread_mark / 2),
             Wake::Beat => u64::from(CALM_BYTES * 16),
         };
+        let steps = pace::steps_since(peer.pace, now);
         let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
         if drain {
             self.want(index, Want::DRAIN);
         }
         self.judge(index, evidence, now);
+        if wake == Wake::Lazy
+            && !drain
+            && let Some(full) = pace::steps_to_full(unread, steps, unread_mark)
+            && let Some(rest) = full.checked_sub(u64::from(steps))
+        {
+            self.foresee(index, pace::point(now, rest));
+        }
+    }
+
+    /// Makes an appointment for taking bytes off at `point`, unless it is visited before that anyway.
+    /// Frames are read when they are judged.
+    fn foresee(&mut self, index: u32, point: Instant) {
+        let heartbeat = self.config.policy.heartbeat;
+        let peer = self.at(index);
+        if peer.state == State::Alive
+            && heartbeat != Heartbeat::Frames
+            && !peer.flags.has(Flags::VISITING)
+            && point < peer.due()
+        {
+            peer.flags.set(Flags::DRAIN_DUE);
+            self.appoint(index, point);
+        }
+    }
+
+    /// When a living peer whose idle time ends at `missed` is visited. On the grid where that is fine
+    /// enough, so that one wake serves many: a suspicion may come a little late, a verdict does not.
+    fn quiet_until(&self, missed: Instant) -> Instant {
+        if self.config.policy.interval >= 4 * pace::GRID { pace::round_up(missed) } else { missed }
     }
 
     fn on_end(&mut self, index: u32, evidence: &Evidence, now: Instant) {
@@ -636,8 +688,11 @@ impl Tracker {
     fn on_failed(&mut self, index: u32, errno: i32, evidence: &Evidence, now: Instant) {
         let gone = evidence.tcp_state == TcpState::Close;
         let cause = match errno::meaning(errno) {
-            Meaning::HostUnreachable | Meaning::NetUnreachable if !gone => {
-                // A soft error: the connection stands and may recover.
+            Meaning::Reset | Meaning::TimedOut | Meaning::HostUnreachable | Meaning::NetUnreachable
+                if !gone =>
+            {
+                // A soft error, of an ICMP message say: the connection stands and may recover. A real
+                // reset leaves the socket closed.
                 self.on_inspected(index, evidence, now);
                 if self.peers.get(index as usize).is_some_and(|peer| peer.state != State::Dead) {
                     self.at(index).flags.set(Flags::DOUBT);
@@ -660,6 +715,9 @@ impl Tracker {
             self.wheel.schedule(index, due);
             return;
         }
+        if peer.state == State::Alive && self.look_after(index, now) {
+            return;
+        }
         self.counts.visits += 1;
         let peer = self.at(index);
         if peer.flags.has(Flags::FIN) && peer.state != State::HalfClosed {
@@ -674,6 +732,42 @@ impl Tracker {
         } else {
             self.want(index, Want::INSPECT);
         }
+    }
+
+    /// An appointment with a living peer that is not for judging, but for its bytes. In lazy mode one
+    /// that was foreseen; in beat mode one at which bytes are found that lay there at the last one too,
+    /// since a window that filled in one stroke gives no second wake. `false` when it is judging's.
+    fn look_after(&mut self, index: u32, now: Instant) -> bool {
+        let (policy, wake) = (self.config.policy, self.config.wake);
+        let peer = self.at(index);
+        let foreseen = peer.flags.has(Flags::DRAIN_DUE);
+        peer.flags.clear(Flags::DRAIN_DUE);
+        if policy.heartbeat == Heartbeat::Frames || peer.is_mute(&policy) || peer.flags.has(Flags::FIN) {
+            return false;
+        }
+        let life = peer.life;
+        let missed = self.stalls.put_off(life, policy.idle);
+        if now >= missed || (wake == Wake::Lazy && !foreseen) {
+            return false;
+        }
+        let mut due = self.quiet_until(missed);
+        let peer = self.at(index);
+        match wake {
+            Wake::Lazy => self.want(index, Want::DRAIN),
+            Wake::Beat => {
+                if peer.pace > 0 && !peer.flags.has(Flags::EAGER) {
+                    if foreseen {
+                        peer.pace = 0;
+                        self.want(index, Want::DRAIN);
+                    } else {
+                        peer.flags.set(Flags::DRAIN_DUE);
+                    }
+                }
+                due = due.min(now + limits::MAX_UNDRAINED);
+            }
+        }
+        self.appoint(index, due);
+        true
     }
 
     /// Weighs the silence of a peer that is alive or suspect, and makes its next appointment.
@@ -713,10 +807,13 @@ impl Tracker {
             let next = if now >= missed { missed + policy.interval * asked } else { now + policy.interval };
             self.appoint(index, next.max(now + Duration::from_millis(1)).min(expired));
         } else {
-            let due = if beat { missed.min(now + limits::MAX_UNDRAINED) } else { missed };
+            let quiet = self.quiet_until(missed).min(expired);
+            let due = if beat { quiet.min(now + limits::MAX_UNDRAINED) } else { quiet };
             self.appoint(index, due);
             if state == State::Suspect {
                 self.recover(index, now);
+            } else {
+                self.widen(index);
             }
         }
     }
@@ -755,21 +852,28 @@ impl Tracker {
 
     /// Suspect to Alive, as soon as the sink has room for it.
     fn recover(&mut self, index: u32, now: Instant) {
-        let (lazy, policy) = (self.config.wake == Wake::Lazy, self.config.policy);
+        let policy = self.config.policy;
         if !self.step(index, Input::Life, Step::Recovered, now) {
             self.appoint(index, now + AGAIN);
             return;
         }
         self.counts.recovered += 1;
         self.left_suspicion();
+        self.widen(index);
+        let missed = self.at(index).life + policy.idle;
+        if missed > now {
+            let due = self.quiet_until(missed);
+            self.appoint(index, due);
+        }
+    }
+
+    /// Lets a peer that is heard from wake by its low-water mark again, where there is one.
+    fn widen(&mut self, index: u32) {
+        let lazy = self.config.wake == Wake::Lazy;
         let peer = self.at(index);
         if lazy && peer.flags.has(Flags::NARROW) {
             peer.flags.clear(Flags::NARROW);
             self.want(index, Want::WIDE);
-        }
-        let due = self.at(index).life + policy.idle;
-        if due > now {
-            self.appoint(index, due);
         }
     }
 
@@ -810,12 +914,23 @@ impl Tracker {
     fn die(&mut self, index: u32, ending: Ending, evidence: &Evidence, now: Instant) {
         let outage = self.outage(ending.cause, evidence, index, now);
         let transport = self.transport(ending.cause, evidence, index);
+        let heartbeat = self.config.policy.heartbeat;
         let number = self.first_death + self.deaths.len() as u64;
         let peer = self.at(index);
         let was = peer.state;
         assert!(was != State::Dead, "a peer dies once");
         debug_assert_eq!(state::next(was, ending.input()), State::Dead);
         let id = PeerId::new(index, peer.generation());
+        // An expiry was judged by the life in the record; any other end may find newer bytes or
+        // acknowledgements that nobody was woken for.
+        if ending.deadline.is_none() {
+            match heartbeat {
+                Heartbeat::Bytes if evidence.received > 0 => peer.life = evidence.last_data.min(now),
+                Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
+                Heartbeat::Bytes | Heartbeat::Frames => {}
+            }
+            peer.life = peer.life.max(peer.born);
+        }
         peer.die(now, ending.cause, number);
         let death = Death {
             peer: id,

@@ -15,3 +15,13 @@ pub mod rlimit;
 pub mod tcp;
 pub mod uring;
 pub mod wakeup;
+
+/// An error's text without Rust's own "(os error N)", which says nothing to people.
+#[must_use]
+pub fn describe(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

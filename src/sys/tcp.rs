@@ -58,8 +58,8 @@ impl TickClock {
         self.tick
     }
 
-    /// The beginning of the present tick. Read it *before* the `TCP_INFO` whose ages are counted
-    /// from it would make them a tick too old when a tick falls in between; read it after.
+    /// The beginning of the present tick. Read it *after* the `TCP_INFO` whose ages are counted from
+    /// it: a tick that falls in between then makes an arrival a tick later, which is safe.
     #[must_use]
     pub fn now(self) -> Instant {
         Instant::from_nanos(clock::monotonic_coarse_nanos())

@@ -24,20 +24,17 @@ pub struct RingFeatures {
     pub no_iowait: bool,
 }
 
-impl fmt::Display for RingFeatures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
+impl RingFeatures {
+    /// The names of those that it has.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [
             (self.defer_taskrun, "defer_taskrun"),
             (self.no_sqarray, "no_sqarray"),
             (self.min_wait, "min_wait"),
             (self.no_iowait, "no_iowait"),
-        ];
-        let mut first = true;
-        for (_, name) in names.iter().filter(|(have, _)| *have) {
-            write!(f, "{}{name}", if first { "" } else { "," })?;
-            first = false;
-        }
-        if first { f.write_str("none") } else { Ok(()) }
+        ]
+        .into_iter()
+        .filter_map(|(have, name)| have.then_some(name))
     }
 }
 
@@ -83,7 +80,7 @@ impl RingError {
 
 impl fmt::Display for RingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}; {}", self.attempted, self.source, self.cure())
+        write!(f, "cannot {}: {}; {}", self.attempted, crate::sys::describe(&self.source), self.cure())
     }
 }
 

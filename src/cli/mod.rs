@@ -1,0 +1,5 @@
+//! Arguments in, exit codes out.
+
+pub mod beat;
+pub mod duration;
+pub mod run;

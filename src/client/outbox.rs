@@ -1,0 +1,125 @@
+//! What a connection keeps back of a frame that did not fit its socket: never more than one.
+
+use std::io::{self, ErrorKind, Write};
+
+use crate::frame::MAX_FRAME_BYTES;
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The kernel has all of it.
+    Whole,
+    /// The kernel has a part, and the rest is kept: half a frame would spoil the stream.
+    Begun,
+    /// The kernel has nothing of it and nothing is kept.
+    Skipped,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    rest: [u8; MAX_FRAME_BYTES],
+    length: u8,
+}
+
+impl Outbox {
+    pub(super) const fn new() -> Outbox {
+        Outbox { rest: [0; MAX_FRAME_BYTES], length: 0 }
+    }
+
+    /// Writes `frame`, unless something older waits or the socket is full. Nothing is ever queued
+    /// behind a frame that waits: heartbeats that arrive together are worth one.
+    pub(super) fn send(&mut self, socket: &mut impl Write, frame: &[u8]) -> io::Result<Sent> {
+        assert!(!frame.is_empty() && frame.len() <= MAX_FRAME_BYTES);
+        self.flush(socket)?;
+        if self.length > 0 {
+            return Ok(Sent::Skipped);
+        }
+        let written = write(socket, frame)?;
+        if written == frame.len() {
+            return Ok(Sent::Whole);
+        }
+        if written == 0 {
+            return Ok(Sent::Skipped);
+        }
+        self.keep(&frame[written..]);
+        Ok(Sent::Begun)
+    }
+
+    /// Writes what waits, as far as it goes.
+    pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        if self.length == 0 {
+            return Ok(());
+        }
+        let waiting = self.rest;
+        let waiting = &waiting[..usize::from(self.length)];
+        let written = write(socket, waiting)?;
+        self.keep(&waiting[written..]);
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.rest[..bytes.len()].copy_from_slice(bytes);
+        self.length = bytes.len() as u8;
+    }
+}
+
+/// Writes once, again if a signal came first. How much was taken; a full socket takes nothing.
+fn write(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match socket.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket with room for some bytes.
+    #[derive(Default)]
+    struct Narrow {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let length = bytes.len().min(self.room);
+            if length == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.room -= length;
+            self.taken.extend(&bytes[..length]);
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_socket_costs_the_frame_and_keeps_nothing() {
+        let (mut outbox, mut socket) = (Outbox::new(), Narrow::default());
+        assert_eq!(outbox.send(&mut socket, b"first").unwrap(), Sent::Skipped);
+        socket.room = 100;
+        assert_eq!(outbox.send(&mut socket, b"second").unwrap(), Sent::Whole);
+        assert_eq!(socket.taken, b"second");
+    }
+
+    #[test]
+    fn a_frame_that_began_is_finished_before_any_other_and_those_between_are_skipped() {
+        let (mut outbox, mut socket) = (Outbox::new(), Narrow { room: 2, taken: vec![] });
+        assert_eq!(outbox.send(&mut socket, b"first").unwrap(), Sent::Begun);
+        assert_eq!(outbox.send(&mut socket, b"second").unwrap(), Sent::Skipped);
+        socket.room = 1;
+        outbox.flush(&mut socket).unwrap();
+        assert_eq!(outbox.send(&mut socket, b"third").unwrap(), Sent::Skipped);
+        socket.room = 100;
+        assert_eq!(outbox.send(&mut socket, b"fourth").unwrap(), Sent::Whole);
+        assert_eq!(socket.taken, b"firstfourth");
+    }
+}

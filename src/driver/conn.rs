@@ -1,0 +1,69 @@
+//! What a driver holds of one connection: twelve bytes beside the tracker's record.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use crate::liveness::{PeerId, PollMask};
+
+/// One connection's descriptor and what is under way on it.
+#[derive(Debug)]
+pub(super) struct Conn {
+    fd: OwnedFd,
+    generation: u32,
+    /// The last poll mask.
+    pub(super) mask: PollMask,
+    flags: u8,
+}
+
+impl Conn {
+    /// The poll is armed: its last completion is still to come.
+    pub(super) const WATCHED: u8 = 1;
+    /// A recv is under way.
+    pub(super) const RECEIVING: u8 = 1 << 1;
+    /// Another drain was asked for meanwhile.
+    pub(super) const AGAIN: u8 = 1 << 2;
+    /// Take everything off, up to 0 or an error.
+    pub(super) const TO_END: u8 = 1 << 3;
+    /// Dead: closed as soon as nothing is under way.
+    pub(super) const CLOSING: u8 = 1 << 4;
+    /// Close with a RST.
+    pub(super) const ABORT: u8 = 1 << 5;
+
+    pub(super) const fn new(fd: OwnedFd, peer: PeerId) -> Conn {
+        Conn { fd, generation: peer.generation(), mask: PollMask(0), flags: 0 }
+    }
+
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) const fn has(&self, bits: u8) -> bool {
+        self.flags & bits != 0
+    }
+
+    pub(super) fn set(&mut self, bits: u8) {
+        self.flags |= bits;
+    }
+
+    pub(super) fn clear(&mut self, bits: u8) {
+        self.flags &= !bits;
+    }
+
+    /// Clears `bits` and says whether any of them was set.
+    pub(super) fn take(&mut self, bits: u8) -> bool {
+        let had = self.has(bits);
+        self.clear(bits);
+        had
+    }
+
+    pub(super) fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+const _: () = assert!(size_of::<Option<Conn>>() <= 12);

@@ -1,0 +1,48 @@
+//! The loops that join a ring to a tracker: the only place that sees both.
+//!
+//! A turn, always in this order: wait; read the clock once; reap a batch of completions; decode them
+//! into facts and feed them; let the wheel name who is due; perform the tracker's actions; hand its
+//! events over; submit everything with the next wait. Nothing is decided inside the reap.
+//!
+//! [`UringDriver`] is one thread's loop on its own ring. What several of them share is in
+//! [`Shared`]: how many connections there may still be, the table of local addresses, and the word
+//! to stop.
+
+mod conn;
+mod evidence;
+mod listener;
+mod locals;
+mod shared;
+mod uring;
+
+pub use listener::{ListenError, Listener, bind};
+pub use locals::Locals;
+pub use shared::Shared;
+pub use uring::{DriverConfig, Report, StartError, UringDriver, default_batch_window, probe};
+
+use crate::liveness::{Event, TrackerCounts};
+
+/// Where a driver's events go. It must never block: a loop that waits for a pipe is a loop that
+/// judges late.
+pub trait EventSink {
+    /// Offers a batch of events.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room: the batch comes back and is offered again later, and meanwhile the
+    /// events behind it wait in the tracker. The sink wakes the driver when there is room again.
+    fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>>;
+
+    /// Tells how many there are now; called once a turn, so it must cost next to nothing.
+    fn progress(&mut self, counts: &TrackerCounts) {
+        let _ = counts;
+    }
+}
+
+impl<F: FnMut(Event)> EventSink for F {
+    /// Calls the function for each event.
+    fn offer(&mut self, mut batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
+        batch.drain(..).for_each(self);
+        Ok(batch)
+    }
+}

@@ -1,0 +1,143 @@
+//! The rules of the house that a compiler does not keep: who may import whom, where unsafe code may
+//! stand, and what the top level shows.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may import whom. What is not named here may import nothing of the crate's.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("time", &["sys"]), // only sys::clock: time is the one reader of the clocks
+    ("frame", &["limits"]),
+    ("wheel", &["limits", "time"]),
+    ("liveness", &["frame", "limits", "time", "wheel"]),
+    ("sys", &["limits", "time"]),
+    ("measure", &["liveness", "limits", "time"]),
+    ("driver", &["frame", "limits", "liveness", "measure", "sys", "time"]),
+    ("client", &["frame", "limits", "sys", "time"]),
+    ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
+    ("cli", &["client", "daemon", "driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root().join("src")).unwrap().to_owned(), text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join("src"), &mut found);
+    assert!(found.len() > 20, "the sources were not found");
+    found
+}
+
+/// The room a file belongs to: its first folder, or its own name.
+fn room(path: &Path) -> String {
+    let first = path.components().next().unwrap().as_os_str().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The lines of a file that are code, without those of its tests.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    text[..end].lines().map(str::trim).filter(|line| !line.starts_with("//"))
+}
+
+#[test]
+fn imports_point_one_way() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let from = room(&path);
+        if from == "lib" || from == "main" {
+            continue;
+        }
+        let allowed = IMPORTS.iter().find(|(name, _)| *name == from);
+        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{from} has no line in IMPORTS"));
+        for line in code(&text) {
+            for (position, _) in line.match_indices("crate::") {
+                let rest = &line[position + "crate::".len()..];
+                let to: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if to != from && !allowed.contains(&to.as_str()) && !to.is_empty() {
+                    wrong.push(format!("{}: {line}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports against the direction:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_pure_rooms_read_no_clock_and_hold_no_descriptor() {
+    for (path, text) in sources() {
+        if matches!(room(&path).as_str(), "liveness" | "wheel" | "frame" | "limits") {
+            for word in
+                ["Instant::now", "std::os::fd", "std::fs", "std::io", "println!", "libc::c_", "thread::"]
+            {
+                let found = code(&text).any(|line| line.contains(word));
+                assert!(!found, "{} must stay pure, but names {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_only_under_sys_and_every_block_has_its_reason() {
+    for (path, text) in sources() {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (number, line) in lines.iter().enumerate() {
+            if line.starts_with("//") || !line.contains("unsafe {") {
+                continue;
+            }
+            assert_eq!(room(&path), "sys", "{}:{}: unsafe outside of sys", path.display(), number + 1);
+            let before = &lines[number.saturating_sub(8)..number];
+            let reason = before.iter().any(|line| line.contains("SAFETY:"));
+            assert!(reason, "{}:{}: no SAFETY line", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_top_level_shows_the_architecture_and_nothing_else() {
+    let allowed = ["Cargo.toml", "Cargo.lock", "README.md", "src", "benches", "tests", "docs", "target"];
+    let shown: BTreeSet<_> = fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.') && !allowed.contains(&name.as_str()))
+        .collect();
+    assert!(shown.is_empty(), "unexpected at the top level: {shown:?}");
+}
+
+#[test]
+fn every_dependency_has_its_reason_on_its_line() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut dependencies = false;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            dependencies = line.contains("dependencies");
+        } else if dependencies && line.contains('=') {
+            assert!(line.contains(" # "), "no reason: {line}");
+        }
+    }
+}
+
+#[test]
+fn every_limit_has_its_reason() {
+    let limits = fs::read_to_string(root().join("src/limits.rs")).unwrap();
+    let lines: Vec<&str> = limits.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if line.starts_with("pub const") {
+            assert!(lines[number - 1].starts_with("///"), "no reason: {line}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The ways to die on a real kernel: what a verdict must be in each case that one machine can make.
+//!
+//! Most tests run a driver on a thread of their own and are its peers; those that need a machine to
+//! vanish run the daemon in a network namespace. Every stream of events is held against the contract
+//! at its end: up first, exactly one death, nothing after it.
+
+mod daemon;
+mod endings;
+mod frames;
+mod limits;
+mod path;
+mod processes;
+mod silence;
+mod storms;
+mod watch;
