@@ -25,7 +25,7 @@
 //!
 //! ```
 //! use deadpeer::daemon::human::Printer;
-//! use deadpeer::daemon::sink::Locals;
+//! use deadpeer::driver::Locals;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
 //! use std::sync::Arc;
@@ -131,11 +131,10 @@ impl Printer {
         append(
             out,
             format_args!(
-                "{}, {} thread{}, room for {} connections\n",
+                "{}, {}, room for {}\n",
                 listening.engine,
-                listening.threads,
-                if listening.threads == 1 { "" } else { "s" },
-                listening.capacity
+                Count(listening.threads as u64, "thread"),
+                Count(listening.capacity, "connection"),
             ),
         );
     }
@@ -230,7 +229,7 @@ impl Printer {
         }
         append(out, format_args!("  {} suspected, {} recovered", closing.suspected, closing.recovered));
         if closing.stalls > 0 {
-            append(out, format_args!(", {} stalls of our own", closing.stalls));
+            append(out, format_args!(", {} of our own", Count(closing.stalls, "stall")));
         }
         out.push(b'\n');
         let measures = &closing.measures;
@@ -245,7 +244,7 @@ impl Printer {
             }
         }
         if closing.undelivered > 0 {
-            append(out, format_args!("  {} events were not delivered\n", closing.undelivered));
+            append(out, format_args!("  {} not delivered\n", Count(closing.undelivered, "event")));
         }
     }
 
@@ -329,7 +328,7 @@ impl Display for Sentence<'_> {
                 write!(f, "silent {silent}, its kernel does not answer{}", Unanswered(death))?;
             }
             Cause::UserTimeout => {
-                write!(f, "did not acknowledge what we sent{errno}{}", Unanswered(death))?;
+                write!(f, "did not acknowledge what we sent{errno}")?;
             }
             Cause::Unreachable(Hop::Host) => write!(f, "its host cannot be reached{errno}")?,
             Cause::Unreachable(Hop::Net) => write!(f, "its network cannot be reached{errno}")?,
@@ -343,7 +342,7 @@ impl Display for Sentence<'_> {
                 Some(error) => write!(f, "sent what is no heartbeat: {error}")?,
                 None => write!(f, "sent what is no heartbeat")?,
             },
-            Cause::Local(LocalCause::Destroyed) => write!(f, "killed on this machine (ss -K){errno}")?,
+            Cause::Local(LocalCause::Destroyed) => write!(f, "killed on this machine, as by ss -K{errno}")?,
             Cause::Local(LocalCause::Shutdown) => write!(f, "our own side was shut down{errno}")?,
             Cause::Local(LocalCause::Unwatchable) => {
                 write!(f, "could not be watched: our fault, not the peer's{errno}")?;
@@ -352,7 +351,7 @@ impl Display for Sentence<'_> {
         if proof.outage {
             write!(f, "; half of all peers are silent, so rather a path than this peer")?;
         }
-        write!(f, "; lived {}, {} bytes", Span(death.at.since(death.born)), death.bytes)
+        write!(f, "; lived {}, {}", Span(death.at.since(death.born)), Count(death.bytes, "byte"))
     }
 }
 
@@ -374,7 +373,7 @@ struct Unanswered<'a>(&'a Death);
 impl Display for Unanswered<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let evidence = &self.0.proof.evidence;
-        match (evidence.probes, evidence.retransmits) {
+        match (u64::from(evidence.probes), u64::from(evidence.retransmits)) {
             (0, 0) => Ok(()),
             (probes, 0) => write!(f, " ({} unanswered)", Count(probes, "probe")),
             (0, retransmits) => write!(f, " ({} unanswered)", Count(retransmits, "retransmission")),
@@ -388,7 +387,7 @@ impl Display for Unanswered<'_> {
     }
 }
 
-struct Count(u8, &'static str);
+struct Count(u64, &'static str);
 
 impl Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@
 //!
 //! ```
 //! use deadpeer::daemon::jsonl::Encoder;
-//! use deadpeer::daemon::sink::Locals;
+//! use deadpeer::driver::Locals;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
 //! use std::sync::Arc;

@@ -32,7 +32,8 @@
 //!
 //! ```
 //! # use deadpeer::daemon::jsonl::{Closing, Listening};
-//! # use deadpeer::daemon::sink::{Finish, Format, Locals, Output, Sink};
+//! # use deadpeer::daemon::sink::{Finish, Format, Output, Sink};
+//! # use deadpeer::driver::Locals;
 //! # use deadpeer::liveness::{Event, EventKind, Policy};
 //! # use deadpeer::time::Instant;
 //! # use std::io::Read;
@@ -98,10 +99,6 @@ const LINE: usize = 4 * 1024;
 
 /// Waiting batches that are written together before the clock is read anew.
 const COALESCE: usize = 16;
-
-/// Empty batches that wait to be filled again, for one ring. A batch is some 80 KiB; a storm may
-/// need all of [`EVENT_BATCHES`], and what it needed beyond these is given back after it.
-const SPARE_BATCHES: usize = 8;
 
 /// How often the status line is written anew while nothing happens.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -348,20 +345,11 @@ impl fmt::Debug for Outlet {
     }
 }
 
-impl EventSink for Outlet {
-    fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
-        Outlet::offer(self, batch)
-    }
-
-    fn progress(&mut self, counts: &TrackerCounts) {
-        self.count(counts);
-    }
-}
-
 impl Outlet {
     /// Hands a batch over and returns an empty one, or returns the batch itself when there is no
     /// room: then keep it, offer it again once the waker was called, and do not take more events
-    /// from the tracker than it has room for. Never blocks; allocates only in a storm.
+    /// from the tracker than it has room for. Never blocks; allocates only until there are
+    /// as many batches as the sink is behind.
     ///
     /// # Errors
     ///
@@ -431,6 +419,16 @@ impl Outlet {
     }
 }
 
+impl EventSink for Outlet {
+    fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
+        Outlet::offer(self, batch)
+    }
+
+    fn progress(&mut self, counts: &TrackerCounts) {
+        self.count(counts);
+    }
+}
+
 /// The thread that writes.
 pub struct Sink {
     shared: Arc<Shared>,
@@ -477,7 +475,7 @@ impl Sink {
         let mut empties = Vec::with_capacity(rings);
         let mut outlets = Vec::with_capacity(rings);
         for ring in 0..rings {
-            let (give, take) = sync_channel(SPARE_BATCHES);
+            let (give, take) = sync_channel(EVENT_BATCHES);
             empties.push(give);
             outlets.push(Outlet { ring, shared: shared.clone(), queue: queue.clone(), empties: take });
         }
@@ -595,7 +593,7 @@ impl Writer {
         self.flush();
         let closing = loop {
             // The status line is the only thing that happens by itself.
-            let mut next = if self.status && self.trouble.is_none() {
+            let mut first = if self.status && self.trouble.is_none() {
                 match self.messages.recv_timeout(STATUS_EVERY) {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -607,12 +605,13 @@ impl Writer {
             self.begin();
             let mut closing = None;
             for _ in 0..COALESCE {
-                match next {
+                // A message is received only where it is handled: one received ahead of the loop's
+                // end was once lost there.
+                match first.take().or_else(|| self.messages.try_recv().ok()) {
                     Some(Message::Batch { ring, events }) => self.take(ring, events),
                     Some(Message::Finish(last)) => closing = Some(last),
                     None => break,
                 }
-                next = self.messages.try_recv().ok();
             }
             if let Some(closing) = closing {
                 break closing;
@@ -627,7 +626,7 @@ impl Writer {
             }
         }
         self.flush();
-        Some(match self.trouble {
+        Some(match self.trouble.take() {
             None => Ended::Delivered,
             Some(None) => Ended::Closed,
             Some(Some(error)) => Ended::Failed(error),
@@ -664,7 +663,7 @@ impl Writer {
             }
         }
         events.clear();
-        // When enough are spare, this one's memory goes back.
+        // There is a place for each; only an outlet that was dropped takes none.
         let _ = self.empties[ring].try_send(events);
         let ring = &self.shared.rings[ring];
         // See `Outlet::offer` for the order.
@@ -707,6 +706,15 @@ impl Writer {
             }
         }
         self.buffer.clear();
+    }
+}
+
+impl Drop for Writer {
+    /// A writer of the caller's may panic; then somebody has to hear that nothing is written.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.close();
+        }
     }
 }
 

@@ -63,3 +63,26 @@ impl Locals {
         known.extend_from_slice(table.addresses.get(known.len()..).unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_address_has_one_number_and_the_table_has_an_end() {
+        let locals = Locals::new();
+        let address = |port: u16, host: u8| SocketAddr::from(([127, 0, 0, host], port));
+        assert_eq!((locals.intern(address(7, 1)), locals.intern(address(8, 1))), (0, 1));
+        assert_eq!(locals.intern(address(7, 1)), 0);
+        assert_eq!((locals.get(1), locals.get(2)), (Some(address(8, 1)), None));
+        for port in 0..=u16::MAX {
+            locals.intern(address(port, 2));
+        }
+        assert_eq!(locals.intern(address(1, 3)), Locals::UNKNOWN);
+        assert_eq!(locals.get(Locals::UNKNOWN), None);
+        assert_eq!(locals.intern(address(8, 1)), 1, "what is known stays known");
+        let mut known = vec![address(7, 1)];
+        locals.copy_to(&mut known);
+        assert_eq!(known.len(), usize::from(Locals::UNKNOWN));
+    }
+}

@@ -66,7 +66,8 @@ impl Daemon {
             return event.clone();
         }
         loop {
-            let event = self.events.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("only {:#?}", self.seen));
+            let event =
+                self.events.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("only {:#?}", self.seen));
             self.seen.push(event.clone());
             if fits(&event) {
                 return event;
@@ -89,7 +90,9 @@ impl Daemon {
     /// Reads on for as long, and returns all events so far.
     pub fn listen_for(&mut self, span: std::time::Duration) -> &[Value] {
         let end = std::time::Instant::now() + span;
-        while let Ok(event) = self.events.recv_timeout(end.saturating_duration_since(std::time::Instant::now())) {
+        while let Ok(event) =
+            self.events.recv_timeout(end.saturating_duration_since(std::time::Instant::now()))
+        {
             self.seen.push(event);
         }
         &self.seen

@@ -100,7 +100,8 @@ fn a_machine_that_vanishes_dies_of_its_heartbeat_and_its_kernel_was_silent() {
 #[test]
 fn a_machine_that_vanishes_dies_of_keepalive_where_only_its_kernel_is_asked() {
     let Some(net) = Net::new() else { return };
-    let mut daemon = net.daemon(&["--heartbeat", "none", "--idle", "2s", "--interval", "500ms", "--probes", "2"]);
+    let mut daemon =
+        net.daemon(&["--heartbeat", "none", "--idle", "2s", "--interval", "500ms", "--probes", "2"]);
     let _peer = beat(Some(&net.theirs), daemon.address, &["--every", "10s"]);
     daemon.wait_for("up");
     daemon.listen_for(Duration::from_secs(4)); // longer than the detection time: it answers
@@ -129,8 +130,18 @@ fn with_a_probe_unacknowledged_the_deadline_is_ours_and_no_kernel_timer_is_waite
 #[test]
 fn a_user_timeout_that_was_asked_for_ends_a_connection_with_a_probe_unacknowledged() {
     let Some(net) = Net::new() else { return };
-    let options =
-        ["--heartbeat", "frames", "--idle", "1s", "--interval", "1s", "--probes", "9", "--user-timeout", "10s"];
+    let options = [
+        "--heartbeat",
+        "frames",
+        "--idle",
+        "1s",
+        "--interval",
+        "1s",
+        "--probes",
+        "9",
+        "--user-timeout",
+        "10s",
+    ];
     let mut daemon = net.daemon(&options);
     let _peer = beat(Some(&net.theirs), daemon.address, &["--every", "100ms"]);
     daemon.wait_for("up");
@@ -153,7 +164,10 @@ fn when_only_our_side_is_heard_no_more_the_peer_dies_by_deadline_whatever_we_sen
     daemon.listen_for(Duration::from_millis(500));
     net.deafen(&net.ours);
     let died = daemon.wait_for("died");
-    assert_eq!((died["cause"].as_str(), died["proof"]["transport"].as_str()), (Some("heartbeat_expired"), Some("silent")));
+    assert_eq!(
+        (died["cause"].as_str(), died["proof"]["transport"].as_str()),
+        (Some("heartbeat_expired"), Some("silent"))
+    );
 }
 
 #[test]

@@ -17,7 +17,8 @@ fn silence_is_suspected_and_then_expires_and_never_early() {
         let address = peer.local_addr().unwrap();
         let before = Instant::now();
         peer.write_all(b"the last beat").unwrap();
-        let suspected = watch.wait(|event| matches!(event.kind, EventKind::Suspected { .. }) && is(event, address));
+        let suspected =
+            watch.wait(|event| matches!(event.kind, EventKind::Suspected { .. }) && is(event, address));
         let death = watch.death(address);
         assert!(suspected.at.since(before) >= QUICK.idle);
         assert!(death.at.since(before) >= QUICK.detection_time());
@@ -100,7 +101,8 @@ fn a_stream_at_full_speed_is_never_silent_and_every_byte_is_counted() {
 
 #[test]
 fn in_beat_mode_a_window_that_filled_in_one_stroke_is_drained_all_the_same() {
-    let mut watch = Watch::start(Setup { policy: Policy { idle: Duration::from_secs(20), ..QUICK }, ..Setup::BEAT });
+    let mut watch =
+        Watch::start(Setup { policy: Policy { idle: Duration::from_secs(20), ..QUICK }, ..Setup::BEAT });
     let mut peer = watch.speaking_peer();
     let address = peer.local_addr().unwrap();
     // A calm peer first: single bytes, far apart.
@@ -142,8 +144,12 @@ fn a_byte_flood_from_one_peer_does_not_hide_the_others() {
 
 #[test]
 fn without_heartbeats_a_quiet_program_stays_alive_while_its_kernel_answers() {
-    let policy =
-        Policy { heartbeat: Heartbeat::None, idle: Duration::from_secs(2), interval: Duration::from_millis(500), ..QUICK };
+    let policy = Policy {
+        heartbeat: Heartbeat::None,
+        idle: Duration::from_secs(2),
+        interval: Duration::from_millis(500),
+        ..QUICK
+    };
     let mut watch = Watch::start(Setup { policy, ..Setup::LAZY });
     let peer = watch.peer();
     let address = peer.local_addr().unwrap();

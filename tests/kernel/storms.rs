@@ -80,6 +80,8 @@ fn peers_that_are_let_go_see_our_fin_at_once_also_a_thousand_together() {
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
     }
-    watch.until(|events| events.iter().filter(|event| matches!(event.kind, EventKind::Died(_))).count() == 500);
+    watch.until(|events| {
+        events.iter().filter(|event| matches!(event.kind, EventKind::Died(_))).count() == 500
+    });
     watch.finish();
 }

@@ -35,13 +35,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    pub const LAZY: Setup = Setup {
-        policy: QUICK,
-        wake: Wake::Lazy,
-        capacity: 1_000,
-        listen: "127.0.0.1:0",
-        unread: 1_024,
-    };
+    pub const LAZY: Setup =
+        Setup { policy: QUICK, wake: Wake::Lazy, capacity: 1_000, listen: "127.0.0.1:0", unread: 1_024 };
     pub const BEAT: Setup = Setup { wake: Wake::Beat, ..Setup::LAZY };
     pub const FRAMES: Setup =
         Setup { policy: Policy { heartbeat: Heartbeat::Frames, ..QUICK }, ..Setup::LAZY };
@@ -50,7 +45,10 @@ impl Setup {
     pub const OPAQUE: [Setup; 3] = [
         Setup::LAZY,
         Setup::BEAT,
-        Setup { policy: Policy { heartbeat: Heartbeat::None, idle: Duration::from_secs(2), ..QUICK }, ..Setup::LAZY },
+        Setup {
+            policy: Policy { heartbeat: Heartbeat::None, idle: Duration::from_secs(2), ..QUICK },
+            ..Setup::LAZY
+        },
     ];
 }
 
@@ -133,7 +131,8 @@ impl Watch {
             return event.clone();
         }
         loop {
-            let event = self.events.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("only {:#?}", self.seen));
+            let event =
+                self.events.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("only {:#?}", self.seen));
             self.seen.push(event.clone());
             if fits(&event) {
                 return event;
@@ -144,9 +143,10 @@ impl Watch {
     /// Waits until a function over all events so far is true.
     pub fn until(&mut self, holds: impl Fn(&[Event]) -> bool) {
         while !holds(&self.seen) {
-            let event = self.events.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-                panic!("{} events, the last {:#?}", self.seen.len(), self.seen.last())
-            });
+            let event = self
+                .events
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("{} events, the last {:#?}", self.seen.len(), self.seen.last()));
             self.seen.push(event);
         }
     }

@@ -1,1 +1,381 @@
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Instant as StdInstant;
 
+use serde_json::Value;
+
+use super::*;
+use crate::daemon::jsonl::tests::samples;
+use crate::liveness::EventKind;
+
+/// Far longer than anything here takes, so that a test that hangs says where.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn spawn(output: Output, rings: usize) -> (Sink, Vec<Outlet>) {
+    Sink::spawn(Format::JsonLines, output, rings, samples::locals(), samples::listening()).unwrap()
+}
+
+fn piped(rings: usize) -> (PipeReader, Sink, Vec<Outlet>) {
+    let (reader, writer) = io::pipe().unwrap();
+    let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
+    let (sink, outlets) = spawn(output, rings);
+    (reader, sink, outlets)
+}
+
+/// A pipe that takes nothing until the gate is opened, as if its reader slept and it were full.
+struct Gated {
+    gate: mpsc::Receiver<()>,
+    pipe: io::PipeWriter,
+}
+
+impl Write for Gated {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.gate.recv(); // an error, for ever, once the other end was dropped: it is open
+        self.pipe.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A sink that is stuck until the sender is dropped.
+fn stuck(rings: usize) -> (mpsc::Sender<()>, PipeReader, Sink, Vec<Outlet>) {
+    let (open, gate) = mpsc::channel();
+    let (reader, pipe) = io::pipe().unwrap();
+    let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(Gated { gate, pipe }) };
+    let (sink, outlets) = spawn(output, rings);
+    (open, reader, sink, outlets)
+}
+
+/// Offers full batches until one is refused. Returns how many events were taken, and that batch.
+fn fill(outlet: &mut Outlet) -> (u64, Vec<Event>) {
+    let mut offered = 0;
+    for _ in 0..=EVENT_BATCHES {
+        match outlet.offer(batch(offered, EVENT_BATCH)) {
+            Ok(empty) => assert!(empty.is_empty()),
+            Err(refused) => return (offered, refused),
+        }
+        offered += EVENT_BATCH as u64;
+    }
+    panic!("nothing was written, and still there was room");
+}
+
+/// An event that carries a number.
+fn numbered(number: u64) -> Event {
+    let held = Duration::from_millis(number);
+    Event { at: samples::at_millis(number), subject: None, kind: EventKind::Stall { held } }
+}
+
+fn batch(first: u64, length: usize) -> Vec<Event> {
+    (first..).take(length).map(numbered).collect()
+}
+
+fn waker() -> (Callback, mpsc::Receiver<()>) {
+    let (send, receive) = mpsc::channel();
+    (Arc::new(move || send.send(()).unwrap()), receive)
+}
+
+/// Offers `count` numbered events in batches, waiting for room where there is none.
+fn offer_all(outlet: &mut Outlet, count: u64) {
+    let (call, called) = waker();
+    outlet.set_waker(call);
+    let mut batch = outlet.empty_batch();
+    for number in 0..count {
+        batch.push(numbered(number));
+        if batch.len() == EVENT_BATCH || number + 1 == count {
+            while let Err(refused) = outlet.offer(std::mem::take(&mut batch)) {
+                called.recv_timeout(PATIENCE).expect("who was refused is called");
+                batch = refused;
+            }
+            batch = outlet.empty_batch();
+        }
+    }
+}
+
+/// Reads to the end and checks that `seq` has no gap and that every thread's numbers are complete
+/// and in order. Returns how many events each thread had.
+fn check(reader: impl Read, threads: usize) -> Vec<u64> {
+    let mut next = vec![0; threads];
+    let mut seq = 0;
+    let mut last = String::new();
+    for line in BufReader::new(reader).lines() {
+        let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        assert_eq!(value["seq"], seq);
+        last = value["event"].as_str().unwrap().to_owned();
+        if let Some(thread) = value["thread"].as_u64() {
+            let next = &mut next[thread as usize];
+            assert_eq!(value["held_ms"], *next);
+            *next += 1;
+        }
+        seq += 1;
+    }
+    assert_eq!(last, "summary");
+    assert_eq!(seq, 2 + next.iter().sum::<u64>());
+    next
+}
+
+#[test]
+fn nothing_is_lost_of_a_hundred_thousand_events_from_two_threads() {
+    let (reader, sink, outlets) = piped(2);
+    let reading = thread::spawn(move || check(reader, 2));
+    thread::scope(|scope| {
+        for mut outlet in outlets {
+            scope.spawn(move || offer_all(&mut outlet, 50_000));
+        }
+    });
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert_eq!(reading.join().unwrap(), [50_000, 50_000]);
+}
+
+#[test]
+fn a_stuck_pipe_is_refused_room_and_nothing_is_lost_when_it_moves_again() {
+    let (open, reader, sink, mut outlets) = stuck(2);
+    let (call, called) = waker();
+    outlets[0].set_waker(call);
+    let (offered, refused) = fill(&mut outlets[0]);
+    assert_eq!(refused.len(), EVENT_BATCH);
+    assert_eq!(outlets[0].in_flight(), EVENT_BATCHES);
+    assert_eq!(sink.undelivered(), offered);
+    assert_eq!(offered, (EVENT_BATCHES * EVENT_BATCH) as u64);
+    // The other ring has room of its own.
+    assert!(outlets[1].offer(batch(0, 3)).is_ok());
+    assert_eq!(called.try_recv(), Err(mpsc::TryRecvError::Empty));
+
+    drop(open);
+    let reading = thread::spawn(move || check(reader, 2));
+    called.recv_timeout(PATIENCE).expect("there is room again");
+    assert!(outlets[0].offer(refused).is_ok());
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert_eq!(reading.join().unwrap(), [offered + EVENT_BATCH as u64, 3]);
+}
+
+#[test]
+fn more_batches_than_one_write_takes_are_all_written() {
+    let rings = 2 * COALESCE / EVENT_BATCHES + 1;
+    let (open, reader, sink, mut outlets) = stuck(rings);
+    let offered: Vec<_> = outlets.iter_mut().map(|outlet| fill(outlet).0).collect();
+    let reading = thread::spawn(move || check(reader, rings));
+    drop(open);
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert_eq!(reading.join().unwrap(), offered);
+}
+
+#[test]
+fn a_waker_that_is_set_after_the_refusal_is_called_too() {
+    let (open, reader, sink, mut outlets) = stuck(1);
+    let (offered, _) = fill(&mut outlets[0]);
+    drop(open);
+    let reading = thread::spawn(move || check(reader, 1));
+    while outlets[0].in_flight() == EVENT_BATCHES {
+        thread::yield_now();
+    }
+    let (call, called) = waker();
+    outlets[0].set_waker(call);
+    called.recv_timeout(PATIENCE).expect("the room that came before the waker");
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert_eq!(reading.join().unwrap(), [offered]);
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_sink_quietly() {
+    let (reader, sink, mut outlets) = piped(1);
+    let (call, called) = waker();
+    sink.on_closed(call);
+    drop(reader);
+    // The first line may have been written before the reader went.
+    assert!(outlets[0].offer(batch(0, 10)).is_ok());
+    called.recv_timeout(PATIENCE).expect("the callback");
+    assert!(sink.closed());
+    let again = called.recv_timeout(PATIENCE);
+    assert_eq!(again, Err(RecvTimeoutError::Disconnected), "it is called once, and dropped");
+    // What is offered from now on is taken, so that no ring thread waits for it, and is counted.
+    for round in 0..4 * EVENT_BATCHES {
+        while outlets[0].offer(batch(round as u64, 1)).is_err() {
+            thread::yield_now();
+        }
+    }
+    assert_eq!(sink.undelivered(), 10 + 4 * EVENT_BATCHES as u64);
+    let (late, called) = waker();
+    sink.on_closed(late);
+    assert_eq!(called.try_recv(), Ok(()), "who comes late is told at once");
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Closed));
+}
+
+#[test]
+fn a_full_disk_is_an_error_with_its_path_and_cure() {
+    let (sink, mut outlets) = spawn(Output::File("/dev/full".into()), 1);
+    let (call, called) = waker();
+    sink.on_closed(call);
+    called.recv_timeout(PATIENCE).expect("the callback");
+    assert!(outlets[0].offer(batch(0, 7)).is_ok());
+    match sink.finish(samples::closing(), PATIENCE) {
+        Finish::Failed { error, undelivered: 7 } => {
+            let message = error.to_string();
+            assert!(message.contains("/dev/full") && message.contains("free some space"), "{message}");
+            assert!(std::error::Error::source(&error).is_some());
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn finishing_gives_up_on_a_stuck_pipe() {
+    let (open, _reader, sink, mut outlets) = stuck(1);
+    let (offered, _) = fill(&mut outlets[0]);
+    let start = StdInstant::now();
+    match sink.finish(samples::closing(), Duration::from_millis(50)) {
+        Finish::Stuck { undelivered } => assert_eq!(undelivered, offered),
+        other => panic!("{other:?}"),
+    }
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    assert!(start.elapsed() < PATIENCE);
+    drop(open);
+}
+
+#[test]
+fn what_cannot_be_opened_is_named_with_its_cure() {
+    for (path, cure) in
+        [("/nonexistent/directory/events", "create its directory"), ("/tmp", "name a file in it")]
+    {
+        let refused = Sink::spawn(
+            Format::JsonLines,
+            Output::File(path.into()),
+            1,
+            samples::locals(),
+            samples::listening(),
+        );
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains(path) && message.contains(cure), "{message}");
+    }
+}
+
+/// A file that is gone when the test is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let name = format!("deadpeer-{name}-{}", std::process::id());
+        Scratch(std::env::temp_dir().join(name))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_file_is_appended_to() {
+    let file = Scratch::new("appended");
+    for _ in 0..2 {
+        let (sink, mut outlets) = spawn(Output::File(file.path().to_owned()), 1);
+        assert!(outlets[0].offer(batch(0, 1)).is_ok());
+        assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    }
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    let events: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
+    assert_eq!(events, ["listening", "stall", "summary", "listening", "stall", "summary"]);
+}
+
+#[test]
+fn batches_come_back_and_no_more_of_them_are_made_than_are_needed() {
+    let (mut reader, sink, mut outlets) = piped(1);
+    let reading = thread::spawn(move || io::copy(&mut reader, &mut io::sink()).unwrap());
+    let mut seen = HashSet::new();
+    let mut batch = outlets[0].empty_batch();
+    for number in 0..1_000 {
+        seen.insert(batch.as_ptr() as usize);
+        batch.push(numbered(number));
+        batch = outlets[0].offer(batch).unwrap();
+        while outlets[0].in_flight() > 0 {
+            thread::yield_now();
+        }
+    }
+    assert!(seen.len() <= 3, "{}", seen.len());
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    reading.join().unwrap();
+}
+
+/// Takes a few bytes at a time, and often none.
+struct Reluctant(mpsc::Sender<u8>, u32);
+
+impl Write for Reluctant {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1 += 1;
+        match self.1 % 40 {
+            1 => Err(io::ErrorKind::WouldBlock.into()),
+            2 => Err(io::ErrorKind::Interrupted.into()),
+            _ => {
+                let some = &bytes[..bytes.len().min(97)];
+                some.iter().for_each(|&byte| self.0.send(byte).unwrap());
+                Ok(some.len())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_output_that_takes_little_at_a_time_gets_everything() {
+    let (send, receive) = mpsc::channel();
+    let writer = Box::new(Reluctant(send, 0));
+    let (sink, mut outlets) = spawn(Output::Writer { name: "reluctant".to_owned(), writer }, 1);
+    offer_all(&mut outlets[0], 500);
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    let bytes: Vec<u8> = receive.iter().collect();
+    assert_eq!(check(&*bytes, 1), [500]);
+}
+
+struct Bug;
+
+impl Write for Bug {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        panic!("a bug of the writer's, for the test");
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_on_the_sinks_thread_is_reported_and_spreads_no_further() {
+    let (sink, mut outlets) = spawn(Output::Writer { name: "bug".to_owned(), writer: Box::new(Bug) }, 1);
+    let (call, called) = waker();
+    sink.on_closed(call);
+    called.recv_timeout(PATIENCE).expect("the callback");
+    let empty = outlets[0].offer(batch(0, 3)).unwrap();
+    assert!(empty.is_empty());
+    let finish = sink.finish(samples::closing(), PATIENCE);
+    assert!(matches!(finish, Finish::Failed { error: SinkError::Panicked, undelivered: 3 }), "{finish:?}");
+}
+
+#[test]
+fn people_get_sentences_and_the_status_line_is_gone_at_the_end() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
+    let format = Format::Human { colour: false, status: true };
+    let (sink, mut outlets) =
+        Sink::spawn(format, output, 1, samples::locals(), samples::listening()).unwrap();
+    outlets[0].count(&TrackerCounts { opened: 5, living: 5, suspects: 1, ..TrackerCounts::default() });
+    assert_eq!(sink.totals().alive, 4);
+    assert!(outlets[0].offer(vec![samples::reset()]).is_ok());
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(text.contains("died         127.0.0.1:40312        aborted"), "{text}");
+    let last = text.rsplit("\x1b[K").next().unwrap();
+    assert!(last.contains("151 died") && last.ends_with('\n'), "{last}");
+    assert!(!last.contains("half-closed, "), "{last}");
+}

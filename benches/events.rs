@@ -1,0 +1,78 @@
+//! What it costs to turn an event into a line. The sink has a core of its own to spend on it; this
+//! says how many events a second that core is good for.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput};
+use deadpeer::daemon::human::Printer;
+use deadpeer::daemon::jsonl::Encoder;
+use deadpeer::driver::Locals;
+use deadpeer::limits::EVENT_BATCH;
+use deadpeer::liveness::{
+    Action, Event, EventKind, Evidence, Fact, Policy, PollMask, TcpState, Tracker, TrackerConfig,
+};
+use deadpeer::time::Instant;
+
+/// A batch of `up` and one of `died`, as a tracker tells them.
+fn batches() -> (Vec<Event>, Vec<Event>) {
+    let start = Instant::from_nanos(1_000_000_000);
+    let mut tracker = Tracker::new(TrackerConfig::new(Policy::STANDARD, EVENT_BATCH), start);
+    let ports = 40_000..;
+    let peers: Vec<_> = ports
+        .take(EVENT_BATCH)
+        .map(|port| tracker.accept(([192, 0, 2, 7], port).into(), 0, start).expect("there is room"))
+        .collect();
+    let ups: Vec<_> = std::iter::from_fn(|| tracker.poll_event()).collect();
+    let evidence =
+        Evidence { mask: PollMask(0x2019), tcp_state: TcpState::Close, rtt_us: 431, ..Evidence::default() };
+    for peer in peers {
+        let fact = Fact::Failed { errno: libc::ECONNRESET, evidence };
+        tracker.handle(peer, fact, start + Duration::from_secs(9));
+        while let Some(action) = tracker.poll_action() {
+            assert!(!matches!(action, Action::Probe { .. }));
+        }
+    }
+    let deaths: Vec<_> = std::iter::from_fn(|| tracker.poll_event()).collect();
+    assert!(deaths.len() == EVENT_BATCH && matches!(deaths[0].kind, EventKind::Died(_)));
+    (ups, deaths)
+}
+
+fn encoding(criterion: &mut Criterion) {
+    let locals = Arc::new(Locals::new());
+    locals.intern("192.0.2.1:7400".parse().expect("an address"));
+    let (ups, deaths) = batches();
+    let mut group = criterion.benchmark_group("events");
+    group.throughput(Throughput::Elements(EVENT_BATCH as u64));
+    for (name, batch) in [("up", &ups), ("died", &deaths)] {
+        let mut encoder = Encoder::new(locals.clone());
+        let mut out = Vec::new();
+        group.bench_function(format!("json/{name}"), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                for event in black_box(batch) {
+                    encoder.event(0, event, &mut out);
+                }
+                out.len()
+            });
+        });
+        let mut printer = Printer::new(locals.clone(), true, false);
+        group.bench_function(format!("human/{name}"), |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                for event in black_box(batch) {
+                    printer.event(0, event, &mut out);
+                }
+                out.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    encoding(&mut criterion);
+    criterion.final_summary();
+}
