@@ -116,6 +116,7 @@ pub struct Subject {
 }
 
 /// What an event says.
+#[allow(clippy::large_enum_variant)] // a box would be an allocation a death, and deaths come in storms
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
     /// Accepted.

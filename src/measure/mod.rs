@@ -221,13 +221,7 @@ impl Distribution {
         let mut histogram = histogram.expect("bounds from 1 to more than 2, and two digits, are in range");
         // Writes all of its memory, so that no page is faulted in while something is measured.
         histogram.reset();
-        Distribution {
-            histogram,
-            highest,
-            min: u64::MAX,
-            max: 0,
-            clipped: 0,
-        }
+        Distribution { histogram, highest, min: u64::MAX, max: 0, clipped: 0 }
     }
 
     fn record(&mut self, value: u64) {
