@@ -98,7 +98,9 @@ fn the_judgement_allocates_nothing_for_beats_visits_suspicions_and_deaths() {
             match action {
                 Action::Inspect(peer) => {
                     // One in three is silent, one in three speaks again when suspected.
-                    let age = match (u64::from(peer.index()) * 7 + number * 5 + number / 3) % 3 {
+                    let drawn =
+                        (u64::from(peer.index()) + 7 * number).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+                    let age = match drawn % 3 {
                         0 => Duration::from_millis(1),
                         1 => Duration::from_millis(210),
                         _ => Duration::from_secs(1),
@@ -123,7 +125,11 @@ fn the_judgement_allocates_nothing_for_beats_visits_suspicions_and_deaths() {
     }
     let counted = allocations(|| (50..250).for_each(|number| round(&mut tracker, number)));
     assert_eq!(counted, 0);
-    assert!(deaths > 1_000 && tracker.counts().recovered > 1_000, "nothing happened: {deaths}");
+    assert!(
+        deaths > 1_000 && tracker.counts().recovered > 100,
+        "nothing happened: {deaths} {:?}",
+        tracker.counts()
+    );
 }
 
 fn the_loop_allocates_nothing(heartbeat: Heartbeat, wake: Wake) {
