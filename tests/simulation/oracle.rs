@@ -1,0 +1,567 @@
+//! What knows the truth, and holds every event against it.
+//!
+//! It computes nothing the way the tracker does: a silence is measured in the time in which the loop
+//! was there to listen, and compared with what the policy allows.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use deadpeer::liveness::{
+    Cause, Death, Event, EventKind, Heartbeat, LocalCause, PeerId, Policy, Step, Tracker, TrackerConfig,
+    Transport,
+};
+use deadpeer::time::{Instant, nanos};
+
+use crate::faults::{Faults, MS};
+use crate::world::{Cut, TICK, Truth, World};
+
+/// Transitions are kept to the microsecond, rounded down.
+const MICRO: u64 = 1_000;
+
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub life: Option<usize>,
+    pub what: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Up,
+    Suspected,
+    HalfClosed,
+    Died,
+}
+
+/// What was true at the verdict.
+struct Snapshot {
+    at: u64,
+    truth: Truth,
+    received: u64,
+    last_ack: u64,
+}
+
+struct Record {
+    peer: PeerId,
+    born: u64,
+    told: Told,
+    last: u64,
+    suspected: Option<u64>,
+    verdict: Option<Snapshot>,
+}
+
+pub struct Oracle {
+    policy: Policy,
+    faults: Faults,
+    remembered: usize,
+    records: HashMap<usize, Record>,
+    names: HashMap<PeerId, usize>,
+    stalls: Vec<(u64, u64)>,
+    stuck: Vec<(u64, u64)>,
+    told_held: Duration,
+    told: [u64; 5],
+    died: u64,
+    violation: Option<Violation>,
+}
+
+impl Oracle {
+    pub fn new(config: &TrackerConfig, faults: &Faults) -> Oracle {
+        Oracle {
+            policy: config.policy,
+            faults: faults.clone(),
+            remembered: config.remembered,
+            records: HashMap::new(),
+            names: HashMap::new(),
+            stalls: Vec::new(),
+            stuck: Vec::new(),
+            told_held: Duration::ZERO,
+            told: [0; 5],
+            died: 0,
+            violation: None,
+        }
+    }
+
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// The first violation is the one to look at.
+    pub fn report(&mut self, life: Option<usize>, what: String) {
+        self.violation.get_or_insert(Violation { life, what });
+    }
+
+    // --- what it is told -----------------------------------------------------------------------
+
+    pub fn on_accept(&mut self, peer: PeerId, life: usize, world: &World) {
+        let now = world.now;
+        let record = Record { peer, born: now, told: Told::Nothing, last: 0, suspected: None, verdict: None };
+        self.records.insert(life, record);
+        if self.names.insert(peer, life).is_some() {
+            self.report(Some(life), format!("{peer:?} was used before"));
+        }
+    }
+
+    pub fn on_stall(&mut self, start: u64, end: u64) {
+        let start = self.stalls.last().map_or(start, |&(_, last)| start.max(last));
+        if end > start {
+            self.stalls.push((start, end));
+        }
+    }
+
+    /// The stalls so far.
+    pub fn stalls(&self) -> usize {
+        self.stalls.len()
+    }
+
+    /// How long they were together.
+    pub fn stalled(&self) -> Duration {
+        Duration::from_nanos(self.stalls.iter().map(|(start, end)| end - start).sum())
+    }
+
+    pub fn on_stuck(&mut self, start: u64, end: u64) {
+        match self.stuck.last_mut() {
+            Some((_, last)) if *last >= start => *last = end.max(*last),
+            _ => self.stuck.push((start, end)),
+        }
+    }
+
+    /// The verdict was given in this turn.
+    pub fn on_close(&mut self, life: usize, world: &World) {
+        let socket = &world.sockets[life];
+        let snapshot = Snapshot {
+            at: world.now,
+            truth: socket.truth.clone(),
+            received: socket.received,
+            last_ack: world.last_ack(life),
+        };
+        match self.records.get_mut(&life) {
+            Some(record) if record.verdict.is_none() => record.verdict = Some(snapshot),
+            _ => self.report(Some(life), "closed twice, or never accepted".into()),
+        }
+    }
+
+    pub fn on_event(&mut self, event: &Event, world: &World) {
+        let Some(subject) = &event.subject else {
+            match event.kind {
+                EventKind::Stall { held } => self.told_held += held,
+                EventKind::PathOutage { suspects, peers } if suspects * 2 < peers => {
+                    self.report(None, format!("an outage of {suspects} among {peers}"));
+                }
+                _ => {}
+            }
+            return;
+        };
+        let Some(&life) = self.names.get(&subject.peer) else {
+            return self.report(None, format!("an event of {:?}, who never was", subject.peer));
+        };
+        let record = &self.records[&life];
+        let (told, last) = (record.told, record.last);
+        let at = event.at.as_nanos();
+        let mut wrong = |what: String| {
+            self.violation.get_or_insert(Violation { life: Some(life), what });
+        };
+        if at + MICRO < last {
+            wrong(format!("{:?} at {at}, after an event at {last}", event.kind));
+        }
+        if at > world.now {
+            wrong(format!("{:?} at {at}, which is still to come", event.kind));
+        }
+        let next = match (told, &event.kind) {
+            (Told::Nothing, EventKind::Up) => Told::Up,
+            (Told::Up, EventKind::Suspected { .. }) => Told::Suspected,
+            (Told::Suspected, EventKind::Recovered { .. }) => Told::Up,
+            (Told::Up | Told::Suspected, EventKind::HalfClosed) => Told::HalfClosed,
+            (Told::Up | Told::Suspected | Told::HalfClosed, EventKind::Died(_)) => Told::Died,
+            (told, kind) => {
+                wrong(format!("{kind:?} after {told:?}"));
+                return;
+            }
+        };
+        let verdict = match &event.kind {
+            EventKind::Up => self.check_up(life, at),
+            EventKind::Suspected { silent_for } => self.check_suspected(life, at, *silent_for, world),
+            EventKind::Recovered { suspected_for } => self.check_recovered(life, at, *suspected_for, world),
+            EventKind::HalfClosed => self.check_half_closed(life, at, world),
+            EventKind::Died(death) => self.check_death(life, death),
+            kind => Err(format!("{kind:?} of a peer")),
+        };
+        if let Err(what) = verdict {
+            self.report(Some(life), what);
+        }
+        let kind = match &event.kind {
+            EventKind::Up => 0,
+            EventKind::Suspected { .. } => 1,
+            EventKind::Recovered { .. } => 2,
+            EventKind::HalfClosed => 3,
+            _ => 4,
+        };
+        self.told[kind] += 1;
+        let record = self.records.get_mut(&life).expect("checked");
+        record.told = next;
+        record.last = at;
+        if next == Told::Suspected {
+            record.suspected = Some(at);
+        }
+        if next == Told::Died {
+            self.died += 1;
+        }
+    }
+
+    /// After the last event.
+    pub fn on_end(&mut self, tracker: &Tracker, world: &World) {
+        if self.violation.is_some() {
+            return;
+        }
+        for (&life, record) in &self.records {
+            if record.told != Told::Died {
+                let what = format!("{:?} was {:?} at the end", record.peer, record.told);
+                self.violation.get_or_insert(Violation { life: Some(life), what });
+            }
+        }
+        let counts = tracker.counts();
+        let died: u64 = counts.died.iter().sum();
+        let counted = [counts.opened, counts.suspected, counts.recovered, self.told[3], died];
+        if counted != self.told {
+            self.report(None, format!("{counted:?} were counted, {:?} told", self.told));
+        }
+        if !tracker.is_empty() || !world.backlog.is_empty() {
+            self.report(None, format!("{} places are not free at the end", tracker.len()));
+        }
+        if (counts.living, counts.suspects, counts.half_closed) != (0, 0, 0) {
+            self.report(None, format!("nobody lives, but {counts:?}"));
+        }
+        if tracker.dead().count() != self.remembered.min(died as usize) {
+            self.report(None, format!("{} of {died} dead are remembered", tracker.dead().count()));
+        }
+        if !self.stalls.is_empty() && self.told_held == Duration::ZERO {
+            self.report(None, "stalls were not told".into());
+        }
+    }
+
+    // --- time ----------------------------------------------------------------------------------
+
+    /// The time from `from` to `to` in which the loop was there.
+    fn awake(&self, from: u64, to: u64) -> u64 {
+        let held = |&(start, end): &(u64, u64)| end.min(to).saturating_sub(start.max(from));
+        to.saturating_sub(from) - self.stalls.iter().map(held).sum::<u64>()
+    }
+
+    /// The first instant by which the loop has been there for `long` since `from`.
+    fn reached(&self, from: u64, long: u64) -> u64 {
+        let mut at = from + long;
+        for &(start, end) in &self.stalls {
+            if end > from && start <= at {
+                at += end - start.max(from);
+            }
+        }
+        at
+    }
+
+    fn was_stalled(&self, from: u64, to: u64) -> bool {
+        self.stalls.iter().any(|&(start, end)| start <= to && end >= from)
+    }
+
+    fn was_stuck(&self, from: u64, to: u64) -> bool {
+        self.stuck.iter().any(|&(start, end)| start <= to && end + 200 * MS >= from)
+    }
+
+    /// How late an end may be noticed. A drain that found nothing although there was something leaves
+    /// it to the next visit.
+    fn prompt(&self) -> u64 {
+        let again = if self.faults.spurious > 0 { nanos(self.policy.detection_time()) + 300 * MS } else { 0 };
+        self.faults.prompt() + again
+    }
+
+    /// Whether at `at` there had been no life for `long`: since the last, or before one that came back
+    /// too late to be looked at.
+    fn was_silent(&self, truth: &Truth, born: u64, at: u64, long: u64) -> bool {
+        let last = (truth.life.unwrap_or(born), u64::MAX);
+        let mut gaps = truth.returns.iter().copied().chain([last]);
+        gaps.any(|(before, after)| {
+            before <= at
+                && at <= after.saturating_add(self.faults.lateness())
+                && self.awake(before, after.min(at + MICRO)) >= long
+        })
+    }
+
+    // --- verdicts ------------------------------------------------------------------------------
+
+    fn check_up(&self, life: usize, at: u64) -> Result<(), String> {
+        let born = self.records[&life].born;
+        if at + MICRO <= born || at > born {
+            return Err(format!("up at {at}, was accepted at {born}"));
+        }
+        Ok(())
+    }
+
+    fn check_suspected(
+        &self,
+        life: usize,
+        at: u64,
+        silent_for: Duration,
+        world: &World,
+    ) -> Result<(), String> {
+        let record = &self.records[&life];
+        let truth = record.verdict.as_ref().map_or(&world.sockets[life].truth, |verdict| &verdict.truth);
+        let idle = nanos(self.policy.idle);
+        let doubted =
+            truth.doubt.is_some_and(|doubt| doubt + nanos(self.policy.interval) + idle + self.prompt() >= at);
+        if !self.was_silent(truth, record.born, at, idle) && !doubted {
+            return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
+        }
+        if !doubted && silent_for + Duration::from_micros(1) < self.policy.idle {
+            return Err(format!("suspected after {silent_for:?}"));
+        }
+        if truth.fin.is_some_and(|fin| self.awake(fin, at) > self.prompt() && !self.was_stuck(fin, at)) {
+            return Err(format!("suspected at {at} although its FIN came at {:?}", truth.fin));
+        }
+        if truth.blocked && record.verdict.is_none() && at + MICRO > world.now {
+            return Err("suspected while its window was full of what we had not taken".into());
+        }
+        Ok(())
+    }
+
+    fn check_recovered(
+        &self,
+        life: usize,
+        at: u64,
+        suspected_for: Duration,
+        world: &World,
+    ) -> Result<(), String> {
+        let record = &self.records[&life];
+        let suspected = record.suspected.expect("the order was checked");
+        if at - suspected.min(at) != nanos(suspected_for) {
+            return Err(format!(
+                "recovered at {at} after {suspected_for:?}, but was suspected at {suspected}"
+            ));
+        }
+        let truth = &world.sockets[life].truth;
+        let fresh = record.verdict.is_none() && at + MICRO > world.now;
+        let last = truth.life.unwrap_or(record.born);
+        if fresh && self.awake(last, at) > nanos(self.policy.idle) + self.faults.lateness() {
+            return Err(format!("recovered at {at}; its last life was at {last}"));
+        }
+        self.check_return(record, truth, suspected, at)
+    }
+
+    /// Nobody who came back stays a suspect for longer than it takes to see it.
+    fn check_return(&self, record: &Record, truth: &Truth, suspected: u64, at: u64) -> Result<(), String> {
+        let back = truth.returns.iter().find(|&&(before, after)| before <= suspected && after > suspected);
+        if let Some(&(_, back)) = back
+            && self.policy.heartbeat != Heartbeat::None
+            && truth.doubt.is_none()
+            && !self.was_stalled(suspected, at)
+            && !self.was_stuck(suspected, at)
+            && self.awake(back, at) > self.prompt() + TICK
+        {
+            return Err(format!(
+                "{:?} was suspected at {suspected}, spoke at {back}, and was a suspect until {at}",
+                record.peer
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_half_closed(&self, life: usize, at: u64, world: &World) -> Result<(), String> {
+        let Some(fin) = world.sockets[life].truth.fin.filter(|&fin| fin <= at) else {
+            return Err("half-closed without a FIN".into());
+        };
+        if self.policy.half_closed_grace.is_zero() {
+            return Err("half-closed without a grace".into());
+        }
+        let seen = fin.max(self.records[&life].born);
+        if self.awake(seen, at) > self.prompt() && !self.was_stuck(seen, at) {
+            return Err(format!("half-closed at {at}; its FIN came at {fin}"));
+        }
+        Ok(())
+    }
+
+    fn check_death(&self, life: usize, death: &Death) -> Result<(), String> {
+        let record = &self.records[&life];
+        let Some(verdict) = &record.verdict else {
+            return Err("a death without a close".into());
+        };
+        let (truth, at) = (&verdict.truth, death.at.as_nanos());
+        if at != verdict.at {
+            return Err(format!("died at {at}, was closed at {}", verdict.at));
+        }
+        if death.bytes != verdict.received {
+            return Err(format!("{} bytes are told, {} came", death.bytes, verdict.received));
+        }
+        let line = death.history.iter().flatten().last().map(|line| line.step());
+        if line != Some(Step::Died(death.cause)) {
+            return Err(format!("its history ends with {line:?}"));
+        }
+        self.check_too_late(record, verdict, at)?;
+        if let Some(suspected) = record.suspected.filter(|_| record.told == Told::Suspected) {
+            self.check_return(record, truth, suspected, at)?;
+        }
+        if death.deadline.is_some() {
+            self.check_expiry(record, verdict, death)
+        } else {
+            self.check_end(record, truth, death)
+        }
+    }
+
+    /// Whoever is silent and not half-closed is dead by its deadline, whatever comes later.
+    fn check_too_late(&self, record: &Record, verdict: &Snapshot, at: u64) -> Result<(), String> {
+        let truth = &verdict.truth;
+        let detection = nanos(self.policy.detection_time());
+        let first = record.born + nanos(self.policy.idle.min(self.policy.handshake));
+        let deadline = match truth.life {
+            // How much of a beat came after the last one cannot be told from the times.
+            Some(life) => self.reached(life.max(truth.trailing.unwrap_or(0)), detection).max(first),
+            None => self.reached(record.born, nanos(self.policy.handshake)),
+        };
+        let latest = deadline + self.faults.lateness();
+        let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at));
+        let ended = ended.chain(truth.said.map(|(at, ..)| at)).min();
+        if at > latest && ended.is_none_or(|ended| ended > deadline) {
+            return Err(format!("died at {at}; its deadline was {deadline}"));
+        }
+        Ok(())
+    }
+
+    fn check_expiry(&self, record: &Record, verdict: &Snapshot, death: &Death) -> Result<(), String> {
+        let (truth, at) = (&verdict.truth, death.at.as_nanos());
+        let deadline = death.deadline.expect("checked");
+        if death.at < deadline {
+            return Err(format!("died at {at}, before its deadline {deadline:?}"));
+        }
+        let (long, fits) = match (death.cause, self.policy.heartbeat) {
+            (Cause::HandshakeExpired, Heartbeat::Bytes | Heartbeat::Frames) => (self.policy.handshake, true),
+            (Cause::HeartbeatExpired, Heartbeat::Bytes | Heartbeat::Frames)
+            | (Cause::KeepaliveExpired, Heartbeat::None) => (self.policy.detection_time(), true),
+            _ => (Duration::ZERO, false),
+        };
+        let mute = truth.life.is_none() || truth.returns.iter().any(|&(before, _)| before == truth.connected);
+        if !fits || (death.cause == Cause::HandshakeExpired && !mute) {
+            return Err(format!("{} of one who last lived at {:?}", death.cause, truth.life));
+        }
+        let silent = if death.cause == Cause::HandshakeExpired && truth.life.is_none() {
+            self.awake(record.born, at) >= nanos(long)
+        } else {
+            self.was_silent(truth, record.born, at, nanos(long))
+        };
+        if !silent {
+            return Err(format!(
+                "{} at {at} is early: its last life was at {:?}, accepted at {}",
+                death.cause, truth.life, record.born
+            ));
+        }
+        let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at)).min();
+        if let Some(ended) = ended.map(|ended| ended.max(record.born))
+            && self.awake(ended, at) > self.prompt()
+        {
+            return Err(format!("{} at {at}, but it ended at {ended}", death.cause));
+        }
+        if truth.blocked {
+            return Err("killed while its window was full of what we had not taken".into());
+        }
+        self.check_suspicion(record, truth, death)?;
+        self.check_transport(record, verdict, death)
+    }
+
+    /// A silence is told before it is a death, unless the loop or the sink had other troubles.
+    fn check_suspicion(&self, record: &Record, truth: &Truth, death: &Death) -> Result<(), String> {
+        let at = death.at.as_nanos();
+        let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
+        let Some(life) = truth.life.filter(|&life| life > record.born) else { return Ok(()) };
+        let late = self.faults.lateness() + if truth.trailing.is_some() { idle } else { 0 };
+        if self.was_stalled(life, at) || self.was_stuck(life, at) || late >= interval {
+            return Ok(());
+        }
+        let early = truth.doubt.is_some();
+        match record.suspected {
+            Some(suspected) if record.told == Told::Suspected => {
+                if suspected > life + idle + late || (suspected < life && !early) {
+                    return Err(format!("its last life was at {life}, it was suspected at {suspected}"));
+                }
+                Ok(())
+            }
+            _ => Err(format!("{} without a suspicion", death.cause)),
+        }
+    }
+
+    fn check_transport(&self, record: &Record, verdict: &Snapshot, death: &Death) -> Result<(), String> {
+        let base = verdict.truth.life.unwrap_or(record.born);
+        let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
+        let told = death.proof.transport;
+        let says = |right: bool, truth: &str| {
+            if right {
+                return Ok(());
+            }
+            Err(format!("its transport is called {told:?}, but {truth}: {death:?}"))
+        };
+        if death.cause == Cause::KeepaliveExpired {
+            return says(told == Transport::Silent, "nothing came");
+        }
+        let answered = verdict.last_ack.saturating_sub(base);
+        let asked = verdict.truth.asked.filter(|&asked| asked > base + TICK);
+        if answered > idle.min(interval) + self.faults.lateness() + TICK {
+            says(told == Transport::Answering, "its kernel answered")
+        } else if answered > TICK || verdict.truth.trailing.is_some() || self.faults.unsent > 0 {
+            Ok(())
+        } else if asked.is_some_and(|asked| asked + 600 * MS < verdict.at) {
+            says(told == Transport::Silent, "its kernel was asked and did not answer")
+        } else if asked.is_none() {
+            says(told == Transport::Unasked, "its kernel was not asked")
+        } else {
+            says(told != Transport::Answering, "its kernel did not answer")
+        }
+    }
+
+    fn check_end(&self, record: &Record, truth: &Truth, death: &Death) -> Result<(), String> {
+        let at = death.at.as_nanos();
+        let grace = nanos(self.policy.half_closed_grace);
+        let timeout = |cause| matches!(cause, Cause::KeepaliveExpired | Cause::UserTimeout);
+        let since = match (death.cause, truth.fin, truth.cut, truth.said) {
+            (cause, _, _, Some((said, right, error))) if cause == right => {
+                let closed = cause == Cause::Closed;
+                if death.proof.bye != closed && truth.fin.is_none() || death.proof.frame != error {
+                    return Err(format!("the proof of {cause} is {:?}", death.proof));
+                }
+                Some(said)
+            }
+            (Cause::Closed, Some(fin), cut, _) => {
+                if record.told == Told::HalfClosed {
+                    if self.awake(fin, at) < grace {
+                        return Err(format!("closed at {at}, within the grace; its FIN came at {fin}"));
+                    }
+                    if let Some(Cut { at: cut, .. }) = cut
+                        && self.awake(cut, at) > self.prompt()
+                    {
+                        return Err(format!("closed at {at}, but a RST came at {cut}"));
+                    }
+                    let told = record.last.max(fin);
+                    Some(self.reached(told, grace) + TICK)
+                } else {
+                    Some(fin)
+                }
+            }
+            (Cause::Aborted, Some(_), Some(cut), _) => Some(cut.at),
+            (cause, _, Some(cut), _) if cause == cut.cause => Some(cut.at),
+            (cause, _, Some(cut), _) if timeout(cause) && timeout(cut.cause) => Some(cut.at),
+            (Cause::Local(LocalCause::Unwatchable), ..) => None,
+            _ => None,
+        };
+        let Some(since) = since else {
+            return Err(format!(
+                "{} at {at}, but the truth is: FIN {:?}, cut {:?}, said {:?}, last life {:?}; {:?}",
+                death.cause, truth.fin, truth.cut, truth.said, truth.life, death.proof
+            ));
+        };
+        if since > at + TICK && record.told != Told::HalfClosed {
+            return Err(format!("{} at {at}, which was so only at {since}", death.cause));
+        }
+        let since = since.max(record.born);
+        if self.awake(since, at) > self.prompt() && !self.was_stuck(since.saturating_sub(grace), at) {
+            return Err(format!("{} at {at}, which was so at {since} already", death.cause));
+        }
+        let early = Instant::from_nanos(truth.life.unwrap_or(0).min(at));
+        if matches!(self.policy.heartbeat, Heartbeat::Bytes) && death.proof.last_life < early {
+            return Err(format!("last life at {:?}, it was at {early:?}", death.proof.last_life));
+        }
+        Ok(())
+    }
+}
