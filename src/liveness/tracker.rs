@@ -675,7 +675,8 @@ impl Tracker {
 
     fn on_end(&mut self, index: u32, evidence: &Evidence, now: Instant) {
         let grace = self.config.policy.half_closed_grace;
-        if evidence.tcp_state == TcpState::Close || evidence.mask.has(PollMask::HUP | PollMask::ERR) {
+        // By the state alone: the mask may still show the soft error of an hour ago.
+        if evidence.tcp_state == TcpState::Close {
             self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
         } else if evidence.tcp_state == TcpState::Established {
             // No FIN came: our own reading side was shut.
