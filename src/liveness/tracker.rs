@@ -938,6 +938,7 @@ impl Tracker {
             }
             peer.life = peer.life.max(peer.born);
         }
+        peer.flags.clear(Flags::VISITING);
         peer.die(now, ending.cause, number);
         let death = Death {
             peer: id,
