@@ -123,6 +123,8 @@ pub struct TrackerCounts {
 /// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
 /// this time.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Its timer is coarse, and the answer takes its time.
+const KEEPALIVE_LATENESS: Duration = Duration::from_millis(500);
 /// Doublings of the retransmission timer after which a path is in doubt.
 const DOUBTFUL_BACKOFF: u8 = 2;
 /// Suspects below this number are no outage, whatever their share.
@@ -135,8 +137,8 @@ const CALM_DRAINS: u16 = 4;
 /// The judgement over all peers of one ring.
 pub struct Tracker {
     config: TrackerConfig,
-    /// Whether the kernel's keepalive asks a silent peer before its verdict.
-    keepalive_asks: bool,
+    /// Silence after which the kernel's keepalive has asked.
+    asked_after: Duration,
     peers: Slab<Peer>,
     wheel: Wheel,
     stalls: Stalls,
@@ -164,10 +166,10 @@ impl Tracker {
         assert!(config.policy.check().is_ok(), "{:?}", config.policy.check());
         assert!((1..=limits::MAX_PEERS).contains(&config.capacity), "capacity of {}", config.capacity);
         assert!(config.drain_every > 0, "a drain every 0 beats");
-        let asked_after = Duration::from_secs(u64::from(config.policy.keepalive().idle));
+        let keepalive_idle = Duration::from_secs(u64::from(config.policy.keepalive().idle));
         Tracker {
             config,
-            keepalive_asks: asked_after + Duration::from_millis(500) <= config.policy.detection_time(),
+            asked_after: keepalive_idle + KEEPALIVE_LATENESS,
             peers: Slab::with_capacity(config.capacity),
             wheel: Wheel::with_capacity(config.capacity, now),
             stalls: Stalls::default(),
@@ -920,7 +922,7 @@ impl Tracker {
 
     fn die(&mut self, index: u32, ending: Ending, evidence: &Evidence, now: Instant) {
         let outage = self.outage(ending.cause, evidence, index, now);
-        let transport = self.transport(ending.cause, evidence, index);
+        let transport = self.transport(ending.cause, evidence, index, now);
         let heartbeat = self.config.policy.heartbeat;
         let number = self.first_death + self.deaths.len() as u64;
         let peer = self.at(index);
@@ -983,18 +985,26 @@ impl Tracker {
     }
 
     /// What the peer's kernel did while its program was silent.
-    fn transport(&mut self, cause: Cause, evidence: &Evidence, index: u32) -> Transport {
-        let (interval, keepalive_asks) = (self.config.policy.interval, self.keepalive_asks);
-        let frames = self.config.policy.heartbeat == Heartbeat::Frames;
+    fn transport(&mut self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> Transport {
+        let policy = self.config.policy;
+        let asked_after = self.asked_after;
+        let frames = policy.heartbeat == Heartbeat::Frames;
         let peer = self.at(index);
         match cause {
             Cause::Closed | Cause::Aborted | Cause::Protocol => Transport::Answering,
             Cause::KeepaliveExpired | Cause::UserTimeout | Cause::Unreachable(_) => Transport::Silent,
             Cause::HeartbeatExpired | Cause::HandshakeExpired => {
-                if evidence.last_ack.since(peer.life) >= interval {
+                // Nobody asks before the idle time has passed; an acknowledgement soon after the last
+                // life belongs to what was sent until then.
+                let late = policy.interval.min(policy.idle);
+                // Keepalive counts from the last segment, whatever it was.
+                let heard = evidence.last_ack.max(evidence.last_data);
+                let kernel_asked = evidence.probes > 0
+                    || evidence.retransmits > 0
+                    || (evidence.unacked == 0 && now.since(heard) >= asked_after);
+                if evidence.last_ack.since(peer.life) >= late {
                     Transport::Answering
-                } else if (frames && peer.probes > 0) || (keepalive_asks && cause == Cause::HeartbeatExpired)
-                {
+                } else if kernel_asked || (frames && peer.probes > 0) {
                     Transport::Silent
                 } else {
                     Transport::Unasked
@@ -1007,7 +1017,7 @@ impl Tracker {
     /// Whether this silence is shared by at least half of all peers, and says so once.
     fn outage(&mut self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> bool {
         if !matches!(cause, Cause::HeartbeatExpired | Cause::KeepaliveExpired)
-            || self.transport(cause, evidence, index) != Transport::Silent
+            || self.transport(cause, evidence, index, now) != Transport::Silent
         {
             return false;
         }
