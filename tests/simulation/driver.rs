@@ -49,12 +49,14 @@ pub enum Bug {
     ForgottenWatch,
     /// The loop sleeps longer than the tracker asked for.
     Oversleeping,
+    /// `SO_ERROR` is taken at every look at a closed socket, so that recv does not get it any more.
+    RobbedError,
     /// Judges while the completion queue is overflown, on evidence from before.
     JudgeInOverflow,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 17] = [
         Bug::JudgeBeforeDrain,
         Bug::IgnoredGeneration,
         Bug::EarlyEvidence,
@@ -70,6 +72,7 @@ impl Bug {
         Bug::IgnoredMark,
         Bug::ForgottenWatch,
         Bug::Oversleeping,
+        Bug::RobbedError,
         Bug::JudgeInOverflow,
     ];
 }
@@ -82,6 +85,8 @@ struct Conn {
     receiving: bool,
     again: bool,
     to_end: bool,
+    /// Recv gave 0: from then on it tells no error.
+    ended: bool,
     closing: bool,
     decoder: Decoder,
     /// What the socket looked like the last time, for a bug.
@@ -293,6 +298,7 @@ impl Driver {
             }
             Received::End if self.bug == Some(Bug::IgnoredFin) => self.emptied(peer, now),
             Received::End => {
+                conn.ended = true;
                 let evidence = self.evidence(index, world);
                 self.feed(peer, Fact::End(evidence), now);
             }
@@ -347,7 +353,8 @@ impl Driver {
 
     fn evidence(&mut self, index: usize, world: &mut World) -> Evidence {
         let conn = self.conns[index].as_mut().expect("checked");
-        let mut evidence = world.inspect(conn.life, conn.mask);
+        let takes_error = conn.ended || self.bug == Some(Bug::RobbedError);
+        let mut evidence = world.inspect(conn.life, conn.mask, takes_error);
         if self.bug == Some(Bug::EarlyEvidence) {
             evidence.last_data = Instant::from_nanos(evidence.last_data.as_nanos() - TICK);
             evidence.last_ack = Instant::from_nanos(evidence.last_ack.as_nanos() - TICK);
@@ -535,6 +542,7 @@ impl Driver {
                 receiving: false,
                 again: false,
                 to_end: false,
+                ended: false,
                 closing: false,
                 decoder: Decoder::new(),
                 seen: None,

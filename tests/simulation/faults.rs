@@ -99,10 +99,15 @@ impl Faults {
         faults
     }
 
+    /// How long a completion and the turn that it wakes may take.
+    pub fn turn(&self) -> u64 {
+        self.late + self.hiccup + self.overflow.1
+    }
+
     /// How long after the fact a verdict may come that needs no time to pass: a wake, some recvs, each
     /// a completion and a turn.
     pub fn prompt(&self) -> u64 {
-        let turn = self.late + self.hiccup + self.overflow.1;
+        let turn = self.turn();
         // A starved recv rests for a millisecond, in a tenth of the cases again.
         let starved = if self.starved > 0 { 6 * (turn + 2 * MS) } else { 0 };
         MS + 5 * turn + starved

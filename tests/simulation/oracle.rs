@@ -269,7 +269,9 @@ impl Oracle {
     /// it to the next visit.
     fn prompt(&self) -> u64 {
         let again = if self.faults.spurious > 0 { nanos(self.policy.detection_time()) + 300 * MS } else { 0 };
-        self.faults.prompt() + again
+        // A receive window is read in portions.
+        let portions = if self.policy.heartbeat == Heartbeat::Frames { 16 * self.faults.turn() } else { 0 };
+        self.faults.prompt() + portions + again
     }
 
     /// Whether at `at` there had been no life for `long`: since the last, or before one that came back
@@ -304,8 +306,9 @@ impl Oracle {
         let record = &self.records[&life];
         let truth = record.verdict.as_ref().map_or(&world.sockets[life].truth, |verdict| &verdict.truth);
         let idle = nanos(self.policy.idle);
-        let doubted =
-            truth.doubt.is_some_and(|doubt| doubt + nanos(self.policy.interval) + idle + self.prompt() >= at);
+        let doubted = truth.doubt.is_some_and(|doubt| {
+            doubt.max(record.born) + nanos(self.policy.interval) + idle + self.prompt() >= at
+        });
         if !self.was_silent(truth, record.born, at, idle) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
         }
@@ -337,7 +340,7 @@ impl Oracle {
         }
         let truth = &world.sockets[life].truth;
         let fresh = record.verdict.is_none() && at + MICRO > world.now;
-        let last = truth.life.unwrap_or(record.born);
+        let last = truth.life.unwrap_or(record.born).max(record.born);
         if fresh && self.awake(last, at) > nanos(self.policy.idle) + self.faults.lateness() {
             return Err(format!("recovered at {at}; its last life was at {last}"));
         }
@@ -407,8 +410,14 @@ impl Oracle {
     fn check_too_late(&self, record: &Record, verdict: &Snapshot, at: u64) -> Result<(), String> {
         let truth = &verdict.truth;
         let detection = nanos(self.policy.detection_time());
-        let first = record.born + nanos(self.policy.idle.min(self.policy.handshake));
+        let none = self.policy.heartbeat == Heartbeat::None;
+        let handshake = if none { self.policy.idle } else { self.policy.handshake };
+        let first = record.born + nanos(self.policy.idle.min(handshake));
         let deadline = match truth.life {
+            // How long frames waited for the accept cannot be told.
+            Some(_) if self.policy.heartbeat == Heartbeat::Frames && truth.life < Some(record.born) => {
+                self.reached(record.born, detection + self.faults.lateness())
+            }
             // How much of a beat came after the last one cannot be told from the times.
             Some(life) => self.reached(life.max(truth.trailing.unwrap_or(0)), detection).max(first),
             None => self.reached(record.born, nanos(self.policy.handshake)),
@@ -467,6 +476,9 @@ impl Oracle {
         let at = death.at.as_nanos();
         let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
         let Some(life) = truth.life.filter(|&life| life > record.born) else { return Ok(()) };
+        if death.cause == Cause::HandshakeExpired {
+            return Ok(());
+        }
         let late = self.faults.lateness() + if truth.trailing.is_some() { idle } else { 0 };
         if self.was_stalled(life, at) || self.was_stuck(life, at) || late >= interval {
             return Ok(());
@@ -521,7 +533,8 @@ impl Oracle {
                 if death.proof.bye != closed && truth.fin.is_none() || death.proof.frame != error {
                     return Err(format!("the proof of {cause} is {:?}", death.proof));
                 }
-                Some(said)
+                // It may lie below the mark until the next visit.
+                Some(said + nanos(self.policy.idle))
             }
             (Cause::Closed, Some(fin), cut, _) => {
                 if record.told == Told::HalfClosed {
@@ -551,7 +564,7 @@ impl Oracle {
                 death.cause, truth.fin, truth.cut, truth.said, truth.life, death.proof
             ));
         };
-        if since > at + TICK && record.told != Told::HalfClosed {
+        if since > at + TICK && record.told != Told::HalfClosed && truth.said.is_none() {
             return Err(format!("{} at {at}, which was so only at {since}", death.cause));
         }
         let since = since.max(record.born);

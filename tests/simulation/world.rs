@@ -277,6 +277,9 @@ impl World {
                 let socket = &mut self.sockets[life];
                 socket.truth.connected = now;
                 (socket.last_data, socket.last_ack) = (now, now);
+                if self.config.policy.heartbeat == Heartbeat::None {
+                    socket.truth.life = Some(now);
+                }
                 self.waiting_to_connect -= 1;
                 self.backlog.push_back(life);
                 self.note(life, || "connects".into());
@@ -360,13 +363,19 @@ impl World {
         let now = self.now;
         let socket = &mut self.sockets[life];
         match act {
-            Act::Vanish => socket.vanished = true,
-            Act::Freeze => socket.frozen = true,
+            Act::Vanish => {
+                socket.vanished = true;
+                socket.truth.blocked = false;
+            }
+            Act::Freeze => {
+                socket.frozen = true;
+                socket.truth.blocked = false;
+            }
             Act::Deafen => socket.deaf = true,
             Act::Write => {
                 self.we_send(life);
             }
-            Act::SoftError if socket.tcp_state != TcpState::Close => {
+            Act::SoftError if socket.tcp_state != TcpState::Close && !socket.reading_shut => {
                 socket.error = Some(EHOSTUNREACH);
                 socket.truth.doubt = Some(now);
                 self.wake(life);
@@ -379,6 +388,7 @@ impl World {
             Act::Destroy => self.cut(life, ECONNABORTED, Cause::Local(LocalCause::Destroyed)),
             Act::ShutReading if socket.tcp_state == TcpState::Established => {
                 socket.reading_shut = true;
+                socket.error = None;
                 let cause = Cause::Local(LocalCause::Shutdown);
                 socket.truth.cut.get_or_insert(Cut { at: now, cause });
                 self.wake(life);
@@ -539,7 +549,7 @@ impl World {
             socket.error = Some(errno);
             socket.so_error = Some(errno);
         }
-        socket.truth.cut.get_or_insert(Cut { at: now, cause });
+        socket.truth.cut = Some(Cut { at: now, cause });
         self.wake(life);
     }
 
@@ -727,6 +737,10 @@ impl World {
                 bytes.extend(socket.queue.drain(..taken as usize));
             }
             socket.unread -= taken;
+            // Whoever waited for room goes on.
+            if std::mem::take(&mut socket.truth.blocked) {
+                self.schedule(self.now + RTT, What::Answer(life));
+            }
             taken as i32
         } else if socket.fin {
             0 // whatever else there is to tell
@@ -745,13 +759,13 @@ impl World {
     }
 
     /// `TCP_INFO`, in the kernel's ticks, as `sys::tcp` reads it.
-    pub fn inspect(&mut self, life: usize, mask: PollMask) -> Evidence {
+    pub fn inspect(&mut self, life: usize, mask: PollMask, takes_error: bool) -> Evidence {
         let retransmits = self.retransmissions(life);
         let socket = &mut self.sockets[life];
         let present = self.now - self.now % TICK;
         let age = |at: u64| ((present - (at - at % TICK)) / MS) as u32;
         let latest = |millis: u32| Instant::from_nanos(present - u64::from(millis) * MS + TICK);
-        let so_error = if socket.tcp_state == TcpState::Close && mask.has(PollMask::ERR) {
+        let so_error = if takes_error && socket.tcp_state == TcpState::Close && mask.has(PollMask::ERR) {
             socket.error = None;
             socket.so_error.take()
         } else {
@@ -894,6 +908,8 @@ pub fn script(rng: &mut Rng, config: &TrackerConfig) -> VecDeque<(u64, Act)> {
         }
         _ => script.push_back((wait, ending(rng, frames))),
     }
+    // In the end everybody goes, also those whose kernel would answer for ever.
+    script.push_back((2 * detection + rng.u64(..idle), Act::Vanish));
     script
 }
 
