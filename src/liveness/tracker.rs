@@ -632,6 +632,14 @@ impl Tracker {
             peer.flags.clear(Flags::DOUBT);
         }
 
+        // Frames that came after the drain began lie there unseen: a deadline that has passed since then
+        // is judged by another drain.
+        let looked = match heartbeat {
+            Heartbeat::Bytes | Heartbeat::None => now,
+            Heartbeat::Frames if visited => peer.due(),
+            Heartbeat::Frames => peer.life,
+        };
+
         // In lazy mode who is past half of the mark is drained while we are here anyway; in beat mode a
         // window may have filled in one stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
@@ -644,7 +652,7 @@ impl Tracker {
         if drain {
             self.want(index, Want::DRAIN);
         }
-        self.judge(index, evidence, now);
+        self.judge(index, evidence, looked, now);
         if wake == Wake::Lazy
             && !drain
             && let Some(full) = pace::steps_to_full(unread, steps, unread_mark)
@@ -705,7 +713,8 @@ impl Tracker {
                 self.on_inspected(index, evidence, now);
                 if self.peers.get(index as usize).is_some_and(|peer| peer.state != State::Dead) {
                     self.at(index).flags.set(Flags::DOUBT);
-                    self.judge(index, evidence, now);
+                    let life = self.at(index).life;
+                    self.judge(index, evidence, life, now);
                 }
                 return;
             }
@@ -734,9 +743,11 @@ impl Tracker {
             return;
         }
         peer.flags.set(Flags::VISITING);
-        // Bytes first where they must be read to be judged; Emptied then asks for the evidence.
+        // Bytes first where they must be read to be judged; Emptied then asks for the evidence. What
+        // comes after the drain has begun is not seen by it, so its beginning is kept.
         if heartbeat == Heartbeat::Frames && peer.state != State::HalfClosed {
             peer.flags.clear(Flags::FRAMED);
+            peer.set_due(now);
             self.want(index, Want::DRAIN);
         } else {
             self.want(index, Want::INSPECT);
@@ -779,8 +790,9 @@ impl Tracker {
         true
     }
 
-    /// Weighs the silence of a peer that is alive or suspect, and makes its next appointment.
-    fn judge(&mut self, index: u32, evidence: &Evidence, now: Instant) {
+    /// Weighs the silence of a peer that is alive or suspect, and makes its next appointment. `looked`
+    /// is the instant up to which its life is known: not after `now`.
+    fn judge(&mut self, index: u32, evidence: &Evidence, looked: Instant, now: Instant) {
         let policy = self.config.policy;
         let beat = self.config.wake == Wake::Beat;
         let peer = self.at(index);
@@ -789,7 +801,7 @@ impl Tracker {
         let (state, mute) = (peer.state, peer.is_mute(&policy));
         if mute {
             let deadline = self.stalls.put_off(born, policy.handshake);
-            if now >= deadline {
+            if looked >= deadline {
                 let ending = Ending { deadline: Some(deadline), ..Ending::of(Cause::HandshakeExpired) };
                 self.die(index, ending, evidence, now);
             } else {
@@ -799,21 +811,22 @@ impl Tracker {
         }
         let missed = self.stalls.put_off(life, policy.idle);
         let expired = self.stalls.put_off(life, policy.detection_time());
-        if now >= expired {
+        if looked >= expired {
             let cause = match policy.heartbeat {
                 Heartbeat::Bytes | Heartbeat::Frames => Cause::HeartbeatExpired,
                 Heartbeat::None => Cause::KeepaliveExpired,
             };
             let ending = Ending { deadline: Some(expired), ..Ending::of(cause) };
             self.die(index, ending, evidence, now);
-        } else if now >= missed || doubt {
+        } else if looked >= missed || doubt {
             if state == State::Alive && !self.suspect(index, now) {
                 self.appoint(index, (now + AGAIN).min(expired));
                 return;
             }
-            self.probe(index, missed, now);
+            self.probe(index, missed, looked);
             let asked = u32::from(self.at(index).probes);
-            let next = if now >= missed { missed + policy.interval * asked } else { now + policy.interval };
+            let next =
+                if looked >= missed { missed + policy.interval * asked } else { now + policy.interval };
             self.appoint(index, next.max(now + Duration::from_millis(1)).min(expired));
         } else {
             let quiet = self.quiet_until(missed).min(expired);
@@ -827,10 +840,10 @@ impl Tracker {
         }
     }
 
-    /// Counts the probes that are due by `now`, and sends one where the server speaks.
-    fn probe(&mut self, index: u32, missed: Instant, now: Instant) {
+    /// Counts the probes that are due by `looked`, and sends one where the server speaks.
+    fn probe(&mut self, index: u32, missed: Instant, looked: Instant) {
         let policy = self.config.policy;
-        let passed = now.since(missed).as_nanos() / policy.interval.as_nanos().max(1);
+        let passed = looked.since(missed).as_nanos() / policy.interval.as_nanos().max(1);
         let due = u8::try_from(passed + 1).unwrap_or(u8::MAX).min(policy.probes as u8);
         let peer = self.at(index);
         if peer.probes < due {
