@@ -262,7 +262,7 @@ impl Tracker {
                     self.want(index, Want::INSPECT);
                 }
             }
-            Fact::Inspected(evidence) => self.on_inspected(index, &evidence, now),
+            Fact::Inspected(evidence) => self.on_inspected(index, &evidence, false, now),
             Fact::End(evidence) => self.on_end(index, &evidence, now),
             Fact::Failed { errno, evidence } => self.on_failed(index, errno, &evidence, now),
             Fact::Frame { kind, .. } => {
@@ -582,7 +582,8 @@ impl Tracker {
         }
     }
 
-    fn on_inspected(&mut self, index: u32, evidence: &Evidence, now: Instant) {
+    /// The socket was looked at; `soft`: because it told an error that it survives.
+    fn on_inspected(&mut self, index: u32, evidence: &Evidence, soft: bool, now: Instant) {
         let Policy { heartbeat, .. } = self.config.policy;
         let (wake, unread_mark) = (self.config.wake, self.config.unread);
         let peer = self.at(index);
@@ -600,11 +601,19 @@ impl Tracker {
             }
             return;
         }
+        if peer.flags.has(Flags::FIN) {
+            // The sink had no room for its half-close. No silence of it is held against it.
+            if evidence.tcp_state == TcpState::Close {
+                self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
+            } else {
+                self.half_close(index, now);
+            }
+            return;
+        }
         if matches!(
             evidence.tcp_state,
             TcpState::Close | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing
-        ) && !peer.flags.has(Flags::FIN)
-        {
+        ) {
             // Its end is there and its completion on the way: first what it said before.
             if peer.flags.raise(Flags::ENDING) || visited {
                 self.want(index, Want::DRAIN_TO_END);
@@ -626,7 +635,7 @@ impl Tracker {
             Heartbeat::Bytes | Heartbeat::Frames => {}
         }
         peer.flags.clear(Flags::FRAMED);
-        if evidence.unacked > 0 && evidence.backoff >= DOUBTFUL_BACKOFF {
+        if soft || evidence.unacked > 0 && evidence.backoff >= DOUBTFUL_BACKOFF {
             peer.flags.set(Flags::DOUBT);
         } else {
             peer.flags.clear(Flags::DOUBT);
@@ -710,12 +719,7 @@ impl Tracker {
             {
                 // A soft error, of an ICMP message say: the connection stands and may recover. A real
                 // reset leaves the socket closed.
-                self.on_inspected(index, evidence, now);
-                if self.peers.get(index as usize).is_some_and(|peer| peer.state != State::Dead) {
-                    self.at(index).flags.set(Flags::DOUBT);
-                    let life = self.at(index).life;
-                    self.judge(index, evidence, life, now);
-                }
+                self.on_inspected(index, evidence, true, now);
                 return;
             }
             _ => cause_of(errno, evidence),
