@@ -576,6 +576,8 @@ impl Tracker {
         }
         peer.life = peer.life.max(now);
         match peer.state {
+            // What it says comes through; whether what we say does, the socket knows.
+            State::Suspect if peer.flags.has(Flags::DOUBT) => self.want(index, Want::INSPECT),
             State::Suspect => self.recover(index, now),
             State::Alive if first => self.widen(index),
             State::Alive | State::HalfClosed | State::Dead => {}
