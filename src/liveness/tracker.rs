@@ -829,11 +829,8 @@ impl Tracker {
                 self.appoint(index, (now + AGAIN).min(expired));
                 return;
             }
-            self.probe(index, missed, looked);
-            let asked = u32::from(self.at(index).probes);
-            let next =
-                if looked >= missed { missed + policy.interval * asked } else { now + policy.interval };
-            self.appoint(index, next.max(now + Duration::from_millis(1)).min(expired));
+            let next = self.probe(index, looked, now);
+            self.appoint(index, next.min(expired));
         } else {
             let quiet = self.quiet_until(missed).min(expired);
             let due = if beat { quiet.min(now + limits::MAX_UNDRAINED) } else { quiet };
@@ -846,18 +843,23 @@ impl Tracker {
         }
     }
 
-    /// Counts the probes that are due by `looked`, and sends one where the server speaks.
-    fn probe(&mut self, index: u32, missed: Instant, looked: Instant) {
+    /// Counts the probes that are due by `looked`, sends one where the server speaks, and says when the
+    /// next is due. A stall puts probes off like everything else.
+    fn probe(&mut self, index: u32, looked: Instant, now: Instant) -> Instant {
         let policy = self.config.policy;
-        let passed = looked.since(missed).as_nanos() / policy.interval.as_nanos().max(1);
-        let due = u8::try_from(passed + 1).unwrap_or(u8::MAX).min(policy.probes as u8);
-        let peer = self.at(index);
-        if peer.probes < due {
-            peer.probes = due;
-            if policy.heartbeat == Heartbeat::Frames {
-                self.want(index, Want::PROBE);
-            }
+        let (life, sent) = (self.at(index).life, self.at(index).probes);
+        let due = |number: u8| self.stalls.put_off(life, policy.idle + policy.interval * u32::from(number));
+        let silent = looked >= due(0);
+        let mut asked = sent.max(1); // a path in doubt is asked at once
+        while silent && u32::from(asked) < policy.probes && looked >= due(asked) {
+            asked += 1;
         }
+        let next = if silent { due(asked) } else { now + policy.interval };
+        self.at(index).probes = asked;
+        if asked > sent && policy.heartbeat == Heartbeat::Frames {
+            self.want(index, Want::PROBE);
+        }
+        next
     }
 
     // --- transitions ---------------------------------------------------------------------------
