@@ -325,6 +325,10 @@ impl Peer {
         Some((transition, position.checked_sub(1).map(|before| self.history[before])))
     }
 
+    pub(super) fn last_transition(&self) -> Transition {
+        self.history[self.history_len() - 1] // there is always that of the accept
+    }
+
     pub(super) fn history(&self) -> [Option<Transition>; HISTORY] {
         std::array::from_fn(|i| (i < self.history_len()).then(|| self.history[i]))
     }

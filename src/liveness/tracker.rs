@@ -593,13 +593,15 @@ impl Tracker {
         peer.flags.clear(Flags::VISITING);
 
         if peer.state == State::HalfClosed {
+            // Its last transition was the half-close; its microsecond was rounded down.
+            let since = peer.last_transition().at() + Duration::from_micros(1);
+            let end = self.stalls.put_off(since, self.config.policy.half_closed_grace);
             if evidence.tcp_state == TcpState::Close {
                 self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
-            } else if now >= peer.due() {
+            } else if now >= end {
                 self.die(index, Ending::of(Cause::Closed), evidence, now);
             } else {
-                let due = peer.due();
-                self.appoint(index, due);
+                self.appoint(index, end);
             }
             return;
         }
