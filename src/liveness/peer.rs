@@ -299,9 +299,11 @@ impl Peer {
     }
 
     /// Whether one more transition that is no death may wait for the sink. The last place is the
-    /// death's.
+    /// death's; a recovery that waits keeps the suspicion before it, which says for how long it was.
     pub(super) fn has_room(&self) -> bool {
-        self.untaken() < HISTORY - 1
+        let (length, untaken) = (self.history_len(), self.untaken());
+        let recovery_waits = untaken > 0 && self.history[length - untaken].step() == Step::Recovered;
+        untaken + usize::from(recovery_waits) < HISTORY - 1
     }
 
     /// Writes a line of its history; the oldest goes.
