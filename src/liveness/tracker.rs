@@ -802,7 +802,6 @@ impl Tracker {
     /// is the instant up to which its life is known: not after `now`.
     fn judge(&mut self, index: u32, evidence: &Evidence, looked: Instant, now: Instant) {
         let policy = self.config.policy;
-        let beat = self.config.wake == Wake::Beat;
         let peer = self.at(index);
         debug_assert!(matches!(peer.state, State::Alive | State::Suspect));
         let (life, born, doubt) = (peer.life, peer.born, peer.flags.has(Flags::DOUBT));
@@ -834,9 +833,7 @@ impl Tracker {
             let next = self.probe(index, looked, now);
             self.appoint(index, next.min(expired));
         } else {
-            let quiet = self.quiet_until(missed).min(expired);
-            let due = if beat { quiet.min(now + limits::MAX_UNDRAINED) } else { quiet };
-            self.appoint(index, due);
+            self.rest(index, now);
             if state == State::Suspect {
                 self.recover(index, now);
             } else {
@@ -884,7 +881,6 @@ impl Tracker {
 
     /// Suspect to Alive, as soon as the sink has room for it.
     fn recover(&mut self, index: u32, now: Instant) {
-        let policy = self.config.policy;
         if !self.step(index, Input::Life, Step::Recovered, now) {
             self.appoint(index, now + AGAIN);
             return;
@@ -892,11 +888,19 @@ impl Tracker {
         self.counts.recovered += 1;
         self.left_suspicion();
         self.widen(index);
-        let missed = self.at(index).life + policy.idle;
-        if missed > now {
-            let due = self.quiet_until(missed);
-            self.appoint(index, due);
-        }
+        self.rest(index, now);
+    }
+
+    /// Leaves a peer that was heard from alone until it could be missed; in beat mode until its bytes
+    /// have to be looked after.
+    fn rest(&mut self, index: u32, now: Instant) {
+        let missed = self.stalls.put_off(self.at(index).life, self.config.policy.idle);
+        let quiet = self.quiet_until(missed);
+        let due = match self.config.wake {
+            Wake::Lazy => quiet,
+            Wake::Beat => quiet.min(now + limits::MAX_UNDRAINED),
+        };
+        self.appoint(index, due);
     }
 
     /// Lets a peer that is heard from wake by its low-water mark again, where there is one.
