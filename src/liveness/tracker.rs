@@ -371,9 +371,11 @@ impl Tracker {
         let kind = match transition.step() {
             Step::Up => EventKind::Up,
             Step::Suspected => {
-                // A newer life may have come since; then the idle time is what is certain.
-                let silent = transition.at().since(peer.life).max(self.config.policy.idle);
-                EventKind::Suspected { silent_for: silent }
+                // A newer life may have come since; then the idle time is what is certain. A path in
+                // doubt makes a suspect of one that was not silent.
+                let newer = peer.life.as_micros() > transition.at().as_micros();
+                let silent = transition.at().since(peer.life);
+                EventKind::Suspected { silent_for: if newer { self.config.policy.idle } else { silent } }
             }
             Step::Recovered => {
                 let suspected_at = before.map_or(peer.born, |before| before.at());
@@ -887,6 +889,10 @@ impl Tracker {
         }
         self.counts.recovered += 1;
         self.left_suspicion();
+        // Whoever dies of the outage leaves it too, and does not end it for the others.
+        if self.counts.suspects * 4 < self.counts.living {
+            self.outage = false;
+        }
         self.widen(index);
         self.rest(index, now);
     }
@@ -894,7 +900,8 @@ impl Tracker {
     /// Leaves a peer that was heard from alone until it could be missed; in beat mode until its bytes
     /// have to be looked after.
     fn rest(&mut self, index: u32, now: Instant) {
-        let missed = self.stalls.put_off(self.at(index).life, self.config.policy.idle);
+        let life = self.at(index).life;
+        let missed = self.stalls.put_off(life, self.config.policy.idle);
         let quiet = self.quiet_until(missed);
         let due = match self.config.wake {
             Wake::Lazy => quiet,
@@ -1006,7 +1013,7 @@ impl Tracker {
 
     fn left_suspicion(&mut self) {
         self.counts.suspects -= 1;
-        if self.counts.suspects * 4 < self.counts.living || self.counts.suspects < MIN_OUTAGE / 2 {
+        if self.counts.suspects == 0 {
             self.outage = false;
         }
     }

@@ -17,6 +17,8 @@ use crate::world::{Cut, TICK, Truth, World};
 
 /// Transitions are kept to the microsecond, rounded down.
 const MICRO: u64 = 1_000;
+/// Suspicions come on a grid, where the policy is coarse enough.
+const GRID: u64 = 62_500 * MICRO;
 
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -486,7 +488,7 @@ impl Oracle {
         let early = truth.doubt.is_some();
         match record.suspected {
             Some(suspected) if record.told == Told::Suspected => {
-                if suspected > life + idle + late || (suspected < life && !early) {
+                if suspected > life + idle + late + GRID || (suspected < life && !early) {
                     return Err(format!("its last life was at {life}, it was suspected at {suspected}"));
                 }
                 Ok(())
