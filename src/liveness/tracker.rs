@@ -664,8 +664,16 @@ impl Tracker {
         };
         let steps = pace::steps_since(peer.pace, now);
         let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
+        // Far more than a heartbeat's lies there, so the window may be full, and then it is we who keep
+        // the peer silent. Its bytes are taken off first, and it gets the time to go on.
+        let crowded = drain && unread >= u64::from(unread_mark.saturating_mul(2).max(CALM_BYTES * 16));
+        let life = peer.life;
         if drain {
             self.want(index, Want::DRAIN);
+        }
+        if crowded && now >= self.stalls.put_off(life, self.config.policy.idle) {
+            self.appoint(index, now + AGAIN);
+            return;
         }
         self.judge(index, evidence, looked, now);
         if wake == Wake::Lazy
