@@ -49,14 +49,12 @@ pub enum Bug {
     ForgottenWatch,
     /// The loop sleeps longer than the tracker asked for.
     Oversleeping,
-    /// `SO_ERROR` is taken at every look at a closed socket, so that recv does not get it any more.
-    RobbedError,
     /// Judges while the completion queue is overflown, on evidence from before.
     JudgeInOverflow,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 16] = [
         Bug::JudgeBeforeDrain,
         Bug::IgnoredGeneration,
         Bug::EarlyEvidence,
@@ -72,7 +70,6 @@ impl Bug {
         Bug::IgnoredMark,
         Bug::ForgottenWatch,
         Bug::Oversleeping,
-        Bug::RobbedError,
         Bug::JudgeInOverflow,
     ];
 }
@@ -141,6 +138,8 @@ impl Driver {
         let now = Instant::from_nanos(world.now);
         if world.now >= self.overflown_until && self.rng.u32(..10_000) < self.faults.overflow.0 {
             self.overflown_until = world.now + self.rng.u64(1..=self.faults.overflow.1);
+            let until = self.overflown_until;
+            world.note_all(|| format!("-- overflown until {until}"));
         }
         let overflown = world.now < self.overflown_until;
         if !overflown {
@@ -208,6 +207,7 @@ impl Driver {
             let held = self.rng.u64(500 * MS..=self.faults.stall.1.max(501 * MS));
             world.advance(start + held, false);
             oracle.on_stall(start, world.now);
+            world.note_all(|| format!("-- held up since {start}"));
             if !self.has(Bug::UntoldStall) {
                 self.tracker.handle_stall(Instant::from_nanos(start), Instant::from_nanos(world.now));
             }
@@ -219,6 +219,7 @@ impl Driver {
             world.interrupt_all(grace * 9 / 10);
             oracle.on_stall(world.now, world.now + grace);
             let held = std::time::Duration::from_nanos(held);
+            world.note_all(|| format!("-- suspended for {held:?}, grace {grace}"));
             self.tracker.handle_suspend(Instant::from_nanos(world.now), held);
         }
     }
@@ -353,7 +354,7 @@ impl Driver {
 
     fn evidence(&mut self, index: usize, world: &mut World) -> Evidence {
         let conn = self.conns[index].as_mut().expect("checked");
-        let takes_error = conn.ended || self.bug == Some(Bug::RobbedError);
+        let takes_error = conn.ended;
         let mut evidence = world.inspect(conn.life, conn.mask, takes_error);
         if self.bug == Some(Bug::EarlyEvidence) {
             evidence.last_data = Instant::from_nanos(evidence.last_data.as_nanos() - TICK);
@@ -557,6 +558,8 @@ impl Driver {
         if self.rng.u32(..1_000) < self.faults.stuck.0 && world.now >= self.stuck_until && !self.draining {
             self.stuck_until = world.now + self.rng.u64(..=self.faults.stuck.1);
             oracle.on_stuck(world.now, self.stuck_until);
+            let until = self.stuck_until;
+            world.note_all(|| format!("-- the sink is stuck until {until}"));
         }
         if world.now < self.stuck_until {
             if self.has(Bug::DroppedEvent) {
@@ -585,7 +588,7 @@ impl Driver {
         let due = self.tracker.next_due();
         for view in self.tracker.peers() {
             let Some(Some(conn)) = self.conns.get(view.peer.index() as usize) else { continue };
-            if view.state == State::Dead || conn.receiving || conn.again {
+            if view.state == State::Dead || conn.receiving || conn.again || conn.ended {
                 continue;
             }
             let latest = view.life + self.config.policy.detection_time().max(self.config.policy.handshake);

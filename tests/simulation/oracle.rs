@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use deadpeer::liveness::{
-    Cause, Death, Event, EventKind, Heartbeat, LocalCause, PeerId, Policy, Step, Tracker, TrackerConfig,
+    Cause, Death, Event, EventKind, Heartbeat, Hop, LocalCause, PeerId, Policy, Step, Tracker, TrackerConfig,
     Transport,
 };
 use deadpeer::time::{Instant, nanos};
@@ -269,11 +269,18 @@ impl Oracle {
 
     /// How late an end may be noticed. A drain that found nothing although there was something leaves
     /// it to the next visit.
+    fn lateness(&self) -> u64 {
+        self.portions() + self.faults.lateness()
+    }
+
+    /// A receive window of frames is read in portions.
+    fn portions(&self) -> u64 {
+        if self.policy.heartbeat == Heartbeat::Frames { 16 * self.faults.turn() } else { 0 }
+    }
+
     fn prompt(&self) -> u64 {
         let again = if self.faults.spurious > 0 { nanos(self.policy.detection_time()) + 300 * MS } else { 0 };
-        // A receive window is read in portions.
-        let portions = if self.policy.heartbeat == Heartbeat::Frames { 16 * self.faults.turn() } else { 0 };
-        self.faults.prompt() + portions + again
+        self.faults.prompt() + self.portions() + again
     }
 
     /// Whether at `at` there had been no life for `long`: since the last, or before one that came back
@@ -283,7 +290,7 @@ impl Oracle {
         let mut gaps = truth.returns.iter().copied().chain([last]);
         gaps.any(|(before, after)| {
             before <= at
-                && at <= after.saturating_add(self.faults.lateness())
+                && (after == u64::MAX || at <= self.reached(after, self.lateness()))
                 && self.awake(before, after.min(at + MICRO)) >= long
         })
     }
@@ -309,7 +316,7 @@ impl Oracle {
         let truth = record.verdict.as_ref().map_or(&world.sockets[life].truth, |verdict| &verdict.truth);
         let idle = nanos(self.policy.idle);
         let doubted = truth.doubt.is_some_and(|doubt| {
-            doubt.max(record.born) + nanos(self.policy.interval) + idle + self.prompt() >= at
+            self.awake(doubt.max(record.born), at) <= nanos(self.policy.interval) + idle + self.prompt()
         });
         if !self.was_silent(truth, record.born, at, idle) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
@@ -320,7 +327,7 @@ impl Oracle {
         if truth.fin.is_some_and(|fin| self.awake(fin, at) > self.prompt() && !self.was_stuck(fin, at)) {
             return Err(format!("suspected at {at} although its FIN came at {:?}", truth.fin));
         }
-        if truth.blocked && record.verdict.is_none() && at + MICRO > world.now {
+        if truth.blocked && !doubted && record.verdict.is_none() && at + MICRO > world.now {
             return Err("suspected while its window was full of what we had not taken".into());
         }
         Ok(())
@@ -343,7 +350,8 @@ impl Oracle {
         let truth = &world.sockets[life].truth;
         let fresh = record.verdict.is_none() && at + MICRO > world.now;
         let last = truth.life.unwrap_or(record.born).max(record.born);
-        if fresh && self.awake(last, at) > nanos(self.policy.idle) + self.faults.lateness() {
+        if fresh && truth.doubt.is_none() && self.awake(last, at) > nanos(self.policy.idle) + self.lateness()
+        {
             return Err(format!("recovered at {at}; its last life was at {last}"));
         }
         self.check_return(record, truth, suspected, at)
@@ -412,22 +420,26 @@ impl Oracle {
     fn check_too_late(&self, record: &Record, verdict: &Snapshot, at: u64) -> Result<(), String> {
         let truth = &verdict.truth;
         let detection = nanos(self.policy.detection_time());
-        let none = self.policy.heartbeat == Heartbeat::None;
-        let handshake = if none { self.policy.idle } else { self.policy.handshake };
-        let first = record.born + nanos(self.policy.idle.min(handshake));
+        // Who waited for the accept for long may be overdue by then, and gets one idle time.
+        let first = self.reached(record.born, nanos(self.policy.idle) + GRID + self.prompt());
         let deadline = match truth.life {
             // How long frames waited for the accept cannot be told.
             Some(_) if self.policy.heartbeat == Heartbeat::Frames && truth.life < Some(record.born) => {
-                self.reached(record.born, detection + self.faults.lateness())
+                self.reached(record.born, detection + self.lateness())
             }
             // How much of a beat came after the last one cannot be told from the times.
             Some(life) => self.reached(life.max(truth.trailing.unwrap_or(0)), detection).max(first),
             None => self.reached(record.born, nanos(self.policy.handshake)),
         };
-        let latest = deadline + self.faults.lateness();
+        let latest = self.reached(deadline, self.lateness());
         let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at));
         let ended = ended.chain(truth.said.map(|(at, ..)| at)).min();
-        if at > latest && ended.is_none_or(|ended| ended > deadline) {
+        // The wake of a soft error has frames read that lay there for a while, and takes them for new.
+        let blurred = self.policy.heartbeat == Heartbeat::Frames && truth.doubt.is_some();
+        if blurred && at <= self.reached(latest, nanos(self.policy.idle)) {
+            return Ok(());
+        }
+        if at > latest && ended.is_none_or(|ended| ended > latest) {
             return Err(format!("died at {at}; its deadline was {deadline}"));
         }
         Ok(())
@@ -478,10 +490,10 @@ impl Oracle {
         let at = death.at.as_nanos();
         let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
         let Some(life) = truth.life.filter(|&life| life > record.born) else { return Ok(()) };
-        if death.cause == Cause::HandshakeExpired {
+        if death.cause == Cause::HandshakeExpired || life > death.proof.last_life.as_nanos() + TICK {
             return Ok(());
         }
-        let late = self.faults.lateness() + if truth.trailing.is_some() { idle } else { 0 };
+        let late = self.lateness() + if truth.trailing.is_some() { idle } else { 0 };
         if self.was_stalled(life, at) || self.was_stuck(life, at) || late >= interval {
             return Ok(());
         }
@@ -498,7 +510,11 @@ impl Oracle {
     }
 
     fn check_transport(&self, record: &Record, verdict: &Snapshot, death: &Death) -> Result<(), String> {
-        let base = verdict.truth.life.unwrap_or(record.born);
+        let trailing = verdict.truth.trailing.unwrap_or(0);
+        let base = verdict.truth.life.unwrap_or(record.born).max(record.born).max(trailing);
+        if base > death.proof.last_life.as_nanos() + TICK {
+            return Ok(()); // what it said last came too late to be looked at
+        }
         let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
         let told = death.proof.transport;
         let says = |right: bool, truth: &str| {
@@ -511,10 +527,14 @@ impl Oracle {
             return says(told == Transport::Silent, "nothing came");
         }
         let answered = verdict.last_ack.saturating_sub(base);
-        let asked = verdict.truth.asked.filter(|&asked| asked > base + TICK);
-        if answered > idle.min(interval) + self.faults.lateness() + TICK {
+        let asked = verdict.truth.asked.filter(|&asked| asked > verdict.last_ack);
+        if answered > idle.min(interval) + self.lateness() + TICK {
             says(told == Transport::Answering, "its kernel answered")
-        } else if answered > TICK || verdict.truth.trailing.is_some() || self.faults.unsent > 0 {
+        } else if answered > TICK
+            || verdict.truth.trailing.is_some()
+            || verdict.truth.doubt.is_some()
+            || self.faults.unsent > 0
+        {
             Ok(())
         } else if asked.is_some_and(|asked| asked + 600 * MS < verdict.at) {
             says(told == Transport::Silent, "its kernel was asked and did not answer")
@@ -536,7 +556,7 @@ impl Oracle {
                     return Err(format!("the proof of {cause} is {:?}", death.proof));
                 }
                 // It may lie below the mark until the next visit.
-                Some(said + nanos(self.policy.idle))
+                Some(self.reached(said, nanos(self.policy.idle)) + GRID)
             }
             (Cause::Closed, Some(fin), cut, _) => {
                 if record.told == Told::HalfClosed {
@@ -556,6 +576,8 @@ impl Oracle {
             }
             (Cause::Aborted, Some(_), Some(cut), _) => Some(cut.at),
             (cause, _, Some(cut), _) if cause == cut.cause => Some(cut.at),
+            // The cut came between a soft error and the look at the socket.
+            (Cause::Unreachable(Hop::Host), _, Some(cut), _) if truth.doubt.is_some() => Some(cut.at),
             (cause, _, Some(cut), _) if timeout(cause) && timeout(cut.cause) => Some(cut.at),
             (Cause::Local(LocalCause::Unwatchable), ..) => None,
             _ => None,

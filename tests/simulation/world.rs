@@ -205,6 +205,11 @@ impl World {
         }
     }
 
+    /// Notes something about everybody.
+    pub fn note_all(&mut self, text: impl FnOnce() -> String) {
+        self.note(usize::MAX, text);
+    }
+
     pub fn note(&mut self, life: usize, text: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push((self.now, life, text()));
@@ -402,7 +407,7 @@ impl World {
             Act::Fin | Act::Close | Act::CrossingClose => {
                 let reaches = self.reaches_us(life);
                 let socket = &mut self.sockets[life];
-                if reaches && !socket.fin {
+                if reaches && !socket.fin && !socket.reading_shut {
                     socket.fin = true;
                     socket.closed = act == Act::Close;
                     socket.tcp_state =
@@ -512,7 +517,7 @@ impl World {
         let before = truth.life.unwrap_or(truth.connected);
         if now - before >= idle {
             truth.returns.push_back((before, now));
-            if truth.returns.len() > 8 {
+            if truth.returns.len() > 64 {
                 truth.returns.pop_front();
             }
         }
@@ -728,7 +733,7 @@ impl World {
         let mut bytes = Vec::new();
         let result = if roll < self.faults.starved {
             -ENOBUFS
-        } else if roll < self.faults.starved + self.faults.spurious && !frames {
+        } else if roll < self.faults.starved + self.faults.spurious && !frames && !socket.reading_shut {
             // Where bytes must be read to be judged no kernel hides them.
             [-EAGAIN, -EINTR, -ECANCELED][self.rng.usize(..3)]
         } else if socket.unread > 0 {
@@ -765,7 +770,7 @@ impl World {
         let present = self.now - self.now % TICK;
         let age = |at: u64| ((present - (at - at % TICK)) / MS) as u32;
         let latest = |millis: u32| Instant::from_nanos(present - u64::from(millis) * MS + TICK);
-        let so_error = if takes_error && socket.tcp_state == TcpState::Close && mask.has(PollMask::ERR) {
+        let so_error = if takes_error && socket.tcp_state == TcpState::Close {
             socket.error = None;
             socket.so_error.take()
         } else {
