@@ -130,7 +130,7 @@ pub struct Evidence {
     /// Bytes that the peer sent in order: `tcpi_bytes_received`, its FIN taken off.
     pub received: u64,
     /// The latest instant at which the last data can have come: a verdict counted from it is never
-    /// early, and at most one kernel tick late.
+    /// early, and at most two kernel ticks late.
     pub last_data: Instant,
     /// The latest instant at which the last acknowledgement can have come.
     pub last_ack: Instant,
