@@ -635,8 +635,13 @@ impl Tracker {
                 peer.life = evidence.last_data.min(now);
             }
             Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
-            Heartbeat::Frames if peer.flags.has(Flags::FRAMED) && visited => {
-                peer.life = peer.life.max(evidence.last_data.min(now));
+            Heartbeat::Frames if peer.flags.has(Flags::SPOKE) => {
+                if peer.flags.has(Flags::FRAMED) && visited {
+                    peer.life = peer.life.max(evidence.last_data.min(now));
+                }
+                // No frame is newer than the newest byte: those that waited for a late wake, or were
+                // found when something else woke us, were taken for new until here.
+                peer.life = peer.life.min(evidence.last_data);
             }
             Heartbeat::Bytes | Heartbeat::Frames => {}
         }
@@ -665,8 +670,11 @@ impl Tracker {
         let steps = pace::steps_since(peer.pace, now);
         let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
         // Far more than a heartbeat's lies there, so the window may be full, and then it is we who keep
-        // the peer silent. Its bytes are taken off first, and it gets the time to go on.
-        let crowded = drain && unread >= u64::from(unread_mark.saturating_mul(2).max(CALM_BYTES * 16));
+        // the peer silent. Its bytes are taken off first, and it gets the time to go on. Its kernel
+        // answers with a full window too.
+        let crowded = drain
+            && heartbeat == Heartbeat::Bytes
+            && unread >= u64::from(unread_mark.saturating_mul(2).max(CALM_BYTES * 16));
         let life = peer.life;
         if drain {
             self.want(index, Want::DRAIN);
@@ -896,6 +904,7 @@ impl Tracker {
             return;
         }
         self.counts.recovered += 1;
+        self.at(index).probes = 0;
         self.left_suspicion();
         // Whoever dies of the outage leaves it too, and does not end it for the others.
         if self.counts.suspects * 4 < self.counts.living {
