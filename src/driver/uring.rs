@@ -501,7 +501,10 @@ impl<S: EventSink> UringDriver<S> {
                 conn.set(Conn::AGAIN);
                 self.starve(peer, now);
             }
-            Received::Failed(errno) => self.failed(peer, errno, now),
+            Received::Failed(errno) => {
+                conn.clear(Conn::TO_END); // it may be a soft error
+                self.failed(peer, errno, now);
+            }
         }
         self.recycle(completion.buffer);
         Ok(())

@@ -20,6 +20,9 @@ const MICRO: u64 = 1_000;
 /// Suspicions come on a grid, where the policy is coarse enough.
 const GRID: u64 = 62_500 * MICRO;
 
+/// What a peer gets to go on after its heap was taken off.
+const GOING_ON: u64 = 100 * MS;
+
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub life: Option<usize>,
@@ -295,6 +298,11 @@ impl Oracle {
         })
     }
 
+    /// Whether it was we who kept it silent, for so long that a visit had to see it.
+    fn was_blocked(&self, truth: &Truth, at: u64) -> bool {
+        truth.blocked.is_some_and(|blocked| self.awake(blocked, at) > self.prompt())
+    }
+
     // --- verdicts ------------------------------------------------------------------------------
 
     fn check_up(&self, life: usize, at: u64) -> Result<(), String> {
@@ -327,7 +335,7 @@ impl Oracle {
         if truth.fin.is_some_and(|fin| self.awake(fin, at) > self.prompt() && !self.was_stuck(fin, at)) {
             return Err(format!("suspected at {at} although its FIN came at {:?}", truth.fin));
         }
-        if truth.blocked && !doubted && record.verdict.is_none() && at + MICRO > world.now {
+        if self.was_blocked(truth, at) && !doubted && record.verdict.is_none() && at + MICRO > world.now {
             return Err("suspected while its window was full of what we had not taken".into());
         }
         Ok(())
@@ -478,7 +486,7 @@ impl Oracle {
         {
             return Err(format!("{} at {at}, but it ended at {ended}", death.cause));
         }
-        if truth.blocked {
+        if self.was_blocked(truth, at) {
             return Err("killed while its window was full of what we had not taken".into());
         }
         self.check_suspicion(record, truth, death)?;
@@ -494,6 +502,7 @@ impl Oracle {
             return Ok(());
         }
         let late = self.lateness() + if truth.trailing.is_some() { idle } else { 0 };
+        let late = late + if truth.heaped { GOING_ON + self.prompt() } else { 0 };
         if self.was_stalled(life, at) || self.was_stuck(life, at) || late >= interval {
             return Ok(());
         }
