@@ -370,12 +370,13 @@ impl Tracker {
         };
         let kind = match transition.step() {
             Step::Up => EventKind::Up,
-            Step::Suspected => {
-                // A newer life may have come since; then the idle time is what is certain. A path in
-                // doubt makes a suspect of one that was not silent.
-                let newer = peer.life.as_micros() > transition.at().as_micros();
+            step @ (Step::Suspected | Step::Doubted) => {
+                // The life of now: it may be newer than the suspicion, and then says nothing of the
+                // silence before it.
                 let silent = transition.at().since(peer.life);
-                EventKind::Suspected { silent_for: if newer { self.config.policy.idle } else { silent } }
+                let doubt = step == Step::Doubted;
+                let at_least = if doubt { Duration::ZERO } else { self.config.policy.idle };
+                EventKind::Suspected { silent_for: silent.max(at_least), doubt }
             }
             Step::Recovered => {
                 let suspected_at = before.map_or(peer.born, |before| before.at());
@@ -558,7 +559,7 @@ impl Tracker {
             if peer.pace >= CALM_DRAINS {
                 peer.flags.clear(Flags::EAGER);
                 peer.pace = 0;
-                let due = peer.due().min(now + limits::MAX_UNDRAINED);
+                let due = peer.due().min(pace::round_up(now + limits::MAX_UNDRAINED));
                 if peer.state == State::Alive && !peer.flags.has(Flags::VISITING) {
                     self.appoint(index, due);
                 }
@@ -809,7 +810,7 @@ impl Tracker {
                         peer.flags.set(Flags::DRAIN_DUE);
                     }
                 }
-                due = due.min(now + limits::MAX_UNDRAINED);
+                due = due.min(pace::round_up(now + limits::MAX_UNDRAINED));
             }
         }
         self.appoint(index, due);
@@ -844,7 +845,8 @@ impl Tracker {
             let ending = Ending { deadline: Some(expired), ..Ending::of(cause) };
             self.die(index, ending, evidence, now);
         } else if looked >= missed || doubt {
-            if state == State::Alive && !self.suspect(index, now) {
+            let step = if looked >= missed { Step::Suspected } else { Step::Doubted };
+            if state == State::Alive && !self.suspect(index, step, now) {
                 self.appoint(index, (now + AGAIN).min(expired));
                 return;
             }
@@ -882,9 +884,9 @@ impl Tracker {
     // --- transitions ---------------------------------------------------------------------------
 
     /// Alive to Suspect; `false` when the sink has to take something first.
-    fn suspect(&mut self, index: u32, now: Instant) -> bool {
+    fn suspect(&mut self, index: u32, step: Step, now: Instant) -> bool {
         let lazy = self.config.wake == Wake::Lazy;
-        if !self.step(index, Input::Missed, Step::Suspected, now) {
+        if !self.step(index, Input::Missed, step, now) {
             return false;
         }
         self.counts.suspected += 1;
@@ -922,7 +924,7 @@ impl Tracker {
         let quiet = self.quiet_until(missed);
         let due = match self.config.wake {
             Wake::Lazy => quiet,
-            Wake::Beat => quiet.min(now + limits::MAX_UNDRAINED),
+            Wake::Beat => quiet.min(pace::round_up(now + limits::MAX_UNDRAINED)),
         };
         self.appoint(index, due);
     }

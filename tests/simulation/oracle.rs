@@ -184,7 +184,7 @@ impl Oracle {
         };
         let verdict = match &event.kind {
             EventKind::Up => self.check_up(life, at),
-            EventKind::Suspected { silent_for } => self.check_suspected(life, at, *silent_for, world),
+            EventKind::Suspected { silent_for, .. } => self.check_suspected(life, at, *silent_for, world),
             EventKind::Recovered { suspected_for } => self.check_recovered(life, at, *suspected_for, world),
             EventKind::HalfClosed => self.check_half_closed(life, at, world),
             EventKind::Died(death) => self.check_death(life, death),
@@ -323,8 +323,11 @@ impl Oracle {
         let record = &self.records[&life];
         let truth = record.verdict.as_ref().map_or(&world.sockets[life].truth, |verdict| &verdict.truth);
         let idle = nanos(self.policy.idle);
+        // A recv that found nothing although there was something leaves an error where it is.
         let doubted = truth.doubt.is_some_and(|doubt| {
-            self.awake(doubt.max(record.born), at) <= nanos(self.policy.interval) + idle + self.prompt()
+            self.faults.spurious > 0
+                || self.awake(doubt.max(record.born), at)
+                    <= nanos(self.policy.interval) + idle + self.prompt()
         });
         if !self.was_silent(truth, record.born, at, idle) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
@@ -365,11 +368,13 @@ impl Oracle {
         self.check_return(record, truth, suspected, at)
     }
 
-    /// Nobody who came back stays a suspect for longer than it takes to see it.
+    /// Nobody who came back stays a suspect for longer than it takes to see it; unless that takes so
+    /// long that it is silent for its idle time again.
     fn check_return(&self, record: &Record, truth: &Truth, suspected: u64, at: u64) -> Result<(), String> {
         let back = truth.returns.iter().find(|&&(before, after)| before <= suspected && after > suspected);
         if let Some(&(_, back)) = back
             && self.policy.heartbeat != Heartbeat::None
+            && self.prompt() < nanos(self.policy.idle)
             && truth.doubt.is_none()
             && !self.was_stalled(suspected, at)
             && !self.was_stuck(suspected, at)
@@ -442,11 +447,6 @@ impl Oracle {
         let latest = self.reached(deadline, self.lateness());
         let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at));
         let ended = ended.chain(truth.said.map(|(at, ..)| at)).min();
-        // The wake of a soft error has frames read that lay there for a while, and takes them for new.
-        let blurred = self.policy.heartbeat == Heartbeat::Frames && truth.doubt.is_some();
-        if blurred && at <= self.reached(latest, nanos(self.policy.idle)) {
-            return Ok(());
-        }
         if at > latest && ended.is_none_or(|ended| ended > latest) {
             return Err(format!("died at {at}; its deadline was {deadline}"));
         }
