@@ -82,6 +82,12 @@ impl TcpState {
         }
     }
 
+    /// Whether no more bytes will come: the peer's FIN or a reset was seen.
+    #[must_use]
+    pub const fn is_ending(self) -> bool {
+        matches!(self, TcpState::Close | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing)
+    }
+
     /// The name as `ss` prints it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
