@@ -355,12 +355,12 @@ mod messages {
         words(&text.replace(['`', '\\'], "")).join(" ")
     }
 
-    /// The first four words of a message that stand together and are always the same.
+    /// The first seven words of a message that stand together and are always the same.
     fn stable(message: &str) -> Option<String> {
         let message = message.replace('`', "");
         // What stands for a value is between braces: every second part.
         let first = message.split(['{', '}']).step_by(2).map(words).find(|words| words.len() >= 3)?;
-        Some(first[..first.len().min(4)].join(" "))
+        Some(first[..first.len().min(7)].join(" "))
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod messages {
             // What stands for a value, and the joints at which the program puts messages together.
             for part in message.split(['<', '>', ':', ';']) {
                 let words = words(part);
-                if words.len() >= 3 && !all.contains(&words[..3].join(" ")) {
+                if words.len() >= 3 && !all.contains(&words[..words.len().min(7)].join(" ")) {
                     gone.push(format!("{}: {}", row[0], words.join(" ")));
                 }
             }

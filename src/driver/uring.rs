@@ -207,12 +207,7 @@ impl<S: EventSink> UringDriver<S> {
         let mut ring = Ring::new(limits::SQ_ENTRIES, limits::CQ_ENTRIES).map_err(StartError::Ring)?;
         self_test(&mut ring).map_err(StartError::SelfTest)?;
         let frames = config.tracker.policy.heartbeat == Heartbeat::Frames;
-        let pool = if frames {
-            let pool = BufferPool::new(&ring);
-            Some(pool.map_err(|source| StartError::Io { attempted: "lend buffers to io_uring", source })?)
-        } else {
-            None
-        };
+        let pool = if frames { Some(BufferPool::new(&ring).map_err(StartError::Ring)?) } else { None };
         let now = Instant::now();
         let capacity = config.tracker.capacity;
         let listening = listeners
