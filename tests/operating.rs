@@ -239,7 +239,7 @@ mod limits {
             let constants = constants(&format!("src/{file}"));
             let declared = constants.iter().find(|(constant, _)| constant == name);
             let (_, declared) = declared.unwrap_or_else(|| panic!("no {name} in src/{file}"));
-            let plain = number.replace(',', "").replace(' ', "");
+            let plain = number.replace([',', ' '], "");
             let documented = match duration::parse(&plain) {
                 Ok(time) if !time.is_zero() => u64::try_from(time.as_nanos()).unwrap(),
                 _ => plain.parse().unwrap_or_else(|_| panic!("{name}: `{number}` is no number")),
@@ -308,7 +308,7 @@ mod messages {
     }
 
     /// From each place where `start` begins to the end of its block: the next `}` as far to the left.
-    fn blocks<'a>(code: &'a str, start: impl Fn(&str) -> bool) -> Vec<&'a str> {
+    fn blocks(code: &str, start: impl Fn(&str) -> bool) -> Vec<&str> {
         let mut found = Vec::new();
         let mut offset = 0;
         for line in code.split_inclusive('\n') {
