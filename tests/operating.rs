@@ -397,6 +397,27 @@ mod messages {
     }
 
     #[test]
+    fn a_message_says_no_number_that_only_programmers_know() {
+        // A port that is taken, and where nobody listens.
+        let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        taken.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        let deaf = taken.local_addr().unwrap().as_socket().unwrap().to_string();
+        for arguments in [
+            &["run", "--events", "/nowhere/events", "--listen", "127.0.0.1:0"][..],
+            &["run", "--listen", "127.0.0.1:0", "--events", "/dev/full"],
+            &["run", "--listen", "192.0.2.1:0"],
+            &["beat", &deaf, "--quiet"],
+        ] {
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_deadpeer")).args(arguments).output();
+            let output = output.unwrap();
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+            assert!(message.starts_with(&format!("deadpeer {}: ", arguments[0])), "{message}");
+            assert!(!message.contains("os error"), "{message}");
+        }
+    }
+
+    #[test]
     fn every_cell_of_the_messages_says_something() {
         for row in rows(&section("Messages")) {
             assert!(row.len() >= 2 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
