@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
 use crate::client::{Client, ClientConfig, Progress, Stop, Totals};
+use crate::sys::describe;
 use crate::time::Instant;
 
 /// The status line is written this often; people cannot read faster.
@@ -98,8 +99,9 @@ fn hold(args: &BeatArgs) -> Result<(), String> {
 /// `deadpeer run` listens on unless it is told otherwise.
 fn resolve(text: &str) -> Result<(SocketAddr, Vec<SocketAddr>), String> {
     let cure = "write it as host:port, 127.0.0.1:7400 or [::1]:7400";
-    let found =
-        text.to_socket_addrs().map_err(|error| format!("cannot resolve `{text}`: {error}; {cure}"))?;
+    let found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot resolve `{text}`: {}; {cure}", describe(&error)))?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6); // stable: the resolver's order is kept otherwise
     if found.is_empty() {
@@ -112,7 +114,7 @@ fn resolve(text: &str) -> Result<(SocketAddr, Vec<SocketAddr>), String> {
 fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> String {
     let reason = totals.last_errno.map_or_else(String::new, |errno| {
         let error = io::Error::from_raw_os_error(errno);
-        format!(" ({error})")
+        format!(" ({})", describe(&error))
     });
     let mut message = if totals.refused > 0 {
         format!("every connect to {address} was refused{reason}: is `deadpeer run` listening there?")
@@ -131,7 +133,10 @@ fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> 
 /// The first signal asks for an orderly end; the second does not ask.
 fn stop_at_a_signal(stop: Stop) -> Result<(), String> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
-        format!("cannot listen for SIGINT and SIGTERM: {error}; raise `ulimit -n` if descriptors ran out")
+        format!(
+            "cannot listen for SIGINT and SIGTERM: {}; raise `ulimit -n` if descriptors ran out",
+            describe(&error)
+        )
     })?;
     thread::spawn(move || {
         let mut signals = signals.forever();

@@ -28,9 +28,9 @@ use crate::driver::{
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
-use crate::sys::rlimit;
 use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
+use crate::sys::{describe, rlimit};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer run`.
@@ -217,9 +217,9 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
 // --- arguments ---------------------------------------------------------------------------------
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|error| format!("{error}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400"))?;
+    let mut found = text.to_socket_addrs().map_err(|error| {
+        format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
+    })?;
     found.next().ok_or_else(|| format!("`{text}` has no address"))
 }
 
@@ -263,19 +263,27 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
 /// How many connections there may be: what is asked for, if the limit on descriptors allows it.
 fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
     let descriptors = rlimit::raise_nofile().map_err(|error| {
-        Refusal::new(Refusal::FAILED, format!("cannot read the limit on descriptors: {error}"))
+        Refusal::new(Refusal::FAILED, format!("cannot read the limit on descriptors: {}", describe(&error)))
     })?;
     let own = limits::RESERVED_FDS + (threads * (2 + args.listen.len())) as u64;
     let most = usize::try_from(descriptors.saturating_sub(own)).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
     let wanted = args.max_connections.map(|wanted| wanted as usize);
-    if most == 0 || wanted.is_some_and(|wanted| wanted > most) {
+    if most == 0 {
         return Err(Refusal::new(
             Refusal::CONFIGURATION,
             format!(
-                "{} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} of our \
+                "no connection fits: the hard limit on descriptors is {descriptors}, and {own} are needed for our \
+                 own; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take fewer --threads"
+            ),
+        ));
+    }
+    if let Some(wanted) = wanted.filter(|&wanted| wanted > most) {
+        return Err(Refusal::new(
+            Refusal::CONFIGURATION,
+            format!(
+                "{wanted} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} of our \
                  own leaves {most}; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take \
-                 --max-connections {most}",
-                wanted.map_or_else(|| "any".to_owned(), |wanted| wanted.to_string())
+                 --max-connections {most}"
             ),
         ));
     }
@@ -292,8 +300,9 @@ enum Told {
 }
 
 fn watch_signals(tell: &Sender<Told>) -> Result<(), Refusal> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {error}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
+        Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {}", describe(&error)))
+    })?;
     let tell = tell.clone();
     let watch = move || {
         let mut first = true;
@@ -314,7 +323,7 @@ fn spawn<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
         Refusal::new(
             Refusal::FAILED,
-            format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"),
+            format!("cannot start a thread: {}; raise `ulimit -u` (TasksMax=)", describe(&error)),
         )
     })
 }
@@ -382,7 +391,10 @@ fn start(
     let (ready, started) = mpsc::channel();
     for (number, (listeners, mut outlet)) in listeners.into_iter().zip(outlets).enumerate() {
         let wakeup = Wakeup::new().map_err(|error| {
-            Refusal::new(Refusal::FAILED, format!("cannot make an eventfd: {error}; raise `ulimit -n`"))
+            Refusal::new(
+                Refusal::FAILED,
+                format!("cannot make an eventfd: {}; raise `ulimit -n`", describe(&error)),
+            )
         })?;
         let wakeup = Arc::new(wakeup);
         let waker = Arc::clone(&wakeup);
@@ -447,7 +459,7 @@ fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> 
         match ring.thread.join() {
             Ok(Ok(report)) => outcome.reports.push(report),
             Ok(Err(error)) => {
-                outcome.failure = Some(format!("a ring failed: {}", crate::sys::describe(&error)));
+                outcome.failure = Some(format!("a ring failed: {}", describe(&error)));
             }
             Err(_) => outcome.failure = Some("a ring's thread panicked; this is a bug of ours".to_owned()),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{MAX_COUNT, MAX_EVERY, MIN_EVERY};
 use crate::frame::FrameError;
+use crate::sys::describe;
 
 /// Why a client could not begin or go on. What the server does is counted in
 /// [`Totals`](super::Totals) and is never one of these.
@@ -103,7 +104,8 @@ impl fmt::Display for ClientError {
             ClientError::Descriptors { source } => write!(
                 f,
                 "cannot raise the limit on open descriptors: {source}; raise it before the start with \
-                 `ulimit -n`"
+                 `ulimit -n`",
+                source = describe(source)
             ),
             ClientError::TooFewDescriptors { wanted, limit } => write!(
                 f,
@@ -112,21 +114,25 @@ impl fmt::Display for ClientError {
             ),
             ClientError::Poll { source } => write!(
                 f,
-                "cannot wait for sockets with epoll: {source}; raise `ulimit -n` if descriptors ran out"
+                "cannot wait for sockets with epoll: {source}; raise `ulimit -n` if descriptors ran out",
+                source = describe(source)
             ),
             ClientError::Socket { open, address, source } => write!(
                 f,
                 "cannot open another socket for {address} beside {open}: {source}; raise `ulimit -n` (this \
-                 process) or sysctl fs.file-max (the machine), or lower the count"
+                 process) or sysctl fs.file-max (the machine), or lower the count",
+                source = describe(source)
             ),
             ClientError::LocalPorts { open, address, source } => write!(
                 f,
                 "cannot connect to {address} beside {open} connections: {source}; no local port is free: widen \
-                 sysctl net.ipv4.ip_local_port_range, or wait a minute for those in TIME_WAIT"
+                 sysctl net.ipv4.ip_local_port_range, or wait a minute for those in TIME_WAIT",
+                source = describe(source)
             ),
             ClientError::Watch { address, source } => write!(
                 f,
-                "cannot watch a connection to {address}: {source}; raise sysctl fs.epoll.max_user_watches"
+                "cannot watch a connection to {address}: {source}; raise sysctl fs.epoll.max_user_watches",
+                source = describe(source)
             ),
         }
     }
