@@ -33,6 +33,7 @@ use crate::wheel::Wheel;
 
 mod ending;
 mod facts;
+mod notices;
 mod pace;
 mod queue;
 mod silence;
@@ -42,6 +43,7 @@ mod tests;
 mod transitions;
 
 use ending::Ending;
+use notices::Notices;
 use queue::Queue;
 use stalls::Stalls;
 
@@ -142,7 +144,7 @@ pub struct Tracker {
     stalls: Stalls,
     acting: Queue,
     owing: Queue,
-    notices: VecDeque<Event>,
+    notices: Notices,
     identities: HashMap<u32, Arc<str>>,
     /// Deaths by number: first those that were handed over, last those that were not.
     deaths: VecDeque<(Death, bool)>,
@@ -173,7 +175,7 @@ impl Tracker {
             stalls: Stalls::default(),
             acting: Queue::with_capacity(config.capacity),
             owing: Queue::with_capacity(config.capacity),
-            notices: VecDeque::with_capacity(Tracker::MAX_NOTICES),
+            notices: Notices::new(),
             identities: HashMap::new(),
             deaths: VecDeque::with_capacity(config.remembered + config.capacity),
             first_death: 0,
@@ -182,9 +184,6 @@ impl Tracker {
             counts: TrackerCounts::default(),
         }
     }
-
-    /// Events of the tracker itself that may wait: stalls are merged beyond it.
-    const MAX_NOTICES: usize = 16;
 
     /// What it was made from.
     #[must_use]
@@ -288,13 +287,6 @@ impl Tracker {
     pub fn handle_stall(&mut self, start: Instant, end: Instant) {
         let held = end.since(start);
         self.stalls.add(start, end);
-        let crowded = self.notices.len() >= Tracker::MAX_NOTICES;
-        if let Some(Event { kind: EventKind::Stall { held: sum }, .. }) = self.notices.back_mut()
-            && crowded
-        {
-            *sum += held;
-            return;
-        }
         self.notice(Event { at: end, subject: None, kind: EventKind::Stall { held } });
     }
 
@@ -356,7 +348,7 @@ impl Tracker {
     /// the caller's.
     #[must_use = "an event that is not delivered is lost"]
     pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(notice) = self.notices.pop_front() {
+        if let Some(notice) = self.notices.pop() {
             return Some(notice);
         }
         let index = self.owing.front()?;
@@ -446,10 +438,7 @@ impl Tracker {
 
     /// Adds an event of the driver's own (`Saturated`, `Resumed`) to the stream.
     pub fn notice(&mut self, event: Event) {
-        // Only stalls can outnumber the places, and those are merged.
-        if self.notices.len() < 4 * Tracker::MAX_NOTICES {
-            self.notices.push_back(event);
-        }
+        self.notices.push(event);
     }
 
     fn living(&mut self, id: PeerId) -> Option<&mut Peer> {
