@@ -189,8 +189,10 @@ pub(super) fn cut_cause(evidence: &Evidence) -> Cause {
 pub(super) fn cause_of(errno: i32, evidence: &Evidence) -> Cause {
     match errno::meaning(errno) {
         Meaning::Reset => Cause::Aborted,
-        // Retransmissions mean that something of ours was out: keepalive rests meanwhile.
-        Meaning::TimedOut if evidence.retransmits > 0 => Cause::UserTimeout,
+        // Keepalive rests while anything of ours is out or waits to go. The kernel has thrown it away by
+        // now, `unacked` with it, but not the counts: of repetitions where it had left, of bytes where
+        // it had not, since our own route was broken or the peer's window closed.
+        Meaning::TimedOut if evidence.retransmits > 0 || evidence.notsent > 0 => Cause::UserTimeout,
         Meaning::TimedOut => Cause::KeepaliveExpired,
         Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
         Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
