@@ -4,7 +4,7 @@ use super::{Tracker, TrackerCounts};
 use crate::frame::FrameError;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::event::{Death, Event, EventKind, Proof, Transport};
-use crate::liveness::fact::Evidence;
+use crate::liveness::fact::{Evidence, TcpState};
 use crate::liveness::peer::{Flags, PeerId, Want};
 use crate::liveness::policy::Heartbeat;
 use crate::liveness::state::{self, Cause, Hop, Input, LocalCause, State};
@@ -34,6 +34,13 @@ impl Tracker {
             }
             peer.life = peer.life.max(peer.born);
         }
+        // In CLOSE the kernel's count has the FIN in it, if one came before the end. Such a peer was
+        // drained to the end, unless its own bytes ended it: one byte more than was taken is that FIN.
+        let fin = evidence.tcp_state == TcpState::Close
+            && evidence.received == peer.taken + 1
+            && ending.frame.is_none()
+            && !ending.bye;
+        let bytes = if fin { peer.taken } else { evidence.received.max(peer.taken) };
         peer.flags.clear(Flags::VISITING);
         peer.die(now, ending.cause, number);
         let death = Death {
@@ -53,7 +60,7 @@ impl Tracker {
             born: peer.born,
             at: now,
             deadline: ending.deadline,
-            bytes: evidence.received.max(peer.taken),
+            bytes,
             history: peer.history(),
         };
         self.deaths.push_back((death, false));
