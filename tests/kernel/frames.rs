@@ -162,7 +162,9 @@ fn asks_more_than_it_reads(reads: bool) {
     let (_, report) = watch.finish();
     assert_eq!(report.counts.suspected, 1, "only of the silence at the end");
     assert!(death.proof.evidence.notsent > 0, "it was not stuck: {:?}", death.proof);
-    assert_eq!((death.cause, death.proof.transport), (Cause::HeartbeatExpired, Transport::Answering));
+    // Our last questions never left: its kernel may have answered a probe of the window, or was not asked.
+    assert!(death.proof.transport != Transport::Silent, "{:?}", death.proof);
+    assert_eq!(death.cause, Cause::HeartbeatExpired);
 }
 
 #[test]

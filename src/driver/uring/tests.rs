@@ -112,7 +112,7 @@ fn until(holds: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "it never was so");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
@@ -372,6 +372,27 @@ fn a_user_timeout_ends_also_a_peer_that_is_there_and_does_not_read() {
     fill(&rig.ours(address));
     let death = rig.death(address);
     assert_eq!((death.cause, death.proof.errno), (Cause::UserTimeout, Some(libc::ETIMEDOUT)));
+    assert!(death.proof.evidence.notsent > 0, "{:?}", death.proof);
+}
+
+#[test]
+fn a_ping_that_waits_for_a_closed_window_has_asked_nobody() {
+    let policy = Policy {
+        heartbeat: Heartbeat::Frames,
+        idle: SECOND / 2,
+        interval: SECOND / 10,
+        probes: 3,
+        ..Policy::STANDARD
+    };
+    let mut rig = Rig::new(policy);
+    let mut peer = rig.peer();
+    let address = peer.local_addr().unwrap();
+    fill(&rig.ours(address));
+    // The loop rests until the window probes are further apart than the detection time.
+    until(|| rig.info(address).backoff >= 4);
+    peer.write_all(&Frame { kind: Kind::Pong, sequence: 1, timestamp: 0 }.encode()).unwrap();
+    let death = rig.death(address);
+    assert_eq!((death.cause, death.proof.transport), (Cause::HeartbeatExpired, Transport::Unasked));
     assert!(death.proof.evidence.notsent > 0, "{:?}", death.proof);
 }
 

@@ -99,12 +99,15 @@ impl Tracker {
                 let late = policy.interval.min(policy.idle);
                 // Keepalive counts from the last segment, whatever it was.
                 let heard = evidence.last_ack.max(evidence.last_data);
+                // A PING behind a closed window has not left and asks nobody, and keepalive rests then.
+                let left = evidence.notsent == 0;
                 let kernel_asked = evidence.probes > 0
                     || evidence.retransmits > 0
-                    || (evidence.unacked == 0 && now.since(heard) >= asked_after);
+                    || (left && evidence.unacked == 0 && now.since(heard) >= asked_after);
+                let we_asked = frames && peer.probes > 0 && left;
                 if evidence.last_ack.since(peer.life) >= late {
                     Transport::Answering
-                } else if kernel_asked || (frames && peer.probes > 0) {
+                } else if kernel_asked || we_asked {
                     Transport::Silent
                 } else {
                     Transport::Unasked
