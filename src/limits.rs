@@ -101,3 +101,4 @@ const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
 const _: () = assert!(FRAME_BUFFERS.is_power_of_two());
 const _: () = assert!(CQ_ENTRIES >= 2 * SQ_ENTRIES);
 const _: () = assert!(HISTORY >= 4 && HISTORY < 16);
+const _: () = assert!(MAX_DISCARD > 0 && FRAME_BUFFER_BYTES > 0); // a recv of nothing looks like a FIN

@@ -25,20 +25,25 @@ fn root() -> &'static Path {
 }
 
 fn sources() -> Vec<(PathBuf, String)> {
-    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    rust_files("src")
+}
+
+/// The Rust files under a folder of the top level: path below it, and text.
+fn rust_files(top: &str) -> Vec<(PathBuf, String)> {
+    fn walk(top: &Path, folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                walk(&path, found);
+                walk(top, &path, found);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
-                found.push((path.strip_prefix(root().join("src")).unwrap().to_owned(), text));
+                found.push((path.strip_prefix(top).unwrap().to_owned(), text));
             }
         }
     }
     let mut found = Vec::new();
-    walk(&root().join("src"), &mut found);
-    assert!(found.len() > 20, "the sources were not found");
+    walk(&root().join(top), &root().join(top), &mut found);
+    assert!(found.len() > 10, "the files were not found");
     found
 }
 
@@ -89,6 +94,44 @@ fn the_pure_rooms_read_no_clock_and_hold_no_descriptor() {
             }
         }
     }
+}
+
+#[test]
+fn the_wall_clock_is_read_for_dates_only() {
+    for (path, text) in sources() {
+        let dates = matches!(room(&path).as_str(), "daemon" | "time") || path.ends_with("sys/clock.rs");
+        for word in ["WallClock", "realtime_nanos", "CLOCK_REALTIME", "SystemTime"] {
+            let found = code(&text).any(|line| line.contains(word));
+            assert!(dates || !found, "{} knows the wall clock by {word}", path.display());
+        }
+    }
+}
+
+/// The names of all tests in a file.
+fn tests(text: &str) -> impl Iterator<Item = &str> {
+    text.split("#[test]").skip(1).filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next())
+}
+
+#[test]
+fn every_edge_case_names_tests_that_exist() {
+    let files: Vec<_> = ["src", "tests"].into_iter().flat_map(rust_files).collect();
+    let tests: BTreeSet<_> = files.iter().flat_map(|(_, text)| tests(text)).collect();
+    assert!(tests.len() > 100, "the tests were not found");
+    let document = fs::read_to_string(root().join("docs/LIVENESS.md")).unwrap();
+    let (_, section) = document.split_once("## Edge cases and where each is shown").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut numbers = Vec::new();
+    for row in section.lines() {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (Ok(number), &[_, _, _, shown]) = (cells[0].parse::<u32>(), &cells[..]) else { continue };
+        numbers.push(number);
+        assert!(!shown.is_empty(), "row {number} is shown by no test");
+        for name in shown.split(", ") {
+            let name = name.trim_matches('`');
+            assert!(tests.contains(name), "row {number} names `{name}`, which is no test");
+        }
+    }
+    assert_eq!(numbers, (1..=41).collect::<Vec<_>>());
 }
 
 #[test]

@@ -15,8 +15,8 @@ pub(super) fn inspect(socket: BorrowedFd<'_>, mask: PollMask, clock: TickClock) 
     let info = tcp::info(socket)?;
     let present = clock.now();
     let tcp_state = TcpState::from_kernel(info.state);
-    // The kernel counts a FIN as one byte; it has come in these states. In CLOSE it may have: then a
-    // byte too many is not told from a FIN, and the count is taken as it is.
+    // The kernel counts a FIN as one byte; it has come in these states. In CLOSE it may have: a byte too
+    // many is not told from a FIN here, and the count is left as it is.
     let fin =
         matches!(tcp_state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait);
     Ok(Evidence {

@@ -903,3 +903,6 @@ pub const fn default_batch_window(wake: Wake) -> Duration {
         Wake::Beat => Duration::from_micros(500),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,8 @@ pub struct Evidence {
     pub last_data_ms: u32,
     /// `tcpi_last_ack_recv`: age of the last acknowledgement, in ms.
     pub last_ack_ms: u32,
-    /// Bytes that the peer sent in order: `tcpi_bytes_received`, its FIN taken off.
+    /// Bytes that the peer sent in order: `tcpi_bytes_received`, its FIN taken off. In CLOSE a FIN may
+    /// still be counted.
     pub received: u64,
     /// The latest instant at which the last data can have come: a verdict counted from it is never
     /// early, and at most two kernel ticks late.

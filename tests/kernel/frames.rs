@@ -5,8 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use deadpeer::frame::{Frame, FrameError, Kind, encode_hello};
-use deadpeer::liveness::{Cause, EventKind};
+use deadpeer::liveness::{Cause, EventKind, Transport};
 use deadpeer::time::Instant;
+use socket2::{Domain, Socket, Type};
 
 use crate::watch::{QUICK, Setup, Watch, is};
 
@@ -79,11 +80,14 @@ fn bytes_that_never_complete_a_frame_do_not_keep_a_peer_alive() {
 
 #[test]
 fn a_partial_first_frame_is_no_handshake() {
-    let mut watch = Watch::start(Setup::FRAMES);
-    let mut peer = watch.peer();
-    peer.write_all(&beat(1)[..9]).unwrap();
-    let death = watch.death(peer.local_addr().unwrap());
-    assert_eq!((death.cause, death.bytes), (Cause::HandshakeExpired, 9));
+    let hello = encode_hello("a sensor on the roof", 1).unwrap();
+    for part in [&beat(1)[..9], &hello[..16], &hello[..hello.len() - 1]] {
+        let mut watch = Watch::start(Setup::FRAMES);
+        let mut peer = watch.peer();
+        peer.write_all(part).unwrap();
+        let death = watch.death(peer.local_addr().unwrap());
+        assert_eq!((death.cause, death.bytes), (Cause::HandshakeExpired, part.len() as u64));
+    }
 }
 
 #[test]
@@ -130,17 +134,45 @@ fn beats_in_one_flood_are_all_read_and_are_one_refresh() {
     assert_eq!(report.counts.recovered, 0);
 }
 
-#[test]
-fn a_peer_that_beats_and_never_reads_is_stuck_and_not_dead() {
-    let mut watch = Watch::start(Setup::FRAMES);
-    let mut peer = watch.peer();
+/// A peer that asks far more often than it reads, if at all, with little room for the answers; and then
+/// falls silent, which is its death.
+fn asks_more_than_it_reads(reads: bool) {
+    let mut watch = Watch::start(Setup { unread: 1, ..Setup::FRAMES });
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // Not less: where a peer has room for a window but not for what carries it, its kernel drops our
+    // answer, then refuses our acknowledgements behind it, and the peer cannot speak any more.
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&watch.address.into()).unwrap();
+    let mut peer = TcpStream::from(socket);
+    peer.set_nodelay(true).unwrap();
     let address = peer.local_addr().unwrap();
     let ping = Frame { kind: Kind::Ping, sequence: 1, timestamp: 1 }.encode();
     let end = Instant::now() + 3 * QUICK.detection_time();
-    while Instant::now() < end {
-        // Each batch asks for an answer that is never read.
+    let mut asked = 0_u32;
+    while asked < 2_000 || Instant::now() < end {
         peer.write_all(&ping).unwrap();
-        std::thread::park_timeout(Duration::from_millis(2));
+        asked += 1;
+        if reads && asked.is_multiple_of(16) {
+            peer.read_exact(&mut [0; 16]).unwrap();
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     assert!(!watch.is_dead(address));
+    let death = watch.death(address);
+    let (_, report) = watch.finish();
+    assert_eq!(report.counts.suspected, 1, "only of the silence at the end");
+    assert!(death.proof.evidence.notsent > 0, "it was not stuck: {:?}", death.proof);
+    // Our last questions never left: its kernel may have answered a probe of the window, or was not asked.
+    assert!(death.proof.transport != Transport::Silent, "{:?}", death.proof);
+    assert_eq!(death.cause, Cause::HeartbeatExpired);
+}
+
+#[test]
+fn a_peer_that_beats_and_never_reads_is_stuck_and_not_dead() {
+    asks_more_than_it_reads(false);
+}
+
+#[test]
+fn a_peer_that_reads_more_slowly_than_it_is_answered_is_alive() {
+    asks_more_than_it_reads(true);
 }

@@ -1,12 +1,14 @@
 //! Limits: connections, descriptors, a sink that does not take.
 
 use std::io::{Read, Write};
+use std::process::Command;
 use std::time::Duration;
 
 use deadpeer::driver::bind;
 use deadpeer::liveness::{Cause, EventKind, TrackerConfig};
 
-use crate::watch::{PATIENCE, QUICK, Setup, Watch, connect, is, reset};
+use crate::daemon::Daemon;
+use crate::watch::{PATIENCE, QUICK, Setup, Watch, connect, is, reset, skip};
 
 #[test]
 fn at_the_limit_new_connections_wait_and_nobody_dies_for_it() {
@@ -83,4 +85,40 @@ fn who_ended_has_left_its_port() {
         watch.finish();
         bind(address, 1, &TrackerConfig::new(QUICK, 1)).expect("nobody listens there any more");
     }
+}
+
+#[test]
+fn out_of_descriptors_it_says_so_once_waits_without_spinning_and_goes_on() {
+    if Command::new("prlimit").arg("--version").output().is_err() {
+        return skip("no `prlimit`: install util-linux");
+    }
+    let mut daemon = Daemon::start(None, "127.0.0.1:0", &["--policy", "standard", "--handshake", "100s"]);
+    let pid = daemon.child.0.id().to_string();
+    let limit = |most: u64| {
+        let nofile = format!("--nofile={most}:");
+        let output = Command::new("prlimit").args(["--pid", &pid, &nofile]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let before: Vec<_> = (0..5).map(|_| connect(daemon.address)).collect();
+    daemon.wait_for_many("up", 5);
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    limit(open);
+    let waiting: Vec<_> = (0..20).map(|_| connect(daemon.address)).collect();
+    let saturated = daemon.wait_for("saturated");
+    assert_eq!(saturated["limit"], "descriptors", "{saturated:#}");
+    daemon.listen_for(Duration::from_secs(2));
+    // A number below the limit may have been free still.
+    assert!(daemon.count("up") < 10, "{:#?}", daemon.seen);
+    assert_eq!((daemon.count("saturated"), daemon.count("died")), (1, 0));
+    limit(1_000);
+    daemon.wait_for_many("up", 25);
+    daemon.wait_for("resumed");
+    assert_eq!((daemon.count("saturated"), daemon.count("resumed")), (1, 1));
+    daemon.child.signal("-TERM");
+    let summary = daemon.wait_for("summary");
+    assert_eq!((summary["opened"].as_u64(), summary["died"].as_u64()), (Some(25), Some(0)));
+    // It looks ten times a second; a loop that spun would enter its ring some hundred thousand times.
+    let enters = summary["ring"]["enters"].as_u64().unwrap();
+    assert!(enters < 1_000, "{enters} entries into the ring in two seconds");
+    drop((before, waiting));
 }

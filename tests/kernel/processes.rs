@@ -37,7 +37,8 @@ fn a_stopped_program_stays_alive_where_only_its_kernel_is_asked() {
 
 #[test]
 fn a_peer_that_pauses_for_less_than_the_deadline_recovers() {
-    let mut daemon = Daemon::start(None, "127.0.0.1:0", QUICK);
+    let slow_to_judge = ["--idle", "400ms", "--interval", "1s", "--probes", "9"];
+    let mut daemon = Daemon::start(None, "127.0.0.1:0", &slow_to_judge);
     let peer = beat(None, daemon.address, &["--every", "50ms"]);
     daemon.wait_for("up");
     peer.signal("-STOP");

@@ -4,7 +4,7 @@ use super::{Tracker, TrackerCounts};
 use crate::frame::FrameError;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::event::{Death, Event, EventKind, Proof, Transport};
-use crate::liveness::fact::Evidence;
+use crate::liveness::fact::{Evidence, TcpState};
 use crate::liveness::peer::{Flags, PeerId, Want};
 use crate::liveness::policy::Heartbeat;
 use crate::liveness::state::{self, Cause, Hop, Input, LocalCause, State};
@@ -34,6 +34,13 @@ impl Tracker {
             }
             peer.life = peer.life.max(peer.born);
         }
+        // In CLOSE the kernel's count has the FIN in it, if one came before the end. Such a peer was
+        // drained to the end, unless its own bytes ended it: one byte more than was taken is that FIN.
+        let fin = evidence.tcp_state == TcpState::Close
+            && evidence.received == peer.taken + 1
+            && ending.frame.is_none()
+            && !ending.bye;
+        let bytes = if fin { peer.taken } else { evidence.received.max(peer.taken) };
         peer.flags.clear(Flags::VISITING);
         peer.die(now, ending.cause, number);
         let death = Death {
@@ -53,7 +60,7 @@ impl Tracker {
             born: peer.born,
             at: now,
             deadline: ending.deadline,
-            bytes: evidence.received.max(peer.taken),
+            bytes,
             history: peer.history(),
         };
         self.deaths.push_back((death, false));
@@ -92,12 +99,15 @@ impl Tracker {
                 let late = policy.interval.min(policy.idle);
                 // Keepalive counts from the last segment, whatever it was.
                 let heard = evidence.last_ack.max(evidence.last_data);
+                // A PING behind a closed window has not left and asks nobody, and keepalive rests then.
+                let left = evidence.notsent == 0;
                 let kernel_asked = evidence.probes > 0
                     || evidence.retransmits > 0
-                    || (evidence.unacked == 0 && now.since(heard) >= asked_after);
+                    || (left && evidence.unacked == 0 && now.since(heard) >= asked_after);
+                let we_asked = frames && peer.probes > 0 && left;
                 if evidence.last_ack.since(peer.life) >= late {
                     Transport::Answering
-                } else if kernel_asked || (frames && peer.probes > 0) {
+                } else if kernel_asked || we_asked {
                     Transport::Silent
                 } else {
                     Transport::Unasked
@@ -189,8 +199,10 @@ pub(super) fn cut_cause(evidence: &Evidence) -> Cause {
 pub(super) fn cause_of(errno: i32, evidence: &Evidence) -> Cause {
     match errno::meaning(errno) {
         Meaning::Reset => Cause::Aborted,
-        // Retransmissions mean that something of ours was out: keepalive rests meanwhile.
-        Meaning::TimedOut if evidence.retransmits > 0 => Cause::UserTimeout,
+        // Keepalive rests while anything of ours is out or waits to go. The kernel has thrown it away by
+        // now, `unacked` with it, but not the counts: of repetitions where it had left, of bytes where
+        // it had not, since our own route was broken or the peer's window closed.
+        Meaning::TimedOut if evidence.retransmits > 0 || evidence.notsent > 0 => Cause::UserTimeout,
         Meaning::TimedOut => Cause::KeepaliveExpired,
         Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
         Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),

@@ -12,8 +12,8 @@ use crate::liveness::policy::Heartbeat;
 use crate::liveness::state::{Cause, LocalCause, State};
 use crate::time::Instant;
 
-/// Doublings of the retransmission timer after which a path is in doubt.
-const DOUBTFUL_BACKOFF: u8 = 2;
+/// Retransmissions in a row without an answer after which a path is in doubt.
+const DOUBTFUL_RETRANSMITS: u8 = 2;
 /// Beat mode: drains of at most this many bytes a beat are a heartbeat's.
 const CALM_BYTES: u32 = 256;
 /// Beat mode: so many calm drains in a row make a peer calm.
@@ -181,7 +181,10 @@ impl Tracker {
             Heartbeat::Bytes | Heartbeat::Frames => {}
         }
         peer.flags.clear(Flags::FRAMED);
-        if soft || evidence.unacked > 0 && evidence.backoff >= DOUBTFUL_BACKOFF {
+        // By the count and not by the backoff, which an ICMP error takes back (RFC 6069): a path that says it
+        // is broken would look whole. What cannot leave us at all has no such count: any sign of the
+        // peer's takes its probes back.
+        if soft || evidence.unacked > 0 && evidence.retransmits >= DOUBTFUL_RETRANSMITS {
             peer.flags.set(Flags::DOUBT);
         } else {
             peer.flags.clear(Flags::DOUBT);

@@ -234,7 +234,12 @@ impl Ring {
     /// # Errors
     ///
     /// As [`Ring::watch`].
+    ///
+    /// # Panics
+    ///
+    /// When `length` is 0: a recv of nothing gives 0, which is a FIN to everybody who reads it.
     pub fn discard(&mut self, fd: RawFd, length: u32, token: Token) -> io::Result<()> {
+        assert!(length > 0, "a recv of nothing looks like a FIN");
         // tcp(7): with MSG_TRUNC the bytes are discarded and the buffer is not touched, so there is
         // none. A socket of another kind would answer EFAULT.
         let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), length)
@@ -366,5 +371,38 @@ impl Ring {
         let overflown = self.inner.submission().cq_overflow();
         self.counters.overflows += u64::from(overflown);
         overflown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_beyond_the_queue_are_kept_by_the_kernel_and_said_to_be() {
+        let mut ring = Ring::new(8, 16).unwrap();
+        let all = 100;
+        for index in 0..all {
+            ring.nop(Token::new(1, 0, index)).unwrap();
+        }
+        ring.submit_and_wait(Wait::NOT).unwrap();
+        assert!(ring.is_overflown());
+        let mut seen = Vec::new();
+        while seen.len() < all as usize {
+            let before = seen.len();
+            ring.reap(&mut seen, 5);
+            ring.submit_and_wait(Wait::NOT).unwrap();
+            assert!(seen.len() > before, "only {before} of {all}");
+        }
+        let indices: Vec<_> = seen.iter().map(|completion| completion.token.index()).collect();
+        assert_eq!(indices, (0..all).collect::<Vec<_>>());
+        assert!(!ring.is_overflown());
+    }
+
+    #[test]
+    #[should_panic(expected = "looks like a FIN")]
+    fn a_recv_of_nothing_is_never_submitted() {
+        let mut ring = Ring::new(8, 16).unwrap();
+        let _ = ring.discard(0, 0, Token::new(1, 0, 0));
     }
 }
