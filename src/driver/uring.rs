@@ -494,6 +494,7 @@ impl<S: EventSink> UringDriver<S> {
                 }
             }
             Received::End => {
+                conn.set(Conn::ENDED);
                 let evidence = self.evidence(peer);
                 self.tracker.handle(peer, Fact::End(evidence), now);
             }
@@ -590,7 +591,9 @@ impl<S: EventSink> UringDriver<S> {
         let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return gone };
         match evidence::inspect(conn.as_fd(), conn.mask, self.ticks) {
             Ok(mut evidence) => {
-                if evidence.tcp_state == TcpState::Close && conn.mask.has(PollMask::ERR) {
+                // Reading it takes it: before the end it is the recv's, which may be under way.
+                let errs = conn.has(Conn::ENDED) && conn.mask.has(PollMask::ERR);
+                if errs && evidence.tcp_state == TcpState::Close {
                     evidence.so_error = tcp::take_error(conn.as_fd()).ok().filter(|&errno| errno != 0);
                 }
                 evidence
@@ -891,3 +894,6 @@ pub const fn default_batch_window(wake: Wake) -> Duration {
         Wake::Beat => Duration::from_micros(500),
     }
 }
+
+#[cfg(test)]
+mod tests;
