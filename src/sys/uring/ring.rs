@@ -291,11 +291,14 @@ impl Ring {
             tv_sec: wait.timeout.as_secs() as i64,
             tv_nsec: wait.timeout.subsec_nanos().into(),
         };
-        let batch = self.features.min_wait && !wait.window.is_zero();
+        // The kernel looks at the timeout only after the window. With a window of 0 it would wait for
+        // the whole batch.
+        let window = wait.window.min(wait.timeout).as_micros();
+        let batch = self.features.min_wait && window > 0;
         let arg = GetEventsArg {
             sigmask: 0,
             sigmask_size: 0,
-            min_wait_usec: if batch { u32::try_from(wait.window.as_micros()).unwrap_or(u32::MAX) } else { 0 },
+            min_wait_usec: if batch { u32::try_from(window).unwrap_or(u32::MAX) } else { 0 },
             timespec: (&raw const timespec) as u64,
         };
         self.enter(if batch { wait.completions } else { 1 }, true, Some(&arg))
@@ -366,5 +369,27 @@ impl Ring {
         let overflown = self.inner.submission().cq_overflow();
         self.counters.overflows += u64::from(overflown);
         overflown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+
+    #[test]
+    fn one_completion_ends_a_wait_however_short_the_batch_window_is() {
+        let patience = Duration::from_secs(20);
+        for window in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1), Duration::MAX] {
+            let mut ring = Ring::new(8, 16).unwrap();
+            ring.nop(Token::new(1, 2, 3)).unwrap();
+            let timeout = if window > patience { Duration::from_millis(1) } else { patience };
+            let before = Instant::now();
+            ring.submit_and_wait(Wait { completions: 16, window, timeout }).unwrap();
+            assert!(before + patience > Instant::now(), "a window of {window:?} waited for more");
+            let mut reaped = Vec::new();
+            assert!(!ring.reap(&mut reaped, 16));
+            assert_eq!(reaped[0].token, Token::new(1, 2, 3));
+        }
     }
 }
