@@ -29,6 +29,11 @@ impl Listener {
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Listens again, if it does not any more; a listener that does is not changed.
+    pub(super) fn reopen(&self) {
+        let _ = self.socket.listen(BACKLOG); // at worst the next accept fails as this one did
+    }
 }
 
 impl AsFd for Listener {

@@ -185,6 +185,8 @@ pub struct UringDriver<S> {
     /// When the wake was reaped that the verdicts of this turn go back to: the turn before, where that
     /// one submitted a drain to the end.
     wake: Instant,
+    /// When the last turn ended.
+    ended: Instant,
     stalls: u64,
     rearms: u64,
 }
@@ -247,6 +249,7 @@ impl<S: EventSink> UringDriver<S> {
             held_places: 0,
             suspended: suspended(),
             wake: now,
+            ended: now,
             stalls: 0,
             rearms: 0,
         };
@@ -340,6 +343,7 @@ impl<S: EventSink> UringDriver<S> {
         if end.since(now) > limits::STALL_THRESHOLD {
             self.stalled(now, end);
         }
+        self.ended = end;
         Ok(())
     }
 
@@ -348,7 +352,8 @@ impl<S: EventSink> UringDriver<S> {
     /// Submits, waits, and returns the time. Says so when it came back much later than asked for.
     fn wait(&mut self) -> io::Result<Instant> {
         let before = Instant::now();
-        let until = self.wake_at(before);
+        // Appointments that wait for their turn lie in the past; who is late for those is not held up.
+        let until = self.wake_at(before).max(self.ended);
         let timeout = until.since(before);
         let wait = if std::mem::take(&mut self.urgent) || timeout.is_zero() {
             Wait::NOT
@@ -756,7 +761,7 @@ impl<S: EventSink> UringDriver<S> {
     /// Accepts what waits at a listener, within the turn's bound and the connections that are left.
     fn accept(&mut self, index: usize, now: Instant) -> io::Result<()> {
         for _ in 0..limits::MAX_ACCEPTS_PER_TURN {
-            if !self.shared.take() {
+            if self.tracker.is_full() || !self.shared.take() {
                 self.saturate("max_connections", now, SATURATED_PAUSE);
                 return Ok(());
             }
@@ -772,7 +777,7 @@ impl<S: EventSink> UringDriver<S> {
                         }
                     };
                     let Some(peer) = self.tracker.accept(plain(address), local, now) else {
-                        unreachable!("the budget is at most the tracker's capacity");
+                        unreachable!("it was not full");
                     };
                     self.held_places += 1;
                     self.hold(Conn::new(fd), peer);
@@ -783,14 +788,22 @@ impl<S: EventSink> UringDriver<S> {
                     match error.raw_os_error() {
                         Some(libc::EAGAIN) => {
                             self.listeners[index].pending = false;
+                            // There was a descriptor for it, had somebody waited.
+                            self.resume(now);
                             return Ok(());
                         }
+                        // It was over before it was accepted.
+                        Some(libc::ECONNABORTED | libc::EINTR) => {}
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                             self.saturate("descriptors", now, limits::ACCEPT_PAUSE);
                             return Ok(());
                         }
-                        // accept(2): errors of the new connection, which is gone already.
-                        _ => {}
+                        // A security policy forbids it, or the listener was killed from outside (`ss -aK`).
+                        _ => {
+                            self.saturate("accept", now, limits::ACCEPT_PAUSE);
+                            self.listeners[index].listener.reopen();
+                            return Ok(());
+                        }
                     }
                 }
             }

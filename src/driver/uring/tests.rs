@@ -1,7 +1,9 @@
 //! Turns by hand, where it matters what falls into one turn.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::net::TcpStream;
+use std::rc::Rc;
 
 use super::*;
 use crate::driver::bind;
@@ -17,7 +19,9 @@ const QUICK: Policy = Policy {
 };
 
 /// Turns that are enough for everything here, each of which waits for something.
-const TURNS: usize = 1_000;
+const TURNS: usize = 100;
+
+const CAPACITY: usize = 4 * limits::MAX_VISITS_PER_TURN;
 
 type Sink = Box<dyn FnMut(Event)>;
 
@@ -25,20 +29,29 @@ struct Hand {
     driver: UringDriver<Sink>,
     events: std::sync::mpsc::Receiver<Event>,
     address: SocketAddr,
+    /// Makes the next event take long.
+    slow: Rc<Cell<bool>>,
 }
 
 impl Hand {
     fn new(policy: Policy) -> Hand {
-        let tracker = TrackerConfig::new(policy, 100);
+        let tracker = TrackerConfig::new(policy, CAPACITY);
         let config = DriverConfig { tracker, batch_window: Duration::ZERO };
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &tracker).unwrap();
         let address = listeners[0].address();
         let (to, events) = std::sync::mpsc::channel();
-        let sink: Sink = Box::new(move |event| to.send(event).unwrap());
-        let shared = Arc::new(Shared::new(100));
+        let slow = Rc::new(Cell::new(false));
+        let slows = Rc::clone(&slow);
+        let sink: Sink = Box::new(move |event| {
+            if slows.take() {
+                park_until(Instant::now() + limits::STALL_THRESHOLD + Duration::from_millis(100));
+            }
+            to.send(event).unwrap();
+        });
+        let shared = Arc::new(Shared::new(CAPACITY));
         let wakeup = Arc::new(Wakeup::new().unwrap());
         let driver = UringDriver::new(config, listeners, shared, Arc::default(), wakeup, sink).unwrap();
-        Hand { driver, events, address }
+        Hand { driver, events, address, slow }
     }
 
     /// Turns until an event fits.
@@ -86,4 +99,58 @@ fn a_visit_in_the_turn_of_the_reset_leaves_the_errno_to_the_recv() {
     park_until(due);
     let death = hand.death();
     assert_eq!((death.cause, death.proof.errno), (Cause::Aborted, Some(libc::ECONNRESET)));
+}
+
+#[test]
+fn a_listener_that_is_shut_from_outside_is_opened_again_and_not_spun_on() {
+    let mut hand = Hand::new(QUICK);
+    socket2::SockRef::from(&hand.driver.listeners[0].listener).shutdown(std::net::Shutdown::Both).unwrap();
+    let limit = hand.until(|event| match event.kind {
+        EventKind::Saturated { limit } => Some(limit),
+        _ => None,
+    });
+    assert_eq!(limit, "accept");
+    hand.until(|event| matches!(event.kind, EventKind::Resumed).then_some(()));
+    drop(hand.peer());
+    assert_eq!(hand.death().cause, Cause::Closed);
+    let turns = hand.driver.recorder.turns();
+    assert!(turns < 50, "{turns} turns for a few things that happened");
+}
+
+#[test]
+fn room_is_told_when_there_is_room_and_not_only_when_somebody_comes() {
+    let mut hand = Hand::new(Policy::STANDARD);
+    while hand.driver.shared.take() {}
+    let waiting = TcpStream::connect(hand.address).unwrap();
+    hand.until(|event| matches!(event.kind, EventKind::Saturated { limit: "max_connections" }).then_some(()));
+    hand.driver.shared.give(1);
+    hand.until(|event| matches!(event.kind, EventKind::Resumed).then_some(()));
+    hand.until(|event| matches!(event.kind, EventKind::Saturated { .. }).then_some(()));
+    drop(waiting);
+    hand.until(|event| matches!(event.kind, EventKind::Resumed).then_some(()));
+}
+
+#[test]
+fn one_long_turn_is_one_stall_although_appointments_wait_behind_it() {
+    let mut hand = Hand::new(Policy::STRICT);
+    for _ in 0..3 * limits::MAX_VISITS_PER_TURN {
+        hand.driver.tracker.accept(hand.address, 0, Instant::now()).unwrap();
+        hand.driver.held_places += 1;
+    }
+    hand.driver.turn().unwrap();
+    park_until(hand.driver.tracker.next_due().unwrap());
+    hand.slow.set(true);
+    hand.peer();
+    hand.driver.turn().unwrap();
+    assert_eq!(hand.driver.stalls, 1);
+}
+
+#[test]
+fn a_batch_window_does_not_hold_an_appointment_up() {
+    let mut hand = Hand::new(QUICK);
+    hand.driver.config.batch_window = Duration::from_secs(3);
+    let peer = hand.peer();
+    assert_eq!(hand.death().cause, Cause::HeartbeatExpired);
+    assert_eq!(hand.driver.stalls, 0, "held up by its own window");
+    drop(peer);
 }
