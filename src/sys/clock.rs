@@ -5,8 +5,8 @@ pub fn monotonic_nanos() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// `CLOCK_MONOTONIC_COARSE`: the same clock at the kernel's last timer tick, which is the moment
-/// that `TCP_INFO` counts its ages from.
+/// `CLOCK_MONOTONIC_COARSE`: the same clock, written at the kernel's last timer tick, in steps of its
+/// own that are as long as a tick.
 pub fn monotonic_coarse_nanos() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }

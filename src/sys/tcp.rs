@@ -36,10 +36,15 @@ pub struct TcpInfo {
 
 /// Turns the ages that `TCP_INFO` gives into instants.
 ///
-/// The kernel stamps arrivals with the number of its timer tick and gives their age in whole ticks
-/// since then. Counted back from the beginning of the present tick (`CLOCK_MONOTONIC_COARSE`) an age
-/// leads to the beginning of the tick of arrival; the arrival was up to one tick later. Taking the
-/// end of that tick, a deadline counted from it is never early and at most one tick late.
+/// The kernel stamps arrivals with the number of its timer tick and gives their age in whole ticks.
+/// Counted back from the beginning of the present tick an age leads to the beginning of the tick of
+/// arrival; the arrival was up to one tick later. Taking the end of that tick, a deadline counted from
+/// it is never early.
+///
+/// When the present tick began is not told. It was not after now. `CLOCK_MONOTONIC_COARSE` is written
+/// at the tick, but counts in steps of its own, which may lie up to a tick before it (2.7 ms were
+/// measured at HZ=250), so it was not after the end of that step either. The earlier of the two is
+/// less than a tick too late.
 #[derive(Clone, Copy, Debug)]
 pub struct TickClock {
     tick: Duration,
@@ -49,7 +54,9 @@ impl TickClock {
     /// Reads the length of this kernel's tick.
     #[must_use]
     pub fn new() -> TickClock {
-        TickClock { tick: Duration::from_nanos(clock::tick_nanos()) }
+        // In whole milliseconds, as the ages are: at HZ=300 they are rounded up.
+        let tick = Duration::from_nanos(clock::tick_nanos().next_multiple_of(1_000_000));
+        TickClock { tick }
     }
 
     /// The length of a tick: 4 ms at HZ=250.
@@ -58,11 +65,13 @@ impl TickClock {
         self.tick
     }
 
-    /// The beginning of the present tick. Read it *after* the `TCP_INFO` whose ages are counted from
-    /// it: a tick that falls in between then makes an arrival a tick later, which is safe.
+    /// The latest instant at which the present tick can have begun. Read it *after* the `TCP_INFO` whose
+    /// ages are counted from it: a tick that falls in between then makes an arrival a tick later, which
+    /// is safe.
     #[must_use]
     pub fn now(self) -> Instant {
-        Instant::from_nanos(clock::monotonic_coarse_nanos())
+        let step = Instant::from_nanos(clock::monotonic_coarse_nanos());
+        Instant::now().min(step + self.tick)
     }
 
     /// The latest instant at which something of age `millis` can have come, as seen from `present`.
@@ -250,4 +259,32 @@ pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a socket that is not IP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn no_arrival_is_taken_for_an_earlier_one_than_it_was() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        let ticks = TickClock::new();
+        // Steps that fall on every part of a tick, for the sending and for the looking.
+        for step in 0..300_u64 {
+            std::thread::park_timeout(Duration::from_micros(step * 37 % 4_100));
+            let before = Instant::now();
+            peer.write_all(b"x").unwrap();
+            server.read_exact(&mut [0]).unwrap();
+            std::thread::park_timeout(Duration::from_micros(step * 101 % 8_300));
+            let age = info(server.as_fd()).unwrap().last_data_recv;
+            let latest = ticks.latest(ticks.now(), age);
+            assert!(latest >= before, "{:?} early", before.since(latest));
+        }
+    }
 }
