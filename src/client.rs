@@ -53,15 +53,14 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use self::outbox::{Outbox, Sent};
 use self::rhythm::Rhythm;
+use crate::frame::outbox::{Outbox, Sent};
 use crate::frame::{Decoded, Decoder, Frame, Identity, encode_hello};
 use crate::limits::{MAX_WAIT, RESERVED_FDS, SHUTDOWN_PATIENCE};
 use crate::sys::rlimit::raise_nofile;
 use crate::time::Instant;
 
 mod error;
-mod outbox;
 mod rhythm;
 
 pub use error::ClientError;

@@ -424,5 +424,6 @@ impl Decoder {
     }
 }
 
+pub(crate) mod outbox;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! submitted together with everything else of the turn. A connection is closed only after its poll
 //! and its recv have completed for the last time, and its place is given back after that.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use super::evidence;
 use super::listener::Listener;
 use super::locals::Locals;
 use super::shared::Shared;
+use crate::frame::outbox::Outbox;
 use crate::frame::{Decoded, Decoder, Frame, Kind};
 use crate::limits;
 use crate::liveness::decode::{self, Received};
@@ -163,6 +165,8 @@ pub struct UringDriver<S> {
     tracker: Tracker,
     conns: Vec<Option<Conn>>,
     decoders: Vec<Decoder>,
+    /// What of a frame did not fit a socket, by place: only of peers that are stuck.
+    outboxes: HashMap<u32, Outbox>,
     listeners: Vec<Listening>,
     shared: Arc<Shared>,
     locals: Arc<Locals>,
@@ -232,6 +236,7 @@ impl<S: EventSink> UringDriver<S> {
             tracker: Tracker::new(config.tracker, now),
             conns: Vec::with_capacity(capacity),
             decoders: Vec::with_capacity(if frames { capacity } else { 0 }),
+            outboxes: HashMap::new(),
             listeners: listening,
             shared,
             locals,
@@ -572,10 +577,14 @@ impl<S: EventSink> UringDriver<S> {
     }
 
     /// Sends a frame now or not at all: a peer that does not take sixteen bytes is stuck, not dead,
-    /// and a send that fails tells nothing that the poll does not tell.
+    /// and a send that fails tells nothing that the poll does not tell. Of a frame that was begun the
+    /// rest is kept and goes first the next time: half a frame would spoil all that follow.
     fn send(&mut self, peer: PeerId, frame: Frame) {
-        if let Some(Some(conn)) = self.conns.get(peer.index() as usize) {
-            let _ = tcp::send_now(conn.as_fd(), &frame.encode());
+        let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return };
+        let mut outbox = self.outboxes.remove(&peer.index()).unwrap_or(Outbox::new());
+        let _ = outbox.send(&mut tcp::Now(conn.as_fd()), &frame.encode());
+        if !outbox.is_empty() {
+            self.outboxes.insert(peer.index(), outbox);
         }
     }
 
@@ -723,6 +732,7 @@ impl<S: EventSink> UringDriver<S> {
             let _ = tcp::abort_on_close(conn.as_fd()); // at worst it is closed with a FIN
         }
         *place = None;
+        self.outboxes.remove(&peer.index());
         self.tracker.release(peer);
     }
 

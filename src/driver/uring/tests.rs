@@ -1,7 +1,7 @@
 //! Turns by hand, where it matters what falls into one turn.
 
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
 
@@ -153,4 +153,40 @@ fn a_batch_window_does_not_hold_an_appointment_up() {
     assert_eq!(hand.death().cause, Cause::HeartbeatExpired);
     assert_eq!(hand.driver.stalls, 0, "held up by its own window");
     drop(peer);
+}
+
+#[test]
+fn a_peer_that_was_stuck_finds_only_whole_frames_when_it_reads_again() {
+    let mut hand = Hand::new(Policy { heartbeat: Heartbeat::Frames, ..Policy::STANDARD });
+    // Small buffers, and segments that are no multiple of a frame: some frame fits only in part.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.set_tcp_mss(503).unwrap();
+    socket.connect(&hand.address.into()).unwrap();
+    let mut peer = TcpStream::from(socket);
+    peer.set_nonblocking(true).unwrap();
+    let id = hand.until(|event| event.subject.as_ref().map(|subject| subject.peer));
+    let mut sent = 0;
+    let send = |hand: &mut Hand, sent: &mut u32| {
+        *sent += 1;
+        hand.driver.send(id, Frame { kind: Kind::Ping, sequence: *sent, timestamp: 1 });
+    };
+    while hand.driver.outboxes.is_empty() {
+        assert!(sent < 1_000_000, "nothing was ever cut");
+        send(&mut hand, &mut sent);
+    }
+    let mut decoder = Decoder::new();
+    let mut whole = 0;
+    while whole < 5_000 {
+        send(&mut hand, &mut sent);
+        let mut buffer = [0; 1_000];
+        let Ok(length) = peer.read(&mut buffer) else { continue };
+        let mut bytes = &buffer[..length];
+        while decoder.next(&mut bytes).expect("frames and nothing else").is_some() {
+            whole += 1;
+        }
+    }
+    drop(peer);
+    hand.death();
+    assert!(hand.driver.outboxes.is_empty());
 }
