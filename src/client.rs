@@ -442,11 +442,7 @@ impl Client {
     /// Looks whether a connect was answered, and how.
     fn connect_answered(&mut self, index: usize, now: Instant) {
         let stream = self.connections[index].stream.as_ref().expect("a connect in flight has a stream");
-        let answer = match stream.take_error() {
-            Ok(None) => stream.peer_addr().map(|_| ()),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match answer {
+        match answer(stream) {
             Ok(()) => self.connected(index, now),
             Err(error) if error.kind() == ErrorKind::NotConnected => {} // not answered yet
             Err(error) => self.connect_failed(index, &error, now),
@@ -721,6 +717,19 @@ impl Client {
             assert!(was_there, "a connection's timer is in the set");
         }
     }
+}
+
+/// How a connect was answered; `NotConnected` when it was not yet.
+fn answer(stream: &TcpStream) -> io::Result<()> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    // Where nobody listens and the port is one that the kernel gives out, it may give out that very
+    // one: then we are connected to ourselves, beat to ourselves, and keep the port from the server.
+    if stream.peer_addr()? == stream.local_addr()? {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Client {
