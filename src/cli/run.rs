@@ -10,6 +10,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -206,10 +207,11 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     }
 
     let (tell, told) = mpsc::channel();
-    watch_signals(&tell)?;
+    let serving = watch_signals(&tell)?;
     let listening = listening(&config, policy_name, &addresses, threads, features);
     let (sink, outlets) = open_sink(args, threads, &locals, listening, &tell)?;
     let rings = start(&config, listeners, outlets, &shared, &locals, &tell)?;
+    serving.store(true, Ordering::Release);
     let outcome = supervise(rings, &shared, &told);
     finish(sink, outcome, started)
 }
@@ -291,20 +293,25 @@ enum Told {
     RingEnded,
 }
 
-fn watch_signals(tell: &Sender<Told>) -> Result<(), Refusal> {
+/// The first signal is told, a second one ends the program at once; and so does the first before
+/// the word that is returned says that we serve: the start may wait for the reader of a FIFO, and
+/// there is nothing to end in order yet.
+fn watch_signals(tell: &Sender<Told>) -> Result<Arc<AtomicBool>, Refusal> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|error| Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {error}")))?;
     let tell = tell.clone();
+    let serving = Arc::new(AtomicBool::new(false));
+    let served = Arc::clone(&serving);
     let watch = move || {
         let mut first = true;
         for signal in signals.forever() {
-            if !std::mem::take(&mut first) {
+            if !std::mem::take(&mut first) || !served.load(Ordering::Acquire) {
                 std::process::exit(128 + signal);
             }
             let _ = tell.send(Told::Signal);
         }
     };
-    spawn("signals", watch).map(drop)
+    spawn("signals", watch).map(|_| serving)
 }
 
 fn spawn<T: Send + 'static>(
