@@ -5,7 +5,7 @@
 //! submitted together with everything else of the turn. A connection is closed only after its poll
 //! and its recv have completed for the last time, and its place is given back after that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -179,7 +179,7 @@ pub struct UringDriver<S> {
     ticks: TickClock,
     completions: Vec<Completion>,
     /// Connections whose recv or poll has to be tried again, from this instant.
-    starved: Vec<PeerId>,
+    starved: VecDeque<PeerId>,
     starved_until: Instant,
     accept_pause: Option<Instant>,
     /// A drain to the end was submitted: the verdict is one turn away, and no batch is waited for.
@@ -247,7 +247,7 @@ impl<S: EventSink> UringDriver<S> {
             recorder: Recorder::new(),
             ticks: TickClock::new(),
             completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             starved_until: Instant::ZERO,
             accept_pause: None,
             urgent: false,
@@ -315,9 +315,15 @@ impl<S: EventSink> UringDriver<S> {
 
         // All that was there when the wait ended is fed before anybody is judged, in portions, so that
         // no portion makes the others wait for its actions.
+        let began = now;
+        let mut now = now;
         let mut portions = 0;
         let mut rest = true;
         while rest && portions < MAX_BUSY_TURNS {
+            if portions > 0 {
+                // A submission in between may have brought what had not come yet.
+                now = Instant::now();
+            }
             let mut batch = std::mem::take(&mut self.completions);
             rest = self.ring.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
             self.recorder.batch(batch.len());
@@ -339,14 +345,14 @@ impl<S: EventSink> UringDriver<S> {
             self.perform(now)?;
         }
         self.retry(now)?;
-        self.accept_pending(now)?;
+        self.accept_pending()?;
         self.hand_over();
         self.give_back_places();
         self.sink.progress(self.tracker.counts());
         let end = Instant::now();
-        self.recorder.turn(end.since(now));
-        if end.since(now) > limits::STALL_THRESHOLD {
-            self.stalled(now, end);
+        self.recorder.turn(end.since(began));
+        if end.since(began) > limits::STALL_THRESHOLD {
+            self.stalled(began, end);
         }
         self.ended = end;
         Ok(())
@@ -620,26 +626,30 @@ impl<S: EventSink> UringDriver<S> {
         if self.starved.is_empty() {
             self.starved_until = now + STARVED_PAUSE;
         }
-        self.starved.push(peer);
+        self.starved.push_back(peer);
     }
 
+    /// Tries again what was starved, in order, and no more of it than there are buffers: the others
+    /// would only starve again.
     fn retry(&mut self, now: Instant) -> io::Result<()> {
         if self.starved.is_empty() || now < self.starved_until {
             return Ok(());
         }
-        for peer in std::mem::take(&mut self.starved) {
+        self.starved_until = now + STARVED_PAUSE;
+        for _ in 0..limits::FRAME_BUFFERS {
+            let Some(peer) = self.starved.pop_front() else { break };
             let token = Token::new(kind::RECV, peer.generation(), peer.index());
             let Some((_, conn)) = self.conn(token) else { continue };
             if conn.has(Conn::CLOSING) {
                 continue;
             }
+            // A recv that is under way sees for itself that there was another wish.
+            let receive = !conn.has(Conn::RECEIVING) && conn.take(Conn::AGAIN);
             if !conn.has(Conn::WATCHED) {
                 self.rearms += 1;
                 self.watch(peer)?;
             }
-            let token = Token::new(kind::RECV, peer.generation(), peer.index());
-            if self.conn(token).is_some_and(|(_, conn)| conn.take(Conn::AGAIN) && !conn.has(Conn::RECEIVING))
-            {
+            if receive {
                 self.receive(peer)?;
             }
         }
@@ -755,7 +765,12 @@ impl<S: EventSink> UringDriver<S> {
         self.ring.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))
     }
 
-    fn accept_pending(&mut self, now: Instant) -> io::Result<()> {
+    fn accept_pending(&mut self) -> io::Result<()> {
+        if !self.listeners.iter().any(|listening| listening.pending) {
+            return Ok(());
+        }
+        // Not the turn's: who came during the turn is not older than it.
+        let now = Instant::now();
         if self.accept_pause.is_some_and(|until| now < until) {
             return Ok(());
         }

@@ -190,3 +190,33 @@ fn a_peer_that_was_stuck_finds_only_whole_frames_when_it_reads_again() {
     hand.death();
     assert!(hand.driver.outboxes.is_empty());
 }
+
+#[test]
+fn more_recvs_than_buffers_are_tried_again_in_turns_of_as_many_as_there_are_buffers() {
+    crate::sys::rlimit::raise_nofile().unwrap();
+    let mut hand = Hand::new(Policy { heartbeat: Heartbeat::Frames, ..QUICK });
+    const PEERS: u64 = 1_000;
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let mut peer = TcpStream::connect(hand.address).unwrap();
+            peer.write_all(&Frame::beat(0).encode()).unwrap();
+            hand.until(|event| matches!(event.kind, EventKind::Up).then_some(()));
+            peer
+        })
+        .collect();
+    // All are due in one turn, each with a frame to be read.
+    park_until(Instant::now() + QUICK.idle);
+    for mut peer in &peers {
+        peer.write_all(&Frame::beat(1).encode()).unwrap();
+    }
+    let before = hand.driver.ring.counters().submitted;
+    for _ in 0..TURNS {
+        if hand.driver.tracker.peers().all(|peer| peer.taken >= 32) {
+            break;
+        }
+        hand.driver.turn().unwrap();
+    }
+    let submitted = hand.driver.ring.counters().submitted - before;
+    assert!(hand.driver.tracker.peers().all(|peer| peer.taken == 32));
+    assert!(submitted > PEERS && submitted < 2 * PEERS, "{submitted}");
+}
