@@ -54,9 +54,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use self::rhythm::Rhythm;
-use crate::frame::outbox::{Outbox, Sent};
 use crate::frame::{Decoded, Decoder, Frame, Identity, encode_hello};
 use crate::limits::{MAX_WAIT, RESERVED_FDS, SHUTDOWN_PATIENCE};
+use crate::outbox::{Outbox, Sent};
 use crate::sys::rlimit::raise_nofile;
 use crate::time::Instant;
 

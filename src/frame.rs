@@ -424,6 +424,5 @@ impl Decoder {
     }
 }
 
-pub(crate) mod outbox;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,6 @@ use super::evidence;
 use super::listener::Listener;
 use super::locals::Locals;
 use super::shared::Shared;
-use crate::frame::outbox::Outbox;
 use crate::frame::{Decoded, Decoder, Frame, Kind};
 use crate::limits;
 use crate::liveness::decode::{self, Received};
@@ -29,6 +28,7 @@ use crate::liveness::{
     TrackerCounts, Wake,
 };
 use crate::measure::Recorder;
+use crate::outbox::Outbox;
 use crate::sys::clock;
 use crate::sys::tcp::{self, TickClock};
 use crate::sys::uring::{
