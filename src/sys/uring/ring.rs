@@ -156,40 +156,42 @@ impl Ring {
     ///
     /// [`RingError`], whose message names the cause and the cure.
     pub fn new(sq: u32, cq: u32) -> Result<Ring, RingError> {
-        let steps = [(true, true), (true, false), (false, false)];
-        let mut refused = None;
-        for (defer_taskrun, no_sqarray) in steps {
-            let mut builder = IoUring::builder();
-            builder.setup_cqsize(cq).setup_clamp().setup_submit_all().dontfork();
-            if defer_taskrun {
-                builder.setup_single_issuer().setup_defer_taskrun();
-            } else {
-                builder.setup_coop_taskrun();
-            }
-            if no_sqarray {
-                builder.setup_no_sqarray();
-            }
-            match builder.build(sq) {
-                Ok(inner) => {
-                    let parameters = inner.params();
-                    if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
-                        let too_old = io::Error::from_raw_os_error(libc::EINVAL);
-                        return Err(RingError::new("use this kernel's io_uring", too_old));
-                    }
-                    let features = RingFeatures {
-                        defer_taskrun,
-                        no_sqarray,
-                        min_wait: parameters.is_feature_min_timeout(),
-                        no_iowait: parameters.is_feature_no_iowait(),
-                    };
-                    return Ok(Ring { inner, features, counters: RingCounters::default() });
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
-                Err(error) => return Err(RingError::new("set up io_uring", error)),
+        let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
+        for (defer_taskrun, no_sqarray) in Ring::STEPS {
+            match Ring::with(sq, cq, defer_taskrun, no_sqarray) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
+                result => return result.map_err(|error| RingError::new("set up io_uring", error)),
             }
         }
-        let error = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL));
-        Err(RingError::new("set up io_uring", error))
+        Err(RingError::new("set up io_uring", refused))
+    }
+
+    /// The flags to try, best first: DEFER_TASKRUN (6.1) and NO_SQARRAY (6.6).
+    const STEPS: [(bool, bool); 3] = [(true, true), (true, false), (false, false)];
+
+    fn with(sq: u32, cq: u32, defer_taskrun: bool, no_sqarray: bool) -> io::Result<Ring> {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(cq).setup_clamp().setup_submit_all().dontfork();
+        if defer_taskrun {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        } else {
+            builder.setup_coop_taskrun();
+        }
+        if no_sqarray {
+            builder.setup_no_sqarray();
+        }
+        let inner = builder.build(sq)?;
+        let parameters = inner.params();
+        if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let features = RingFeatures {
+            defer_taskrun,
+            no_sqarray,
+            min_wait: parameters.is_feature_min_timeout(),
+            no_iowait: parameters.is_feature_no_iowait(),
+        };
+        Ok(Ring { inner, features, counters: RingCounters::default() })
     }
 
     /// What the kernel gave us.
@@ -375,7 +377,23 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::uring::self_test;
     use crate::time::Instant;
+
+    #[test]
+    fn a_ring_with_the_flags_of_an_older_kernel_works_too_with_and_without_the_newer_waits() {
+        for (defer_taskrun, no_sqarray) in Ring::STEPS {
+            for old in [false, true] {
+                let mut ring = Ring::with(8, 16, defer_taskrun, no_sqarray).unwrap();
+                if old {
+                    ring.features.min_wait = false;
+                    ring.features.no_iowait = false;
+                }
+                assert_eq!(ring.features.defer_taskrun, defer_taskrun);
+                self_test(&mut ring).unwrap();
+            }
+        }
+    }
 
     #[test]
     fn one_completion_ends_a_wait_however_short_the_batch_window_is() {
