@@ -53,15 +53,14 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use self::outbox::{Outbox, Sent};
 use self::rhythm::Rhythm;
 use crate::frame::{Decoded, Decoder, Frame, Identity, encode_hello};
 use crate::limits::{MAX_WAIT, RESERVED_FDS, SHUTDOWN_PATIENCE};
+use crate::outbox::{Outbox, Sent};
 use crate::sys::rlimit::raise_nofile;
 use crate::time::Instant;
 
 mod error;
-mod outbox;
 mod rhythm;
 
 pub use error::ClientError;
@@ -443,11 +442,7 @@ impl Client {
     /// Looks whether a connect was answered, and how.
     fn connect_answered(&mut self, index: usize, now: Instant) {
         let stream = self.connections[index].stream.as_ref().expect("a connect in flight has a stream");
-        let answer = match stream.take_error() {
-            Ok(None) => stream.peer_addr().map(|_| ()),
-            Ok(Some(error)) | Err(error) => Err(error),
-        };
-        match answer {
+        match answer(stream) {
             Ok(()) => self.connected(index, now),
             Err(error) if error.kind() == ErrorKind::NotConnected => {} // not answered yet
             Err(error) => self.connect_failed(index, &error, now),
@@ -722,6 +717,19 @@ impl Client {
             assert!(was_there, "a connection's timer is in the set");
         }
     }
+}
+
+/// How a connect was answered; `NotConnected` when it was not yet.
+fn answer(stream: &TcpStream) -> io::Result<()> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    // Where nobody listens and the port is one that the kernel gives out, it may give out that very
+    // one: then we are connected to ourselves, beat to ourselves, and keep the port from the server.
+    if stream.peer_addr()? == stream.local_addr()? {
+        return Err(ErrorKind::ConnectionRefused.into());
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Client {

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod limits;
 pub mod liveness;
 pub mod measure;
+mod outbox;
 pub mod sys;
 pub mod time;
 pub mod wheel;

@@ -10,12 +10,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("time", &["sys"]), // only sys::clock: time is the one reader of the clocks
     ("frame", &["limits"]),
+    ("outbox", &["frame"]),
     ("wheel", &["limits", "time"]),
     ("liveness", &["frame", "limits", "time", "wheel"]),
     ("sys", &["limits", "time"]),
     ("measure", &["liveness", "limits", "time"]),
-    ("driver", &["frame", "limits", "liveness", "measure", "sys", "time"]),
-    ("client", &["frame", "limits", "sys", "time"]),
+    ("driver", &["frame", "limits", "liveness", "measure", "outbox", "sys", "time"]),
+    ("client", &["frame", "limits", "outbox", "sys", "time"]),
     ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
     ("cli", &["client", "daemon", "driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
 ];

@@ -256,3 +256,14 @@ fn what_cannot_work_is_refused_with_its_cure() {
         assert!(refused(config(address, MAX_COUNT)).contains("ulimit -Hn"));
     }
 }
+
+#[test]
+fn a_connection_to_ourselves_is_nobody_listening() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.connect(&socket.local_addr().unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let stream = TcpStream::from_std(socket.into());
+    assert_eq!(answer(&stream).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}

@@ -27,6 +27,8 @@ impl Conn {
     pub(super) const CLOSING: u8 = 1 << 4;
     /// Close with a RST.
     pub(super) const ABORT: u8 = 1 << 5;
+    /// A recv gave 0, and gives nothing else any more.
+    pub(super) const ENDED: u8 = 1 << 6;
 
     pub(super) const fn new(fd: OwnedFd) -> Conn {
         Conn { fd, mask: PollMask(0), flags: 0 }

@@ -29,6 +29,11 @@ impl Listener {
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Listens again, if it does not any more; a listener that does is not changed.
+    pub(super) fn reopen(&self) {
+        let _ = self.socket.listen(BACKLOG); // at worst the next accept fails as this one did
+    }
 }
 
 impl AsFd for Listener {
@@ -141,7 +146,11 @@ fn inherit(socket: &Socket, config: &TrackerConfig) -> io::Result<()> {
     if let Some(timeout) = plan.user_timeout {
         tcp::set_user_timeout(socket.as_fd(), timeout)?;
     }
-    SockRef::from(socket).set_tcp_nodelay(true)
+    let socket = SockRef::from(socket);
+    // An urgent byte would be skipped by recv and missing in its count for ever: what is unread would
+    // never come to nothing, and a silent peer with unread bytes is not judged.
+    socket.set_out_of_band_inline(true)?;
+    socket.set_tcp_nodelay(true)
 }
 
 fn attempt<T>(address: SocketAddr, attempted: &'static str, result: io::Result<T>) -> Result<T, ListenError> {

@@ -5,6 +5,7 @@
 //! submitted together with everything else of the turn. A connection is closed only after its poll
 //! and its recv have completed for the last time, and its place is given back after that.
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use crate::liveness::{
     TrackerCounts, Wake,
 };
 use crate::measure::Recorder;
+use crate::outbox::Outbox;
 use crate::sys::clock;
 use crate::sys::tcp::{self, TickClock};
 use crate::sys::uring::{
@@ -163,6 +165,8 @@ pub struct UringDriver<S> {
     tracker: Tracker,
     conns: Vec<Option<Conn>>,
     decoders: Vec<Decoder>,
+    /// What of a frame did not fit a socket, by place: only of peers that are stuck.
+    outboxes: HashMap<u32, Outbox>,
     listeners: Vec<Listening>,
     shared: Arc<Shared>,
     locals: Arc<Locals>,
@@ -175,7 +179,7 @@ pub struct UringDriver<S> {
     ticks: TickClock,
     completions: Vec<Completion>,
     /// Connections whose recv or poll has to be tried again, from this instant.
-    starved: Vec<PeerId>,
+    starved: VecDeque<PeerId>,
     starved_until: Instant,
     accept_pause: Option<Instant>,
     /// A drain to the end was submitted: the verdict is one turn away, and no batch is waited for.
@@ -185,6 +189,8 @@ pub struct UringDriver<S> {
     /// When the wake was reaped that the verdicts of this turn go back to: the turn before, where that
     /// one submitted a drain to the end.
     wake: Instant,
+    /// When the last turn ended.
+    ended: Instant,
     stalls: u64,
     rearms: u64,
 }
@@ -225,6 +231,7 @@ impl<S: EventSink> UringDriver<S> {
             tracker: Tracker::new(config.tracker, now),
             conns: Vec::with_capacity(capacity),
             decoders: Vec::with_capacity(if frames { capacity } else { 0 }),
+            outboxes: HashMap::new(),
             listeners: listening,
             shared,
             locals,
@@ -235,13 +242,14 @@ impl<S: EventSink> UringDriver<S> {
             recorder: Recorder::new(),
             ticks: TickClock::new(),
             completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             starved_until: Instant::ZERO,
             accept_pause: None,
             urgent: false,
             held_places: 0,
             suspended: suspended(),
             wake: now,
+            ended: now,
             stalls: 0,
             rearms: 0,
         };
@@ -303,9 +311,15 @@ impl<S: EventSink> UringDriver<S> {
 
         // All that was there when the wait ended is fed before anybody is judged, in portions, so that
         // no portion makes the others wait for its actions.
+        let began = now;
+        let mut now = now;
         let mut portions = 0;
         let mut rest = true;
         while rest && portions < MAX_BUSY_TURNS {
+            if portions > 0 {
+                // A submission in between may have brought what had not come yet.
+                now = Instant::now();
+            }
             let mut batch = std::mem::take(&mut self.completions);
             rest = self.ring.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
             self.recorder.batch(batch.len());
@@ -327,15 +341,16 @@ impl<S: EventSink> UringDriver<S> {
             self.perform(now)?;
         }
         self.retry(now)?;
-        self.accept_pending(now)?;
+        self.accept_pending()?;
         self.hand_over();
         self.give_back_places();
         self.sink.progress(self.tracker.counts());
         let end = Instant::now();
-        self.recorder.turn(end.since(now));
-        if end.since(now) > limits::STALL_THRESHOLD {
-            self.stalled(now, end);
+        self.recorder.turn(end.since(began));
+        if end.since(began) > limits::STALL_THRESHOLD {
+            self.stalled(began, end);
         }
+        self.ended = end;
         Ok(())
     }
 
@@ -344,7 +359,8 @@ impl<S: EventSink> UringDriver<S> {
     /// Submits, waits, and returns the time. Says so when it came back much later than asked for.
     fn wait(&mut self) -> io::Result<Instant> {
         let before = Instant::now();
-        let until = self.wake_at(before);
+        // Appointments that wait for their turn lie in the past; who is late for those is not held up.
+        let until = self.wake_at(before).max(self.ended);
         let timeout = until.since(before);
         let wait = if std::mem::take(&mut self.urgent) || timeout.is_zero() {
             Wait::NOT
@@ -490,6 +506,7 @@ impl<S: EventSink> UringDriver<S> {
                 }
             }
             Received::End => {
+                conn.set(Conn::ENDED);
                 let evidence = self.evidence(peer);
                 self.tracker.handle(peer, Fact::End(evidence), now);
             }
@@ -565,10 +582,14 @@ impl<S: EventSink> UringDriver<S> {
     }
 
     /// Sends a frame now or not at all: a peer that does not take sixteen bytes is stuck, not dead,
-    /// and a send that fails tells nothing that the poll does not tell.
+    /// and a send that fails tells nothing that the poll does not tell. Of a frame that was begun the
+    /// rest is kept and goes first the next time: half a frame would spoil all that follow.
     fn send(&mut self, peer: PeerId, frame: Frame) {
-        if let Some(Some(conn)) = self.conns.get(peer.index() as usize) {
-            let _ = tcp::send_now(conn.as_fd(), &frame.encode());
+        let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return };
+        let mut outbox = self.outboxes.remove(&peer.index()).unwrap_or(Outbox::new());
+        let _ = outbox.send(&mut tcp::Now(conn.as_fd()), &frame.encode());
+        if !outbox.is_empty() {
+            self.outboxes.insert(peer.index(), outbox);
         }
     }
 
@@ -589,7 +610,9 @@ impl<S: EventSink> UringDriver<S> {
         let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return gone };
         match evidence::inspect(conn.as_fd(), conn.mask, self.ticks) {
             Ok(mut evidence) => {
-                if evidence.tcp_state == TcpState::Close && conn.mask.has(PollMask::ERR) {
+                // Reading it takes it: before the end it is the recv's, which may be under way.
+                let errs = conn.has(Conn::ENDED) && conn.mask.has(PollMask::ERR);
+                if errs && evidence.tcp_state == TcpState::Close {
                     evidence.so_error = tcp::take_error(conn.as_fd()).ok().filter(|&errno| errno != 0);
                 }
                 evidence
@@ -602,26 +625,30 @@ impl<S: EventSink> UringDriver<S> {
         if self.starved.is_empty() {
             self.starved_until = now + STARVED_PAUSE;
         }
-        self.starved.push(peer);
+        self.starved.push_back(peer);
     }
 
+    /// Tries again what was starved, in order, and no more of it than there are buffers: the others
+    /// would only starve again.
     fn retry(&mut self, now: Instant) -> io::Result<()> {
         if self.starved.is_empty() || now < self.starved_until {
             return Ok(());
         }
-        for peer in std::mem::take(&mut self.starved) {
+        self.starved_until = now + STARVED_PAUSE;
+        for _ in 0..limits::FRAME_BUFFERS {
+            let Some(peer) = self.starved.pop_front() else { break };
             let token = Token::new(kind::RECV, peer.generation(), peer.index());
             let Some((_, conn)) = self.conn(token) else { continue };
             if conn.has(Conn::CLOSING) {
                 continue;
             }
+            // A recv that is under way sees for itself that there was another wish.
+            let receive = !conn.has(Conn::RECEIVING) && conn.take(Conn::AGAIN);
             if !conn.has(Conn::WATCHED) {
                 self.rearms += 1;
                 self.watch(peer)?;
             }
-            let token = Token::new(kind::RECV, peer.generation(), peer.index());
-            if self.conn(token).is_some_and(|(_, conn)| conn.take(Conn::AGAIN) && !conn.has(Conn::RECEIVING))
-            {
+            if receive {
                 self.receive(peer)?;
             }
         }
@@ -714,6 +741,7 @@ impl<S: EventSink> UringDriver<S> {
             let _ = tcp::abort_on_close(conn.as_fd()); // at worst it is closed with a FIN
         }
         *place = None;
+        self.outboxes.remove(&peer.index());
         self.tracker.release(peer);
     }
 
@@ -749,7 +777,12 @@ impl<S: EventSink> UringDriver<S> {
         self.ring.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))
     }
 
-    fn accept_pending(&mut self, now: Instant) -> io::Result<()> {
+    fn accept_pending(&mut self) -> io::Result<()> {
+        if !self.listeners.iter().any(|listening| listening.pending) {
+            return Ok(());
+        }
+        // Not the turn's: who came during the turn is not older than it.
+        let now = Instant::now();
         if self.accept_pause.is_some_and(|until| now < until) {
             return Ok(());
         }
@@ -765,7 +798,7 @@ impl<S: EventSink> UringDriver<S> {
     /// Accepts what waits at a listener, within the turn's bound and the connections that are left.
     fn accept(&mut self, index: usize, now: Instant) -> io::Result<()> {
         for _ in 0..limits::MAX_ACCEPTS_PER_TURN {
-            if !self.shared.take() {
+            if self.tracker.is_full() || !self.shared.take() {
                 self.saturate("max_connections", now, SATURATED_PAUSE);
                 return Ok(());
             }
@@ -781,7 +814,7 @@ impl<S: EventSink> UringDriver<S> {
                         }
                     };
                     let Some(peer) = self.tracker.accept(plain(address), local, now) else {
-                        unreachable!("the budget is at most the tracker's capacity");
+                        unreachable!("it was not full");
                     };
                     self.held_places += 1;
                     self.hold(Conn::new(fd), peer);
@@ -792,14 +825,22 @@ impl<S: EventSink> UringDriver<S> {
                     match error.raw_os_error() {
                         Some(libc::EAGAIN) => {
                             self.listeners[index].pending = false;
+                            // There was a descriptor for it, had somebody waited.
+                            self.resume(now);
                             return Ok(());
                         }
+                        // It was over before it was accepted.
+                        Some(libc::ECONNABORTED | libc::EINTR) => {}
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                             self.saturate("descriptors", now, limits::ACCEPT_PAUSE);
                             return Ok(());
                         }
-                        // accept(2): errors of the new connection, which is gone already.
-                        _ => {}
+                        // A security policy forbids it, or the listener was killed from outside (`ss -aK`).
+                        _ => {
+                            self.saturate("accept", now, limits::ACCEPT_PAUSE);
+                            self.listeners[index].listener.reopen();
+                            return Ok(());
+                        }
                     }
                 }
             }

@@ -161,3 +161,21 @@ fn without_heartbeats_a_quiet_program_stays_alive_while_its_kernel_answers() {
     let (_, report) = watch.finish();
     assert_eq!(report.counts.suspected, 0, "keepalive must answer before anybody is suspected");
 }
+
+#[test]
+fn urgent_bytes_are_bytes_and_put_no_verdict_off() {
+    for setup in [Setup::LAZY, Setup::BEAT] {
+        let mut watch = Watch::start(Setup { unread: 64, ..setup });
+        let mut peer = watch.peer();
+        let address = peer.local_addr().unwrap();
+        // Far apart, so that most are met by a recv before the next moves the urgent mark.
+        for _ in 0..5_000 {
+            peer.write_all(&[0; 64]).unwrap();
+            socket2::SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+            std::thread::park_timeout(Duration::from_micros(100));
+        }
+        let death = watch.death(address);
+        assert_eq!((death.cause, death.bytes), (Cause::HeartbeatExpired, 5_000 * 65));
+        watch.finish();
+    }
+}

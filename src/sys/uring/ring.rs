@@ -156,40 +156,42 @@ impl Ring {
     ///
     /// [`RingError`], whose message names the cause and the cure.
     pub fn new(sq: u32, cq: u32) -> Result<Ring, RingError> {
-        let steps = [(true, true), (true, false), (false, false)];
-        let mut refused = None;
-        for (defer_taskrun, no_sqarray) in steps {
-            let mut builder = IoUring::builder();
-            builder.setup_cqsize(cq).setup_clamp().setup_submit_all().dontfork();
-            if defer_taskrun {
-                builder.setup_single_issuer().setup_defer_taskrun();
-            } else {
-                builder.setup_coop_taskrun();
-            }
-            if no_sqarray {
-                builder.setup_no_sqarray();
-            }
-            match builder.build(sq) {
-                Ok(inner) => {
-                    let parameters = inner.params();
-                    if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
-                        let too_old = io::Error::from_raw_os_error(libc::EINVAL);
-                        return Err(RingError::new("use this kernel's io_uring", too_old));
-                    }
-                    let features = RingFeatures {
-                        defer_taskrun,
-                        no_sqarray,
-                        min_wait: parameters.is_feature_min_timeout(),
-                        no_iowait: parameters.is_feature_no_iowait(),
-                    };
-                    return Ok(Ring { inner, features, counters: RingCounters::default() });
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
-                Err(error) => return Err(RingError::new("set up io_uring", error)),
+        let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
+        for (defer_taskrun, no_sqarray) in Ring::STEPS {
+            match Ring::with(sq, cq, defer_taskrun, no_sqarray) {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
+                result => return result.map_err(|error| RingError::new("set up io_uring", error)),
             }
         }
-        let error = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::EINVAL));
-        Err(RingError::new("set up io_uring", error))
+        Err(RingError::new("set up io_uring", refused))
+    }
+
+    /// The flags to try, best first: DEFER_TASKRUN (6.1) and NO_SQARRAY (6.6).
+    const STEPS: [(bool, bool); 3] = [(true, true), (true, false), (false, false)];
+
+    fn with(sq: u32, cq: u32, defer_taskrun: bool, no_sqarray: bool) -> io::Result<Ring> {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(cq).setup_clamp().setup_submit_all().dontfork();
+        if defer_taskrun {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        } else {
+            builder.setup_coop_taskrun();
+        }
+        if no_sqarray {
+            builder.setup_no_sqarray();
+        }
+        let inner = builder.build(sq)?;
+        let parameters = inner.params();
+        if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let features = RingFeatures {
+            defer_taskrun,
+            no_sqarray,
+            min_wait: parameters.is_feature_min_timeout(),
+            no_iowait: parameters.is_feature_no_iowait(),
+        };
+        Ok(Ring { inner, features, counters: RingCounters::default() })
     }
 
     /// What the kernel gave us.
@@ -296,11 +298,14 @@ impl Ring {
             tv_sec: wait.timeout.as_secs() as i64,
             tv_nsec: wait.timeout.subsec_nanos().into(),
         };
-        let batch = self.features.min_wait && !wait.window.is_zero();
+        // The kernel looks at the timeout only after the window. With a window of 0 it would wait for
+        // the whole batch.
+        let window = wait.window.min(wait.timeout).as_micros();
+        let batch = self.features.min_wait && window > 0;
         let arg = GetEventsArg {
             sigmask: 0,
             sigmask_size: 0,
-            min_wait_usec: if batch { u32::try_from(wait.window.as_micros()).unwrap_or(u32::MAX) } else { 0 },
+            min_wait_usec: if batch { u32::try_from(window).unwrap_or(u32::MAX) } else { 0 },
             timespec: (&raw const timespec) as u64,
         };
         self.enter(if batch { wait.completions } else { 1 }, true, Some(&arg))
@@ -377,6 +382,8 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::uring::self_test;
+    use crate::time::Instant;
 
     #[test]
     fn completions_beyond_the_queue_are_kept_by_the_kernel_and_said_to_be() {
@@ -404,5 +411,36 @@ mod tests {
     fn a_recv_of_nothing_is_never_submitted() {
         let mut ring = Ring::new(8, 16).unwrap();
         let _ = ring.discard(0, 0, Token::new(1, 0, 0));
+    }
+
+    #[test]
+    fn a_ring_with_the_flags_of_an_older_kernel_works_too_with_and_without_the_newer_waits() {
+        for (defer_taskrun, no_sqarray) in Ring::STEPS {
+            for old in [false, true] {
+                let mut ring = Ring::with(8, 16, defer_taskrun, no_sqarray).unwrap();
+                if old {
+                    ring.features.min_wait = false;
+                    ring.features.no_iowait = false;
+                }
+                assert_eq!(ring.features.defer_taskrun, defer_taskrun);
+                self_test(&mut ring).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn one_completion_ends_a_wait_however_short_the_batch_window_is() {
+        let patience = Duration::from_secs(20);
+        for window in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1), Duration::MAX] {
+            let mut ring = Ring::new(8, 16).unwrap();
+            ring.nop(Token::new(1, 2, 3)).unwrap();
+            let timeout = if window > patience { Duration::from_millis(1) } else { patience };
+            let before = Instant::now();
+            ring.submit_and_wait(Wait { completions: 16, window, timeout }).unwrap();
+            assert!(before + patience > Instant::now(), "a window of {window:?} waited for more");
+            let mut reaped = Vec::new();
+            assert!(!ring.reap(&mut reaped, 16));
+            assert_eq!(reaped[0].token, Token::new(1, 2, 3));
+        }
     }
 }

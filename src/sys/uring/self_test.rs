@@ -101,14 +101,12 @@ pub fn self_test(ring: &mut Ring) -> Result<(), SelfTestError> {
     drop(client);
     bench.mask("a reset after a FIN wakes it again", "HUP and ERR", |mask| mask & END == END)?;
 
-    bench.ring.cancel(WATCH, CANCEL).map_err(io("queue a cancel"))?;
-    let last = bench.next("a cancelled poll completes a last time")?;
-    check(
-        last.token == WATCH && !last.more && last.result == -libc::ECANCELED,
-        "a cancelled poll completes a last time",
-        "-ECANCELED without F_MORE",
-        || format!("{last:?}"),
-    )
+    bench.cancel()?;
+    bench.ring.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
+    bench.mask("a poll that is armed again tells at once what is so", "HUP and ERR", |mask| {
+        mask & END == END
+    })?;
+    bench.cancel()
 }
 
 struct Bench<'a> {
@@ -131,6 +129,18 @@ impl Bench<'_> {
             });
         }
         Ok(self.reaped.remove(0))
+    }
+
+    fn cancel(&mut self) -> Result<(), SelfTestError> {
+        let step = "a cancelled poll completes a last time";
+        self.ring.cancel(WATCH, CANCEL).map_err(io("queue a cancel"))?;
+        let last = self.next(step)?;
+        check(
+            last.token == WATCH && !last.more && last.result == -libc::ECANCELED,
+            step,
+            "-ECANCELED without F_MORE",
+            || format!("{last:?}"),
+        )
     }
 
     fn none(&mut self, step: &'static str) -> Result<(), SelfTestError> {

@@ -6,7 +6,7 @@ use crate::frame::MAX_FRAME_BYTES;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(crate) enum Sent {
     /// The kernel has all of it.
     Whole,
     /// The kernel has a part, and the rest is kept: half a frame would spoil the stream.
@@ -16,22 +16,27 @@ pub(super) enum Sent {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     rest: [u8; MAX_FRAME_BYTES],
     length: u8,
 }
 
 impl Outbox {
-    pub(super) const fn new() -> Outbox {
+    pub(crate) const fn new() -> Outbox {
         Outbox { rest: [0; MAX_FRAME_BYTES], length: 0 }
+    }
+
+    /// Whether nothing is kept back.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.length == 0
     }
 
     /// Writes `frame`, unless something older waits or the socket is full. Nothing is ever queued
     /// behind a frame that waits: heartbeats that arrive together are worth one.
-    pub(super) fn send(&mut self, socket: &mut impl Write, frame: &[u8]) -> io::Result<Sent> {
+    pub(crate) fn send(&mut self, socket: &mut impl Write, frame: &[u8]) -> io::Result<Sent> {
         assert!(!frame.is_empty() && frame.len() <= MAX_FRAME_BYTES);
         self.flush(socket)?;
-        if self.length > 0 {
+        if !self.is_empty() {
             return Ok(Sent::Skipped);
         }
         let written = write(socket, frame)?;
@@ -46,8 +51,8 @@ impl Outbox {
     }
 
     /// Writes what waits, as far as it goes.
-    pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
-        if self.length == 0 {
+    pub(crate) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        if self.is_empty() {
             return Ok(());
         }
         let waiting = self.rest;

@@ -1,0 +1,222 @@
+//! Turns by hand, where it matters what falls into one turn.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+
+use super::super::*;
+use crate::driver::bind;
+use crate::liveness::{Cause, Death, Policy};
+
+/// A policy that judges within a second.
+const QUICK: Policy = Policy {
+    idle: Duration::from_millis(400),
+    interval: Duration::from_millis(100),
+    probes: 3,
+    handshake: Duration::from_millis(600),
+    ..Policy::STRICT
+};
+
+/// Turns that are enough for everything here, each of which waits for something.
+const TURNS: usize = 100;
+
+const CAPACITY: usize = 4 * limits::MAX_VISITS_PER_TURN;
+
+type Sink = Box<dyn FnMut(Event)>;
+
+struct Hand {
+    driver: UringDriver<Sink>,
+    events: std::sync::mpsc::Receiver<Event>,
+    address: SocketAddr,
+    /// Makes the next event take long.
+    slow: Rc<Cell<bool>>,
+}
+
+impl Hand {
+    fn new(policy: Policy) -> Hand {
+        let tracker = TrackerConfig::new(policy, CAPACITY);
+        let config = DriverConfig { tracker, batch_window: Duration::ZERO };
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &tracker).unwrap();
+        let address = listeners[0].address();
+        let (to, events) = std::sync::mpsc::channel();
+        let slow = Rc::new(Cell::new(false));
+        let slows = Rc::clone(&slow);
+        let sink: Sink = Box::new(move |event| {
+            if slows.take() {
+                park_until(Instant::now() + limits::STALL_THRESHOLD + Duration::from_millis(100));
+            }
+            to.send(event).unwrap();
+        });
+        let shared = Arc::new(Shared::new(CAPACITY));
+        let wakeup = Arc::new(Wakeup::new().unwrap());
+        let driver = UringDriver::new(config, listeners, shared, Arc::default(), wakeup, sink).unwrap();
+        Hand { driver, events, address, slow }
+    }
+
+    /// Turns until an event fits.
+    fn until<T>(&mut self, fits: impl Fn(&Event) -> Option<T>) -> T {
+        for _ in 0..TURNS {
+            if let Some(found) = self.events.try_iter().find_map(|event| fits(&event)) {
+                return found;
+            }
+            self.driver.turn().unwrap();
+        }
+        panic!("no such event in {TURNS} turns");
+    }
+
+    fn death(&mut self) -> Death {
+        self.until(|event| match event.kind {
+            EventKind::Died(death) => Some(death),
+            _ => None,
+        })
+    }
+
+    /// A peer that has spoken and was accepted.
+    fn peer(&mut self) -> TcpStream {
+        let mut peer = TcpStream::connect(self.address).unwrap();
+        peer.write_all(b"beat").unwrap();
+        self.until(|event| matches!(event.kind, EventKind::Up).then_some(()));
+        peer
+    }
+}
+
+/// Waits until the kernel has a connection's end.
+fn park_until(after: Instant) {
+    while Instant::now() <= after {
+        std::thread::park_timeout(after.since(Instant::now()) + Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_visit_in_the_turn_of_the_reset_leaves_the_errno_to_the_recv() {
+    let mut hand = Hand::new(QUICK);
+    let peer = hand.peer();
+    let due = hand.driver.tracker.next_due().unwrap();
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    // The reset and the appointment fall into one turn.
+    park_until(due);
+    let death = hand.death();
+    assert_eq!((death.cause, death.proof.errno), (Cause::Aborted, Some(libc::ECONNRESET)));
+}
+
+#[test]
+fn a_listener_that_is_shut_from_outside_is_opened_again_and_not_spun_on() {
+    let mut hand = Hand::new(QUICK);
+    socket2::SockRef::from(&hand.driver.listeners[0].listener).shutdown(std::net::Shutdown::Both).unwrap();
+    let limit = hand.until(|event| match event.kind {
+        EventKind::Saturated { limit } => Some(limit),
+        _ => None,
+    });
+    assert_eq!(limit, "accept");
+    hand.until(|event| matches!(event.kind, EventKind::Resumed).then_some(()));
+    drop(hand.peer());
+    assert_eq!(hand.death().cause, Cause::Closed);
+    let turns = hand.driver.recorder.turns();
+    assert!(turns < 50, "{turns} turns for a few things that happened");
+}
+
+#[test]
+fn room_is_told_when_there_is_room_and_not_only_when_somebody_comes() {
+    let mut hand = Hand::new(Policy::STANDARD);
+    while hand.driver.shared.take() {}
+    let waiting = TcpStream::connect(hand.address).unwrap();
+    hand.until(|event| matches!(event.kind, EventKind::Saturated { limit: "max_connections" }).then_some(()));
+    hand.driver.shared.give(1);
+    hand.until(|event| matches!(event.kind, EventKind::Resumed).then_some(()));
+    hand.until(|event| matches!(event.kind, EventKind::Saturated { .. }).then_some(()));
+    drop(waiting);
+    hand.until(|event| matches!(event.kind, EventKind::Resumed).then_some(()));
+}
+
+#[test]
+fn one_long_turn_is_one_stall_although_appointments_wait_behind_it() {
+    let mut hand = Hand::new(Policy::STRICT);
+    for _ in 0..3 * limits::MAX_VISITS_PER_TURN {
+        hand.driver.tracker.accept(hand.address, 0, Instant::now()).unwrap();
+        hand.driver.held_places += 1;
+    }
+    hand.driver.turn().unwrap();
+    park_until(hand.driver.tracker.next_due().unwrap());
+    hand.slow.set(true);
+    hand.peer();
+    hand.driver.turn().unwrap();
+    assert_eq!(hand.driver.stalls, 1);
+}
+
+#[test]
+fn a_batch_window_does_not_hold_an_appointment_up() {
+    let mut hand = Hand::new(QUICK);
+    hand.driver.config.batch_window = Duration::from_secs(3);
+    let peer = hand.peer();
+    assert_eq!(hand.death().cause, Cause::HeartbeatExpired);
+    assert_eq!(hand.driver.stalls, 0, "held up by its own window");
+    drop(peer);
+}
+
+#[test]
+fn a_peer_that_was_stuck_finds_only_whole_frames_when_it_reads_again() {
+    let mut hand = Hand::new(Policy { heartbeat: Heartbeat::Frames, ..Policy::STANDARD });
+    // Small buffers, and segments that are no multiple of a frame: some frame fits only in part.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.set_tcp_mss(503).unwrap();
+    socket.connect(&hand.address.into()).unwrap();
+    let mut peer = TcpStream::from(socket);
+    peer.set_nonblocking(true).unwrap();
+    let id = hand.until(|event| event.subject.as_ref().map(|subject| subject.peer));
+    let mut sent = 0;
+    let send = |hand: &mut Hand, sent: &mut u32| {
+        *sent += 1;
+        hand.driver.send(id, Frame { kind: Kind::Ping, sequence: *sent, timestamp: 1 });
+    };
+    while hand.driver.outboxes.is_empty() {
+        assert!(sent < 1_000_000, "nothing was ever cut");
+        send(&mut hand, &mut sent);
+    }
+    let mut decoder = Decoder::new();
+    let mut whole = 0;
+    while whole < 5_000 {
+        send(&mut hand, &mut sent);
+        let mut buffer = [0; 1_000];
+        let Ok(length) = peer.read(&mut buffer) else { continue };
+        let mut bytes = &buffer[..length];
+        while decoder.next(&mut bytes).expect("frames and nothing else").is_some() {
+            whole += 1;
+        }
+    }
+    drop(peer);
+    hand.death();
+    assert!(hand.driver.outboxes.is_empty());
+}
+
+#[test]
+fn more_recvs_than_buffers_are_tried_again_in_turns_of_as_many_as_there_are_buffers() {
+    crate::sys::rlimit::raise_nofile().unwrap();
+    let mut hand = Hand::new(Policy { heartbeat: Heartbeat::Frames, ..QUICK });
+    const PEERS: u64 = 1_000;
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let mut peer = TcpStream::connect(hand.address).unwrap();
+            peer.write_all(&Frame::beat(0).encode()).unwrap();
+            hand.until(|event| matches!(event.kind, EventKind::Up).then_some(()));
+            peer
+        })
+        .collect();
+    // All are due in one turn, each with a frame to be read.
+    park_until(Instant::now() + QUICK.idle);
+    for mut peer in &peers {
+        peer.write_all(&Frame::beat(1).encode()).unwrap();
+    }
+    let before = hand.driver.ring.counters().submitted;
+    for _ in 0..TURNS {
+        if hand.driver.tracker.peers().all(|peer| peer.taken >= 32) {
+            break;
+        }
+        hand.driver.turn().unwrap();
+    }
+    let submitted = hand.driver.ring.counters().submitted - before;
+    assert!(hand.driver.tracker.peers().all(|peer| peer.taken == 32));
+    assert!(submitted > PEERS && submitted < 2 * PEERS, "{submitted}");
+}
