@@ -94,8 +94,9 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// Once there is a completion, how long to wait for others [default: 0 lazy, 500us beat]
-    #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Resources")]
+    /// Once there is a completion, how long to wait for others, at most 100ms [default: 0 lazy,
+    /// 500us beat]
+    #[arg(long, value_name = "D", value_parser = batch_window, help_heading = "Resources")]
     pub batch_window: Option<Duration>,
 
     /// Connections at once; at the limit new ones wait in the backlog [default: what the limit on
@@ -221,6 +222,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .to_socket_addrs()
         .map_err(|error| format!("{error}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400"))?;
     found.next().ok_or_else(|| format!("`{text}` has no address"))
+}
+
+fn batch_window(text: &str) -> Result<Duration, String> {
+    let window = duration::parse(text)?;
+    let most = limits::MAX_BATCH_WINDOW;
+    if window > most {
+        return Err(format!("every verdict would wait for it: take at most {}", duration::format(most)));
+    }
+    Ok(window)
 }
 
 fn cores() -> u16 {
