@@ -259,8 +259,9 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
         user_timeout: args.user_timeout,
     };
     if custom && args.handshake.is_none() && preset.is_none() {
-        // Whoever sets the pace of the beats has set how long to wait for the first one.
-        policy.handshake = policy.detection_time();
+        // Whoever sets the pace of the beats has set how long to wait for the first one; no refusal
+        // may name a time that nobody gave.
+        policy.handshake = policy.detection_time().min(Policy::LONGEST);
     }
     policy.check().map_err(|error| error.to_string())?;
     if let Some(preset) = preset {
