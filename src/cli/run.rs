@@ -28,9 +28,9 @@ use crate::driver::{
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
-use crate::sys::rlimit;
 use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
+use crate::sys::{describe, rlimit};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer run`.
@@ -206,10 +206,15 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
         }
     }
 
+    let (format, output) = output(args);
+    // Before signals are watched: one that comes while a FIFO waits for its reader ends the program.
+    let output = output.opened().map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
     let listening = listening(&config, policy_name, &addresses, threads, features);
-    let (sink, outlets) = open_sink(args, threads, &locals, listening, &tell)?;
+    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals), listening)
+        .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+    tell_of_end(&sink, &tell);
     let rings = start(&config, listeners, outlets, &shared, &locals, &tell)?;
     let outcome = supervise(rings, &shared, &told);
     finish(sink, outcome, started)
@@ -274,7 +279,13 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
 /// How many connections there may be: what is asked for, if the limit on descriptors allows it.
 fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
     let descriptors = rlimit::raise_nofile().map_err(|error| {
-        Refusal::new(Refusal::FAILED, format!("cannot read the limit on descriptors: {error}"))
+        let error = describe(&error);
+        Refusal::new(
+            Refusal::FAILED,
+            format!(
+                "cannot raise the limit on descriptors: {error}; raise it before the start (`ulimit -n`)"
+            ),
+        )
     })?;
     let own = limits::RESERVED_FDS + (threads * (2 + args.listen.len())) as u64;
     let most = usize::try_from(descriptors.saturating_sub(own)).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
@@ -303,8 +314,10 @@ enum Told {
 }
 
 fn watch_signals(tell: &Sender<Told>) -> Result<(), Refusal> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {error}")))?;
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
+        let error = describe(&error);
+        Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {error}; raise `ulimit -n`"))
+    })?;
     let tell = tell.clone();
     let watch = move || {
         let mut first = true;
@@ -325,7 +338,7 @@ fn spawn<T: Send + 'static>(
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
         Refusal::new(
             Refusal::FAILED,
-            format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"),
+            format!("cannot start a thread: {}; raise `ulimit -u` (TasksMax=)", describe(&error)),
         )
     })
 }
@@ -354,25 +367,19 @@ fn listening(
     }
 }
 
-fn open_sink(
-    args: &RunArgs,
-    threads: usize,
-    locals: &Arc<Locals>,
-    listening: Listening,
-    tell: &Sender<Told>,
-) -> Result<(Sink, Vec<Outlet>), Refusal> {
-    let (format, output) = match &args.events {
+fn output(args: &RunArgs) -> (Format, Output) {
+    match &args.events {
         None => (Format::human_on_stdout(), Output::Stdout),
         Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
         Some(path) => (Format::JsonLines, Output::File(path.clone())),
-    };
-    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(locals), listening)
-        .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+    }
+}
+
+fn tell_of_end(sink: &Sink, tell: &Sender<Told>) {
     let tell = tell.clone();
     sink.on_closed(Arc::new(move || {
         let _ = tell.send(Told::OutputClosed);
     }));
-    Ok((sink, outlets))
 }
 
 /// A ring's thread and how to wake it.
@@ -393,6 +400,7 @@ fn start(
     let (ready, started) = mpsc::channel();
     for (number, (listeners, mut outlet)) in listeners.into_iter().zip(outlets).enumerate() {
         let wakeup = Wakeup::new().map_err(|error| {
+            let error = describe(&error);
             Refusal::new(Refusal::FAILED, format!("cannot make an eventfd: {error}; raise `ulimit -n`"))
         })?;
         let wakeup = Arc::new(wakeup);
@@ -458,13 +466,16 @@ fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> 
         match ring.thread.join() {
             Ok(Ok(report)) => outcome.reports.push(report),
             Ok(Err(error)) => {
-                outcome.failure = Some(format!("a ring failed: {}", crate::sys::describe(&error)));
+                outcome.failure = Some(format!("a ring failed: {}", describe(&error)));
             }
             Err(_) => outcome.failure = Some("a ring's thread panicked; this is a bug of ours".to_owned()),
         }
     }
     outcome
 }
+
+/// What helps against an output that takes nothing.
+const TOO_SLOW: &str = "let its reader read faster, or write to a file with --events PATH";
 
 fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
     let now = Instant::now();
@@ -493,11 +504,11 @@ fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal>
         Finish::Delivered if kept == 0 => Ok(()),
         Finish::Delivered => Err(Refusal::new(
             Refusal::FAILED,
-            format!("{kept} events were not taken by the output before the end"),
+            format!("{kept} events were not taken by the output before the end; {TOO_SLOW}"),
         )),
         Finish::Stuck { undelivered } => Err(Refusal::new(
             Refusal::FAILED,
-            format!("the output is stuck: {} events were not delivered", undelivered + kept),
+            format!("the output is stuck: {} events were not delivered; {TOO_SLOW}", undelivered + kept),
         )),
         Finish::Failed { error, .. } => Err(Refusal::new(Refusal::FAILED, error)),
     }

@@ -88,6 +88,7 @@ use crate::daemon::jsonl::{Closing, Encoder, Listening};
 use crate::driver::{EventSink, Locals};
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
 use crate::liveness::{Event, TrackerCounts};
+use crate::sys::describe;
 use crate::time::{Instant, WallClock};
 
 /// A write is due when this many bytes are encoded, even if more events wait: what a pipe holds by
@@ -168,6 +169,15 @@ impl Output {
         }
     }
 
+    /// Opens it now, for who must know when that is done: opening a FIFO waits for its reader.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn opened(self) -> Result<Output, SinkError> {
+        Ok(Output::Writer { name: self.name(), writer: self.open()? })
+    }
+
     fn open(self) -> Result<Box<dyn Write + Send>, SinkError> {
         let name = self.name();
         match self {
@@ -222,15 +232,16 @@ impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SinkError::Open { name, source } => {
-                write!(f, "cannot open {name} for events: {source}; {}", cure(source.kind()))
+                write!(f, "cannot open {name} for events: {}; {}", describe(source), cure(source.kind()))
             }
             SinkError::Write { name, source } => {
-                write!(f, "cannot write events to {name}: {source}; {}", cure(source.kind()))
+                write!(f, "cannot write events to {name}: {}; {}", describe(source), cure(source.kind()))
             }
             SinkError::Thread(source) => write!(
                 f,
-                "cannot start the thread that writes events: {source}; raise the limit on threads (ulimit -u, \
-                 TasksMax= in a unit) or free memory"
+                "cannot start the thread that writes events: {}; raise the limit on threads (ulimit -u, \
+                 TasksMax= in a unit) or free memory",
+                describe(source)
             ),
             SinkError::Panicked => {
                 f.write_str("the thread that writes events panicked; this is a bug: please report it")
