@@ -484,7 +484,6 @@ fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal>
     for report in &outcome.reports {
         recorder.merge(&report.recorder);
         closing.add(&report.counts);
-        closing.open += u64::from(report.counts.living);
         closing.stalls += report.stalls;
         closing.undelivered += report.undelivered;
         let RingTotals { enters, submitted, completions, overflows } = &mut closing.ring;
