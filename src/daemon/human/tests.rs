@@ -41,7 +41,7 @@ lived 4.234 s, 480 bytes
 kernel answering (last ack 0.900 s ago); lived 7.001 s, 24 bytes  [sensor-7]
 12:00:09.600Z  stall        our own loop was held up for 2.512 s; every deadline is put off by as much (thread 1)
 12:00:09.700Z  path_outage  512 of 600 peers are silent and their kernels too: a path is down (thread 1)
-12:00:09.800Z  saturated    at the limit (max-connections): new connections wait in the backlog (thread 0)
+12:00:09.800Z  saturated    at the limit (max_connections): new connections wait in the backlog (thread 0)
 12:00:09.900Z  resumed      accepting again (thread 0)
 12:00:10.000Z  160 opened, 9 open, 151 died in 9 s
   aborted                 149

@@ -175,7 +175,7 @@ pub(in crate::daemon) mod samples {
             (0, expired),
             (1, whole(9_600, EventKind::Stall { held: Duration::from_millis(2_512) })),
             (1, whole(9_700, EventKind::PathOutage { suspects: 512, peers: 600 })),
-            (0, whole(9_800, EventKind::Saturated { limit: "max-connections" })),
+            (0, whole(9_800, EventKind::Saturated { limit: "max_connections" })),
             (0, whole(9_900, EventKind::Resumed)),
         ]
     }
