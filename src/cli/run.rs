@@ -7,6 +7,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::driver::{
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
+use crate::sys::hangup::wait_for_hangup;
 use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{describe, rlimit};
@@ -207,6 +209,7 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     }
 
     let (format, output) = output(args);
+    let to_stdout = matches!(output, Output::Stdout);
     // Before signals are watched: one that comes while a FIFO waits for its reader ends the program.
     let output = output.opened().map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     let (tell, told) = mpsc::channel();
@@ -215,6 +218,9 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals), listening)
         .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     tell_of_end(&sink, &tell);
+    if to_stdout {
+        watch_reader(&tell)?;
+    }
     let rings = start(&config, listeners, outlets, &shared, &locals, &tell)?;
     let outcome = supervise(rings, &shared, &told);
     finish(sink, outcome, started)
@@ -380,6 +386,18 @@ fn tell_of_end(sink: &Sink, tell: &Sender<Told>) {
     sink.on_closed(Arc::new(move || {
         let _ = tell.send(Told::OutputClosed);
     }));
+}
+
+/// A reader of standard output that leaves while nothing happens is not met by any write.
+fn watch_reader(tell: &Sender<Told>) -> Result<(), Refusal> {
+    let tell = tell.clone();
+    let watch = move || {
+        // After an error the next write will tell.
+        if wait_for_hangup(io::stdout().as_fd()).is_ok() {
+            let _ = tell.send(Told::OutputClosed);
+        }
+    };
+    spawn("reader", watch).map(drop)
 }
 
 /// A ring's thread and how to wake it.
