@@ -111,7 +111,7 @@ fn a_duration_that_cannot_be_read_is_answered_with_how_to_write_it() {
 
 #[test]
 fn an_address_that_cannot_be_read_is_answered_with_how_to_write_it() {
-    for address in ["127.0.0.1", "::1", ":7400", "127.0.0.1:99999", "[::1]", "nobody.invalid:7400"] {
+    for address in ["127.0.0.1", "::1", ":7400", "127.0.0.1:99999", "[::1]"] {
         let example = ["127.0.0.1:7400", "[::1]:7400"];
         assert_usage_error(
             &format!("run --listen {address}"),

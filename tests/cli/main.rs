@@ -4,10 +4,12 @@ mod arguments;
 mod beating;
 #[path = "../kernel/daemon.rs"]
 mod daemon;
+mod document;
 mod events;
 mod outcome;
 mod output;
 mod refusals;
+mod shapes;
 mod signals;
 #[path = "../kernel/skip.rs"]
 mod skip;
