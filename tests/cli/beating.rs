@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::daemon::{Daemon, Killed};
 use crate::outcome::{Outcome, deadpeer, nobody, outcome};
+use crate::skip::skip;
 
 fn start(to: SocketAddr, options: &str) -> Killed {
     let mut command = deadpeer(&format!("beat {to} {options}"));
@@ -154,6 +155,28 @@ fn it_says_nothing_while_it_runs_where_nobody_looks() {
         let outcome = outcome(&format!("beat {} --every 20ms {options}", daemon.address));
         outcome.assert_quiet_success();
         assert!(!outcome.stdout.contains('\x1b') && totals(&outcome)["established"] == 1, "{outcome:#?}");
+    }
+}
+
+#[test]
+fn a_terminal_shows_a_status_line_while_it_runs_unless_that_is_not_wanted() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return skip("no `script`: install bsdutils");
+    }
+    let daemon = Daemon::start(None, "127.0.0.1:0", &[]);
+    for (options, status) in [("", true), ("--quiet", false)] {
+        let beat = deadpeer(&format!("beat {} --every 20ms --for 700ms {options}", daemon.address));
+        let words: Vec<_> = std::iter::once(beat.get_program()).chain(beat.get_args()).collect();
+        let line = words.join(" ".as_ref());
+        let mut command = Command::new("script");
+        command.arg("-qec").arg(line).arg("/dev/null");
+        let outcome = Outcome::of(&mut command);
+        outcome.assert_quiet_success();
+        let shown = outcome.stdout.contains("\r\x1b[K1 up, 0 connecting, 0 waiting; ");
+        assert_eq!(shown, status, "{options}: {outcome:#?}");
+        // The totals stand where the status line stood.
+        let last_line = outcome.stdout.trim_end().rsplit('\n').next().unwrap();
+        assert!(last_line.rsplit("\x1b[K").next().unwrap().starts_with("beats "), "{outcome:#?}");
     }
 }
 
