@@ -55,6 +55,12 @@ impl Cost {
         self.machine_ns as f64 / 1e3 / self.beats as f64
     }
 
+    /// What is left of the machine without the peers: what a server pays whose peers are elsewhere, but
+    /// for the receive path below the socket, which on loopback runs in the sender's time.
+    pub fn own_us_per_beat(&self) -> f64 {
+        self.machine_ns.saturating_sub(self.load_ns) as f64 / 1e3 / self.beats as f64
+    }
+
     pub fn load_us_per_beat(&self) -> f64 {
         self.load_ns as f64 / 1e3 / self.beats as f64
     }

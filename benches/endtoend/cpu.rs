@@ -95,6 +95,7 @@ pub fn run(bench: &Bench) -> io::Result<Outcome> {
             "median",
             "max",
             "load",
+            "machine - load",
             "by ticks",
             "sleeps/s",
         ],
@@ -108,7 +109,12 @@ pub fn run(bench: &Bench) -> io::Result<Outcome> {
             let mut cells = vec![subject.name().to_string()];
             cells.extend(process.cells());
             cells.extend(machine.cells());
-            let further = [Cost::load_us_per_beat, Cost::sampled_us_per_beat, Cost::sleeps_per_second];
+            let further = [
+                Cost::load_us_per_beat,
+                Cost::own_us_per_beat,
+                Cost::sampled_us_per_beat,
+                Cost::sleeps_per_second,
+            ];
             cells.extend(further.map(|figure| spread(&figure).map_or("-".into(), |all| short(all.median))));
             costs.row(cells);
         }

@@ -162,14 +162,12 @@ fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> 
 }
 
 fn nobody_left(address: SocketAddr, totals: &Totals) -> String {
-    let mut message = format!("every connection to {address} was ended, and not by us");
-    if totals.lost_protocol > 0 {
-        message.push_str(": what answers there speaks no heartbeat frames; is it `deadpeer run`?");
+    let question = if totals.lost_protocol > 0 {
+        "what answers there speaks no heartbeat frames; is it `deadpeer run`?"
     } else {
-        message.push_str(": is `deadpeer run` still there, and does its policy allow for this --every? ");
-        message.push_str("--reconnect tries again");
-    }
-    message
+        "is `deadpeer run` still there, and does its policy allow for this --every? --reconnect tries again"
+    };
+    format!("every connection to {address} was ended, and not by us: {question}")
 }
 
 /// The first signal asks for an orderly end; the second does not ask.

@@ -229,9 +229,9 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
 // --- arguments ---------------------------------------------------------------------------------
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|error| format!("{error}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400"))?;
+    let mut found = text.to_socket_addrs().map_err(|error| {
+        format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
+    })?;
     found.next().ok_or_else(|| format!("`{text}` has no address"))
 }
 
@@ -296,14 +296,22 @@ fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
     let own = limits::RESERVED_FDS + (threads * (2 + args.listen.len())) as u64;
     let most = usize::try_from(descriptors.saturating_sub(own)).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
     let wanted = args.max_connections.map(|wanted| wanted as usize);
-    if most == 0 || wanted.is_some_and(|wanted| wanted > most) {
+    if most == 0 {
         return Err(Refusal::new(
             Refusal::CONFIGURATION,
             format!(
-                "{} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} of our \
+                "no connection fits: the hard limit on descriptors is {descriptors}, and {own} are needed for our \
+                 own; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take fewer --threads"
+            ),
+        ));
+    }
+    if let Some(wanted) = wanted.filter(|&wanted| wanted > most) {
+        return Err(Refusal::new(
+            Refusal::CONFIGURATION,
+            format!(
+                "{wanted} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} of our \
                  own leaves {most}; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take \
-                 --max-connections {most}",
-                wanted.map_or_else(|| "any".to_owned(), |wanted| wanted.to_string())
+                 --max-connections {most}"
             ),
         ));
     }

@@ -170,8 +170,11 @@ impl Printer {
                     append(out, format_args!("on {local}"));
                 }
             }
-            EventKind::Suspected { silent_for } => {
+            EventKind::Suspected { silent_for, doubt: false } => {
                 append(out, format_args!("silent {}, being asked", Span(*silent_for)));
+            }
+            EventKind::Suspected { doubt: true, .. } => {
+                append(out, format_args!("its path does not deliver, being asked"));
             }
             EventKind::Recovered { suspected_for } => {
                 append(out, format_args!("spoke again after {} of doubt", Span(*suspected_for)));

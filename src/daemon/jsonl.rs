@@ -246,8 +246,9 @@ impl Encoder {
     pub fn event(&mut self, thread: usize, event: &Event, out: &mut Vec<u8>) {
         match &event.kind {
             EventKind::Up => self.peer("up", thread, event, Nothing {}, out),
-            EventKind::Suspected { silent_for } => {
-                let more = SuspectedPart { silent_ms: millis(*silent_for) };
+            EventKind::Suspected { silent_for, doubt } => {
+                let reason = if *doubt { "path" } else { "silence" };
+                let more = SuspectedPart { reason, silent_ms: millis(*silent_for) };
                 self.peer("suspected", thread, event, more, out);
             }
             EventKind::Recovered { suspected_for } => {
@@ -475,6 +476,7 @@ struct Nothing {}
 
 #[derive(Serialize)]
 struct SuspectedPart {
+    reason: &'static str,
     silent_ms: u64,
 }
 
@@ -604,7 +606,7 @@ impl Serialize for HistoryPart<'_> {
                 step: step.as_str(),
                 cause: match step {
                     Step::Died(cause) => Some(cause.as_str()),
-                    Step::Up | Step::Suspected | Step::Recovered | Step::HalfClosed => None,
+                    Step::Up | Step::Suspected | Step::Doubted | Step::Recovered | Step::HalfClosed => None,
                 },
             }
         }))

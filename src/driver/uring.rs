@@ -207,12 +207,7 @@ impl<S: EventSink> UringDriver<S> {
         let mut ring = Ring::new(limits::SQ_ENTRIES, limits::CQ_ENTRIES).map_err(StartError::Ring)?;
         self_test(&mut ring).map_err(StartError::SelfTest)?;
         let frames = config.tracker.policy.heartbeat == Heartbeat::Frames;
-        let pool = if frames {
-            let pool = BufferPool::new(&ring);
-            Some(pool.map_err(|source| StartError::Io { attempted: "lend buffers to io_uring", source })?)
-        } else {
-            None
-        };
+        let pool = if frames { Some(BufferPool::new(&ring).map_err(StartError::Ring)?) } else { None };
         let now = Instant::now();
         let capacity = config.tracker.capacity;
         let listening = listeners
@@ -269,6 +264,7 @@ impl<S: EventSink> UringDriver<S> {
         while !self.shared.is_stopping() {
             self.turn()?;
         }
+        self.stop_listening()?;
         let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3;
         while !self.hand_over() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
@@ -501,7 +497,10 @@ impl<S: EventSink> UringDriver<S> {
                 conn.set(Conn::AGAIN);
                 self.starve(peer, now);
             }
-            Received::Failed(errno) => self.failed(peer, errno, now),
+            Received::Failed(errno) => {
+                conn.clear(Conn::TO_END); // it may be a soft error
+                self.failed(peer, errno, now);
+            }
         }
         self.recycle(completion.buffer);
         Ok(())
@@ -731,6 +730,19 @@ impl<S: EventSink> UringDriver<S> {
     fn watch_listener(&mut self, index: usize) -> io::Result<()> {
         let fd = self.listeners[index].listener.as_raw_fd();
         self.ring.watch(fd, PollMask::IN, Token::new(kind::LISTENER, 0, index as u32))
+    }
+
+    /// Gives the ports back. The kernel takes a ring apart some time after its descriptor was closed,
+    /// and an armed poll holds its listener until then: whoever starts anew at once would find the
+    /// port taken.
+    fn stop_listening(&mut self) -> io::Result<()> {
+        for index in 0..self.listeners.len() as u32 {
+            let (watch, cancel) = (Token::new(kind::LISTENER, 0, index), Token::new(kind::CANCEL, 0, index));
+            self.ring.cancel(watch, cancel)?;
+        }
+        self.ring.submit_and_wait(Wait::NOT)?;
+        self.listeners.clear();
+        Ok(())
     }
 
     fn watch_wakeup(&mut self) -> io::Result<()> {

@@ -121,10 +121,12 @@ pub struct Subject {
 pub enum EventKind {
     /// Accepted.
     Up,
-    /// Silent for its idle time; being probed.
+    /// Silent for its idle time, or its path does not deliver; being probed.
     Suspected {
         /// Last life to suspicion.
         silent_for: Duration,
+        /// Whether it is for its path.
+        doubt: bool,
     },
     /// Spoke again.
     Recovered {

@@ -82,6 +82,12 @@ impl TcpState {
         }
     }
 
+    /// Whether no more bytes will come: the peer's FIN or a reset was seen.
+    #[must_use]
+    pub const fn is_ending(self) -> bool {
+        matches!(self, TcpState::Close | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing)
+    }
+
     /// The name as `ss` prints it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -130,7 +136,7 @@ pub struct Evidence {
     /// Bytes that the peer sent in order: `tcpi_bytes_received`, its FIN taken off.
     pub received: u64,
     /// The latest instant at which the last data can have come: a verdict counted from it is never
-    /// early, and at most one kernel tick late.
+    /// early, and at most two kernel ticks late.
     pub last_data: Instant,
     /// The latest instant at which the last acknowledgement can have come.
     pub last_ack: Instant,

@@ -63,8 +63,10 @@ impl fmt::Debug for PeerId {
 pub enum Step {
     /// Accepted.
     Up,
-    /// Became suspect.
+    /// Became suspect because it was silent for its idle time.
     Suspected,
+    /// Became suspect because its path does not deliver, however lately it spoke.
+    Doubted,
     /// Came back.
     Recovered,
     /// Half-closed.
@@ -80,6 +82,7 @@ impl Step {
         match self {
             Step::Up => "up",
             Step::Suspected => "suspected",
+            Step::Doubted => "doubted",
             Step::Recovered => "recovered",
             Step::HalfClosed => "half_closed",
             Step::Died(_) => "died",
@@ -101,6 +104,7 @@ impl Transition {
             Step::Suspected => 1,
             Step::Recovered => 2,
             Step::HalfClosed => 3,
+            Step::Doubted => 4,
             Step::Died(cause) => Transition::DIED | u64::from(cause.code()),
         };
         Transition(at.as_micros() << 16 | code)
@@ -120,6 +124,7 @@ impl Transition {
             1 => Step::Suspected,
             2 => Step::Recovered,
             3 => Step::HalfClosed,
+            4 => Step::Doubted,
             code => Step::Died(
                 Cause::from_code((code & !Transition::DIED) as u8).expect("only new() makes the codes"),
             ),
@@ -428,7 +433,7 @@ mod tests {
     #[test]
     fn a_transition_keeps_its_step_and_its_microsecond() {
         let at = Instant::from_nanos(1_234_567_890_123_456);
-        for step in [Step::Up, Step::Suspected, Step::Recovered, Step::HalfClosed] {
+        for step in [Step::Up, Step::Suspected, Step::Doubted, Step::Recovered, Step::HalfClosed] {
             assert_eq!(Transition::new(at, step).step(), step);
         }
         for cause in Cause::ALL {

@@ -140,7 +140,7 @@ const MAX_SECONDS: Duration = Duration::from_secs(32_767);
 const MAX_PROBES: u32 = 100;
 const MAX_KEEPALIVE_COUNT: u32 = 127;
 /// The kernel takes milliseconds in an `int`.
-const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+const MAX_USER_TIMEOUT: Duration = Duration::from_secs(2_147_483);
 /// Keepalive counts in whole seconds, and must probe a quiet peer before it would be suspected.
 const MIN_IDLE_FOR_KEEPALIVE: Duration = Duration::from_secs(2);
 

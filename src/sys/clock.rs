@@ -5,12 +5,6 @@ pub fn monotonic_nanos() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// `CLOCK_MONOTONIC_COARSE`: the same clock at the kernel's last timer tick, which is the moment
-/// that `TCP_INFO` counts its ages from.
-pub fn monotonic_coarse_nanos() -> u64 {
-    read(libc::CLOCK_MONOTONIC_COARSE)
-}
-
 /// `CLOCK_BOOTTIME`: goes on while the machine is suspended.
 pub fn boottime_nanos() -> u64 {
     read(libc::CLOCK_BOOTTIME)
@@ -34,7 +28,7 @@ fn read(clock: libc::clockid_t) -> u64 {
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `spec` is ours and outlives the call, which writes it and keeps nothing.
     let result = unsafe { libc::clock_gettime(clock, &mut spec) };
-    assert!(result == 0, "the four clocks named above exist since Linux 2.6.39");
+    assert!(result == 0, "the three clocks named above exist since Linux 2.6.39");
     nanos(spec)
 }
 

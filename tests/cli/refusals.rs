@@ -24,6 +24,14 @@ fn sandboxed(options: &[&str], line: &str) -> Option<Command> {
     Some(command)
 }
 
+/// A command under a limit of the shell's.
+fn limited(limit: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
 #[test]
 fn a_port_that_another_program_has_is_refused_with_the_way_to_find_it() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -63,14 +71,7 @@ fn a_low_port_without_the_right_is_refused_with_the_capability() {
 
 #[test]
 fn more_connections_than_descriptors_are_refused_with_the_arithmetic() {
-    let limited = |limit: u32, line: &str| {
-        let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
-            .arg(program(None).get_program());
-        Outcome::of(command.args(line.split_whitespace()))
-    };
+    let limited = |limit: u32, line: &str| Outcome::of(&mut limited(&format!("-n {limit}"), &deadpeer(line)));
     // 64 kept back, and for the one ring itself, its wakeup and its listener.
     let line = "run --threads 1 --listen 127.0.0.1:0 --max-connections 134";
     let words = [
@@ -83,7 +84,8 @@ fn more_connections_than_descriptors_are_refused_with_the_arithmetic() {
     limited(200, line).assert_refusal(78, &words);
     let most = limited(200, "run --threads 1 --listen 127.0.0.1:0 --max-connections 133 --events /dev/full");
     most.assert_refusal(1, &["No space left on device"]);
-    limited(67, "run --threads 1 --listen 127.0.0.1:0").assert_refusal(78, &["do not fit", "ulimit -Hn"]);
+    limited(67, "run --threads 1 --listen 127.0.0.1:0")
+        .assert_refusal(78, &["no connection fits", "ulimit -Hn", "fewer --threads"]);
 
     let words = ["cannot open 264 descriptors", "hard limit is 200", "`ulimit -Hn 264`", "lower the count"];
     limited(200, "beat 127.0.0.1:1 --count 200").assert_refusal(1, &words);
@@ -160,6 +162,25 @@ fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
         let outcome = Outcome::after(Killed(child.spawn().unwrap()));
         outcome.assert_refusal(71, &[&["cannot set up io_uring", "io_uring_setup"][..], &words].concat());
     }
+}
+
+#[test]
+fn locked_memory_that_runs_out_is_refused_with_the_limit_that_it_is_about() {
+    let line = "run --listen 127.0.0.1:0 --threads 4 --events /dev/null";
+    let Some(command) = sandboxed(&["--cap-drop", "CAP_IPC_LOCK"], line) else { return };
+    // Before Linux 6.14 a ring's memory was not counted, so there is nothing to run out of.
+    if !counts_locked_memory() {
+        return println!("the memory of rings is not counted by this kernel");
+    }
+    let words =
+        ["set up io_uring", "Cannot allocate memory", "`ulimit -l`", "LimitMEMLOCK=", "fewer --threads"];
+    Outcome::of(&mut limited("-l 1024", &command)).assert_refusal(1, &words);
+}
+
+fn counts_locked_memory() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
 #[test]

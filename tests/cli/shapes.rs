@@ -129,7 +129,7 @@ const TCP: &[Field] = &[
 
 const TRANSITION: &[Field] = &[
     must("at_ns", Kind::Count),
-    must("step", Kind::Word(&["up", "suspected", "recovered", "half_closed", "died"])),
+    must("step", Kind::Word(&["up", "suspected", "doubted", "recovered", "half_closed", "died"])),
     may("cause", Kind::Word(CAUSES)),
 ];
 
@@ -177,13 +177,17 @@ const SUMMARY: &[Field] = &[
 pub const SHAPES: &[(&str, &[Field], &[Field])] = &[
     ("listening", &[], LISTENING),
     ("up", PEER, &[]),
-    ("suspected", PEER, &[must("silent_ms", Kind::Count)]),
+    ("suspected", PEER, &[must("reason", Kind::Word(&["silence", "path"])), must("silent_ms", Kind::Count)]),
     ("recovered", PEER, &[must("suspected_ms", Kind::Count)]),
     ("half_closed", PEER, &[]),
     ("died", PEER, DIED),
     ("stall", THREAD, &[must("held_ms", Kind::Count)]),
     ("path_outage", THREAD, &[must("suspects", Kind::Count), must("peers", Kind::Count)]),
-    ("saturated", THREAD, &[must("limit", Kind::Word(&["max_connections"])), must("effect", Kind::Text)]),
+    (
+        "saturated",
+        THREAD,
+        &[must("limit", Kind::Word(&["max_connections", "descriptors"])), must("effect", Kind::Text)],
+    ),
     ("resumed", THREAD, &[]),
     ("summary", &[], SUMMARY),
 ];

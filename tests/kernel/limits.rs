@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use deadpeer::liveness::{Cause, EventKind};
+use deadpeer::driver::bind;
+use deadpeer::liveness::{Cause, EventKind, TrackerConfig};
 
-use crate::watch::{PATIENCE, Setup, Watch, connect, is, reset};
+use crate::watch::{PATIENCE, QUICK, Setup, Watch, connect, is, reset};
 
 #[test]
 fn at_the_limit_new_connections_wait_and_nobody_dies_for_it() {
@@ -71,4 +72,15 @@ fn a_flapping_peer_behind_a_stuck_sink_keeps_the_place_of_its_death() {
     watch.refuse(false);
     assert_eq!(watch.death(address).cause, Cause::Aborted);
     watch.finish();
+}
+
+#[test]
+fn who_ended_has_left_its_port() {
+    // The kernel takes a ring apart in the background, so one round would prove little.
+    for _ in 0..30 {
+        let watch = Watch::start(Setup::LAZY);
+        let address = watch.address;
+        watch.finish();
+        bind(address, 1, &TrackerConfig::new(QUICK, 1)).expect("nobody listens there any more");
+    }
 }

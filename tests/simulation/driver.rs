@@ -102,7 +102,6 @@ pub struct Driver {
     starved_until: u64,
     overflown_until: u64,
     stuck_until: u64,
-    pub facts: u64,
     pub turns: u64,
     draining: bool,
 }
@@ -121,7 +120,6 @@ impl Driver {
             starved_until: 0,
             overflown_until: 0,
             stuck_until: 0,
-            facts: 0,
             turns: 0,
             draining: false,
         }
@@ -227,7 +225,6 @@ impl Driver {
     // --- completions ---------------------------------------------------------------------------
 
     fn feed(&mut self, peer: PeerId, fact: Fact, now: Instant) {
-        self.facts += 1;
         self.tracker.handle(peer, fact, now);
     }
 
@@ -317,6 +314,7 @@ impl Driver {
             Received::Failed(errno) => {
                 let evidence = self.evidence(index, world);
                 world.note(life, || format!("{errno} with {evidence:?}"));
+                self.conns[index].as_mut().expect("checked").to_end = false;
                 self.feed(peer, Fact::Failed { errno, evidence }, now);
             }
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::world::TICK;
+
 pub const MS: u64 = 1_000_000;
 
 /// Which faults a run has, and how strong.
@@ -113,9 +115,9 @@ impl Faults {
         MS + 5 * turn + starved
     }
 
-    /// How long after its deadline an expiry may come: a kernel tick, a slot of the wheel, and what a
+    /// How long after its deadline an expiry may come: two kernel ticks, a slot of the wheel, and what a
     /// visit takes.
     pub fn lateness(&self) -> u64 {
-        4 * MS + MS + self.prompt()
+        2 * TICK + MS + self.prompt()
     }
 }

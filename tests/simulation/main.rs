@@ -7,6 +7,7 @@
 //! ```text
 //! SIM_SEED=42 cargo test --test simulation       # this run only, and its trace if it fails
 //! SIM_EVENTS=100000000 cargo test --test simulation
+//! SIM_FROM=5000 SIM_ALL=1 cargo test --test simulation    # other seeds, and all that go wrong
 //! ```
 
 mod driver;
@@ -15,6 +16,8 @@ mod oracle;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deadpeer::liveness::{Heartbeat, Policy, TrackerConfig, Wake};
@@ -25,11 +28,14 @@ use faults::Faults;
 use oracle::{Oracle, Violation};
 use world::{SECOND, World};
 
-/// Facts that the gate feeds.
+/// What happens in the gate: acts of peers, and completions that tell of them. A flood of frames in one
+/// completion counts as one.
 const EVENTS: u64 = 1_000_000;
+/// Mixtures of policy, faults and peers that the gate makes at least.
+const RUNS: u64 = 600;
 
 struct Outcome {
-    facts: u64,
+    events: u64,
     lives: usize,
     virtual_seconds: u64,
     violation: Option<Violation>,
@@ -69,7 +75,7 @@ fn run(seed: u64, bug: Option<Bug>, trace: bool) -> Outcome {
     driver.finish(&mut world, &mut oracle);
     oracle.on_end(&driver.tracker, &world);
     Outcome {
-        facts: driver.facts,
+        events: world.events,
         lives,
         virtual_seconds: (world.now - start) / SECOND,
         violation: oracle.violation().cloned(),
@@ -135,7 +141,7 @@ fn judged(seed: u64, bug: Option<Bug>, trace: bool) -> Outcome {
         let text = panic.downcast_ref::<String>().cloned();
         let what = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Outcome {
-            facts: 0,
+            events: 0,
             lives: 0,
             virtual_seconds: 0,
             violation: Some(Violation { life: None, what: format!("panicked: {what:?}") }),
@@ -166,20 +172,59 @@ fn every_event_is_true_in_time_and_told_once_whatever_goes_wrong() {
     if let Some(seed) = variable("SIM_SEED") {
         let outcome = judged(seed, None, false);
         assert!(outcome.violation.is_none(), "{}", explain(seed));
-        println!("seed {seed}: {} facts of {} lives\n{}", outcome.facts, outcome.lives, outcome.about);
+        println!("seed {seed}: {} events of {} lives\n{}", outcome.events, outcome.lives, outcome.about);
         return;
     }
     let wanted = variable("SIM_EVENTS").unwrap_or(EVENTS);
-    let (mut facts, mut lives, mut seconds, mut seed) = (0, 0, 0, 0);
-    while facts < wanted {
-        let outcome = judged(seed, None, false);
-        assert!(outcome.violation.is_none(), "{}", explain(seed));
-        facts += outcome.facts;
-        lives += outcome.lives;
-        seconds += outcome.virtual_seconds;
-        seed += 1;
+    let next = AtomicU64::new(variable("SIM_FROM").unwrap_or(0));
+    let total = Mutex::new(Total::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while total.lock().unwrap().wants_more(wanted) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let outcome = judged(seed, None, false);
+                    total.lock().unwrap().add(seed, &outcome);
+                }
+            });
+        }
+    });
+    let Total { events, runs, lives, seconds, wrong } = total.into_inner().unwrap();
+    if let Some(&seed) = wrong.first() {
+        panic!("wrong in the runs {wrong:?}; the first of them:\n{}", explain(seed));
     }
-    println!("{facts} facts of {lives} lives in {seed} runs of {seconds} s together");
+    println!("{events} events of {lives} lives in {runs} runs of {seconds} s together");
+}
+
+/// All runs so far.
+#[derive(Default)]
+struct Total {
+    events: u64,
+    runs: u64,
+    lives: usize,
+    seconds: u64,
+    /// Seeds that found something, in order.
+    wrong: Vec<u64>,
+}
+
+impl Total {
+    /// A run that went wrong is enough, unless all are asked for.
+    fn wants_more(&self, events: u64) -> bool {
+        let all = std::env::var_os("SIM_ALL").is_some();
+        (self.wrong.is_empty() || all) && (self.events < events || self.runs < RUNS)
+    }
+
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
+        self.events += outcome.events;
+        self.runs += 1;
+        self.lives += outcome.lives;
+        self.seconds += outcome.virtual_seconds;
+        if outcome.violation.is_some() {
+            self.wrong.push(seed);
+            self.wrong.sort_unstable();
+        }
+    }
 }
 
 #[test]

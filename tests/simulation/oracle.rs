@@ -20,6 +20,9 @@ const MICRO: u64 = 1_000;
 /// Suspicions come on a grid, where the policy is coarse enough.
 const GRID: u64 = 62_500 * MICRO;
 
+/// What a peer gets to go on after its heap was taken off.
+const GOING_ON: u64 = 100 * MS;
+
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub life: Option<usize>,
@@ -181,7 +184,7 @@ impl Oracle {
         };
         let verdict = match &event.kind {
             EventKind::Up => self.check_up(life, at),
-            EventKind::Suspected { silent_for } => self.check_suspected(life, at, *silent_for, world),
+            EventKind::Suspected { silent_for, .. } => self.check_suspected(life, at, *silent_for, world),
             EventKind::Recovered { suspected_for } => self.check_recovered(life, at, *suspected_for, world),
             EventKind::HalfClosed => self.check_half_closed(life, at, world),
             EventKind::Died(death) => self.check_death(life, death),
@@ -295,6 +298,11 @@ impl Oracle {
         })
     }
 
+    /// Whether it was we who kept it silent, for so long that a visit had to see it.
+    fn was_blocked(&self, truth: &Truth, at: u64) -> bool {
+        truth.blocked.is_some_and(|blocked| self.awake(blocked, at) > self.prompt())
+    }
+
     // --- verdicts ------------------------------------------------------------------------------
 
     fn check_up(&self, life: usize, at: u64) -> Result<(), String> {
@@ -315,8 +323,11 @@ impl Oracle {
         let record = &self.records[&life];
         let truth = record.verdict.as_ref().map_or(&world.sockets[life].truth, |verdict| &verdict.truth);
         let idle = nanos(self.policy.idle);
+        // A recv that found nothing although there was something leaves an error where it is.
         let doubted = truth.doubt.is_some_and(|doubt| {
-            self.awake(doubt.max(record.born), at) <= nanos(self.policy.interval) + idle + self.prompt()
+            self.faults.spurious > 0
+                || self.awake(doubt.max(record.born), at)
+                    <= nanos(self.policy.interval) + idle + self.prompt()
         });
         if !self.was_silent(truth, record.born, at, idle) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
@@ -327,7 +338,7 @@ impl Oracle {
         if truth.fin.is_some_and(|fin| self.awake(fin, at) > self.prompt() && !self.was_stuck(fin, at)) {
             return Err(format!("suspected at {at} although its FIN came at {:?}", truth.fin));
         }
-        if truth.blocked && !doubted && record.verdict.is_none() && at + MICRO > world.now {
+        if self.was_blocked(truth, at) && !doubted && record.verdict.is_none() && at + MICRO > world.now {
             return Err("suspected while its window was full of what we had not taken".into());
         }
         Ok(())
@@ -357,11 +368,13 @@ impl Oracle {
         self.check_return(record, truth, suspected, at)
     }
 
-    /// Nobody who came back stays a suspect for longer than it takes to see it.
+    /// Nobody who came back stays a suspect for longer than it takes to see it; unless that takes so
+    /// long that it is silent for its idle time again.
     fn check_return(&self, record: &Record, truth: &Truth, suspected: u64, at: u64) -> Result<(), String> {
         let back = truth.returns.iter().find(|&&(before, after)| before <= suspected && after > suspected);
         if let Some(&(_, back)) = back
             && self.policy.heartbeat != Heartbeat::None
+            && self.prompt() < nanos(self.policy.idle)
             && truth.doubt.is_none()
             && !self.was_stalled(suspected, at)
             && !self.was_stuck(suspected, at)
@@ -434,11 +447,6 @@ impl Oracle {
         let latest = self.reached(deadline, self.lateness());
         let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at));
         let ended = ended.chain(truth.said.map(|(at, ..)| at)).min();
-        // The wake of a soft error has frames read that lay there for a while, and takes them for new.
-        let blurred = self.policy.heartbeat == Heartbeat::Frames && truth.doubt.is_some();
-        if blurred && at <= self.reached(latest, nanos(self.policy.idle)) {
-            return Ok(());
-        }
         if at > latest && ended.is_none_or(|ended| ended > latest) {
             return Err(format!("died at {at}; its deadline was {deadline}"));
         }
@@ -478,7 +486,7 @@ impl Oracle {
         {
             return Err(format!("{} at {at}, but it ended at {ended}", death.cause));
         }
-        if truth.blocked {
+        if self.was_blocked(truth, at) {
             return Err("killed while its window was full of what we had not taken".into());
         }
         self.check_suspicion(record, truth, death)?;
@@ -494,6 +502,7 @@ impl Oracle {
             return Ok(());
         }
         let late = self.lateness() + if truth.trailing.is_some() { idle } else { 0 };
+        let late = late + if truth.heaped { GOING_ON + self.prompt() } else { 0 };
         if self.was_stalled(life, at) || self.was_stuck(life, at) || late >= interval {
             return Ok(());
         }

@@ -21,6 +21,9 @@ pub const SECOND: u64 = 1_000 * MS;
 pub const TICK: u64 = 4 * MS;
 /// A receive window: so much may lie unread.
 const WINDOW: u64 = 65_536;
+/// Far more than a heartbeat's: whoever left so much unread is given the time to go on, after it was taken
+/// off, before its silence is judged.
+const HEAP: u64 = 4_096;
 /// To the peer's kernel and back.
 const RTT: u64 = MS / 5;
 
@@ -99,8 +102,10 @@ pub struct Truth {
     pub asked: Option<u64>,
     /// A reason to doubt the path, and when there last was one.
     pub doubt: Option<u64>,
-    /// It could not send because its window was full.
-    pub blocked: bool,
+    /// Since when it could not send because its window was full.
+    pub blocked: Option<u64>,
+    /// So much lay unread when it last spoke that its window may have been full.
+    pub heaped: bool,
 }
 
 /// One connection: the kernel's socket on our side, and the peer behind it.
@@ -183,6 +188,8 @@ pub struct World {
     pub queue: VecDeque<Completion>,
     pub trace: Option<Vec<(u64, usize, String)>>,
     pub waiting_to_connect: usize,
+    /// What peers did, and the completions that told of it.
+    pub events: u64,
 }
 
 impl World {
@@ -202,6 +209,7 @@ impl World {
             queue: VecDeque::new(),
             trace: None,
             waiting_to_connect: 0,
+            events: 0,
         }
     }
 
@@ -281,6 +289,7 @@ impl World {
                 let now = self.now;
                 let socket = &mut self.sockets[life];
                 socket.truth.connected = now;
+                self.events += 1;
                 (socket.last_data, socket.last_ack) = (now, now);
                 if self.config.policy.heartbeat == Heartbeat::None {
                     socket.truth.life = Some(now);
@@ -329,6 +338,7 @@ impl World {
                     }
                     completion.done = Done::Poll { mask: Some(seen), more: !disarmed };
                 }
+                self.events += 1;
                 self.queue.push_back(completion);
                 return true;
             }
@@ -365,16 +375,17 @@ impl World {
 
     fn act(&mut self, life: usize, act: Act) {
         self.note(life, || format!("{act:?}"));
+        self.events += 1;
         let now = self.now;
         let socket = &mut self.sockets[life];
         match act {
             Act::Vanish => {
                 socket.vanished = true;
-                socket.truth.blocked = false;
+                socket.truth.blocked = None;
             }
             Act::Freeze => {
                 socket.frozen = true;
-                socket.truth.blocked = false;
+                socket.truth.blocked = None;
             }
             Act::Deafen => socket.deaf = true,
             Act::Write => {
@@ -440,8 +451,10 @@ impl World {
             return;
         }
         let room = WINDOW.saturating_sub(socket.unread);
-        socket.truth.blocked = room == 0;
-        if room == 0 {
+        if room > 0 {
+            socket.truth.blocked = None;
+        } else {
+            socket.truth.blocked.get_or_insert(now);
             // Its kernel asks for room, and so acknowledges.
             self.acknowledge(life);
             return;
@@ -498,6 +511,7 @@ impl World {
         }
         socket.unread += sent;
         socket.received += sent;
+        socket.truth.heaped = socket.unread >= HEAP;
         socket.last_data = now;
         let narrow = socket.unread >= u64::from(socket.lowat);
         if !frames && self.config.policy.heartbeat == Heartbeat::Bytes || complete {
@@ -743,7 +757,7 @@ impl World {
             }
             socket.unread -= taken;
             // Whoever waited for room goes on.
-            if std::mem::take(&mut socket.truth.blocked) {
+            if socket.truth.blocked.take().is_some() {
                 self.schedule(self.now + RTT, What::Answer(life));
             }
             taken as i32
@@ -768,8 +782,10 @@ impl World {
         let retransmits = self.retransmissions(life);
         let socket = &mut self.sockets[life];
         let present = self.now - self.now % TICK;
-        let age = |at: u64| ((present - (at - at % TICK)) / MS) as u32;
-        let latest = |millis: u32| Instant::from_nanos(present - u64::from(millis) * MS + TICK);
+        // One tick in sixteen comes so late that what arrives in it has the stamp of the one before.
+        let stamp = |at: u64| at - at % TICK - if (at / TICK).is_multiple_of(16) { TICK } else { 0 };
+        let age = |at: u64| ((present - stamp(at)) / MS) as u32;
+        let latest = |millis: u32| Instant::from_nanos(present - u64::from(millis) * MS + 2 * TICK);
         let so_error = if takes_error && socket.tcp_state == TcpState::Close {
             socket.error = None;
             socket.so_error.take()

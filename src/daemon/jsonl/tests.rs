@@ -35,14 +35,14 @@ pub(in crate::daemon) mod samples {
             addresses: vec!["127.0.0.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
             pid: 4_711,
             engine: "io_uring",
-            features: vec!["defer_taskrun", "single_issuer"],
+            features: vec!["defer_taskrun", "no_sqarray", "min_wait", "no_iowait"],
             threads: 2,
             policy_name: "standard",
             policy: Policy::STANDARD,
             wake: "lazy",
             unread: 1_024,
             capacity: 1_048_512,
-            batch_window: Duration::from_micros(500),
+            batch_window: Duration::ZERO,
             at: at_millis(1_000),
         }
     }

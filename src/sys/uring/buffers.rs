@@ -2,13 +2,12 @@
 //! (`io_uring_register_buf_ring(3)`).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use super::ring::Ring;
+use super::ring::{Ring, RingError};
 use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS};
 
 const PAGE: usize = 4_096;
@@ -45,7 +44,7 @@ impl BufferPool {
     /// # Errors
     ///
     /// EINVAL before Linux 5.19, ENOMEM when memory is locked up.
-    pub fn new(ring: &Ring) -> io::Result<BufferPool> {
+    pub fn new(ring: &Ring) -> Result<BufferPool, RingError> {
         let (ring_layout, memory_layout) = BufferPool::layouts();
         let allocate = |layout: Layout| {
             // SAFETY: the layouts have sizes above zero, by the constants.
@@ -55,14 +54,12 @@ impl BufferPool {
             BufferPool { ring: allocate(ring_layout).cast(), memory: allocate(memory_layout), tail: 0 };
         // SAFETY: the ring memory is page-aligned, zeroed, of `FRAME_BUFFERS` entries, and owned by the
         // pool, which the owner keeps until after the ring.
-        unsafe {
-            ring.inner().submitter().register_buf_ring_with_flags(
-                pool.ring.as_ptr() as u64,
-                FRAME_BUFFERS,
-                BufferPool::GROUP,
-                0,
-            )?;
-        }
+        let lent = unsafe {
+            let ring_memory = pool.ring.as_ptr() as u64;
+            let submitter = ring.inner().submitter();
+            submitter.register_buf_ring_with_flags(ring_memory, FRAME_BUFFERS, BufferPool::GROUP, 0)
+        };
+        lent.map_err(|source| RingError::new("lend buffers to io_uring", source))?;
         for buffer in 0..FRAME_BUFFERS {
             pool.recycle(buffer);
         }

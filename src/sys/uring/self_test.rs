@@ -38,7 +38,9 @@ pub enum SelfTestError {
 impl fmt::Display for SelfTestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SelfTestError::Io { attempted, source } => write!(f, "self-test: cannot {attempted}: {source}"),
+            SelfTestError::Io { attempted, source } => {
+                write!(f, "self-test: cannot {attempted}: {}", crate::sys::describe(source))
+            }
             SelfTestError::Mismatch { step, expected, got } => write!(
                 f,
                 "self-test: this kernel's io_uring is not to be trusted: {step}: expected {expected}, got {got}; \

@@ -1,0 +1,202 @@
+//! Deaths: the cause, the proof, and what is left of a peer.
+
+use super::{Tracker, TrackerCounts};
+use crate::frame::FrameError;
+use crate::liveness::errno::{self, Meaning};
+use crate::liveness::event::{Death, Event, EventKind, Proof, Transport};
+use crate::liveness::fact::Evidence;
+use crate::liveness::peer::{Flags, PeerId, Want};
+use crate::liveness::policy::Heartbeat;
+use crate::liveness::state::{self, Cause, Hop, Input, LocalCause, State};
+use crate::time::Instant;
+
+/// Suspects below this number are no outage, whatever their share.
+const MIN_OUTAGE: u32 = 16;
+
+impl Tracker {
+    pub(super) fn die(&mut self, index: u32, ending: Ending, evidence: &Evidence, now: Instant) {
+        let outage = self.outage(ending.cause, evidence, index, now);
+        let transport = self.transport(ending.cause, evidence, index, now);
+        let heartbeat = self.config.policy.heartbeat;
+        let number = self.first_death + self.deaths.len() as u64;
+        let peer = self.at(index);
+        let was = peer.state;
+        assert!(was != State::Dead, "a peer dies once");
+        debug_assert_eq!(state::next(was, ending.input()), State::Dead);
+        let id = PeerId::new(index, peer.generation());
+        // An expiry was judged by the life in the record; any other end may find newer bytes or
+        // acknowledgements that nobody was woken for.
+        if ending.deadline.is_none() {
+            match heartbeat {
+                Heartbeat::Bytes if evidence.received > 0 => peer.life = evidence.last_data.min(now),
+                Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
+                Heartbeat::Bytes | Heartbeat::Frames => {}
+            }
+            peer.life = peer.life.max(peer.born);
+        }
+        peer.flags.clear(Flags::VISITING);
+        peer.die(now, ending.cause, number);
+        let death = Death {
+            peer: id,
+            address: peer.address(),
+            local: peer.local,
+            cause: ending.cause,
+            proof: Proof {
+                errno: ending.errno,
+                frame: ending.frame,
+                bye: ending.bye,
+                evidence: *evidence,
+                last_life: peer.life,
+                transport,
+                outage,
+            },
+            born: peer.born,
+            at: now,
+            deadline: ending.deadline,
+            bytes: evidence.received.max(peer.taken),
+            history: peer.history(),
+        };
+        self.deaths.push_back((death, false));
+        self.wheel.cancel(index);
+        self.counts.died[usize::from(ending.cause.code())] += 1;
+        self.counts.living -= 1;
+        match was {
+            State::Suspect => self.left_suspicion(),
+            State::HalfClosed => self.counts.half_closed -= 1,
+            State::Alive | State::Dead => {}
+        }
+        // Whoever is there answers a FIN; the silent and the babbling get a RST.
+        let orderly = matches!(ending.cause, Cause::Closed | Cause::Aborted);
+        self.want(index, if orderly { Want::CLOSE } else { Want::ABORT });
+        self.owe(index);
+    }
+
+    /// What the peer's kernel did while its program was silent.
+    pub(super) fn transport(
+        &mut self,
+        cause: Cause,
+        evidence: &Evidence,
+        index: u32,
+        now: Instant,
+    ) -> Transport {
+        let policy = self.config.policy;
+        let asked_after = self.asked_after;
+        let frames = policy.heartbeat == Heartbeat::Frames;
+        let peer = self.at(index);
+        match cause {
+            Cause::Closed | Cause::Aborted | Cause::Protocol => Transport::Answering,
+            Cause::KeepaliveExpired | Cause::UserTimeout | Cause::Unreachable(_) => Transport::Silent,
+            Cause::HeartbeatExpired | Cause::HandshakeExpired => {
+                // Nobody asks before the idle time has passed; an acknowledgement soon after the last
+                // life belongs to what was sent until then.
+                let late = policy.interval.min(policy.idle);
+                // Keepalive counts from the last segment, whatever it was.
+                let heard = evidence.last_ack.max(evidence.last_data);
+                let kernel_asked = evidence.probes > 0
+                    || evidence.retransmits > 0
+                    || (evidence.unacked == 0 && now.since(heard) >= asked_after);
+                if evidence.last_ack.since(peer.life) >= late {
+                    Transport::Answering
+                } else if kernel_asked || (frames && peer.probes > 0) {
+                    Transport::Silent
+                } else {
+                    Transport::Unasked
+                }
+            }
+            Cause::Local(_) => Transport::Unasked,
+        }
+    }
+
+    /// Whether this silence is shared by at least half of all peers, and says so once.
+    pub(super) fn outage(&mut self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> bool {
+        if !matches!(cause, Cause::HeartbeatExpired | Cause::KeepaliveExpired)
+            || self.transport(cause, evidence, index, now) != Transport::Silent
+        {
+            return false;
+        }
+        let TrackerCounts { suspects, living, .. } = self.counts;
+        if !self.outage && suspects >= MIN_OUTAGE && suspects * 2 >= living {
+            self.outage = true;
+            let kind = EventKind::PathOutage { suspects, peers: living };
+            self.notice(Event { at: now, subject: None, kind });
+        }
+        self.outage
+    }
+
+    pub(super) fn free_if_done(&mut self, index: u32) {
+        let peer = &self.peers[index as usize];
+        if peer.state == State::Dead && peer.flags.has(Flags::RELEASED) && !peer.flags.has(Flags::OWING) {
+            assert!(peer.wants == 0, "released with actions outstanding");
+            if peer.flags.has(Flags::ACTING) {
+                self.acting.remove(index);
+            }
+            self.peers.remove(index as usize);
+            self.identities.remove(&index);
+        }
+    }
+
+    pub(super) fn forget_old_deaths(&mut self) {
+        while self.deaths.len() > self.config.remembered {
+            match self.deaths.front() {
+                Some((_, true)) => {
+                    self.deaths.pop_front();
+                    self.first_death += 1;
+                }
+                Some((_, false)) | None => break,
+            }
+        }
+    }
+}
+
+/// How a peer ends: the parts of a death that only the one who judged knows.
+pub(super) struct Ending {
+    pub(super) cause: Cause,
+    pub(super) errno: Option<i32>,
+    pub(super) frame: Option<FrameError>,
+    pub(super) bye: bool,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Ending {
+    pub(super) const fn of(cause: Cause) -> Ending {
+        Ending { cause, errno: None, frame: None, bye: false, deadline: None }
+    }
+
+    const fn input(&self) -> Input {
+        match self.cause {
+            Cause::Closed => Input::Ended,
+            Cause::HeartbeatExpired | Cause::HandshakeExpired => Input::Expired,
+            Cause::KeepaliveExpired if self.deadline.is_some() => Input::Expired,
+            Cause::Aborted
+            | Cause::KeepaliveExpired
+            | Cause::UserTimeout
+            | Cause::Unreachable(_)
+            | Cause::Protocol
+            | Cause::Local(_) => Input::Cut,
+        }
+    }
+}
+
+/// The cause of a socket that is closed although `recv` gave no error: by `SO_ERROR` where that was
+/// still there, otherwise a reset whose error somebody else took.
+pub(super) fn cut_cause(evidence: &Evidence) -> Cause {
+    match evidence.so_error {
+        Some(errno) if errno != 0 => cause_of(errno, evidence),
+        _ => Cause::Aborted,
+    }
+}
+
+pub(super) fn cause_of(errno: i32, evidence: &Evidence) -> Cause {
+    match errno::meaning(errno) {
+        Meaning::Reset => Cause::Aborted,
+        // Retransmissions mean that something of ours was out: keepalive rests meanwhile.
+        Meaning::TimedOut if evidence.retransmits > 0 => Cause::UserTimeout,
+        Meaning::TimedOut => Cause::KeepaliveExpired,
+        Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
+        Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
+        Meaning::LocalAbort => Cause::Local(LocalCause::Destroyed),
+        Meaning::Again | Meaning::Resources | Meaning::Cancelled | Meaning::Fault => {
+            Cause::Local(LocalCause::Unwatchable)
+        }
+    }
+}

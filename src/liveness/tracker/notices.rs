@@ -1,0 +1,101 @@
+//! Events that are about no peer, while they wait for the sink.
+//!
+//! Peers' events wait in their records, which are bounded by the places. These have no record, and a
+//! loop that is held up again and again, or a limit that is reached and left, can go on for as long as a
+//! sink is stuck. So beyond some that wait as they are, each new one is merged into one of its kind.
+
+use std::collections::VecDeque;
+
+use crate::liveness::event::{Event, EventKind};
+
+/// The waiting ones, oldest first. Never longer than [`Notices::MAX`] and one of each kind.
+pub(super) struct Notices(VecDeque<Event>);
+
+impl Notices {
+    /// Events that may wait before they are merged.
+    const MAX: usize = 16;
+
+    pub(super) fn new() -> Notices {
+        Notices(VecDeque::with_capacity(Notices::MAX + 4))
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        self.0.pop_front()
+    }
+
+    /// Adds an event. When many wait: stalls are added up, of two outages the later is told, and a limit
+    /// that was reached and left again is not told at all.
+    pub(super) fn push(&mut self, event: Event) {
+        if self.0.len() < Notices::MAX {
+            self.0.push_back(event);
+            return;
+        }
+        let is_limit = |kind: &EventKind| matches!(kind, EventKind::Saturated { .. } | EventKind::Resumed);
+        let same = |waiting: &Event| match (&waiting.kind, &event.kind) {
+            (EventKind::Stall { .. }, EventKind::Stall { .. }) => true,
+            (EventKind::PathOutage { .. }, EventKind::PathOutage { .. }) => true,
+            (waiting, new) => is_limit(waiting) && is_limit(new),
+        };
+        let Some(index) = self.0.iter().rposition(same) else {
+            self.0.push_back(event);
+            return;
+        };
+        match (&mut self.0[index].kind, &event.kind) {
+            (EventKind::Stall { held: sum }, EventKind::Stall { held }) => *sum += *held,
+            (EventKind::Saturated { .. }, EventKind::Resumed)
+            | (EventKind::Resumed, EventKind::Saturated { .. }) => {
+                self.0.remove(index);
+            }
+            _ => self.0[index] = event,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::Instant;
+
+    fn event(second: u64, kind: EventKind) -> Event {
+        Event { at: Instant::from_nanos(second * 1_000_000_000), subject: None, kind }
+    }
+
+    #[test]
+    fn a_stuck_sink_keeps_the_sum_of_stalls_and_whether_we_are_at_a_limit() {
+        let mut notices = Notices::new();
+        for round in 0..1_000 {
+            notices.push(event(3 * round, EventKind::Stall { held: Duration::from_secs(1) }));
+            notices.push(event(3 * round + 1, EventKind::Saturated { limit: "descriptors" }));
+            notices.push(event(3 * round + 2, EventKind::PathOutage { suspects: round as u32, peers: 9 }));
+            if round < 999 {
+                notices.push(event(3 * round + 2, EventKind::Resumed));
+            }
+        }
+        assert!(notices.0.len() <= Notices::MAX + 4, "{}", notices.0.len());
+        let waiting: Vec<Event> = std::iter::from_fn(|| notices.pop()).collect();
+        let held: Duration = waiting
+            .iter()
+            .filter_map(|event| match event.kind {
+                EventKind::Stall { held } => Some(held),
+                _ => None,
+            })
+            .sum();
+        assert_eq!(held, Duration::from_secs(1_000));
+        let mut saturated = false;
+        for event in &waiting {
+            match event.kind {
+                EventKind::Saturated { .. } => assert!(!std::mem::replace(&mut saturated, true)),
+                EventKind::Resumed => assert!(std::mem::take(&mut saturated)),
+                _ => {}
+            }
+        }
+        assert!(saturated, "it ended at the limit");
+        let last = waiting.iter().rev().find_map(|event| match event.kind {
+            EventKind::PathOutage { suspects, .. } => Some(suspects),
+            _ => None,
+        });
+        assert_eq!(last, Some(999));
+    }
+}

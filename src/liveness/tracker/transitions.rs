@@ -1,0 +1,92 @@
+//! From state to state: along the table, noted for the sink, and counted.
+
+use super::{AGAIN, Tracker, Wake};
+use crate::liveness::peer::{Flags, Step, Want};
+use crate::liveness::state::{self, Input, State};
+use crate::time::Instant;
+
+impl Tracker {
+    /// Alive to Suspect; `false` when the sink has to take something first.
+    pub(super) fn suspect(&mut self, index: u32, step: Step, now: Instant) -> bool {
+        let lazy = self.config.wake == Wake::Lazy;
+        if !self.step(index, Input::Missed, step, now) {
+            return false;
+        }
+        self.counts.suspected += 1;
+        self.counts.suspects += 1;
+        let peer = self.at(index);
+        peer.probes = 0;
+        if lazy && peer.flags.raise(Flags::NARROW) {
+            self.want(index, Want::NARROW);
+        }
+        true
+    }
+
+    /// Suspect to Alive, as soon as the sink has room for it.
+    pub(super) fn recover(&mut self, index: u32, now: Instant) {
+        if !self.step(index, Input::Life, Step::Recovered, now) {
+            self.appoint(index, now + AGAIN);
+            return;
+        }
+        self.counts.recovered += 1;
+        self.at(index).probes = 0;
+        self.left_suspicion();
+        // Whoever dies of the outage leaves it too, and does not end it for the others.
+        if self.counts.suspects * 4 < self.counts.living {
+            self.outage = false;
+        }
+        self.widen(index);
+        self.rest(index, now);
+    }
+
+    /// Lets a peer that is heard from wake by its low-water mark again, where there is one.
+    pub(super) fn widen(&mut self, index: u32) {
+        let lazy = self.config.wake == Wake::Lazy;
+        let peer = self.at(index);
+        if lazy && peer.flags.has(Flags::NARROW) {
+            peer.flags.clear(Flags::NARROW);
+            self.want(index, Want::WIDE);
+        }
+    }
+
+    pub(super) fn half_close(&mut self, index: u32, now: Instant) {
+        let was_suspect = self.at(index).state == State::Suspect;
+        if self.step(index, Input::Fin, Step::HalfClosed, now) {
+            self.counts.half_closed += 1;
+            if was_suspect {
+                self.left_suspicion();
+            }
+            let grace = self.config.policy.half_closed_grace;
+            self.appoint(index, now + grace);
+        } else {
+            self.appoint(index, now + AGAIN);
+        }
+    }
+
+    /// Moves a peer along the table and notes it for the sink; `false` when there is no room.
+    pub(super) fn step(&mut self, index: u32, input: Input, step: Step, now: Instant) -> bool {
+        let peer = self.at(index);
+        let to = state::next(peer.state, input);
+        assert!(to != peer.state && to != State::Dead, "{:?} at {:?}", step, peer.state);
+        if !peer.has_room() {
+            return false;
+        }
+        peer.state = to;
+        peer.record(now, step);
+        self.owe(index);
+        true
+    }
+
+    pub(super) fn owe(&mut self, index: u32) {
+        if self.at(index).flags.raise(Flags::OWING) {
+            self.owing.push(index);
+        }
+    }
+
+    pub(super) fn left_suspicion(&mut self) {
+        self.counts.suspects -= 1;
+        if self.counts.suspects == 0 {
+            self.outage = false;
+        }
+    }
+}
