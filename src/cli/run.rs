@@ -10,8 +10,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -214,14 +214,17 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let output = output.opened().map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
-    let listening = listening(&config, policy_name, &addresses, threads, features);
-    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals), listening)
+    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals))
         .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     tell_of_end(&sink, &tell);
     if to_stdout {
         watch_reader(&tell)?;
     }
-    let rings = start(&config, listeners, outlets, &shared, &locals, &tell)?;
+    let go = Arc::new(Barrier::new(threads + 1));
+    let rings = start(&config, listeners, outlets, &shared, &locals, &tell, &go)?;
+    // The first line promises that all is ready, and nothing is told before it.
+    sink.announce(listening(&config, policy_name, &addresses, threads, features));
+    go.wait();
     let outcome = supervise(rings, &shared, &told);
     finish(sink, outcome, started)
 }
@@ -414,6 +417,7 @@ struct RingThread {
     thread: JoinHandle<io::Result<Report>>,
 }
 
+/// Makes the rings, each on its thread, where they wait for `go`.
 fn start(
     config: &DriverConfig,
     listeners: Vec<Vec<Listener>>,
@@ -421,6 +425,7 @@ fn start(
     shared: &Arc<Shared>,
     locals: &Arc<Locals>,
     tell: &Sender<Told>,
+    go: &Arc<Barrier>,
 ) -> Result<Vec<RingThread>, Refusal> {
     let mut rings = Vec::with_capacity(listeners.len());
     let (ready, started) = mpsc::channel();
@@ -434,6 +439,7 @@ fn start(
         outlet.set_waker(Arc::new(move || waker.wake()));
         let (config, shared, locals) = (*config, Arc::clone(shared), Arc::clone(locals));
         let (ring_wakeup, ready, tell) = (Arc::clone(&wakeup), ready.clone(), tell.clone());
+        let go = Arc::clone(go);
         let body = move || {
             let ended = Ended(tell);
             let driver = match UringDriver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
@@ -446,6 +452,7 @@ fn start(
                     return Err(io::Error::other("not started"));
                 }
             };
+            go.wait();
             let report = driver.run();
             drop(ended);
             report

@@ -166,7 +166,7 @@ fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
 
 #[test]
 fn locked_memory_that_runs_out_is_refused_with_the_limit_that_it_is_about() {
-    let line = "run --listen 127.0.0.1:0 --threads 4 --events /dev/null";
+    let line = "run --listen 127.0.0.1:0 --threads 4 --events -";
     let Some(command) = sandboxed(&["--cap-drop", "CAP_IPC_LOCK"], line) else { return };
     // Before Linux 6.14 a ring's memory was not counted, so there is nothing to run out of.
     if !counts_locked_memory() {
