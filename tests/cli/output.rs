@@ -80,7 +80,7 @@ fn a_reader_that_leaves_ends_the_daemon_quietly_though_nothing_happens() {
 #[test]
 fn a_reader_that_leaves_after_the_first_line_ends_a_pipeline_quietly() {
     let mut command = Command::new("bash");
-    command.args(["-c", &format!("set -o pipefail; \"$0\" {EVENTS} | head -1")]);
+    command.args(["-c", &format!("set -o pipefail; timeout 60 \"$0\" {EVENTS} | head -1")]);
     let outcome = Outcome::of(command.arg(program(None).get_program()));
     outcome.assert_quiet_success();
     assert_eq!(outcome.stdout.lines().count(), 1);
