@@ -31,6 +31,10 @@ pub const MAX_COMPLETIONS_PER_TURN: usize = 2_048;
 /// Completions that a batch window waits for: more end it early.
 pub const WAIT_BATCH: u32 = 256;
 
+/// How long a batch may be waited for. Whoever waits longer is late with everything else: with a
+/// verdict, with the end of the program, and in the end with noticing its own stalls.
+pub const MAX_BATCH_WINDOW: Duration = Duration::from_millis(100);
+
 /// Connections accepted in one turn by one listener; the rest wait in the backlog.
 pub const MAX_ACCEPTS_PER_TURN: usize = 256;
 
@@ -100,5 +104,6 @@ const _: () = assert!(MAX_PEERS < (1 << 31));
 const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
 const _: () = assert!(FRAME_BUFFERS.is_power_of_two());
 const _: () = assert!(CQ_ENTRIES >= 2 * SQ_ENTRIES);
+const _: () = assert!(MAX_BATCH_WINDOW.as_millis() < STALL_THRESHOLD.as_millis() / 2);
 const _: () = assert!(HISTORY >= 4 && HISTORY < 16);
 const _: () = assert!(MAX_DISCARD > 0 && FRAME_BUFFER_BYTES > 0); // a recv of nothing looks like a FIN

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use deadpeer::cli::duration;
 
+#[path = "kernel/skip.rs"]
+mod skip;
+use skip::skip;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -32,13 +36,6 @@ fn rows(text: &str) -> Vec<Vec<String>> {
         .filter(|&n| !lines.get(n + 1).is_some_and(|next| next.starts_with("|---")))
         .map(|n| cells(lines[n]))
         .collect()
-}
-
-/// A test that cannot run here says so; where it must run, that is a failure.
-fn skip(reason: &str) {
-    let name = std::thread::current().name().unwrap_or("?").to_owned();
-    println!("SKIPPED: {name}: {reason}");
-    assert!(std::env::var_os("DEADPEER_REQUIRE_ALL").is_none(), "{name} must run here: {reason}");
 }
 
 mod unit {

@@ -1,8 +1,8 @@
 //! `deadpeer beat`: the heartbeat client, for people and scripts.
 //!
 //! A status line while it runs if standard error is a terminal; at the end one line of totals on
-//! standard output. Exit code 0 after an orderly end, 1 when nothing could be reached or the
-//! machine refused, 2 for wrong arguments.
+//! standard output. Exit code 0 after an orderly end, 1 when nothing could be reached, when nobody
+//! was left, or when the machine refused, 2 for wrong arguments.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
-use crate::client::{Client, ClientConfig, Progress, Stop, Totals};
+use crate::client::{Client, ClientConfig, ClientError, Progress, Stop, Totals};
 use crate::sys::describe;
 use crate::time::Instant;
 
@@ -58,20 +58,42 @@ pub struct BeatArgs {
     pub quiet: bool,
 }
 
+/// Why nothing is held, with the exit code that says so to scripts.
+struct Refusal {
+    code: u8,
+    message: String,
+}
+
+impl Refusal {
+    fn failed(message: impl ToString) -> Refusal {
+        Refusal { code: 1, message: message.to_string() }
+    }
+
+    fn usage(message: impl ToString) -> Refusal {
+        Refusal { code: 2, message: message.to_string() }
+    }
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Refusal {
+        if error.is_configuration() { Refusal::usage(error) } else { Refusal::failed(error) }
+    }
+}
+
 /// Runs `deadpeer beat` until its time is over, SIGINT or SIGTERM, or nobody is left.
 #[must_use]
 pub fn beat(args: BeatArgs) -> ExitCode {
     match hold(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            let _ = writeln!(io::stderr(), "deadpeer beat: {message}");
-            ExitCode::FAILURE
+        Err(refusal) => {
+            let _ = writeln!(io::stderr(), "deadpeer beat: {}", refusal.message);
+            ExitCode::from(refusal.code)
         }
     }
 }
 
-fn hold(args: &BeatArgs) -> Result<(), String> {
-    let (address, others) = resolve(&args.address)?;
+fn hold(args: &BeatArgs) -> Result<(), Refusal> {
+    let (address, others) = resolve(&args.address).map_err(Refusal::usage)?;
     let client = Client::new(ClientConfig {
         address,
         count: args.count,
@@ -80,17 +102,27 @@ fn hold(args: &BeatArgs) -> Result<(), String> {
         seed: args.seed,
         reconnect: args.reconnect,
         lasting: args.lasting,
-    })
-    .map_err(|error| error.to_string())?;
-    stop_at_a_signal(client.stop_handle())?;
+    })?;
+    stop_at_a_signal(client.stop_handle()).map_err(Refusal::failed)?;
     let mut status = Status::new(!args.quiet && io::stderr().is_terminal());
     let outcome = client.run(|progress| status.show(progress, Instant::now()));
     status.clear();
-    let totals = outcome.map_err(|error| error.to_string())?;
-    // Whoever closed our output does not want the line; that is no fault.
-    let _ = writeln!(io::stdout(), "{}", line(&totals));
+    let totals = outcome?;
+    match writeln!(io::stdout(), "{}", line(&totals)) {
+        // Whoever closed our output does not want the line; that is no fault.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let error = describe(&error);
+            return Err(Refusal::failed(format!(
+                "cannot write the totals to standard output: {error}; send it elsewhere"
+            )));
+        }
+        Ok(()) | Err(_) => {}
+    }
     if totals.established == 0 && totals.refused + totals.failed > 0 {
-        return Err(nobody_there(address, &others, &totals));
+        return Err(Refusal::failed(nobody_there(address, &others, &totals)));
+    }
+    if totals.lost() > 0 && totals.lost() == totals.established && !args.reconnect {
+        return Err(Refusal::failed(nobody_left(address, &totals)));
     }
     Ok(())
 }
@@ -112,10 +144,9 @@ fn resolve(text: &str) -> Result<(SocketAddr, Vec<SocketAddr>), String> {
 }
 
 fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> String {
-    let reason = totals.last_errno.map_or_else(String::new, |errno| {
-        let error = io::Error::from_raw_os_error(errno);
-        format!(" ({})", describe(&error))
-    });
+    let reason = totals
+        .last_errno
+        .map_or_else(String::new, |errno| format!(" ({})", describe(&io::Error::from_raw_os_error(errno))));
     let mut message = if totals.refused > 0 {
         format!("every connect to {address} was refused{reason}: is `deadpeer run` listening there?")
     } else {
@@ -130,13 +161,20 @@ fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> 
     message
 }
 
+fn nobody_left(address: SocketAddr, totals: &Totals) -> String {
+    let question = if totals.lost_protocol > 0 {
+        "what answers there speaks no heartbeat frames; is it `deadpeer run`?"
+    } else {
+        "is `deadpeer run` still there, and does its policy allow for this --every? --reconnect tries again"
+    };
+    format!("every connection to {address} was ended, and not by us: {question}")
+}
+
 /// The first signal asks for an orderly end; the second does not ask.
 fn stop_at_a_signal(stop: Stop) -> Result<(), String> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
-        format!(
-            "cannot listen for SIGINT and SIGTERM: {}; raise `ulimit -n` if descriptors ran out",
-            describe(&error)
-        )
+        let error = describe(&error);
+        format!("cannot listen for SIGINT and SIGTERM: {error}; raise `ulimit -n` if descriptors ran out")
     })?;
     thread::spawn(move || {
         let mut signals = signals.forever();

@@ -7,10 +7,11 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::driver::{
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
+use crate::sys::hangup::wait_for_hangup;
 use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{describe, rlimit};
@@ -94,8 +96,9 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// Once there is a completion, how long to wait for others [default: 0 lazy, 500us beat]
-    #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Resources")]
+    /// Once there is a completion, how long to wait for others, at most 100ms [default: 0 lazy,
+    /// 500us beat]
+    #[arg(long, value_name = "D", value_parser = batch_window, help_heading = "Resources")]
     pub batch_window: Option<Duration>,
 
     /// Connections at once; at the limit new ones wait in the backlog [default: what the limit on
@@ -205,11 +208,23 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
         }
     }
 
+    let (format, output) = output(args);
+    let to_stdout = matches!(output, Output::Stdout);
+    // Before signals are watched: one that comes while a FIFO waits for its reader ends the program.
+    let output = output.opened().map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
-    let listening = listening(&config, policy_name, &addresses, threads, features);
-    let (sink, outlets) = open_sink(args, threads, &locals, listening, &tell)?;
-    let rings = start(&config, listeners, outlets, &shared, &locals, &tell)?;
+    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals))
+        .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+    tell_of_end(&sink, &tell);
+    if to_stdout {
+        watch_reader(&tell)?;
+    }
+    let go = Arc::new(Barrier::new(threads + 1));
+    let rings = start(&config, listeners, outlets, &shared, &locals, &tell, &go)?;
+    // The first line promises that all is ready, and nothing is told before it.
+    sink.announce(listening(&config, policy_name, &addresses, threads, features));
+    go.wait();
     let outcome = supervise(rings, &shared, &told);
     finish(sink, outcome, started)
 }
@@ -221,6 +236,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
     })?;
     found.next().ok_or_else(|| format!("`{text}` has no address"))
+}
+
+fn batch_window(text: &str) -> Result<Duration, String> {
+    let window = duration::parse(text)?;
+    let most = limits::MAX_BATCH_WINDOW;
+    if window > most {
+        return Err(format!("every verdict would wait for it: take at most {}", duration::format(most)));
+    }
+    Ok(window)
 }
 
 fn cores() -> u16 {
@@ -249,8 +273,9 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
         user_timeout: args.user_timeout,
     };
     if custom && args.handshake.is_none() && preset.is_none() {
-        // Whoever sets the pace of the beats has set how long to wait for the first one.
-        policy.handshake = policy.detection_time();
+        // Whoever sets the pace of the beats has set how long to wait for the first one; no refusal
+        // may name a time that nobody gave.
+        policy.handshake = policy.detection_time().min(Policy::LONGEST);
     }
     policy.check().map_err(|error| error.to_string())?;
     if let Some(preset) = preset {
@@ -263,7 +288,13 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
 /// How many connections there may be: what is asked for, if the limit on descriptors allows it.
 fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
     let descriptors = rlimit::raise_nofile().map_err(|error| {
-        Refusal::new(Refusal::FAILED, format!("cannot read the limit on descriptors: {}", describe(&error)))
+        let error = describe(&error);
+        Refusal::new(
+            Refusal::FAILED,
+            format!(
+                "cannot raise the limit on descriptors: {error}; raise it before the start (`ulimit -n`)"
+            ),
+        )
     })?;
     let own = limits::RESERVED_FDS + (threads * (2 + args.listen.len())) as u64;
     let most = usize::try_from(descriptors.saturating_sub(own)).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
@@ -301,7 +332,8 @@ enum Told {
 
 fn watch_signals(tell: &Sender<Told>) -> Result<(), Refusal> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
-        Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {}", describe(&error)))
+        let error = describe(&error);
+        Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {error}; raise `ulimit -n`"))
     })?;
     let tell = tell.clone();
     let watch = move || {
@@ -352,25 +384,31 @@ fn listening(
     }
 }
 
-fn open_sink(
-    args: &RunArgs,
-    threads: usize,
-    locals: &Arc<Locals>,
-    listening: Listening,
-    tell: &Sender<Told>,
-) -> Result<(Sink, Vec<Outlet>), Refusal> {
-    let (format, output) = match &args.events {
+fn output(args: &RunArgs) -> (Format, Output) {
+    match &args.events {
         None => (Format::human_on_stdout(), Output::Stdout),
         Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
         Some(path) => (Format::JsonLines, Output::File(path.clone())),
-    };
-    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(locals), listening)
-        .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+    }
+}
+
+fn tell_of_end(sink: &Sink, tell: &Sender<Told>) {
     let tell = tell.clone();
     sink.on_closed(Arc::new(move || {
         let _ = tell.send(Told::OutputClosed);
     }));
-    Ok((sink, outlets))
+}
+
+/// A reader of standard output that leaves while nothing happens is not met by any write.
+fn watch_reader(tell: &Sender<Told>) -> Result<(), Refusal> {
+    let tell = tell.clone();
+    let watch = move || {
+        // After an error the next write will tell.
+        if wait_for_hangup(io::stdout().as_fd()).is_ok() {
+            let _ = tell.send(Told::OutputClosed);
+        }
+    };
+    spawn("reader", watch).map(drop)
 }
 
 /// A ring's thread and how to wake it.
@@ -379,6 +417,7 @@ struct RingThread {
     thread: JoinHandle<io::Result<Report>>,
 }
 
+/// Makes the rings, each on its thread, where they wait for `go`.
 fn start(
     config: &DriverConfig,
     listeners: Vec<Vec<Listener>>,
@@ -386,21 +425,21 @@ fn start(
     shared: &Arc<Shared>,
     locals: &Arc<Locals>,
     tell: &Sender<Told>,
+    go: &Arc<Barrier>,
 ) -> Result<Vec<RingThread>, Refusal> {
     let mut rings = Vec::with_capacity(listeners.len());
     let (ready, started) = mpsc::channel();
     for (number, (listeners, mut outlet)) in listeners.into_iter().zip(outlets).enumerate() {
         let wakeup = Wakeup::new().map_err(|error| {
-            Refusal::new(
-                Refusal::FAILED,
-                format!("cannot make an eventfd: {}; raise `ulimit -n`", describe(&error)),
-            )
+            let error = describe(&error);
+            Refusal::new(Refusal::FAILED, format!("cannot make an eventfd: {error}; raise `ulimit -n`"))
         })?;
         let wakeup = Arc::new(wakeup);
         let waker = Arc::clone(&wakeup);
         outlet.set_waker(Arc::new(move || waker.wake()));
         let (config, shared, locals) = (*config, Arc::clone(shared), Arc::clone(locals));
         let (ring_wakeup, ready, tell) = (Arc::clone(&wakeup), ready.clone(), tell.clone());
+        let go = Arc::clone(go);
         let body = move || {
             let ended = Ended(tell);
             let driver = match UringDriver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
@@ -413,6 +452,7 @@ fn start(
                     return Err(io::Error::other("not started"));
                 }
             };
+            go.wait();
             let report = driver.run();
             drop(ended);
             report
@@ -467,6 +507,9 @@ fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> 
     outcome
 }
 
+/// What helps against an output that takes nothing.
+const TOO_SLOW: &str = "let its reader read faster, or write to a file with --events PATH";
+
 fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
     let now = Instant::now();
     let mut recorder = Recorder::new();
@@ -474,7 +517,6 @@ fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal>
     for report in &outcome.reports {
         recorder.merge(&report.recorder);
         closing.add(&report.counts);
-        closing.open += u64::from(report.counts.living);
         closing.stalls += report.stalls;
         closing.undelivered += report.undelivered;
         let RingTotals { enters, submitted, completions, overflows } = &mut closing.ring;
@@ -494,11 +536,11 @@ fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal>
         Finish::Delivered if kept == 0 => Ok(()),
         Finish::Delivered => Err(Refusal::new(
             Refusal::FAILED,
-            format!("{kept} events were not taken by the output before the end"),
+            format!("{kept} events were not taken by the output before the end; {TOO_SLOW}"),
         )),
         Finish::Stuck { undelivered } => Err(Refusal::new(
             Refusal::FAILED,
-            format!("the output is stuck: {} events were not delivered", undelivered + kept),
+            format!("the output is stuck: {} events were not delivered; {TOO_SLOW}", undelivered + kept),
         )),
         Finish::Failed { error, .. } => Err(Refusal::new(Refusal::FAILED, error)),
     }

@@ -81,6 +81,25 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether the configuration is at fault, as against the machine.
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            ClientError::NoPort { .. }
+            | ClientError::Count { .. }
+            | ClientError::Every { .. }
+            | ClientError::Identity { .. } => true,
+            ClientError::Descriptors { .. }
+            | ClientError::TooFewDescriptors { .. }
+            | ClientError::Poll { .. }
+            | ClientError::Socket { .. }
+            | ClientError::LocalPorts { .. }
+            | ClientError::Watch { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -92,8 +111,8 @@ impl fmt::Display for ClientError {
             }
             ClientError::Count { count } => write!(
                 f,
-                "cannot hold {count} connections: one client holds 1 to {MAX_COUNT}; start several, from \
-                 different local addresses"
+                "cannot hold {count} connections: one client holds 1 to {MAX_COUNT}; for more, start several, \
+                 from different local addresses"
             ),
             ClientError::Every { every } => {
                 write!(f, "cannot beat every {every:?}: choose from {MIN_EVERY:?} to {MAX_EVERY:?}")
@@ -103,9 +122,8 @@ impl fmt::Display for ClientError {
             }
             ClientError::Descriptors { source } => write!(
                 f,
-                "cannot raise the limit on open descriptors: {source}; raise it before the start with \
-                 `ulimit -n`",
-                source = describe(source)
+                "cannot raise the limit on open descriptors: {}; raise it before the start with `ulimit -n`",
+                describe(source)
             ),
             ClientError::TooFewDescriptors { wanted, limit } => write!(
                 f,
@@ -114,25 +132,25 @@ impl fmt::Display for ClientError {
             ),
             ClientError::Poll { source } => write!(
                 f,
-                "cannot wait for sockets with epoll: {source}; raise `ulimit -n` if descriptors ran out",
-                source = describe(source)
+                "cannot wait for sockets with epoll: {}; raise `ulimit -n` if descriptors ran out",
+                describe(source)
             ),
             ClientError::Socket { open, address, source } => write!(
                 f,
-                "cannot open another socket for {address} beside {open}: {source}; raise `ulimit -n` (this \
-                 process) or sysctl fs.file-max (the machine), or lower the count",
-                source = describe(source)
+                "cannot open another socket for {address} beside {open}: {}; raise `ulimit -n` (this process) \
+                 or sysctl fs.file-max (the machine), or lower the count",
+                describe(source)
             ),
             ClientError::LocalPorts { open, address, source } => write!(
                 f,
-                "cannot connect to {address} beside {open} connections: {source}; no local port is free: widen \
-                 sysctl net.ipv4.ip_local_port_range, or wait a minute for those in TIME_WAIT",
-                source = describe(source)
+                "cannot connect to {address} beside {open} connections: {}; no local port is free: widen sysctl \
+                 net.ipv4.ip_local_port_range, or wait a minute for those in TIME_WAIT",
+                describe(source)
             ),
             ClientError::Watch { address, source } => write!(
                 f,
-                "cannot watch a connection to {address}: {source}; raise sysctl fs.epoll.max_user_watches",
-                source = describe(source)
+                "cannot watch a connection to {address}: {}; raise sysctl fs.epoll.max_user_watches",
+                describe(source)
             ),
         }
     }

@@ -56,7 +56,8 @@
 //! let (mut reader, writer) = std::io::pipe().unwrap();
 //! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
 //! let locals = Arc::new(Locals::new());
-//! let (sink, mut outlets) = Sink::spawn(Format::JsonLines, output, 1, locals, listening).unwrap();
+//! let (sink, mut outlets) = Sink::spawn(Format::JsonLines, output, 1, locals).unwrap();
+//! sink.announce(listening);
 //!
 //! let outlet = &mut outlets[0];
 //! let mut batch = outlet.empty_batch();
@@ -167,6 +168,15 @@ impl Output {
             Output::File(path) => path.display().to_string(),
             Output::Writer { name, .. } => name.clone(),
         }
+    }
+
+    /// Opens it now, for who must know when that is done: opening a FIFO waits for its reader.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn opened(self) -> Result<Output, SinkError> {
+        Ok(Output::Writer { name: self.name(), writer: self.open()? })
     }
 
     fn open(self) -> Result<Box<dyn Write + Send>, SinkError> {
@@ -329,6 +339,7 @@ impl Shared {
 }
 
 enum Message {
+    Listening(Box<Listening>),
     Batch { ring: usize, events: Vec<Event> },
     Finish(Box<Closing>),
 }
@@ -449,8 +460,8 @@ impl fmt::Debug for Sink {
 }
 
 impl Sink {
-    /// Opens the output and starts the thread, with one outlet for each ring thread. `listening` is
-    /// the first line.
+    /// Opens the output and starts the thread, with one outlet for each ring thread. Nothing is
+    /// written before [`Sink::announce`].
     ///
     /// # Errors
     ///
@@ -460,7 +471,6 @@ impl Sink {
         output: Output,
         rings: usize,
         locals: Arc<Locals>,
-        listening: Listening,
     ) -> Result<(Sink, Vec<Outlet>), SinkError> {
         let name = output.name();
         let out = output.open()?;
@@ -471,8 +481,8 @@ impl Sink {
             closed: AtomicBool::new(false),
             on_closed: Mutex::new(None),
         });
-        // One place more than all batches: for the farewell, which must never wait.
-        let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 1);
+        // Two places more than all batches: for the first line and the last, which must never wait.
+        let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 2);
         let (end, ended) = sync_channel(1);
         let mut empties = Vec::with_capacity(rings);
         let mut outlets = Vec::with_capacity(rings);
@@ -500,12 +510,19 @@ impl Sink {
         let thread = thread::Builder::new()
             .name("deadpeer-sink".to_owned())
             .spawn(move || {
-                if let Some(outcome) = writer.run(&listening) {
+                if let Some(outcome) = writer.run() {
                     let _ = end.send(outcome); // nobody listens who ran out of patience
                 }
             })
             .map_err(SinkError::Thread)?;
         Ok((Sink { shared, queue, ended, thread }, outlets))
+    }
+
+    /// Writes the first line, which says that everything is ready. To be called once, before any
+    /// outlet offers anything.
+    pub fn announce(&self, listening: Listening) {
+        // If the thread panicked, `finish` says so.
+        let _ = self.queue.try_send(Message::Listening(Box::new(listening)));
     }
 
     /// Sets what is called, on the sink's thread, when nothing can be written any more; at once, and
@@ -586,11 +603,14 @@ struct Writer {
 
 impl Writer {
     /// `None` when the sink and all outlets were dropped without a farewell.
-    fn run(mut self, listening: &Listening) -> Option<Ended> {
+    fn run(mut self) -> Option<Ended> {
+        let Message::Listening(listening) = self.messages.recv().ok()? else {
+            unreachable!("a stream begins before anything is offered");
+        };
         self.begin();
         match &mut self.voice {
-            Voice::Json(encoder) => encoder.listening(listening, &mut self.buffer),
-            Voice::Human(printer) => printer.listening(listening, &mut self.buffer),
+            Voice::Json(encoder) => encoder.listening(&listening, &mut self.buffer),
+            Voice::Human(printer) => printer.listening(&listening, &mut self.buffer),
         }
         self.flush();
         let closing = loop {
@@ -612,6 +632,7 @@ impl Writer {
                 match first.take().or_else(|| self.messages.try_recv().ok()) {
                     Some(Message::Batch { ring, events }) => self.take(ring, events),
                     Some(Message::Finish(last)) => closing = Some(last),
+                    Some(Message::Listening(_)) => unreachable!("a stream begins once"),
                     None => break,
                 }
             }

@@ -139,10 +139,15 @@ const MAX_SECONDS: Duration = Duration::from_secs(32_767);
 /// `MAX_TCP_KEEPCNT` is 127; the plan needs some more probes than the policy.
 const MAX_PROBES: u32 = 100;
 const MAX_KEEPALIVE_COUNT: u32 = 127;
+/// The kernel takes milliseconds in an `int`.
+const MAX_USER_TIMEOUT: Duration = Duration::from_secs(2_147_483);
 /// Keepalive counts in whole seconds, and must probe a quiet peer before it would be suspected.
 const MIN_IDLE_FOR_KEEPALIVE: Duration = Duration::from_secs(2);
 
 impl Policy {
+    /// The longest that each of its times may be.
+    pub const LONGEST: Duration = MAX_SECONDS;
+
     /// A verdict after 32 s of silence. The kernel's own timers fire up to 12.5 % late, so its
     /// backup is planned at 36 s, for a promise of 40 s.
     pub const STANDARD: Policy = Policy {
@@ -192,6 +197,7 @@ impl Policy {
             if user_timeout < needed {
                 return Err(PolicyError::UserTimeoutTooShort { user_timeout, needed, plan });
             }
+            within("user timeout", user_timeout, needed, MAX_USER_TIMEOUT)?;
         }
         Ok(())
     }
@@ -365,6 +371,10 @@ mod tests {
         assert!(matches!(fine.check(), Err(PolicyError::TooFineForKeepalive { .. })));
         assert!(Policy { probes: 0, ..Policy::STRICT }.check().is_err());
         assert!(Policy { idle: Duration::MAX, ..Policy::STRICT }.check().is_err());
+        // The kernel would take it for its greatest value, and `listening` would tell another.
+        let endless = Policy { user_timeout: Some(Duration::from_secs(3_000_000)), ..Policy::STRICT };
+        let refused = endless.check();
+        assert!(matches!(refused, Err(PolicyError::OutOfRange { what: "user timeout", .. })), "{refused:?}");
     }
 
     #[test]

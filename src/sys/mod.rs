@@ -2,6 +2,7 @@
 //!
 //! - [`clock`]: the clocks;
 //! - [`tcp`]: socket options and `TCP_INFO`;
+//! - [`hangup`]: whether anybody still reads;
 //! - [`rlimit`]: how many descriptors there may be;
 //! - [`wakeup`]: an eventfd by which other threads wake a ring;
 //! - [`uring`]: the ring, its tokens and its buffers.
@@ -11,6 +12,7 @@
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
+pub mod hangup;
 pub mod rlimit;
 pub mod tcp;
 pub mod uring;

@@ -4,10 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::watch::PATIENCE;
+/// Bounds every wait: far beyond what anything here takes, so that only what never comes meets it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The options of a policy that judges within 700 ms.
 pub const QUICK: &[&str] = &["--idle", "400ms", "--interval", "100ms", "--probes", "3", "--handshake", "5s"];
@@ -39,19 +41,22 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(namespace: Option<&str>, listen: &str, options: &[&str]) -> Daemon {
-        let mut child = Killed(
-            program(namespace)
-                .args(["run", "--threads", "1", "--listen", listen, "--events", "-"])
-                .args(options)
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap(),
-        );
+        let mut command = program(namespace);
+        command.args(["run", "--threads", "1", "--listen", listen, "--events", "-"]).args(options);
+        Daemon::of(command)
+    }
+
+    /// A daemon from a command of its own, which must write its events to its standard output.
+    pub fn of(mut command: Command) -> Daemon {
+        let mut child = Killed(command.stdout(Stdio::piped()).spawn().unwrap());
         let output = child.0.stdout.take().unwrap();
         let (to, events) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let _ = to.send(serde_json::from_str::<Value>(&line).unwrap());
+                let value: Value = serde_json::from_str(&line).unwrap();
+                // A key that stands twice would be lost in the value.
+                assert_eq!(value.to_string().len(), line.len(), "{line}");
+                let _ = to.send(value);
             }
         });
         let mut daemon = Daemon { child, address: "0.0.0.0:0".parse().unwrap(), events, seen: Vec::new() };
@@ -88,7 +93,7 @@ impl Daemon {
     }
 
     /// Reads on for as long, and returns all events so far.
-    pub fn listen_for(&mut self, span: std::time::Duration) -> &[Value] {
+    pub fn listen_for(&mut self, span: Duration) -> &[Value] {
         let end = std::time::Instant::now() + span;
         while let Ok(event) =
             self.events.recv_timeout(end.saturating_duration_since(std::time::Instant::now()))

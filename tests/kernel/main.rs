@@ -11,5 +11,6 @@ mod limits;
 mod path;
 mod processes;
 mod silence;
+mod skip;
 mod storms;
 mod watch;

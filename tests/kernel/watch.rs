@@ -12,8 +12,8 @@ use deadpeer::driver::{DriverConfig, EventSink, Locals, Report, Shared, UringDri
 use deadpeer::liveness::{Death, Event, EventKind, Heartbeat, PeerId, Policy, TrackerConfig, Wake};
 use deadpeer::sys::wakeup::Wakeup;
 
-/// Bounds every wait: far beyond what anything here takes, so that only a missing event meets it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub use crate::daemon::PATIENCE;
+pub use crate::skip::skip;
 
 /// A policy that judges within a second.
 pub const QUICK: Policy = Policy {
@@ -226,11 +226,4 @@ pub fn reset(stream: TcpStream) {
 
 pub fn half_close(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).unwrap();
-}
-
-/// A test that cannot run here says so; where it must run, that is a failure.
-pub fn skip(reason: &str) {
-    let name = std::thread::current().name().unwrap_or("?").to_owned();
-    println!("SKIPPED: {name}: {reason}");
-    assert!(std::env::var_os("DEADPEER_REQUIRE_ALL").is_none(), "{name} must run here: {reason}");
 }

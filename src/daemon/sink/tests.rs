@@ -14,7 +14,9 @@ use crate::liveness::EventKind;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn spawn(output: Output, rings: usize) -> (Sink, Vec<Outlet>) {
-    Sink::spawn(Format::JsonLines, output, rings, samples::locals(), samples::listening()).unwrap()
+    let (sink, outlets) = Sink::spawn(Format::JsonLines, output, rings, samples::locals()).unwrap();
+    sink.announce(samples::listening());
+    (sink, outlets)
 }
 
 fn piped(rings: usize) -> (PipeReader, Sink, Vec<Outlet>) {
@@ -240,13 +242,7 @@ fn what_cannot_be_opened_is_named_with_its_cure() {
     for (path, cure) in
         [("/nonexistent/directory/events", "create its directory"), ("/tmp", "name a file in it")]
     {
-        let refused = Sink::spawn(
-            Format::JsonLines,
-            Output::File(path.into()),
-            1,
-            samples::locals(),
-            samples::listening(),
-        );
+        let refused = Sink::spawn(Format::JsonLines, Output::File(path.into()), 1, samples::locals());
         let message = refused.unwrap_err().to_string();
         assert!(message.contains(path) && message.contains(cure), "{message}");
     }
@@ -366,8 +362,8 @@ fn people_get_sentences_and_the_status_line_is_gone_at_the_end() {
     let (mut reader, writer) = io::pipe().unwrap();
     let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
     let format = Format::Human { colour: false, status: true };
-    let (sink, mut outlets) =
-        Sink::spawn(format, output, 1, samples::locals(), samples::listening()).unwrap();
+    let (sink, mut outlets) = Sink::spawn(format, output, 1, samples::locals()).unwrap();
+    sink.announce(samples::listening());
     outlets[0].count(&TrackerCounts { opened: 5, living: 5, suspects: 1, ..TrackerCounts::default() });
     assert_eq!(sink.totals().alive, 4);
     assert!(outlets[0].offer(vec![samples::reset()]).is_ok());

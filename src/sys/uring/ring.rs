@@ -68,8 +68,8 @@ impl RingError {
                  io_uring_enter and io_uring_register in the seccomp profile"
             }
             Some(libc::ENOMEM) => {
-                "out of lockable memory, not of RAM: raise `ulimit -l` (LimitMEMLOCK= in a systemd unit) or \
-                 grant CAP_IPC_LOCK"
+                "out of lockable memory, not of RAM: raise `ulimit -l` (LimitMEMLOCK= in a systemd unit), take \
+                 fewer --threads, or grant CAP_IPC_LOCK"
             }
             Some(libc::EMFILE | libc::ENFILE) => "out of descriptors: raise `ulimit -n` (LimitNOFILE=)",
             Some(libc::EINVAL) => "the kernel is too old: run on Linux 6.1 or newer",

@@ -1,0 +1,15 @@
+//! The program as people and scripts meet it: arguments, messages, exit codes, output, signals.
+
+mod arguments;
+mod beating;
+#[path = "../kernel/daemon.rs"]
+mod daemon;
+mod document;
+mod events;
+mod outcome;
+mod output;
+mod refusals;
+mod shapes;
+mod signals;
+#[path = "../kernel/skip.rs"]
+mod skip;

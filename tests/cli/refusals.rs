@@ -1,0 +1,202 @@
+//! What a machine refuses: ports, addresses, descriptors, files, io_uring itself.
+//!
+//! The sandboxes are bubblewrap's: a root without one capability, a file system that is only read,
+//! a system call that is forbidden.
+
+use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
+
+use crate::daemon::{Daemon, Killed, program};
+use crate::outcome::{Outcome, deadpeer, outcome};
+use crate::skip::skip;
+
+/// `deadpeer` in a sandbox, or `None`, and the skip is said, where there is no sandbox.
+fn sandboxed(options: &[&str], line: &str) -> Option<Command> {
+    let ways = ["--bind", "/", "/", "--dev", "/dev", "--proc", "/proc"];
+    let tried = Command::new("bwrap").args(ways).arg("true").output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        skip("no sandbox: install bubblewrap, and be root or allow user namespaces");
+        return None;
+    }
+    let mut command = Command::new("bwrap");
+    command.args(ways).args(options).arg(program(None).get_program()).args(line.split_whitespace());
+    Some(command)
+}
+
+/// A command under a limit of the shell's.
+fn limited(limit: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
+#[test]
+fn a_port_that_another_program_has_is_refused_with_the_way_to_find_it() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    outcome(&format!("run --listen {address}"))
+        .assert_refusal(1, &["cannot listen on", &address, "in use", "`ss -ltnp`", "--listen"]);
+}
+
+#[test]
+fn a_second_daemon_does_not_share_the_port_of_the_first() {
+    let first = Daemon::start(None, "127.0.0.1:0", &[]);
+    let address = first.address.to_string();
+    outcome(&format!("run --listen {address}")).assert_refusal(1, &[&address, "in use", "another port"]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused_with_the_way_to_see_ours() {
+    // Documentation addresses (RFC 5737, RFC 3849): no machine has them.
+    let ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+    for address in ["192.0.2.1:0", "[2001:db8::1]:0"].into_iter().take(1 + usize::from(ipv6)) {
+        outcome(&format!("run --listen {address}"))
+            .assert_refusal(1, &[address, "Cannot assign requested address", "`ip address`"]);
+    }
+}
+
+#[test]
+fn a_low_port_without_the_right_is_refused_with_the_capability() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first_free.is_ok_and(|port| port.trim() == "0") {
+        return skip("every port is free here: net.ipv4.ip_unprivileged_port_start is 0");
+    }
+    let line = "run --listen 127.0.0.1:1";
+    let Some(mut command) = sandboxed(&["--cap-drop", "CAP_NET_BIND_SERVICE"], line) else { return };
+    let words = ["127.0.0.1:1", "Permission denied", "CAP_NET_BIND_SERVICE", "higher port"];
+    Outcome::of(&mut command).assert_refusal(1, &words);
+}
+
+#[test]
+fn more_connections_than_descriptors_are_refused_with_the_arithmetic() {
+    let limited = |limit: u32, line: &str| Outcome::of(&mut limited(&format!("-n {limit}"), &deadpeer(line)));
+    // 64 kept back, and for the one ring itself, its wakeup and its listener.
+    let line = "run --threads 1 --listen 127.0.0.1:0 --max-connections 134";
+    let words = [
+        "134 connections do not fit",
+        "is 200, less 67",
+        "leaves 133",
+        "LimitNOFILE=",
+        "--max-connections 133",
+    ];
+    limited(200, line).assert_refusal(78, &words);
+    let most = limited(200, "run --threads 1 --listen 127.0.0.1:0 --max-connections 133 --events /dev/full");
+    most.assert_refusal(1, &["No space left on device"]);
+    limited(67, "run --threads 1 --listen 127.0.0.1:0")
+        .assert_refusal(78, &["no connection fits", "ulimit -Hn", "fewer --threads"]);
+
+    let words = ["cannot open 264 descriptors", "hard limit is 200", "`ulimit -Hn 264`", "lower the count"];
+    limited(200, "beat 127.0.0.1:1 --count 200").assert_refusal(1, &words);
+}
+
+#[test]
+fn an_events_path_that_cannot_be_opened_is_refused_with_the_reason() {
+    let line = |path: &str| format!("run --listen 127.0.0.1:0 --events {path}");
+    let missing = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-such-directory/events");
+    outcome(&line(missing))
+        .assert_refusal(1, &[missing, "No such file", "create its directory first", "--events"]);
+    let directory = env!("CARGO_TARGET_TMPDIR");
+    outcome(&line(directory)).assert_refusal(1, &[directory, "Is a directory", "name a file in it"]);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml/events");
+    outcome(&line(file)).assert_refusal(1, &[file, "Not a directory", "--events"]);
+}
+
+#[test]
+fn an_events_path_that_may_not_be_written_is_refused_with_who_must_allow_it() {
+    let path = format!("{}/closed-{}.jsonl", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let closed = File::create(&path).unwrap();
+    let mut permissions = closed.metadata().unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o400);
+    closed.set_permissions(permissions).unwrap();
+    let line = format!("run --listen 127.0.0.1:0 --events {path}");
+    // Without the capability root is bound by the mode too.
+    let Some(mut command) = sandboxed(&["--cap-drop", "CAP_DAC_OVERRIDE"], &line) else { return };
+    Outcome::of(&mut command)
+        .assert_refusal(1, &[&path, "Permission denied", "allow this user to write there"]);
+    std::fs::remove_file(&path).unwrap();
+
+    let writable = concat!(env!("CARGO_TARGET_TMPDIR"), "/read-only.jsonl");
+    let line = format!("run --listen 127.0.0.1:0 --events {writable}");
+    let mut command = sandboxed(&["--remount-ro", "/"], &line).expect("there was a sandbox a moment ago");
+    Outcome::of(&mut command).assert_refusal(1, &[writable, "Read-only file system", "writable file system"]);
+}
+
+/// A classic BPF program (`struct sock_filter`, seccomp(2)) that answers `io_uring_setup` with an
+/// errno and lets everything else pass.
+fn forbid_io_uring(errno: i32) -> Vec<u8> {
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
+    let answer = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+    let program: [(u16, u8, u8, u32); 4] = [
+        (LOAD_WORD, 0, 0, 0), // the number of the system call
+        (JUMP_IF_EQUAL, 0, 1, setup),
+        (RETURN, 0, 0, answer),
+        (RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let bytes = |&(code, yes, no, k): &(u16, u8, u8, u32)| {
+        [&code.to_ne_bytes()[..], &[yes, no], &k.to_ne_bytes()].concat()
+    };
+    program.iter().flat_map(bytes).collect()
+}
+
+#[test]
+fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
+    for (errno, name, words) in [
+        (libc::EPERM, "eperm", ["Operation not permitted", "kernel.io_uring_disabled=0", "seccomp profile"]),
+        (
+            libc::ENOSYS,
+            "enosys",
+            ["Function not implemented", "Docker, containerd and Podman", "Linux 6.1 or newer"],
+        ),
+    ] {
+        let path = format!("{}/{name}.bpf", env!("CARGO_TARGET_TMPDIR"));
+        std::fs::write(&path, forbid_io_uring(errno)).unwrap();
+        // The filter comes in by standard input, the one descriptor that needs no arranging.
+        let Some(mut command) = sandboxed(&["--seccomp", "0"], "run --listen 127.0.0.1:0") else { return };
+        let child = command.stdin(File::open(&path).unwrap());
+        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let outcome = Outcome::after(Killed(child.spawn().unwrap()));
+        outcome.assert_refusal(71, &[&["cannot set up io_uring", "io_uring_setup"][..], &words].concat());
+    }
+}
+
+#[test]
+fn locked_memory_that_runs_out_is_refused_with_the_limit_that_it_is_about() {
+    let line = "run --listen 127.0.0.1:0 --threads 4 --events -";
+    let Some(command) = sandboxed(&["--cap-drop", "CAP_IPC_LOCK"], line) else { return };
+    // Before Linux 6.14 a ring's memory was not counted, so there is nothing to run out of.
+    if !counts_locked_memory() {
+        return println!("the memory of rings is not counted by this kernel");
+    }
+    let words =
+        ["set up io_uring", "Cannot allocate memory", "`ulimit -l`", "LimitMEMLOCK=", "fewer --threads"];
+    Outcome::of(&mut limited("-l 1024", &command)).assert_refusal(1, &words);
+}
+
+fn counts_locked_memory() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
+}
+
+#[test]
+fn an_output_that_is_full_is_a_failure_and_says_so() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let words = ["cannot write", "No space left on device", "free some space"];
+    outcome("run --listen 127.0.0.1:0 --events /dev/full")
+        .assert_refusal(1, &[&words[..], &["/dev/full", "--events"]].concat());
+    for line in ["run --listen 127.0.0.1:0", "run --listen 127.0.0.1:0 --events -"] {
+        let child = deadpeer(line).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        let outcome = Outcome::after(Killed(child));
+        outcome.assert_refusal(1, &[&words[..], &["standard output"]].concat());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = format!("beat {} --for 1ms", listener.local_addr().unwrap());
+    let child = deadpeer(&line).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+    let outcome = Outcome::after(Killed(child));
+    outcome.assert_refusal(1, &["cannot write the totals", "No space left on device", "elsewhere"]);
+}
