@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::Tracker;
 use crate::frame::{FrameError, Identity, Kind};
 use crate::limits;
+use crate::liveness::state::{self, Input};
 use crate::liveness::*;
 use crate::time::Instant;
 
 mod rules;
 mod scene;
+mod sequences;
 mod table;
 
 /// A fixed hour, far from the origin of the clock and on no grid.
