@@ -11,6 +11,7 @@ use crate::liveness::state::{self, Input};
 use crate::liveness::*;
 use crate::time::Instant;
 
+mod model;
 mod rules;
 mod scene;
 mod sequences;
