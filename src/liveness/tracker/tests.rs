@@ -1,1 +1,111 @@
+//! The tracker held against its rules: pair by pair, in sequences that nobody would write, and
+//! beside a model that is too simple to be wrong.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Tracker;
+use crate::frame::{FrameError, Identity, Kind};
+use crate::limits;
+use crate::liveness::state::{self, Input};
+use crate::liveness::*;
+use crate::time::Instant;
+
+mod draining;
+mod model;
+mod path;
+mod rules;
+mod scene;
+mod sequences;
+mod singles;
+mod table;
+
+/// A fixed hour, far from the origin of the clock and on no grid.
+const START: Instant = Instant::from_nanos(1_000_003_000_700);
+
+fn address(number: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, (number % 250) as u8], 40_000))
+}
+
+fn actions(tracker: &mut Tracker) -> Vec<Action> {
+    std::iter::from_fn(|| tracker.poll_action()).collect()
+}
+
+fn events(tracker: &mut Tracker) -> Vec<Event> {
+    std::iter::from_fn(|| tracker.poll_event()).collect()
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Idle 4 s, three probes a second apart, handshake 5 s.
+fn policy(heartbeat: Heartbeat) -> Policy {
+    Policy { heartbeat, ..Policy::STRICT }
+}
+
+fn config(heartbeat: Heartbeat, wake: Wake, capacity: usize) -> TrackerConfig {
+    TrackerConfig { wake, ..TrackerConfig::new(policy(heartbeat), capacity) }
+}
+
+/// A tracker and its newcomers, who are up.
+fn with_peers(config: TrackerConfig) -> (Tracker, Vec<PeerId>) {
+    let mut tracker = Tracker::new(config, START);
+    let accept = |number| tracker.accept(address(number), 0, START).expect("there is room");
+    let peers = (0..config.capacity).map(accept).collect();
+    assert_eq!(events(&mut tracker).len(), config.capacity);
+    (tracker, peers)
+}
+
+fn after(time: u64) -> Instant {
+    START + millis(time)
+}
+
+fn heard(last: Instant) -> Evidence {
+    Evidence { received: 16, last_data: last, last_ack: last, ..Evidence::default() }
+}
+
+fn kinds(tracker: &mut Tracker) -> Vec<&'static str> {
+    let word = |event: Event| match event.kind {
+        EventKind::Up => "up",
+        EventKind::Suspected { .. } => "suspected",
+        EventKind::Recovered { .. } => "recovered",
+        EventKind::HalfClosed => "half_closed",
+        EventKind::Died(_) => "died",
+        EventKind::Stall { .. } => "stall",
+        EventKind::PathOutage { .. } => "path_outage",
+        EventKind::Saturated { .. } => "saturated",
+        EventKind::Resumed => "resumed",
+    };
+    events(tracker).into_iter().map(word).collect()
+}
+
+fn death(event: Option<Event>) -> Death {
+    match event.map(|event| event.kind) {
+        Some(EventKind::Died(death)) => death,
+        other => panic!("{other:?} is no death"),
+    }
+}
+
+/// Visits whoever is due up to `end`, and answers with what they were last heard at.
+fn run(
+    tracker: &mut Tracker,
+    end: Instant,
+    mut last: impl FnMut(PeerId) -> Evidence,
+) -> Vec<(Instant, Action)> {
+    let mut done = Vec::new();
+    while let Some(due) = tracker.next_due().filter(|&due| due <= end) {
+        tracker.handle_time(due);
+        while let Some(action) = tracker.poll_action() {
+            done.push((due, action));
+            match action {
+                Action::Drain { peer, .. } => tracker.handle(peer, Fact::Emptied, due),
+                Action::Inspect(peer) => tracker.handle(peer, Fact::Inspected(last(peer)), due),
+                Action::Close { peer, .. } => tracker.release(peer),
+                Action::WakeOn { .. } | Action::Probe { .. } => {}
+            }
+        }
+        tracker.audit();
+    }
+    done
+}

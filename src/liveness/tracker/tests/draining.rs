@@ -1,0 +1,147 @@
+//! When bytes are taken off, and which mark a socket has.
+
+use super::*;
+
+#[test]
+fn in_beat_mode_a_calm_peer_is_drained_every_so_many_beats_and_a_stream_at_once() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Beat, 1));
+    let mut now = START;
+    let mut beat = |gap: u64, bytes: u32| {
+        now = now + millis(gap);
+        tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), now);
+        let drained = matches!(actions(&mut tracker)[..], [Action::Drain { to_end: false, .. }]);
+        if drained {
+            tracker.handle(peers[0], Fact::Taken { bytes }, now);
+            tracker.handle(peers[0], Fact::Emptied, now);
+        }
+        drained
+    };
+    // A newcomer is drained at every wake until four small drains came in a row.
+    let newcomer: Vec<bool> = (0..4).map(|_| beat(100, 16)).collect();
+    assert_eq!(newcomer, [true; 4]);
+    for _ in 0..3 {
+        let calm: Vec<bool> = (0..8).map(|_| beat(100, 128)).collect();
+        assert_eq!(calm, [false, false, false, false, false, false, false, true]);
+    }
+    assert!(!beat(20, 16));
+    assert!(beat(19, 16), "two wakes so close are a stream");
+    // A large drain makes it a newcomer again.
+    let mut wakes = 0;
+    while !beat(100, 1 << 20) {
+        wakes += 1;
+    }
+    assert_eq!(wakes, 7);
+    assert_eq!((0..4).map(|_| beat(100, 16)).collect::<Vec<_>>(), [true; 4]);
+    assert!(!beat(100, 16));
+}
+
+#[test]
+fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_us() {
+    // 16 bytes every 100 ms: the mark of 1,024 bytes would be reached after 6.4 s.
+    for (policy, most_looks) in [(Policy::STRICT, 16), (Policy::STANDARD, 4)] {
+        let (mut tracker, peers) = with_peers(TrackerConfig::new(policy, 1));
+        let (mut taken, mut drains, mut looks) = (0, Vec::new(), 0);
+        while let Some(now) = tracker.next_due().filter(|&due| due <= after(60_000)) {
+            let beats = now.since(START).as_millis() as u64 / 100;
+            let (received, last) = (beats * 16, after(beats * 100));
+            assert!(received - taken < 1_024, "it woke us at {} ms", now.since(START).as_millis());
+            tracker.handle_time(now);
+            while let Some(action) = tracker.poll_action() {
+                match action {
+                    Action::Drain { .. } => {
+                        let bytes = received - taken;
+                        taken = received;
+                        drains.push(bytes);
+                        tracker.handle(peers[0], Fact::Taken { bytes: bytes as u32 }, now);
+                        tracker.handle(peers[0], Fact::Emptied, now);
+                    }
+                    Action::Inspect(_) => {
+                        looks += 1;
+                        tracker.handle(peers[0], Fact::Inspected(Evidence { received, ..heard(last) }), now);
+                    }
+                    action => panic!("{action:?} of a peer that beats"),
+                }
+            }
+        }
+        assert!(drains.iter().all(|bytes| *bytes >= 512), "too often: {drains:?}");
+        assert!((9..=16).contains(&drains.len()), "{} drains of 9,600 bytes", drains.len());
+        assert!(looks <= most_looks, "{looks} looks in 60 s");
+    }
+}
+
+#[test]
+fn a_full_window_is_taken_off_and_then_the_peer_is_judged_after_all() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Beat, 1));
+    let full = Evidence { received: 1 << 20, ..heard(START) };
+    tracker.handle(peers[0], Fact::Inspected(full), after(7_000));
+    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }]);
+    tracker.handle(peers[0], Fact::Taken { bytes: 1 << 20 }, after(7_000));
+    tracker.handle(peers[0], Fact::Emptied, after(7_000));
+    assert_eq!(tracker.poll_event(), None);
+    let done = run(&mut tracker, after(7_102), |_| full);
+    assert_eq!(done.len(), 2, "a look and a close: {done:?}");
+    assert_eq!(death(tracker.poll_event()).cause, Cause::HeartbeatExpired);
+}
+
+#[test]
+fn in_beat_mode_bytes_that_lie_there_at_two_looks_are_taken_off() {
+    for recovered in [false, true] {
+        let config = TrackerConfig { wake: Wake::Beat, ..TrackerConfig::new(Policy::STANDARD, 1) };
+        let (mut tracker, peers) = with_peers(config);
+        let mut tell = |fact, time| {
+            tracker.handle(peers[0], fact, after(time));
+            actions(&mut tracker)
+        };
+        for beat in 0..4 {
+            tell(Fact::Ready(PollMask(0x1)), 100 * beat);
+            tell(Fact::Taken { bytes: 16 }, 100 * beat);
+        }
+        if recovered {
+            tell(Fact::Inspected(heard(after(300))), 21_000);
+            tell(Fact::Inspected(heard(after(21_000))), 21_000);
+        }
+        // It is calm. A window that fills in one stroke wakes once and never again.
+        let full = if recovered { 22_000 } else { 1_000 };
+        assert_eq!(tell(Fact::Ready(PollMask(0x1)), full), []);
+        let patience = 2 * (limits::MAX_UNDRAINED + millis(63)); // on the grid
+        let done = run(&mut tracker, after(full) + patience, |_| heard(after(full)));
+        assert!(matches!(done[..], [(_, Action::Drain { to_end: false, .. })]), "{done:?}");
+    }
+}
+
+#[test]
+fn an_end_in_sight_is_drained_again_at_each_visit_until_it_comes() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    let shut = Evidence { tcp_state: TcpState::CloseWait, ..heard(START) };
+    let to_end = [Action::Drain { peer: peers[0], to_end: true }];
+    tracker.handle(peers[0], Fact::Ready(PollMask(0x2001)), after(100));
+    assert_eq!(actions(&mut tracker), to_end);
+    // That drain is under way: who looks meanwhile begins no second.
+    tracker.handle(peers[0], Fact::Inspected(shut), after(100));
+    assert_eq!(actions(&mut tracker), []);
+    for visit in 1..=3 {
+        tracker.handle_time(after(100 + 101 * visit));
+        assert_eq!(actions(&mut tracker), [Action::Inspect(peers[0])]);
+        tracker.handle(peers[0], Fact::Inspected(shut), after(100 + 101 * visit));
+        assert_eq!(actions(&mut tracker), to_end);
+    }
+    tracker.handle(peers[0], Fact::End(shut), after(500));
+    assert_eq!(death(tracker.poll_event()).cause, Cause::Closed);
+}
+
+#[test]
+fn a_mark_is_set_once_and_to_what_was_wanted_last() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_500));
+    tracker.handle(peers[0], Fact::Inspected(heard(after(4_500))), after(4_500));
+    assert_eq!(kinds(&mut tracker), ["suspected", "recovered"]);
+    assert_eq!(actions(&mut tracker), [Action::WakeOn { peer: peers[0], narrow: false }]);
+}
+
+#[test]
+fn the_end_is_drained_instead_of_the_rest() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), after(1));
+    tracker.handle(peers[0], Fact::Ready(PollMask(0x2001)), after(1));
+    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: true }]);
+}

@@ -1,0 +1,541 @@
+//! A model of the tracker for a simple world, slow and plain: peers that speak, fall silent and hang
+//! up, a kernel whose evidence is true, a sink that takes everything, and a driver that does at once
+//! what it is asked for. No wheel, no slab, no pace: a sorted set of deadlines.
+//!
+//! The model's time stands still while we could not listen, so it knows nothing of putting off.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::wheel::TICK;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Up,
+    Suspected,
+    Recovered,
+    HalfClosed,
+    Died(Cause),
+}
+
+/// Something that must be told, not before `from` and not after `until`.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    what: What,
+    from: Instant,
+    until: Instant,
+    /// It was over before it had to be noticed.
+    optional: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Mute,
+    Alive,
+    Suspect,
+    HalfClosed,
+    Dead,
+}
+
+struct Shadow {
+    stage: Stage,
+    life: Instant,
+    deadline: Instant,
+    expected: Vec<Expected>,
+}
+
+struct Model {
+    policy: Policy,
+    /// How late a silence may be noticed, and how late a sign that wakes nobody.
+    suspicion: Duration,
+    recovery: Duration,
+    shadows: Vec<Shadow>,
+    deadlines: BTreeSet<(Instant, usize)>,
+}
+
+impl Model {
+    fn new(policy: Policy) -> Model {
+        let grid =
+            if policy.interval >= millis(250) { Duration::from_micros(62_500) } else { Duration::ZERO };
+        Model {
+            policy,
+            suspicion: grid + TICK,
+            recovery: policy.interval + TICK,
+            shadows: Vec::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    fn expect(&mut self, who: usize, what: What, from: Instant, within: Duration) {
+        let until = from + within;
+        self.shadows[who].expected.push(Expected { what, from, until, optional: false });
+    }
+
+    fn appoint(&mut self, who: usize, deadline: Instant) {
+        let shadow = &mut self.shadows[who];
+        self.deadlines.remove(&(shadow.deadline, who));
+        shadow.deadline = deadline;
+        self.deadlines.insert((deadline, who));
+    }
+
+    /// What came up to `now` is heard before anybody is judged at `now`.
+    fn advance(&mut self, now: Instant) {
+        while let Some(&(at, who)) = self.deadlines.first()
+            && at < now
+        {
+            self.pass_deadline(who, at);
+        }
+    }
+
+    fn pass_deadline(&mut self, who: usize, at: Instant) {
+        self.deadlines.remove(&(at, who));
+        match self.shadows[who].stage {
+            Stage::Mute => self.die(who, Cause::HandshakeExpired, at, TICK),
+            Stage::Alive => {
+                self.shadows[who].stage = Stage::Suspect;
+                self.expect(who, What::Suspected, at, self.suspicion);
+                self.appoint(who, self.shadows[who].life + self.policy.detection_time());
+            }
+            Stage::Suspect if self.policy.heartbeat == Heartbeat::None => {
+                self.die(who, Cause::KeepaliveExpired, at, TICK);
+            }
+            Stage::Suspect => self.die(who, Cause::HeartbeatExpired, at, TICK),
+            Stage::HalfClosed => self.die(who, Cause::Closed, at, TICK + Duration::from_micros(1)),
+            Stage::Dead => unreachable!("the dead have no deadline"),
+        }
+    }
+
+    fn die(&mut self, who: usize, cause: Cause, at: Instant, within: Duration) {
+        let shadow = &mut self.shadows[who];
+        self.deadlines.remove(&(shadow.deadline, who));
+        shadow.stage = Stage::Dead;
+        self.expect(who, What::Died(cause), at, within);
+    }
+
+    fn accept(&mut self, now: Instant) {
+        let awaited = self.policy.heartbeat != Heartbeat::None;
+        let (stage, time) =
+            if awaited { (Stage::Mute, self.policy.handshake) } else { (Stage::Alive, self.policy.idle) };
+        self.shadows.push(Shadow { stage, life: now, deadline: now, expected: Vec::new() });
+        let who = self.shadows.len() - 1;
+        self.expect(who, What::Up, now, Duration::ZERO);
+        self.appoint(who, now + time);
+    }
+
+    /// What was still unnoticed may stay so; whether it may.
+    fn overtake(&mut self, who: usize, now: Instant) -> bool {
+        let last = self.shadows[who].expected.last_mut().expect("up comes first");
+        last.optional |= last.until >= now && matches!(last.what, What::Suspected | What::Recovered);
+        last.optional
+    }
+
+    fn sign(&mut self, who: usize, now: Instant, wakes: bool) {
+        let stage = self.shadows[who].stage;
+        if matches!(stage, Stage::Dead | Stage::HalfClosed) {
+            return;
+        }
+        if stage == Stage::Suspect {
+            let unnoticed = self.overtake(who, now);
+            let within = if wakes { Duration::ZERO } else { self.recovery };
+            self.expect(who, What::Recovered, now, within);
+            self.shadows[who].expected.last_mut().expect("it was pushed").optional = unnoticed;
+        }
+        self.shadows[who].stage = Stage::Alive;
+        self.shadows[who].life = now;
+        self.appoint(who, now + self.policy.idle);
+    }
+
+    fn fin(&mut self, who: usize, now: Instant) {
+        if matches!(self.shadows[who].stage, Stage::Dead | Stage::HalfClosed) {
+            return;
+        }
+        self.overtake(who, now);
+        if self.policy.half_closed_grace.is_zero() {
+            self.die(who, Cause::Closed, now, Duration::ZERO);
+        } else {
+            self.shadows[who].stage = Stage::HalfClosed;
+            self.expect(who, What::HalfClosed, now, Duration::ZERO);
+            self.appoint(who, now + self.policy.half_closed_grace);
+        }
+    }
+
+    fn reset(&mut self, who: usize, now: Instant) {
+        if self.shadows[who].stage != Stage::Dead {
+            self.overtake(who, now);
+            self.die(who, Cause::Aborted, now, Duration::ZERO);
+        }
+    }
+}
+
+/// A socket, as its kernel has it.
+struct Socket {
+    peer: PeerId,
+    received: u64,
+    unread: u32,
+    last_data: Instant,
+    last_ack: Instant,
+    mark: u32,
+    state: TcpState,
+    /// After its FIN a reset shows in no recv.
+    shut: bool,
+    told: Vec<(What, Event)>,
+}
+
+/// The tracker with its kernel and driver.
+struct Server {
+    tracker: Tracker,
+    policy: Policy,
+    unread: u32,
+    now: Instant,
+    sockets: Vec<Socket>,
+    stalls: Vec<(Instant, Instant)>,
+}
+
+impl Server {
+    /// The time up to `at` during which we could listen, as an instant.
+    fn listened(&self, at: Instant) -> Instant {
+        let (mut time, mut covered) = (at, Instant::ZERO);
+        for &(start, end) in &self.stalls {
+            let (start, end) = (start.max(covered), end.min(at));
+            time = time - end.since(start);
+            covered = covered.max(end);
+        }
+        time
+    }
+
+    fn evidence(&self, who: usize) -> Evidence {
+        let socket = &self.sockets[who];
+        Evidence {
+            tcp_state: socket.state,
+            received: socket.received,
+            last_data: socket.last_data,
+            last_ack: socket.last_ack,
+            ..Evidence::default()
+        }
+    }
+
+    fn tell(&mut self, who: usize, fact: Fact) {
+        let peer = self.sockets[who].peer;
+        self.tracker.handle(peer, fact, self.now);
+    }
+
+    fn wake(&mut self, who: usize, mask: u16) {
+        self.tell(who, Fact::Ready(PollMask(mask)));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "it never ends");
+            let Some(action) = self.tracker.poll_action() else { break };
+            let (Action::Drain { peer, .. }
+            | Action::Inspect(peer)
+            | Action::WakeOn { peer, .. }
+            | Action::Probe { peer, .. }
+            | Action::Close { peer, .. }) = action;
+            let who = self.sockets.iter().rposition(|socket| socket.peer == peer).expect("it lives");
+            match action {
+                Action::Drain { .. } => self.drain(who),
+                Action::Inspect(_) => self.tell(who, Fact::Inspected(self.evidence(who))),
+                Action::WakeOn { narrow, .. } => {
+                    self.sockets[who].mark = if narrow { 1 } else { self.unread };
+                    if narrow && self.sockets[who].unread > 0 {
+                        self.tell(who, Fact::Ready(PollMask(0x1)));
+                    }
+                }
+                Action::Probe { .. } => {}
+                Action::Close { .. } => self.tracker.release(peer),
+            }
+        }
+        while let Some(event) = self.tracker.poll_event() {
+            let what = match &event.kind {
+                EventKind::Up => What::Up,
+                EventKind::Suspected { .. } => What::Suspected,
+                EventKind::Recovered { .. } => What::Recovered,
+                EventKind::HalfClosed => What::HalfClosed,
+                EventKind::Died(death) => What::Died(death.cause),
+                EventKind::Stall { .. } => continue,
+                kind => panic!("{kind:?} of so few"),
+            };
+            let peer = event.subject.as_ref().expect("it is about a peer").peer;
+            let who = self.sockets.iter().rposition(|socket| socket.peer == peer).expect("it lives");
+            self.sockets[who].told.push((what, event));
+        }
+        self.tracker.audit();
+    }
+
+    fn drain(&mut self, who: usize) {
+        let bytes = std::mem::take(&mut self.sockets[who].unread);
+        if bytes > 0 {
+            self.tell(who, Fact::Taken { bytes });
+        }
+        if self.policy.heartbeat == Heartbeat::Frames {
+            for sequence in 0..bytes / 16 {
+                self.tell(who, Fact::Frame { kind: Kind::Pong, sequence });
+            }
+        }
+        let evidence = self.evidence(who);
+        let fact = match evidence.tcp_state {
+            TcpState::Established => Fact::Emptied,
+            TcpState::Close if !self.sockets[who].shut => Fact::Failed { errno: libc::ECONNRESET, evidence },
+            _ => Fact::End(evidence),
+        };
+        self.tell(who, fact);
+    }
+
+    fn accept(&mut self) {
+        let peer = self.tracker.accept(address(self.sockets.len()), 0, self.now).expect("there is room");
+        self.sockets.push(Socket {
+            peer,
+            received: 0,
+            unread: 0,
+            last_data: self.now,
+            last_ack: self.now,
+            mark: if self.tracker.config().starts_narrow() { 1 } else { self.unread },
+            state: TcpState::Established,
+            shut: false,
+            told: Vec::new(),
+        });
+        self.settle();
+    }
+
+    /// Sixteen bytes come at `at`; whether they wake us.
+    fn arrive(&mut self, who: usize, at: Instant) -> bool {
+        let socket = &mut self.sockets[who];
+        socket.received += 16;
+        socket.unread += 16;
+        (socket.last_data, socket.last_ack) = (at, at);
+        socket.unread >= socket.mark
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        for round in 0.. {
+            assert!(round < 1_000_000, "it never ends");
+            let Some(due) = self.tracker.next_due() else { break };
+            if due > end {
+                break;
+            }
+            self.now = self.now.max(due);
+            self.tracker.handle_time(self.now);
+            self.settle();
+        }
+        self.now = end;
+    }
+}
+
+/// Who is meant is a number of any size. Times are in milliseconds.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Accept,
+    Speak(usize),
+    Acknowledge(usize),
+    Fin(usize),
+    Reset(usize),
+    /// A look that nobody asked for.
+    Look(usize),
+    Pass(u64),
+    /// Up to so long before the next deadline of all.
+    Edge(u64),
+    /// For so long; and somebody speaks meanwhile.
+    Stall(u64, usize),
+    Suspend(u64),
+}
+
+fn op(idle: u64) -> impl Strategy<Value = Op> {
+    let who = || 0..64_usize;
+    prop_oneof![
+        3 => Just(Op::Accept),
+        12 => who().prop_map(Op::Speak),
+        3 => who().prop_map(Op::Acknowledge),
+        1 => who().prop_map(Op::Fin),
+        1 => who().prop_map(Op::Reset),
+        4 => who().prop_map(Op::Look),
+        8 => (0..=idle / 2).prop_map(Op::Pass),
+        6 => (0..3_u64).prop_map(Op::Edge),
+        1 => (1..2 * idle, who()).prop_map(|(time, who)| Op::Stall(time, who)),
+        1 => (1..2 * idle).prop_map(Op::Suspend),
+    ]
+}
+
+fn config() -> impl Strategy<Value = TrackerConfig> {
+    let heartbeats = vec![Heartbeat::Bytes, Heartbeat::Frames, Heartbeat::None];
+    (
+        proptest::sample::select(heartbeats),
+        proptest::sample::select(vec![Wake::Lazy, Wake::Beat]),
+        proptest::sample::select(vec![(2_000, 100, 3), (2_000, 400, 2), (4_000, 1_000, 3)]),
+        proptest::sample::select(vec![0, 1_500]),
+        proptest::sample::select(vec![16, 64, 1_024]),
+    )
+        .prop_map(|(heartbeat, wake, (idle, interval, probes), grace, unread)| {
+            let policy = Policy {
+                heartbeat,
+                idle: millis(idle),
+                interval: millis(interval),
+                probes,
+                handshake: millis(idle + 700),
+                half_closed_grace: millis(grace),
+                user_timeout: None,
+            };
+            TrackerConfig { wake, unread, remembered: 0, ..TrackerConfig::new(policy, 64) }
+        })
+}
+
+fn run(config: TrackerConfig, fraction: u64, ops: &[Op]) {
+    // Everything happens within its millisecond at the same time, and no visit of the wheel does.
+    let now = Instant::from_nanos(START.as_nanos() / 1_000_000 * 1_000_000 + fraction);
+    let mut server = Server {
+        tracker: Tracker::new(config, now),
+        policy: config.policy,
+        unread: config.unread,
+        now,
+        sockets: Vec::new(),
+        stalls: Vec::new(),
+    };
+    let mut model = Model::new(config.policy);
+    for &op in ops {
+        let count = server.sockets.len().max(1);
+        if matches!(op, Op::Stall(..) | Op::Suspend(_)) {
+            // On the very edge, time that stands still would leave open what came first.
+            while model.deadlines.iter().any(|(at, _)| *at == server.listened(server.now)) {
+                server.pass(millis(1));
+                model.advance(server.listened(server.now));
+            }
+        }
+        let time = server.listened(server.now);
+        model.advance(time);
+        match op {
+            Op::Accept if server.tracker.is_full() => {}
+            Op::Accept => {
+                model.accept(time);
+                server.accept();
+            }
+            Op::Pass(time) => server.pass(millis(time)),
+            Op::Edge(before) => {
+                let next = model.deadlines.first().map_or(time, |(at, _)| *at - millis(before));
+                server.pass(next.since(time));
+            }
+            Op::Stall(..) | Op::Suspend(_) if server.stalls.len() == limits::MAX_STALLS => {}
+            Op::Suspend(held) => {
+                let grace = millis(held).min(config.policy.detection_time());
+                server.stalls.push((server.now, server.now + grace));
+                server.tracker.handle_suspend(server.now, millis(held));
+                server.settle();
+            }
+            Op::Stall(held, who) => {
+                let (start, middle) = (server.now, server.now + millis(held / 2));
+                server.now = server.now + millis(held);
+                server.stalls.push((start, server.now));
+                server.tracker.handle_stall(start, server.now);
+                let who = who % count;
+                if server.sockets.get(who).is_some_and(|socket| socket.state == TcpState::Established) {
+                    let time = server.listened(middle);
+                    model.advance(time);
+                    let woken = server.arrive(who, middle);
+                    model.sign(who, time, true);
+                    if woken {
+                        server.wake(who, 0x1);
+                    }
+                }
+                server.pass(Duration::ZERO);
+            }
+            _ if server.sockets.is_empty() => {}
+            Op::Speak(who) => {
+                let who = who % count;
+                if server.sockets[who].state == TcpState::Established {
+                    model.sign(who, time, true);
+                    if server.arrive(who, server.now) {
+                        server.wake(who, 0x1);
+                    }
+                }
+            }
+            Op::Acknowledge(who) => {
+                let who = who % count;
+                server.sockets[who].last_ack = server.now;
+                if config.policy.heartbeat == Heartbeat::None {
+                    model.sign(who, time, false);
+                }
+            }
+            // Who is judged by frames is looked at only after a drain.
+            Op::Look(_) if config.policy.heartbeat == Heartbeat::Frames => {}
+            Op::Look(who) => {
+                let who = who % count;
+                if server.sockets[who].state == TcpState::Established {
+                    // Who is looked at on the very edge is judged there.
+                    if model.deadlines.contains(&(time, who)) {
+                        model.pass_deadline(who, time);
+                    }
+                    server.tell(who, Fact::Inspected(server.evidence(who)));
+                    server.settle();
+                }
+            }
+            Op::Fin(who) => {
+                let who = who % count;
+                if server.sockets[who].state == TcpState::Established {
+                    (server.sockets[who].state, server.sockets[who].shut) = (TcpState::CloseWait, true);
+                    model.fin(who, time);
+                    server.wake(who, 0x2001);
+                }
+            }
+            Op::Reset(who) => {
+                let who = who % count;
+                if server.sockets[who].state != TcpState::Close {
+                    server.sockets[who].state = TcpState::Close;
+                    model.reset(who, time);
+                    server.wake(who, 0x2019);
+                }
+            }
+        }
+    }
+    // Long enough for everybody to die of silence.
+    for _ in 0..4 {
+        server.pass(config.policy.detection_time() + config.policy.handshake);
+    }
+    model.advance(server.listened(server.now));
+    assert!(server.tracker.is_empty(), "somebody lives for ever");
+    for (who, shadow) in model.shadows.iter().enumerate() {
+        compare(&server, who, &shadow.expected);
+    }
+}
+
+/// What was told of one peer, beside what had to be.
+fn compare(server: &Server, who: usize, expected: &[Expected]) {
+    let mut told: VecDeque<_> = server.sockets[who].told.iter().collect();
+    let all = || format!("{expected:#?}\n{:#?}", server.sockets[who].told);
+    for wanted in expected {
+        let Some((what, event)) = told.front() else {
+            assert!(wanted.optional, "{wanted:?} was not told of {who}: {}", all());
+            continue;
+        };
+        let at = server.listened(event.at);
+        // Transitions are kept to the microsecond, rounded down.
+        let timely = at + Duration::from_micros(1) > wanted.from && at <= wanted.until;
+        if *what != wanted.what || !timely {
+            assert!(wanted.optional, "{wanted:?}, but told of {who} {what:?} at {at:?}: {}", all());
+            continue;
+        }
+        if let EventKind::Died(death) = &event.kind {
+            assert!(at >= wanted.from, "early");
+            if let Some(deadline) = death.deadline {
+                assert_eq!(server.listened(deadline), wanted.from);
+            }
+        }
+        told.pop_front();
+    }
+    assert!(told.is_empty(), "nobody expected {told:?} of {who}: {}", all());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn the_tracker_says_what_a_sorted_set_of_deadlines_would(
+        config in config(),
+        fraction in 1_000..999_000_u64,
+        ops in proptest::collection::vec(op(2_000), 1..150),
+    ) {
+        run(config, fraction, &ops);
+    }
+}

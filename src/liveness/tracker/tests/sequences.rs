@@ -1,0 +1,566 @@
+//! Whatever comes in whatever order: what must hold after every call.
+//!
+//! The facts are true, as the kernel's are, but they come when they like: old, twice, of the dead, or
+//! unasked. The sink takes events when it likes.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One life, and all that is true of it.
+struct Life {
+    peer: PeerId,
+    born: Instant,
+    socket: TcpState,
+    received: u64,
+    last_data: Instant,
+    last_ack: Instant,
+    last_frame: Option<Instant>,
+    doubt: bool,
+    /// The transitions that were seen in its record, and how many of them were told.
+    path: Vec<Transition>,
+    told: usize,
+    /// PINGs that were asked for in this suspicion.
+    probes: u32,
+    closing: bool,
+    released: bool,
+}
+
+impl Life {
+    fn is_dead(&self) -> bool {
+        matches!(self.path.last().map(|line| line.step()), Some(Step::Died(_)))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_dead() && self.told == self.path.len() && self.released
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            tcp_state: self.socket,
+            received: self.received,
+            last_data: self.last_data,
+            last_ack: self.last_ack,
+            unacked: u32::from(self.doubt),
+            retransmits: if self.doubt { 2 } else { 0 },
+            ..Evidence::default()
+        }
+    }
+
+    /// Its last proof of life, by the policy's measure.
+    fn last_sign(&self, heartbeat: Heartbeat) -> Instant {
+        match heartbeat {
+            Heartbeat::Bytes => self.last_data,
+            Heartbeat::Frames => self.last_frame.unwrap_or(self.born),
+            Heartbeat::None => self.last_data.max(self.last_ack),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Telling {
+    Ready(u16),
+    Taken(u32),
+    Emptied,
+    End,
+    Failed(i32),
+    Inspected,
+    Frame,
+    Hello,
+    Garbage,
+    Bye,
+}
+
+/// Who is meant is counted from the youngest, round among all who ever lived.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Accept,
+    /// Bytes or a frame come, and wake us.
+    Speak(usize),
+    /// Bytes come, and wake nobody.
+    Arrive(usize),
+    Acknowledge(usize),
+    Doubt(usize, bool),
+    Shut(usize, TcpState),
+    Tell(usize, Telling),
+    Pass(u64),
+    Stall(u64),
+    Suspend(u64),
+    Visit,
+    Perform,
+    Take(usize),
+    Release(usize),
+}
+
+fn telling() -> impl Strategy<Value = Telling> {
+    let masks = proptest::sample::select(vec![0x0, 0x1, 0x8, 0x2001, 0x2011, 0x2018, 0x2019]);
+    let errnos =
+        [libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNABORTED];
+    prop_oneof![
+        24 => masks.prop_map(Telling::Ready),
+        10 => (1..5_000_u32).prop_map(Telling::Taken),
+        20 => Just(Telling::Emptied),
+        10 => Just(Telling::End),
+        3 => proptest::sample::select(errnos.to_vec()).prop_map(Telling::Failed),
+        20 => Just(Telling::Inspected),
+        10 => Just(Telling::Frame),
+        5 => Just(Telling::Hello),
+        1 => Just(Telling::Garbage),
+        1 => Just(Telling::Bye),
+    ]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let who = || prop_oneof![8 => 0..3_usize, 1 => 0..64_usize];
+    let ends = vec![TcpState::CloseWait, TcpState::Close, TcpState::Closing];
+    prop_oneof![
+        10 => Just(Op::Accept),
+        24 => who().prop_map(Op::Speak),
+        6 => who().prop_map(Op::Arrive),
+        4 => who().prop_map(Op::Acknowledge),
+        6 => (who(), any::<bool>()).prop_map(|(who, doubt)| Op::Doubt(who, doubt)),
+        2 => (who(), proptest::sample::select(ends)).prop_map(|(who, socket)| Op::Shut(who, socket)),
+        24 => (who(), telling()).prop_map(|(who, telling)| Op::Tell(who, telling)),
+        30 => (0..500_u64).prop_map(Op::Pass),
+        1 => (1..3_000_u64).prop_map(Op::Stall),
+        1 => (1..3_000_u64).prop_map(Op::Suspend),
+        30 => Just(Op::Visit),
+        24 => Just(Op::Perform),
+        10 => (0..4_usize).prop_map(Op::Take),
+        16 => who().prop_map(Op::Release),
+    ]
+}
+
+fn config() -> impl Strategy<Value = TrackerConfig> {
+    let heartbeats = vec![Heartbeat::Bytes, Heartbeat::Frames, Heartbeat::None];
+    let wakes = vec![Wake::Lazy, Wake::Beat];
+    (
+        proptest::sample::select(heartbeats),
+        proptest::sample::select(wakes),
+        proptest::sample::select(vec![100, 300]), // without and with a grid
+        proptest::sample::select(vec![0, 700]),
+        1..4_usize,
+    )
+        .prop_map(|(heartbeat, wake, interval, grace, capacity)| {
+            let policy = Policy {
+                heartbeat,
+                idle: if heartbeat == Heartbeat::None { millis(2_000) } else { millis(800) },
+                interval: millis(interval),
+                probes: 2,
+                handshake: millis(1_000),
+                half_closed_grace: millis(grace),
+                user_timeout: None,
+            };
+            TrackerConfig { wake, remembered: 2, drain_every: 3, ..TrackerConfig::new(policy, capacity) }
+        })
+}
+
+/// All of a tracker that a fact could change.
+fn print(tracker: &Tracker) -> String {
+    let Tracker { peers, counts, stalls, deaths, first_death, identities, outage, .. } = tracker;
+    let due = tracker.next_due();
+    format!("{peers:?} {counts:?} {stalls:?} {deaths:?} {first_death} {identities:?} {outage} {due:?}")
+}
+
+struct Story {
+    tracker: Tracker,
+    policy: Policy,
+    now: Instant,
+    lives: Vec<Life>,
+    /// When we could not listen, in order.
+    stalls: Vec<(Instant, Instant)>,
+    held: Duration,
+    told_held: Duration,
+}
+
+impl Story {
+    fn new(config: TrackerConfig) -> Story {
+        Story {
+            tracker: Tracker::new(config, START),
+            policy: config.policy,
+            now: START,
+            lives: Vec::new(),
+            stalls: Vec::new(),
+            held: Duration::ZERO,
+            told_held: Duration::ZERO,
+        }
+    }
+
+    /// How long it was since `from` during which we could listen.
+    fn listened(&self, from: Instant) -> Duration {
+        let mut time = self.now.since(from);
+        let mut covered = from;
+        for &(start, end) in &self.stalls {
+            let (start, end) = (start.max(covered), end.min(self.now));
+            time -= end.since(start);
+            covered = covered.max(end);
+        }
+        time
+    }
+
+    /// One call, and all that must hold after it. `whom` it may change; `None`: anybody.
+    fn call(
+        &mut self,
+        whom: Option<usize>,
+        reason: Option<Telling>,
+        act: impl FnOnce(&mut Tracker, Instant),
+    ) {
+        let views: Vec<_> = self.lives.iter().map(|life| self.tracker.peer(life.peer)).collect();
+        act(&mut self.tracker, self.now);
+        self.tracker.audit();
+        for (number, before) in views.into_iter().enumerate() {
+            let after = self.tracker.peer(self.lives[number].peer);
+            if whom.is_some_and(|whom| whom != number) {
+                assert_eq!(before, after, "changed by what was told of another");
+            }
+            let (Some(before), Some(after)) = (before, after) else {
+                assert!(self.lives[number].is_gone(), "nobody else's place is free");
+                continue;
+            };
+            assert!(!self.lives[number].is_gone(), "whoever is gone has no place");
+            self.follow(number, &before, &after, reason);
+        }
+        self.count();
+    }
+
+    /// From one look at a record to the next.
+    fn follow(&mut self, number: usize, before: &PeerView, after: &PeerView, reason: Option<Telling>) {
+        let life = &self.lives[number];
+        if before.history == after.history {
+            assert_eq!(before.state, after.state, "a state changed in silence");
+            return;
+        }
+        let line = *after.history.iter().flatten().last().expect("there is always one");
+        assert_eq!(line.at().as_micros(), self.now.as_micros());
+        let lawful = Input::ALL.iter().any(|&input| state::next(before.state, input) == after.state);
+        assert!(lawful && before.state != after.state, "{:?} to {:?}", before.state, after.state);
+
+        let heartbeat = self.policy.heartbeat;
+        let silent = self.listened(life.last_sign(heartbeat));
+        let soft = matches!(reason, Some(Telling::Failed(_)));
+        let spoke = match heartbeat {
+            Heartbeat::Bytes => life.received > 0,
+            Heartbeat::Frames => life.last_frame.is_some(),
+            Heartbeat::None => true,
+        };
+        match line.step() {
+            Step::Up => panic!("up twice"),
+            Step::Suspected => {
+                assert_eq!(after.state, State::Suspect);
+                assert!(silent >= self.policy.idle, "suspected after {silent:?}");
+            }
+            Step::Doubted => {
+                assert_eq!(after.state, State::Suspect);
+                assert!(life.doubt || soft, "nothing casts doubt on its path");
+            }
+            Step::Recovered => {
+                assert_eq!(after.state, State::Alive);
+                let newest = self.listened(life.last_sign(heartbeat).max(life.last_data));
+                let silent = if heartbeat == Heartbeat::Frames { newest } else { silent };
+                assert!(silent < self.policy.idle, "recovered after {silent:?}");
+                assert!(!life.doubt || reason.is_some(), "recovered although its path is in doubt");
+            }
+            Step::HalfClosed => {
+                assert_eq!(after.state, State::HalfClosed);
+                assert!(!self.policy.half_closed_grace.is_zero());
+                assert!(life.socket != TcpState::Established, "half-closed without a FIN");
+            }
+            Step::Died(cause) => {
+                assert_eq!(after.state, State::Dead);
+                let death = *self.tracker.dead().next_back().expect("it has just died");
+                assert_eq!((death.peer, death.cause, death.at), (life.peer, cause, self.now));
+                match (cause, death.deadline) {
+                    (Cause::HandshakeExpired, deadline) => {
+                        assert!(deadline.is_some() && !spoke, "mute?");
+                        assert!(self.listened(life.born) >= self.policy.handshake, "too early");
+                    }
+                    (Cause::HeartbeatExpired, None) => panic!("expired without a deadline"),
+                    (_, Some(deadline)) => {
+                        assert!(deadline <= self.now && cause.is_expiry());
+                        assert!(silent >= self.policy.detection_time(), "died after {silent:?}");
+                    }
+                    (_, None) => {}
+                }
+                let by_fact = matches!(reason, Some(Telling::End | Telling::Bye));
+                if before.state == State::HalfClosed && cause == Cause::Closed && !by_fact {
+                    let since = before.history.iter().flatten().last().expect("its half-close").at();
+                    assert!(self.listened(since) >= self.policy.half_closed_grace, "grace cut short");
+                }
+            }
+        }
+        let life = &mut self.lives[number];
+        life.path.push(line);
+        if after.state == State::Suspect {
+            life.probes = 0;
+        }
+        let kept: Vec<_> = after.history.into_iter().flatten().collect();
+        assert!(life.path.ends_with(&kept), "{kept:?} is not the end of {:?}", life.path);
+        assert_eq!(kept.len(), life.path.len().min(limits::HISTORY));
+    }
+
+    fn count(&self) {
+        let steps = |wanted: fn(&Step) -> bool| {
+            let all = self.lives.iter().flat_map(|life| &life.path);
+            all.filter(|line| wanted(&line.step())).count() as u64
+        };
+        let counts = self.tracker.counts();
+        assert_eq!(counts.opened, self.lives.len() as u64);
+        assert_eq!(counts.suspected, steps(|step| matches!(step, Step::Suspected | Step::Doubted)));
+        assert_eq!(counts.recovered, steps(|step| *step == Step::Recovered));
+        assert_eq!(counts.died.iter().sum::<u64>(), steps(|step| matches!(step, Step::Died(_))));
+        let living = self.lives.iter().filter(|life| !life.is_dead()).count();
+        assert_eq!(counts.living as usize, living);
+        assert_eq!(self.tracker.len(), self.lives.iter().filter(|life| !life.is_gone()).count());
+    }
+
+    fn accept(&mut self) {
+        let full = self.tracker.len() == self.tracker.config().capacity;
+        assert_eq!(self.tracker.is_full(), full);
+        let Some(peer) = self.tracker.accept(address(self.lives.len()), 0, self.now) else {
+            assert!(full, "turned away although there was room");
+            return;
+        };
+        assert!(!full, "two in one place");
+        assert!(self.lives.iter().all(|life| life.peer != peer), "{peer:?} was used before");
+        let view = self.tracker.peer(peer).expect("it has just come");
+        self.lives.push(Life {
+            peer,
+            born: self.now,
+            socket: TcpState::Established,
+            received: 0,
+            last_data: self.now,
+            last_ack: self.now,
+            last_frame: None,
+            doubt: false,
+            path: view.history.into_iter().flatten().collect(),
+            told: 0,
+            probes: 0,
+            closing: false,
+            released: false,
+        });
+    }
+
+    fn tell(&mut self, who: usize, telling: Telling) {
+        let now = self.now;
+        let frames = self.policy.heartbeat == Heartbeat::Frames;
+        if matches!(telling, Telling::Ready(mask) if mask & 1 != 0) && self.lives[who].received == 0 {
+            self.arrive(who); // old bytes may wake us, none cannot
+        }
+        let life = &mut self.lives[who];
+        if matches!(telling, Telling::Frame | Telling::Hello) {
+            if !frames {
+                return; // nobody parses them
+            }
+            if !life.is_dead() {
+                life.received += 16;
+                (life.last_data, life.last_ack, life.last_frame) = (now, now, Some(now));
+            }
+        }
+        let evidence = life.evidence();
+        let fact = match telling {
+            Telling::Ready(mask) => Fact::Ready(PollMask(mask)),
+            Telling::Taken(bytes) => Fact::Taken { bytes },
+            Telling::Emptied => Fact::Emptied,
+            Telling::End => Fact::End(evidence),
+            Telling::Failed(errno) => Fact::Failed { errno, evidence },
+            Telling::Inspected => Fact::Inspected(evidence),
+            Telling::Frame => Fact::Frame { kind: Kind::Pong, sequence: 0 },
+            Telling::Hello => Fact::Hello(Identity::new("sensor").expect("it is a fit name")),
+            Telling::Garbage => Fact::Garbage(FrameError::BadMagic, evidence),
+            Telling::Bye => Fact::Bye(evidence),
+        };
+        let peer = life.peer;
+        let dead = life.is_dead();
+        let printed = dead.then(|| print(&self.tracker));
+        self.call(Some(who), Some(telling), |tracker, now| tracker.handle(peer, fact, now));
+        if let Some(printed) = printed {
+            assert_eq!(print(&self.tracker), printed, "the dead are not changed");
+        }
+    }
+
+    fn arrive(&mut self, who: usize) {
+        let life = &mut self.lives[who];
+        if life.socket == TcpState::Established {
+            life.received += 24;
+            (life.last_data, life.last_ack) = (self.now, self.now);
+        }
+    }
+
+    /// A driver that does at once what it is asked for.
+    fn perform(&mut self) {
+        for round in 0.. {
+            assert!(round < 1_000, "it never ends");
+            let Some(action) = self.tracker.poll_action() else { break };
+            let (Action::Drain { peer, .. }
+            | Action::Inspect(peer)
+            | Action::WakeOn { peer, .. }
+            | Action::Probe { peer, .. }
+            | Action::Close { peer, .. }) = action;
+            let who = self.lives.iter().position(|life| life.peer == peer).expect("it lives");
+            let life = &mut self.lives[who];
+            assert!(!life.closing, "{action:?} after its close");
+            assert_eq!(life.is_dead(), matches!(action, Action::Close { .. }), "{action:?}");
+            match action {
+                Action::Drain { to_end, .. } => {
+                    let unread =
+                        life.received.saturating_sub(self.tracker.peer(peer).expect("it lives").taken);
+                    let ended = to_end && life.socket != TcpState::Established;
+                    self.tell(who, Telling::Taken(unread as u32));
+                    self.tell(who, if ended { Telling::End } else { Telling::Emptied });
+                }
+                Action::Inspect(_) => self.tell(who, Telling::Inspected),
+                Action::WakeOn { .. } => {}
+                Action::Probe { sequence, .. } => {
+                    assert_eq!(self.policy.heartbeat, Heartbeat::Frames, "only there the server speaks");
+                    assert!(sequence > life.probes && sequence <= self.policy.probes);
+                    life.probes = sequence;
+                }
+                Action::Close { .. } => life.closing = true,
+            }
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let before = self.tracker.len();
+        let Some(event) = self.tracker.poll_event() else { return false };
+        self.tracker.audit();
+        let Some(subject) = event.subject else {
+            match event.kind {
+                EventKind::Stall { held } => self.told_held += held,
+                kind => panic!("{kind:?} of so few"),
+            }
+            return true;
+        };
+        let life = self.lives.iter_mut().find(|life| life.peer == subject.peer).expect("it lived");
+        let line = *life.path.get(life.told).expect("nothing is told that did not happen");
+        let previous = life.told.checked_sub(1).map(|told| life.path[told]);
+        life.told += 1;
+        assert_eq!(event.at.as_micros(), line.at().as_micros());
+        match (&event.kind, line.step()) {
+            (EventKind::Up, Step::Up) => assert_eq!(previous, None),
+            (EventKind::Suspected { doubt: false, .. }, Step::Suspected) => {}
+            (EventKind::Suspected { doubt: true, .. }, Step::Doubted) => {}
+            (EventKind::Recovered { suspected_for }, Step::Recovered) => {
+                let suspected = previous.expect("up comes first").at();
+                assert_eq!(*suspected_for, line.at().since(suspected));
+            }
+            (EventKind::HalfClosed, Step::HalfClosed) => {}
+            (EventKind::Died(death), Step::Died(cause)) => {
+                assert_eq!((death.peer, death.cause, death.born), (life.peer, cause, life.born));
+                assert_eq!(life.told, life.path.len(), "death is the last");
+                let kept: Vec<_> = death.history.into_iter().flatten().collect();
+                assert!(life.path.ends_with(&kept) && kept.len() == life.path.len().min(4));
+            }
+            (kind, step) => panic!("{kind:?} for {step:?}"),
+        }
+        let freed = usize::from(life.is_gone());
+        assert_eq!(self.tracker.len(), before - freed, "a place is free after death was taken and released");
+        assert_eq!(self.tracker.has(life.peer), !life.is_gone());
+        true
+    }
+
+    fn release(&mut self, who: usize) {
+        let life = &mut self.lives[who];
+        if life.closing && !life.released {
+            life.released = true;
+            let peer = life.peer;
+            self.call(Some(who), None, |tracker, _| tracker.release(peer));
+        }
+    }
+
+    fn play(&mut self, op: Op) {
+        let count = self.lives.len().max(1);
+        let round = move |who: usize| count - 1 - who % count;
+        match op {
+            Op::Accept => self.accept(),
+            Op::Pass(time) => {
+                self.perform(); // no turn ends before that
+                self.now = self.now + millis(time);
+            }
+            Op::Visit => {
+                self.perform();
+                self.call(None, None, |tracker, now| tracker.handle_time(now));
+            }
+            Op::Perform => self.perform(),
+            Op::Take(most) => {
+                let _ = (0..most).take_while(|_| self.take()).count();
+            }
+            Op::Stall(time) => {
+                self.perform();
+                let start = self.now;
+                self.now = self.now + millis(time);
+                self.stalls.push((start, self.now));
+                self.held += millis(time);
+                self.call(None, None, |tracker, now| tracker.handle_stall(start, now));
+            }
+            Op::Suspend(time) => {
+                let grace = millis(time).min(self.policy.detection_time());
+                self.stalls.push((self.now, self.now + grace));
+                self.held += millis(time);
+                self.call(None, None, |tracker, now| tracker.handle_suspend(now, millis(time)));
+            }
+            _ if self.lives.is_empty() => {}
+            Op::Speak(who) if self.policy.heartbeat == Heartbeat::Frames => {
+                self.tell(round(who), Telling::Frame);
+            }
+            Op::Speak(who) => {
+                self.arrive(round(who));
+                self.tell(round(who), Telling::Ready(0x1));
+            }
+            Op::Arrive(who) => self.arrive(round(who)),
+            Op::Acknowledge(who) => self.lives[round(who)].last_ack = self.now,
+            Op::Doubt(who, doubt) => self.lives[round(who)].doubt = doubt,
+            Op::Shut(who, socket) => {
+                let life = &mut self.lives[round(who)];
+                if life.socket != TcpState::Close {
+                    life.socket = socket;
+                }
+            }
+            // Who is judged by frames is looked at only when that was asked for.
+            Op::Tell(_, Telling::Inspected) if self.policy.heartbeat == Heartbeat::Frames => {}
+            Op::Tell(who, Telling::End) if self.lives[round(who)].socket == TcpState::Established => {}
+            Op::Tell(who, telling @ Telling::Failed(_)) => {
+                self.perform(); // one recv at a time
+                self.tell(round(who), telling);
+            }
+            Op::Tell(who, telling) => self.tell(round(who), telling),
+            Op::Release(who) => self.release(round(who)),
+        }
+    }
+
+    /// Everybody leaves.
+    fn end(mut self) {
+        for who in 0..self.lives.len() {
+            self.tell(who, Telling::Bye);
+        }
+        self.perform();
+        while self.take() {}
+        for who in 0..self.lives.len() {
+            self.release(who);
+        }
+        self.count();
+        assert!(self.lives.iter().all(Life::is_gone), "somebody was not told to the end");
+        assert!(self.tracker.is_empty());
+        assert_eq!(self.tracker.next_due(), None);
+        assert_eq!(self.tracker.poll_action(), None);
+        assert_eq!(self.tracker.poll_event(), None);
+        assert_eq!(self.told_held, self.held, "every stall is told");
+        assert!(self.tracker.dead().count() <= 2, "so many are remembered");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn whatever_happens_each_life_is_one_lawful_path_told_whole_and_never_ended_early(
+        config in config(),
+        ops in proptest::collection::vec(op(), 1..300),
+    ) {
+        let mut story = Story::new(config);
+        for op in ops {
+            story.play(op);
+        }
+        story.end();
+    }
+}

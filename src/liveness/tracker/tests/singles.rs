@@ -1,0 +1,264 @@
+//! Behaviour that takes a story of its own to tell.
+
+use super::*;
+
+#[test]
+fn a_suspect_is_asked_once_an_interval_and_a_stall_puts_that_off() {
+    let mut probes = Vec::new();
+    for stall in [0, 3_000] {
+        let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Beat, 1));
+        tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+        let mut done = run(&mut tracker, after(4_500), |_| heard(START));
+        if stall > 0 {
+            tracker.handle_stall(after(4_500), after(4_500 + stall));
+        }
+        done.extend(run(&mut tracker, after(20_000), |_| heard(START)));
+        let asked = done.into_iter().filter_map(|(at, action)| match action {
+            Action::Probe { sequence, .. } => Some((sequence, at.since(START).as_millis() as u64)),
+            _ => None,
+        });
+        probes.push(asked.collect::<Vec<_>>());
+        assert_eq!(tracker.counts().died[usize::from(Cause::HeartbeatExpired.code())], 1);
+    }
+    for (number, (sequence, at)) in probes[0].iter().enumerate() {
+        assert_eq!(*sequence as usize, number + 1);
+        // The grid of suspicions, and the wheel's millisecond.
+        assert!((4_000 + 1_000 * number as u64..=4_064 + 1_000 * number as u64).contains(at), "{at}");
+    }
+    assert_eq!(probes[0].len(), 3);
+    assert_eq!(probes[1][0], probes[0][0]);
+    for (late, early) in probes[1].iter().zip(&probes[0]).skip(1) {
+        assert_eq!((late.0, late.1), (early.0, early.1 + 3_000));
+    }
+}
+
+#[test]
+fn a_turn_visits_a_bounded_number_and_forgets_nobody() {
+    let capacity = 2 * limits::MAX_VISITS_PER_TURN + 100;
+    let (mut tracker, _) = with_peers(config(Heartbeat::Bytes, Wake::Beat, capacity));
+    let mut visited = Vec::new();
+    let mut now = after(60_000);
+    for expected in [limits::MAX_VISITS_PER_TURN, limits::MAX_VISITS_PER_TURN, 100, 0] {
+        tracker.handle_time(now);
+        let asked = actions(&mut tracker);
+        assert_eq!(asked.len(), expected);
+        visited.extend(asked.iter().map(|action| match action {
+            Action::Inspect(peer) => peer.index(),
+            action => panic!("{action:?} at a visit"),
+        }));
+        now = now + millis(1);
+    }
+    visited.sort_unstable();
+    assert!(visited.into_iter().eq(0..capacity as u32));
+}
+
+#[test]
+fn no_verdict_is_a_nanosecond_early() {
+    let nanosecond = Duration::from_nanos(1);
+    for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
+        let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
+        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_000) - nanosecond);
+        assert_eq!(tracker.poll_event(), None);
+        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_000));
+        assert_eq!(kinds(&mut tracker), ["suspected"]);
+        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(7_000) - nanosecond);
+        assert_eq!(tracker.poll_event(), None);
+        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(7_000));
+        assert_eq!(kinds(&mut tracker), ["died"]);
+    }
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Inspected(Evidence::default()), after(5_000) - nanosecond);
+    assert_eq!(tracker.poll_event(), None);
+    tracker.handle(peers[0], Fact::Inspected(Evidence::default()), after(5_000));
+    assert_eq!(death(tracker.poll_event()).cause, Cause::HandshakeExpired);
+}
+
+#[test]
+fn a_frame_that_came_after_the_drain_began_is_looked_for_before_the_verdict() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+    actions(&mut tracker);
+    // The drain of a visit at 6.9 s ends when the detection time is over.
+    tracker.handle_time(after(6_900));
+    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }]);
+    tracker.handle(peers[0], Fact::Emptied, after(7_100));
+    tracker.handle(peers[0], Fact::Inspected(heard(after(7_050))), after(7_100));
+    assert_eq!(kinds(&mut tracker), ["suspected"], "its silence is known up to 6.9 s");
+    actions(&mut tracker);
+    // The next drain finds it.
+    tracker.handle_time(after(7_101));
+    actions(&mut tracker);
+    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 2 }, after(7_102));
+    tracker.handle(peers[0], Fact::Emptied, after(7_102));
+    tracker.handle(peers[0], Fact::Inspected(heard(after(7_050))), after(7_102));
+    assert_eq!(kinds(&mut tracker), ["recovered"]);
+}
+
+#[test]
+fn a_partial_frame_puts_no_deadline_off() {
+    for wake in [Wake::Lazy, Wake::Beat] {
+        let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, wake, 1));
+        tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+        let done = run(&mut tracker, after(8_000), |_| heard(START + millis(3_000)));
+        assert!(done.iter().any(|(_, action)| matches!(action, Action::Drain { .. })));
+        assert_eq!(kinds(&mut tracker), ["suspected", "died"]);
+        let death = *tracker.dead().next().expect("it died");
+        assert_eq!(death.proof.last_life, START);
+        assert_eq!(death.deadline, Some(after(7_000)));
+    }
+}
+
+#[test]
+fn evidence_of_the_future_is_evidence_of_now() {
+    // The kernel's tick may be ahead of the hour that the turn has read.
+    for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
+        let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
+        tracker.handle(peers[0], Fact::Inspected(heard(after(2_004))), after(2_000));
+        assert_eq!(tracker.peer(peers[0]).map(|view| view.life), Some(after(2_000)));
+    }
+}
+
+#[test]
+fn a_suspend_longer_than_the_detection_time_puts_off_by_no_more() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Inspected(heard(START)), START);
+    tracker.handle_suspend(after(1_000), Duration::from_secs(86_400));
+    run(&mut tracker, after(13_990), |_| heard(START));
+    assert_eq!(kinds(&mut tracker), ["stall", "suspected"]);
+    run(&mut tracker, after(14_001), |_| heard(START));
+    assert_eq!(kinds(&mut tracker), ["died"]);
+}
+
+#[test]
+fn a_fin_that_waits_for_the_sink_is_told_soon_after_it_took_something() {
+    let policy = Policy { half_closed_grace: millis(2_000), ..policy(Heartbeat::Bytes) };
+    let mut tracker = Tracker::new(TrackerConfig::new(policy, 1), START);
+    let peer = tracker.accept(address(0), 0, START).expect("there is room");
+    let mut tell = |fact, time| {
+        tracker.handle(peer, fact, after(time));
+        actions(&mut tracker);
+    };
+    tell(Fact::Inspected(heard(START)), 4_500);
+    tell(Fact::Inspected(heard(after(5_000))), 5_000);
+    let shut = Evidence { tcp_state: TcpState::CloseWait, ..heard(after(5_000)) };
+    tell(Fact::End(shut), 6_000);
+    run(&mut tracker, after(30_000), |_| shut);
+    assert_eq!(kinds(&mut tracker), ["up", "suspected", "recovered"]);
+    run(&mut tracker, after(30_102), |_| shut);
+    assert_eq!(kinds(&mut tracker), ["half_closed"], "and no silence is held against it meanwhile");
+    run(&mut tracker, after(32_000), |_| shut);
+    assert_eq!(tracker.poll_event(), None, "its grace begins when that is told");
+    run(&mut tracker, after(32_200), |_| shut);
+    assert_eq!(death(tracker.poll_event()).cause, Cause::Closed);
+}
+
+#[test]
+fn a_stuck_sink_costs_no_transition_and_each_has_its_own_time() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    for round in 0..5 {
+        let base = 10_000 * round;
+        tracker.handle(peers[0], Fact::Inspected(heard(after(base))), after(base + 5_000));
+        tracker.handle(peers[0], Fact::Inspected(heard(after(base + 6_000))), after(base + 6_000));
+        actions(&mut tracker);
+    }
+    // Three wait; what comes then is held back until there is room, and is still true then.
+    let told = events(&mut tracker);
+    assert_eq!(told.len(), 3);
+    // Newer life has come since: the idle time is what is certain.
+    assert_eq!(told[0].kind, EventKind::Suspected { silent_for: millis(4_000), doubt: false });
+    let EventKind::Recovered { suspected_for } = told[1].kind else { panic!("{told:?}") };
+    assert_eq!(suspected_for, millis(1_000));
+    assert_eq!(told[2].at.since(told[1].at), millis(9_000));
+    assert_eq!(tracker.peer(peers[0]).expect("it lives").state, State::Suspect);
+}
+
+#[test]
+fn a_recovery_that_waits_for_the_sink_still_knows_for_how_long_it_was_suspect() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    let mut tell = |fact, time| {
+        tracker.handle(peers[0], fact, after(time));
+        actions(&mut tracker);
+    };
+    tell(Fact::Inspected(heard(START)), 5_000);
+    assert!(matches!(tracker.poll_event(), Some(Event { kind: EventKind::Suspected { .. }, .. })));
+    let mut tell = |fact, time| {
+        tracker.handle(peers[0], fact, after(time));
+        actions(&mut tracker);
+    };
+    tell(Fact::Inspected(heard(after(6_000))), 6_000);
+    tell(Fact::Inspected(heard(after(6_000))), 11_000);
+    tell(Fact::Inspected(heard(after(12_000))), 12_000); // would push the first suspicion out
+    tell(Fact::Bye(heard(after(12_000))), 13_000);
+    let told = events(&mut tracker);
+    let EventKind::Recovered { suspected_for } = told[0].kind else { panic!("{told:?}") };
+    assert_eq!(suspected_for, millis(1_000));
+    assert_eq!(told.len(), 3, "recovered, suspected, died: {told:?}");
+}
+
+#[test]
+fn a_name_belongs_to_one_life() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
+    let name = Identity::new("sensor-7").expect("it is a fit name");
+    tracker.handle(peers[0], Fact::Hello(name), START);
+    tracker.handle(peers[0], Fact::Bye(heard(START)), START);
+    actions(&mut tracker);
+    let named = |event: Option<Event>| event?.subject?.identity;
+    assert_eq!(named(tracker.poll_event()).as_deref(), Some("sensor-7"));
+    tracker.release(peers[0]);
+    let next = tracker.accept(address(9), 3, START).expect("the place is free");
+    assert_eq!((next.index(), next == peers[0]), (peers[0].index(), false));
+    let up = tracker.poll_event();
+    assert_eq!(
+        up.as_ref().and_then(|up| up.subject.as_ref()).map(|who| (who.peer, who.local)),
+        Some((next, 3))
+    );
+    assert_eq!(named(up), None);
+}
+
+#[test]
+fn the_dead_are_remembered_in_order_and_nobody_is_forgotten_before_it_was_told() {
+    let few = TrackerConfig { remembered: 3, ..config(Heartbeat::Bytes, Wake::Lazy, 10) };
+    let (mut tracker, peers) = with_peers(few);
+    for peer in &peers {
+        tracker.handle(*peer, Fact::Bye(heard(START)), START);
+    }
+    actions(&mut tracker);
+    assert_eq!(tracker.dead().count(), 10);
+    for (taken, peer) in peers.iter().enumerate() {
+        assert_eq!(death(tracker.poll_event()).peer, *peer);
+        let left: Vec<PeerId> = tracker.dead().map(|death| death.peer).collect();
+        assert_eq!(left, peers[(taken + 1).min(7)..]);
+    }
+}
+
+#[test]
+fn stalls_that_nobody_takes_are_summed_up() {
+    let mut tracker = Tracker::new(config(Heartbeat::Bytes, Wake::Lazy, 1), START);
+    for round in 0..100 {
+        tracker.handle_stall(after(2_000 * round), after(2_000 * round + 700));
+    }
+    let told = events(&mut tracker);
+    assert!(told.len() <= 16, "{} events wait", told.len());
+    let held = told.iter().map(|event| match event.kind {
+        EventKind::Stall { held } => held,
+        ref kind => panic!("{kind:?} of a stall"),
+    });
+    assert_eq!(held.sum::<Duration>(), millis(70_000));
+}
+
+#[test]
+#[should_panic(expected = "released once")]
+fn a_second_release_is_refused() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Bye(heard(START)), START);
+    actions(&mut tracker);
+    tracker.release(peers[0]);
+    tracker.release(peers[0]);
+}
+
+#[test]
+#[should_panic(expected = "State::Dead")]
+fn the_living_are_not_released() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
+    tracker.release(peers[0]);
+}
