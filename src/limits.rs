@@ -78,9 +78,10 @@ pub const MAX_WAIT: Duration = Duration::from_secs(1);
 /// scheduler does to a busy machine, far below every policy.
 pub const STALL_THRESHOLD: Duration = Duration::from_millis(500);
 
-/// Own stalls that are remembered for putting off deadlines; when there are more, the two oldest
-/// are merged, which can only make a verdict later.
-pub const MAX_STALLS: usize = 8;
+/// Own stalls that are remembered for putting off deadlines: each is longer than [`STALL_THRESHOLD`], so
+/// these are half a minute of stalls alone, and 1 KiB. When there are more, the two oldest become one,
+/// which can only make a verdict later.
+pub const MAX_STALLS: usize = 64;
 
 /// Descriptors kept back from the capacity: standard streams, ring, event sink, listeners, and
 /// what libraries open behind our back.

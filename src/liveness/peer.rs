@@ -13,8 +13,8 @@ use crate::time::Instant;
 
 /// Names one life of one peer: a place in the slab, and which life in that place.
 ///
-/// A place is used again; the generation tells the lives apart. It has 24 bits, so a name comes back
-/// after 16 million connections in the same place at the earliest.
+/// A place is used again; the generation tells the lives apart. It has 24 bits, and is counted over all
+/// places, so a name comes back after 16 million connections at the earliest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId {
     index: u32,

@@ -1,10 +1,8 @@
 //! Processes that are stopped: a peer's, and our own.
 
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::daemon::{Daemon, Killed, QUICK, beat, program};
-use crate::watch::PATIENCE;
+use crate::daemon::{Daemon, QUICK, beat};
 
 #[test]
 fn a_stopped_program_whose_kernel_answers_dies_of_its_heartbeat_and_the_proof_says_so() {
@@ -75,36 +73,5 @@ fn when_we_are_stopped_ourselves_nobody_who_beats_dies_for_it() {
         daemon.listen_for(Duration::from_millis(1_500));
         assert_eq!(daemon.count("died"), 0, "{wake}: {:#?}", daemon.seen.last());
         assert_eq!(daemon.count("stall"), 1, "{wake}");
-    }
-}
-
-#[test]
-fn a_signal_ends_a_start_that_waits_for_the_reader_of_a_fifo() {
-    let path = std::env::temp_dir().join(format!("deadpeer-fifo-{}", std::process::id()));
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let mut command = program(None);
-    command.args(["run", "--listen", "127.0.0.1:0", "--threads", "1", "--events"]).arg(&path);
-    let mut child = Killed(command.spawn().unwrap());
-    let tasks = format!("/proc/{}/task", child.0.id());
-    until(|| {
-        let mut names = std::fs::read_dir(&tasks).unwrap().flatten().map(|task| task.path().join("comm"));
-        names.any(|name| std::fs::read_to_string(name).is_ok_and(|name| name == "signals\n"))
-    });
-    child.signal("-TERM");
-    let mut status = None;
-    until(|| {
-        status = child.0.try_wait().unwrap();
-        status.is_some()
-    });
-    assert_eq!(status.unwrap().code(), Some(128 + libc::SIGTERM));
-    std::fs::remove_file(&path).unwrap();
-}
-
-/// Looks again and again until it holds.
-fn until(mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < end, "it never did");
-        std::thread::park_timeout(Duration::from_millis(10));
     }
 }

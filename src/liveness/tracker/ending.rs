@@ -29,8 +29,11 @@ impl Tracker {
         if ending.deadline.is_none() {
             match heartbeat {
                 Heartbeat::Bytes if evidence.received > 0 => peer.life = evidence.last_data.min(now),
-                Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
-                Heartbeat::Bytes | Heartbeat::Frames => {}
+                // A socket that could not be looked at says nothing.
+                Heartbeat::None if evidence.last_ack > Instant::ZERO => {
+                    peer.life = evidence.last_data.max(evidence.last_ack).min(now);
+                }
+                Heartbeat::Bytes | Heartbeat::Frames | Heartbeat::None => {}
             }
             peer.life = peer.life.max(peer.born);
         }

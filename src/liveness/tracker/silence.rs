@@ -112,10 +112,11 @@ impl Tracker {
             self.appoint(index, next.min(expired));
         } else {
             self.rest(index, now);
-            if state == State::Suspect {
-                self.recover(index, now);
-            } else {
-                self.widen(index);
+            match state {
+                // A look that nobody asked for does not say whether frames are there.
+                State::Suspect if now >= missed => {}
+                State::Suspect => self.recover(index, now),
+                _ => self.widen(index),
             }
         }
     }

@@ -10,22 +10,31 @@ use crate::limits::MAX_STALLS;
 use crate::time::Instant;
 
 /// The last stalls, in order, without overlap.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Stalls {
     spans: [(Instant, Instant); MAX_STALLS],
     len: usize,
 }
 
+impl Default for Stalls {
+    fn default() -> Stalls {
+        Stalls { spans: [(Instant::ZERO, Instant::ZERO); MAX_STALLS], len: 0 }
+    }
+}
+
 impl Stalls {
     /// Adds the stall from `start` to `end`; later than all before it. When there is no room, the two
-    /// oldest become one that spans both: deadlines then come later, never earlier.
+    /// oldest become one of their lengths together, up to the end of the later: a deadline counted from
+    /// between them comes later, never earlier, and what was no stall does not become one for good.
     pub(super) fn add(&mut self, start: Instant, end: Instant) {
         let start = self.spans[..self.len].last().map_or(start, |&(_, last)| start.max(last));
         if end <= start {
             return;
         }
         if self.len == MAX_STALLS {
-            self.spans[0].1 = self.spans[1].1;
+            let [(first, first_end), (second, second_end), ..] = self.spans;
+            let together = first_end.since(first) + second_end.since(second);
+            self.spans[0] = (second_end - together, second_end);
             self.spans.copy_within(2.., 1);
             self.len -= 1;
         }
@@ -66,15 +75,33 @@ mod tests {
         assert_eq!(stalls.put_off(at(21), seven), at(28)); // after both
     }
 
+    /// As it would be with room for all.
+    fn exact(stalls: &[(Instant, Instant)], from: Instant, after: Duration) -> Instant {
+        stalls.iter().fold(from + after, |deadline, &(start, end)| {
+            let counts = end > from && start < deadline;
+            if counts { deadline + end.since(start.max(from)) } else { deadline }
+        })
+    }
+
     #[test]
-    fn more_stalls_than_places_only_make_deadlines_later() {
-        let (mut few, mut exact) = (Stalls::default(), Duration::ZERO);
-        for round in 0..3 * MAX_STALLS as u64 {
-            few.add(at(10 * round), at(10 * round + 1));
-            exact += Duration::from_secs(1);
+    fn more_stalls_than_places_make_nothing_due_early_and_nothing_never_due() {
+        let (mut few, mut all) = (Stalls::default(), Vec::new());
+        for round in 0..5 * MAX_STALLS as u64 {
+            let stall = (at(10 * round + 4), at(10 * round + 5 + round % 4));
+            few.add(stall.0, stall.1);
+            all.push(stall);
+            let now = stall.1;
+            for silent in [7, 60, 300, 1_000, 3_000].into_iter().filter(|&silent| silent < 10 * round) {
+                let from = at(10 * round - silent);
+                for after in [7, 40, 250, 900].map(Duration::from_secs) {
+                    let (told, right) = (few.put_off(from, after), exact(&all, from, after));
+                    assert!(told > now || right <= now, "{from:?} + {after:?} is due early at {now:?}");
+                    // At worst the whole time before the oldest that is kept as it was is taken for stalled.
+                    let kept = at((10 * round).saturating_sub(10 * MAX_STALLS as u64));
+                    assert!(told <= right + kept.since(from) || told <= now, "{told:?}, not {right:?}");
+                }
+            }
         }
-        let long = Duration::from_secs(1_000);
-        assert!(few.put_off(at(0), long) >= at(0) + long + exact);
         assert_eq!(few.len, MAX_STALLS);
     }
 }

@@ -262,3 +262,53 @@ fn the_living_are_not_released() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
     tracker.release(peers[0]);
 }
+
+#[test]
+fn a_silent_peer_is_found_dead_however_often_we_stall() {
+    let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
+    tracker.handle(peers[0], Fact::Inspected(heard(START)), START);
+    for round in 0..200 {
+        run(&mut tracker, after(4_000 * round + 3_400), |_| heard(START));
+        tracker.handle_stall(after(4_000 * round + 3_400), after(4_000 * round + 4_000));
+    }
+    // 32 s in which we were there, and the stalls of 600 ms in between.
+    let died = tracker.dead().next().map(|death| death.at.since(START));
+    assert!(died.is_some_and(|died| died >= millis(32_000) && died < millis(40_000)), "{died:?}");
+}
+
+#[test]
+fn a_peer_that_falls_silent_after_a_thousand_stalls_is_found_dead_in_time() {
+    let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
+    let beat = |round: u64| heard(after(4_000 * round));
+    for round in 0..1_000 {
+        tracker.handle(peers[0], Fact::Inspected(beat(round)), after(4_000 * round));
+        run(&mut tracker, after(4_000 * round + 3_400), |_| beat(round));
+        tracker.handle_stall(after(4_000 * round + 3_400), after(4_000 * round + 4_000));
+    }
+    let silent_since = after(4_000 * 999);
+    for round in 1_000..1_020 {
+        run(&mut tracker, after(4_000 * round + 3_400), |_| heard(silent_since));
+        tracker.handle_stall(after(4_000 * round + 3_400), after(4_000 * round + 4_000));
+    }
+    let died = tracker.dead().next().map(|death| death.at.since(silent_since));
+    assert!(died.is_some_and(|died| died >= millis(32_000) && died < millis(40_000)), "{died:?}");
+}
+
+#[test]
+fn an_unasked_look_recovers_nobody_who_is_judged_by_frames() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+    run(&mut tracker, after(4_500), |_| heard(START));
+    assert_eq!(kinds(&mut tracker), ["suspected"]);
+    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_600));
+    assert_eq!(tracker.poll_event(), None);
+}
+
+#[test]
+fn a_death_without_evidence_keeps_the_known_life() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::None, Wake::Lazy, 1));
+    tracker.handle(peers[0], Fact::Inspected(heard(after(1_000))), after(1_000));
+    let gone = Evidence { tcp_state: TcpState::Close, ..Evidence::default() };
+    tracker.handle(peers[0], Fact::Failed { errno: libc::EBADF, evidence: gone }, after(2_000));
+    assert_eq!(death(tracker.poll_event()).proof.last_life, after(1_000));
+}
