@@ -41,6 +41,7 @@ fn a_peer_that_pauses_for_less_than_the_deadline_recovers() {
     let mut daemon = Daemon::start(None, "127.0.0.1:0", &slow_to_judge);
     let peer = beat(None, daemon.address, &["--every", "50ms"]);
     daemon.wait_for("up");
+    daemon.listen_for(Duration::from_secs(1)); // who has not spoken yet is not suspected
     peer.signal("-STOP");
     daemon.wait_for("suspected");
     peer.signal("-CONT");
