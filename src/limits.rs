@@ -26,7 +26,7 @@ pub const HISTORY: usize = 4;
 pub const MAX_VISITS_PER_TURN: usize = 1_024;
 
 /// Completions taken in one turn. The rest wait in the completion queue, in order.
-pub const MAX_COMPLETIONS_PER_TURN: usize = 2_048;
+pub const MAX_COMPLETIONS_PER_TURN: usize = 1_024;
 
 /// Completions that a batch window waits for: more end it early.
 pub const WAIT_BATCH: u32 = 256;
@@ -54,6 +54,19 @@ pub const WHEEL_SLOTS: usize = 1 << 14;
 /// meanwhile; 1 MiB takes about 0.1 ms.
 pub const MAX_DISCARD: u32 = 1 << 20;
 
+/// A recv that took this much off is a stream's: it is read on at once, without waiting to be woken. A
+/// thousand heartbeats do not come to it; a stream lost a quarter of its speed when it had to wait.
+pub const STREAM_BYTES: u32 = 16 * 1024;
+
+/// While a peer streams, its next bytes are waited for together for this long: to be woken by each segment
+/// costs four times the CPU and makes the sender wait. As long as this a verdict may wait meanwhile.
+pub const STREAM_WINDOW: Duration = Duration::from_micros(100);
+
+/// A turn that took this long leaves the completions that are left to the next one, so that events go
+/// out and connections are taken in between. What follows in the same turn (visits, accepts) has bounds of its
+/// own; together they stay below 20 ms.
+pub const TURN_BUDGET: Duration = Duration::from_millis(8);
+
 /// Buffers for frames in one ring, and the size of each. A peer that sends more than one buffer
 /// holds is read again in the next turn, so a flood from one does not starve the others.
 pub const FRAME_BUFFERS: u16 = 256;
@@ -63,8 +76,8 @@ pub const FRAME_BUFFER_BYTES: u32 = 4_096;
 /// The longest identity that a HELLO may carry, in bytes.
 pub const MAX_IDENTITY: usize = 64;
 
-/// Events in one batch that goes to the sink: 20 KB of events, or one write of 50 KB.
-pub const EVENT_BATCH: usize = 64;
+/// Events in one batch that goes to the sink: 10 KB of events, or one write of 25 KB.
+pub const EVENT_BATCH: usize = 32;
 
 /// Batches that may wait for the sink, for one ring. When they are used up, transitions wait in
 /// the slab; nothing is dropped. More of them would only move the queue from the slab, where it costs

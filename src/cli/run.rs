@@ -200,7 +200,11 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let locals = Arc::new(Locals::default());
     let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for &address in &args.listen {
+    for (number, &address) in args.listen.iter().enumerate() {
+        if address.port() != 0 && args.listen[..number].contains(&address) {
+            let message = format!("--listen names {address} twice: once is enough");
+            return Err(Refusal::new(Refusal::USAGE, message));
+        }
         let bound = bind(address, threads, &tracker).map_err(|error| Refusal::new(Refusal::FAILED, error))?;
         addresses.push(bound[0].address());
         for (ring, listener) in listeners.iter_mut().zip(bound) {

@@ -29,6 +29,8 @@ impl Conn {
     pub(super) const ABORT: u8 = 1 << 5;
     /// A recv gave 0, and gives nothing else any more.
     pub(super) const ENDED: u8 = 1 << 6;
+    /// It streams: read on until nothing is there.
+    pub(super) const STREAMING: u8 = 1 << 7;
 
     pub(super) const fn new(fd: OwnedFd) -> Conn {
         Conn { fd, mask: PollMask(0), flags: 0 }

@@ -58,9 +58,9 @@ const INTEREST: u16 = PollMask::IN | PollMask::RDHUP;
 const STARVED_PAUSE: Duration = Duration::from_millis(1);
 /// How often a saturated listener looks whether another ring has given something back.
 const SATURATED_PAUSE: Duration = Duration::from_millis(20);
-/// Turns in a row that may go by without a look at the clock's duties while completions keep coming:
+/// Portions in a row that may go by without a look at the clock's duties while completions keep coming:
 /// enough to feed everything that was queued when the first of them began.
-const MAX_BUSY_TURNS: u32 = (limits::CQ_ENTRIES as usize / limits::MAX_COMPLETIONS_PER_TURN) as u32;
+const MAX_BUSY_PORTIONS: u32 = (limits::CQ_ENTRIES as usize / limits::MAX_COMPLETIONS_PER_TURN) as u32;
 
 /// What a driver is made from.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +184,12 @@ pub struct UringDriver<S> {
     accept_pause: Option<Instant>,
     /// A drain to the end was submitted: the verdict is one turn away, and no batch is waited for.
     urgent: bool,
+    /// Somebody streams: what has come meanwhile is read on at once, and no batch is waited for.
+    reading_on: bool,
+    /// A stream has just been read off: the next of it is waited for a little, not segment by segment.
+    paced: bool,
+    /// Portions since the last look at the clock's duties.
+    unjudged: u32,
     held_places: usize,
     suspended: u64,
     /// When the wake was reaped that the verdicts of this turn go back to: the turn before, where that
@@ -246,6 +252,9 @@ impl<S: EventSink> UringDriver<S> {
             starved_until: Instant::ZERO,
             accept_pause: None,
             urgent: false,
+            reading_on: false,
+            paced: false,
+            unjudged: 0,
             held_places: 0,
             suspended: suspended(),
             wake: now,
@@ -315,10 +324,13 @@ impl<S: EventSink> UringDriver<S> {
         let mut now = now;
         let mut portions = 0;
         let mut rest = true;
-        while rest && portions < MAX_BUSY_TURNS {
+        while rest && portions < MAX_BUSY_PORTIONS {
             if portions > 0 {
                 // A submission in between may have brought what had not come yet.
                 now = Instant::now();
+                if now.since(began) > limits::TURN_BUDGET {
+                    break;
+                }
             }
             let mut batch = std::mem::take(&mut self.completions);
             rest = self.ring.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
@@ -333,10 +345,12 @@ impl<S: EventSink> UringDriver<S> {
             self.perform(now)?;
             portions += 1;
         }
-        if self.ring.is_overflown() {
-            // The kernel holds completions back: nobody is judged before they were seen.
+        self.unjudged = if rest { self.unjudged + portions } else { 0 };
+        if self.ring.is_overflown() || (rest && self.unjudged < MAX_BUSY_PORTIONS) {
+            // Completions are left, here or held back by the kernel: nobody is judged before they were seen.
             self.urgent = true;
         } else {
+            self.unjudged = 0;
             self.tracker.handle_time(now);
             self.perform(now)?;
         }
@@ -362,13 +376,15 @@ impl<S: EventSink> UringDriver<S> {
         // Appointments that wait for their turn lie in the past; who is late for those is not held up.
         let until = self.wake_at(before).max(self.ended);
         let timeout = until.since(before);
-        let wait = if std::mem::take(&mut self.urgent) || timeout.is_zero() {
+        let at_once = std::mem::take(&mut self.urgent) | std::mem::take(&mut self.reading_on);
+        let wait = if at_once || timeout.is_zero() {
             Wait::NOT
         } else {
-            let window = self.config.batch_window;
+            let window = if self.paced { limits::STREAM_WINDOW } else { self.config.batch_window };
             let completions = if window.is_zero() { 1 } else { limits::WAIT_BATCH };
             Wait { completions, window, timeout }
         };
+        self.paced &= at_once;
         self.ring.submit_and_wait(wait)?;
         let now = Instant::now();
         if now > until + limits::STALL_THRESHOLD {
@@ -376,7 +392,8 @@ impl<S: EventSink> UringDriver<S> {
         }
         let suspended = suspended();
         let slept = suspended.saturating_sub(self.suspended);
-        self.suspended = suspended;
+        // Whoever is held up between the two clocks sees too little; that is no suspend at the next look.
+        self.suspended = suspended.max(self.suspended);
         if slept > crate::time::nanos(limits::STALL_THRESHOLD) {
             self.stalls += 1;
             self.tracker.handle_suspend(now, Duration::from_nanos(slept));
@@ -487,11 +504,16 @@ impl<S: EventSink> UringDriver<S> {
         let to_end = conn.has(Conn::TO_END);
         match decode::received(completion.result) {
             Received::Bytes(bytes) => {
+                if bytes >= limits::STREAM_BYTES {
+                    conn.set(Conn::STREAMING);
+                }
+                let streams = conn.has(Conn::STREAMING);
+                self.reading_on |= streams;
                 self.tracker.handle(peer, Fact::Taken { bytes }, now);
                 if let Some(buffer) = completion.buffer {
                     self.parse(peer, buffer, bytes as usize, now);
                 }
-                if again || to_end || bytes >= full {
+                if again || to_end || streams || bytes >= full {
                     self.receive(peer)?;
                 } else {
                     self.tracker.handle(peer, Fact::Emptied, now);
@@ -502,6 +524,7 @@ impl<S: EventSink> UringDriver<S> {
                     self.receive(peer)?;
                 } else {
                     conn.clear(Conn::TO_END);
+                    self.paced |= conn.take(Conn::STREAMING);
                     self.tracker.handle(peer, Fact::Emptied, now);
                 }
             }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use deadpeer::driver::bind;
 use deadpeer::liveness::{Cause, EventKind, TrackerConfig};
+use serde_json::Value;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, program};
 use crate::watch::{PATIENCE, QUICK, Setup, Watch, connect, is, reset, skip};
 
 #[test]
@@ -121,4 +122,39 @@ fn out_of_descriptors_it_says_so_once_waits_without_spinning_and_goes_on() {
     let enters = summary["ring"]["enters"].as_u64().unwrap();
     assert!(enters < 1_000, "{enters} entries into the ring in two seconds");
     drop((before, waiting));
+}
+
+#[test]
+fn two_rings_share_port_and_limit_and_each_peer_belongs_to_one() {
+    let mut command = program(None);
+    command.args(["run", "--threads", "2", "--listen", "127.0.0.1:0", "--events", "-"]);
+    command.args(["--policy", "standard", "--handshake", "100s", "--max-connections", "40"]);
+    let mut daemon = Daemon::of(command);
+    let mut peers: Vec<_> = (0..45).map(|_| connect(daemon.address)).collect();
+    daemon.wait_for_many("up", 40);
+    daemon.wait_for("saturated");
+    assert_eq!(daemon.count("up"), 40);
+    let ring_of = |event: &Value| event["id"].as_str().unwrap().split('-').next().unwrap().to_owned();
+    let ups: Vec<_> = daemon.seen.iter().filter(|event| event["event"] == "up").cloned().collect();
+    // All by chance on one ring: once in 2^39.
+    for ring in ["0", "1"] {
+        assert!(ups.iter().any(|up| ring_of(up) == ring), "nobody on ring {ring}");
+    }
+    // Room on one ring is room for whoever waits at the other.
+    let up = |address: &str| ups.iter().any(|up| up["peer"] == address);
+    let (held, waiting): (Vec<_>, Vec<_>) =
+        peers.drain(..).partition(|peer| up(&peer.local_addr().unwrap().to_string()));
+    assert_eq!((held.len(), waiting.len()), (40, 5));
+    held.into_iter().for_each(reset);
+    daemon.wait_for_many("up", 45);
+    daemon.wait_for_many("died", 40);
+    for died in daemon.seen.iter().filter(|event| event["event"] == "died") {
+        let same = |up: &&Value| up["peer"] == died["peer"];
+        assert_eq!(ups.iter().find(same).map(ring_of), Some(ring_of(died)), "{died:#}");
+    }
+    daemon.wait_for("resumed");
+    daemon.child.signal("-TERM");
+    let summary = daemon.wait_for("summary");
+    assert_eq!((summary["opened"].as_u64(), summary["died"].as_u64()), (Some(45), Some(40)));
+    drop(waiting);
 }
