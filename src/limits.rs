@@ -26,7 +26,7 @@ pub const HISTORY: usize = 4;
 pub const MAX_VISITS_PER_TURN: usize = 1_024;
 
 /// Completions taken in one turn. The rest wait in the completion queue, in order.
-pub const MAX_COMPLETIONS_PER_TURN: usize = 1_024;
+pub const MAX_COMPLETIONS_PER_TURN: usize = 512;
 
 /// Completions that a batch window waits for: more end it early.
 pub const WAIT_BATCH: u32 = 256;
@@ -65,7 +65,7 @@ pub const STREAM_WINDOW: Duration = Duration::from_micros(100);
 /// A turn that took this long leaves the completions that are left to the next one, so that events go
 /// out and connections are taken in between. What follows in the same turn (visits, accepts) has bounds of its
 /// own; together they stay below 20 ms.
-pub const TURN_BUDGET: Duration = Duration::from_millis(8);
+pub const TURN_BUDGET: Duration = Duration::from_millis(4);
 
 /// Buffers for frames in one ring, and the size of each. A peer that sends more than one buffer
 /// holds is read again in the next turn, so a flood from one does not starve the others.

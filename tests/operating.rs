@@ -276,7 +276,7 @@ mod messages {
 
     /// The code of a file, without comments and without its tests.
     fn code(text: &str) -> String {
-        let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+        let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
         let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
         let lines = lines.filter(|line| !line.contains("assert!(")); // its words are a panic's
         lines.map(|line| format!("{line}\n")).collect()

@@ -6,7 +6,8 @@
 use std::any::type_name;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,9 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::super::*;
 use crate::driver::bind;
-use crate::liveness::{Cause, Death, Hop, LocalCause, Policy, Transport};
+use crate::frame::{Frame, Kind};
+use crate::liveness::{Cause, Death, Hop, LocalCause, Policy, PollMask, TcpState, Transport};
+use crate::sys::tcp;
 
 /// Bounds every wait: far beyond what anything here takes, so that only a missing event meets it.
 const PATIENCE: Duration = Duration::from_secs(30);

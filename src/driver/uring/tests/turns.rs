@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use super::super::*;
 use crate::driver::bind;
+use crate::frame::{Frame, Kind};
 use crate::liveness::{Cause, Death, Policy};
 
 /// A policy that judges within a second.

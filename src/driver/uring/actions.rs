@@ -1,0 +1,137 @@
+//! What the tracker wants done to a socket, as submissions and plain calls.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::{UringDriver, kind};
+use crate::driver::conn::Conn;
+use crate::driver::{EventSink, evidence};
+use crate::frame::{Frame, Kind};
+use crate::limits;
+use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState};
+use crate::outbox::Outbox;
+use crate::sys::tcp;
+use crate::sys::uring::Token;
+use crate::time::Instant;
+
+/// What a connection's poll waits for; ERR and HUP come by themselves.
+const INTEREST: u16 = PollMask::IN | PollMask::RDHUP;
+
+impl<S: EventSink> UringDriver<S> {
+    pub(super) fn perform(&mut self, now: Instant) -> io::Result<()> {
+        while let Some(action) = self.tracker.poll_action() {
+            match action {
+                Action::Drain { peer, to_end } => self.drain(peer, to_end)?,
+                Action::Inspect(peer) => {
+                    let evidence = self.evidence(peer);
+                    self.tracker.handle(peer, Fact::Inspected(evidence), now);
+                }
+                Action::WakeOn { peer, narrow } => {
+                    let mark = if narrow { 1 } else { self.config.tracker.unread };
+                    if let Some(Some(conn)) = self.conns.get(peer.index() as usize) {
+                        // It fails only for what is no socket; then the next look at it says so.
+                        let _ = tcp::set_low_water_mark(conn.as_fd(), mark);
+                    }
+                }
+                Action::Probe { peer, sequence } => {
+                    self.send(peer, Frame { kind: Kind::Ping, sequence, timestamp: now.as_nanos() });
+                }
+                Action::Close { peer, abort } => self.close(peer, abort)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the socket. One that cannot be looked at is as good as closed.
+    pub(super) fn evidence(&mut self, peer: PeerId) -> Evidence {
+        let gone = Evidence { tcp_state: TcpState::Close, ..Evidence::default() };
+        let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return gone };
+        match evidence::inspect(conn.as_fd(), conn.mask, self.ticks) {
+            Ok(mut evidence) => {
+                // Reading it takes it: before the end it is the recv's, which may be under way.
+                let errs = conn.has(Conn::ENDED) && conn.mask.has(PollMask::ERR);
+                if errs && evidence.tcp_state == TcpState::Close {
+                    evidence.so_error = tcp::take_error(conn.as_fd()).ok().filter(|&errno| errno != 0);
+                }
+                evidence
+            }
+            Err(_) => Evidence { mask: conn.mask, ..gone },
+        }
+    }
+
+    /// Sends a frame now or not at all: a peer that does not take sixteen bytes is stuck, not dead,
+    /// and a send that fails tells nothing that the poll does not tell. Of a frame that was begun the
+    /// rest is kept and goes first the next time: half a frame would spoil all that follow.
+    pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
+        let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return };
+        let mut outbox = self.outboxes.remove(&peer.index()).unwrap_or(Outbox::new());
+        let _ = outbox.send(&mut tcp::Now(conn.as_fd()), &frame.encode());
+        if !outbox.is_empty() {
+            self.outboxes.insert(peer.index(), outbox);
+        }
+    }
+
+    pub(super) fn drain(&mut self, peer: PeerId, to_end: bool) -> io::Result<()> {
+        let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
+        if to_end {
+            conn.set(Conn::TO_END);
+            self.urgent = true;
+        }
+        if conn.has(Conn::RECEIVING) {
+            conn.set(Conn::AGAIN);
+            return Ok(());
+        }
+        self.receive(peer)
+    }
+
+    pub(super) fn receive(&mut self, peer: PeerId) -> io::Result<()> {
+        let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
+        if conn.has(Conn::CLOSING) {
+            return Ok(());
+        }
+        debug_assert!(!conn.has(Conn::RECEIVING));
+        conn.set(Conn::RECEIVING);
+        self.urgent |= conn.has(Conn::TO_END);
+        let token = Token::new(kind::RECV, peer.generation(), peer.index());
+        let fd = conn.raw();
+        match &self.pool {
+            Some(_) => self.ring.receive(fd, token),
+            None => self.ring.discard(fd, limits::MAX_DISCARD, token),
+        }
+    }
+
+    pub(super) fn watch(&mut self, peer: PeerId) -> io::Result<()> {
+        let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
+        conn.set(Conn::WATCHED);
+        let token = Token::new(kind::WATCH, peer.generation(), peer.index());
+        self.ring.watch(conn.raw(), INTEREST, token)
+    }
+
+    pub(super) fn close(&mut self, peer: PeerId, abort: bool) -> io::Result<()> {
+        let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
+        conn.set(if abort { Conn::CLOSING | Conn::ABORT } else { Conn::CLOSING });
+        if conn.has(Conn::WATCHED) {
+            let watch = Token::new(kind::WATCH, peer.generation(), peer.index());
+            let cancel = Token::new(kind::CANCEL, peer.generation(), peer.index());
+            self.ring.cancel(watch, cancel)?;
+        }
+        self.close_if_quiet(peer);
+        Ok(())
+    }
+
+    /// Closes a dead peer's descriptor once nothing is under way on it: an armed request would keep
+    /// the socket open behind our back, and its FIN with it.
+    pub(super) fn close_if_quiet(&mut self, peer: PeerId) {
+        let place = &mut self.conns[peer.index() as usize];
+        let Some(conn) = place else { return };
+        if conn.has(Conn::WATCHED | Conn::RECEIVING) {
+            return;
+        }
+        if conn.has(Conn::ABORT) {
+            let _ = tcp::abort_on_close(conn.as_fd()); // at worst it is closed with a FIN
+        }
+        *place = None;
+        self.outboxes.remove(&peer.index());
+        self.tracker.release(peer);
+    }
+}

@@ -1,0 +1,163 @@
+//! Who comes in, within the budget of connections and descriptors, and who waits outside.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use super::{UringDriver, kind};
+use crate::driver::EventSink;
+use crate::driver::conn::Conn;
+use crate::frame::Decoder;
+use crate::limits;
+use crate::liveness::{Event, EventKind, PeerId, PollMask};
+use crate::sys::tcp;
+use crate::sys::uring::{Token, Wait};
+use crate::time::Instant;
+
+/// How often a saturated listener looks whether another ring has given something back.
+const SATURATED_PAUSE: Duration = Duration::from_millis(20);
+
+impl<S: EventSink> UringDriver<S> {
+    pub(super) fn arm(&mut self) -> io::Result<()> {
+        self.watch_wakeup()?;
+        for index in 0..self.listeners.len() {
+            self.watch_listener(index)?;
+        }
+        self.ring.submit_and_wait(Wait::NOT)
+    }
+
+    pub(super) fn watch_listener(&mut self, index: usize) -> io::Result<()> {
+        let fd = self.listeners[index].listener.as_raw_fd();
+        self.ring.watch(fd, PollMask::IN, Token::new(kind::LISTENER, 0, index as u32))
+    }
+
+    /// Gives the ports back. The kernel takes a ring apart some time after its descriptor was closed,
+    /// and an armed poll holds its listener until then: whoever starts anew at once would find the
+    /// port taken.
+    pub(super) fn stop_listening(&mut self) -> io::Result<()> {
+        for index in 0..self.listeners.len() as u32 {
+            let (watch, cancel) = (Token::new(kind::LISTENER, 0, index), Token::new(kind::CANCEL, 0, index));
+            self.ring.cancel(watch, cancel)?;
+        }
+        self.ring.submit_and_wait(Wait::NOT)?;
+        self.listeners.clear();
+        Ok(())
+    }
+
+    pub(super) fn watch_wakeup(&mut self) -> io::Result<()> {
+        self.ring.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))
+    }
+
+    pub(super) fn accept_pending(&mut self) -> io::Result<()> {
+        if !self.listeners.iter().any(|listening| listening.pending) {
+            return Ok(());
+        }
+        // Not the turn's: who came during the turn is not older than it.
+        let now = Instant::now();
+        if self.accept_pause.is_some_and(|until| now < until) {
+            return Ok(());
+        }
+        self.accept_pause = None;
+        for index in 0..self.listeners.len() {
+            if self.listeners[index].pending && self.accept_pause.is_none() {
+                self.accept(index, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts what waits at a listener, within the turn's bound and the connections that are left.
+    pub(super) fn accept(&mut self, index: usize, now: Instant) -> io::Result<()> {
+        for _ in 0..limits::MAX_ACCEPTS_PER_TURN {
+            if self.tracker.is_full() || !self.shared.take() {
+                self.saturate("max_connections", now, SATURATED_PAUSE);
+                return Ok(());
+            }
+            match tcp::accept(self.listeners[index].listener.as_fd()) {
+                Ok((fd, address)) => {
+                    self.resume(now);
+                    let local = match self.listeners[index].local {
+                        Some(local) => local,
+                        None => {
+                            let wildcard = self.listeners[index].listener.address();
+                            let local = tcp::local_address(fd.as_fd()).unwrap_or(wildcard);
+                            self.locals.intern(plain(local))
+                        }
+                    };
+                    let Some(peer) = self.tracker.accept(plain(address), local, now) else {
+                        unreachable!("it was not full");
+                    };
+                    self.held_places += 1;
+                    self.hold(Conn::new(fd), peer);
+                    self.watch(peer)?;
+                }
+                Err(error) => {
+                    self.shared.give(1);
+                    match error.raw_os_error() {
+                        Some(libc::EAGAIN) => {
+                            self.listeners[index].pending = false;
+                            // There was a descriptor for it, had somebody waited.
+                            self.resume(now);
+                            return Ok(());
+                        }
+                        // It was over before it was accepted.
+                        Some(libc::ECONNABORTED | libc::EINTR) => {}
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                            self.saturate("descriptors", now, limits::ACCEPT_PAUSE);
+                            return Ok(());
+                        }
+                        // A security policy forbids it, or the listener was killed from outside (`ss -aK`).
+                        _ => {
+                            self.saturate("accept", now, limits::ACCEPT_PAUSE);
+                            self.listeners[index].listener.reopen();
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn hold(&mut self, conn: Conn, peer: PeerId) {
+        let index = peer.index() as usize;
+        if self.conns.len() <= index {
+            self.conns.resize_with(index + 1, || None);
+        }
+        assert!(self.conns[index].is_none(), "a place is given out again only after its release");
+        self.conns[index] = Some(conn);
+        if self.pool.is_some() {
+            if self.decoders.len() <= index {
+                self.decoders.resize_with(index + 1, Decoder::new);
+            }
+            self.decoders[index] = Decoder::new();
+        }
+    }
+
+    pub(super) fn saturate(&mut self, limit: &'static str, now: Instant, pause: Duration) {
+        self.accept_pause = Some(now + pause);
+        if self.shared.saturate() {
+            self.tracker.notice(Event { at: now, subject: None, kind: EventKind::Saturated { limit } });
+        }
+    }
+
+    pub(super) fn resume(&mut self, now: Instant) {
+        if self.shared.resume() {
+            self.tracker.notice(Event { at: now, subject: None, kind: EventKind::Resumed });
+        }
+    }
+
+    pub(super) fn give_back_places(&mut self) {
+        let freed = self.held_places - self.tracker.len();
+        if freed > 0 {
+            self.held_places -= freed;
+            self.shared.give(freed);
+        }
+    }
+}
+
+/// An IPv4 address that came through an IPv6 socket, as IPv4.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
