@@ -11,45 +11,47 @@ pub(super) struct Conn {
     fd: OwnedFd,
     /// The last poll mask.
     pub(super) mask: PollMask,
-    flags: u8,
+    flags: u16,
 }
 
 impl Conn {
     /// The poll is armed: its last completion is still to come.
-    pub(super) const WATCHED: u8 = 1;
+    pub(super) const WATCHED: u16 = 1;
     /// A recv is under way.
-    pub(super) const RECEIVING: u8 = 1 << 1;
+    pub(super) const RECEIVING: u16 = 1 << 1;
     /// Another drain was asked for meanwhile.
-    pub(super) const AGAIN: u8 = 1 << 2;
+    pub(super) const AGAIN: u16 = 1 << 2;
     /// Take everything off, up to 0 or an error.
-    pub(super) const TO_END: u8 = 1 << 3;
+    pub(super) const TO_END: u16 = 1 << 3;
     /// Dead: closed as soon as nothing is under way.
-    pub(super) const CLOSING: u8 = 1 << 4;
+    pub(super) const CLOSING: u16 = 1 << 4;
     /// Close with a RST.
-    pub(super) const ABORT: u8 = 1 << 5;
+    pub(super) const ABORT: u16 = 1 << 5;
     /// A recv gave 0, and gives nothing else any more.
-    pub(super) const ENDED: u8 = 1 << 6;
-    /// It streams: read on until nothing is there.
-    pub(super) const STREAMING: u8 = 1 << 7;
+    pub(super) const ENDED: u16 = 1 << 6;
+    /// It streams: read on until nothing is there, and wait for no batch meanwhile.
+    pub(super) const STREAMING: u16 = 1 << 7;
+    /// A drain has begun, and its first result is to come.
+    pub(super) const FRESH: u16 = 1 << 8;
 
     pub(super) const fn new(fd: OwnedFd) -> Conn {
         Conn { fd, mask: PollMask(0), flags: 0 }
     }
 
-    pub(super) const fn has(&self, bits: u8) -> bool {
+    pub(super) const fn has(&self, bits: u16) -> bool {
         self.flags & bits != 0
     }
 
-    pub(super) fn set(&mut self, bits: u8) {
+    pub(super) fn set(&mut self, bits: u16) {
         self.flags |= bits;
     }
 
-    pub(super) fn clear(&mut self, bits: u8) {
+    pub(super) fn clear(&mut self, bits: u16) {
         self.flags &= !bits;
     }
 
     /// Clears `bits` and says whether any of them was set.
-    pub(super) fn take(&mut self, bits: u8) -> bool {
+    pub(super) fn take(&mut self, bits: u16) -> bool {
         let had = self.has(bits);
         self.clear(bits);
         had

@@ -81,6 +81,7 @@ impl<S: EventSink> UringDriver<S> {
             conn.set(Conn::AGAIN);
             return Ok(());
         }
+        conn.set(Conn::FRESH);
         self.receive(peer)
     }
 
@@ -92,6 +93,7 @@ impl<S: EventSink> UringDriver<S> {
         debug_assert!(!conn.has(Conn::RECEIVING));
         conn.set(Conn::RECEIVING);
         self.urgent |= conn.has(Conn::TO_END);
+        self.reading_on |= conn.has(Conn::STREAMING);
         let token = Token::new(kind::RECV, peer.generation(), peer.index());
         let fd = conn.raw();
         match &self.pool {

@@ -93,14 +93,17 @@ impl<S: EventSink> UringDriver<S> {
             return Ok(());
         }
         let again = conn.take(Conn::AGAIN);
+        // The first stroke of a drain tells whether it streams, and whether it streams still.
+        let fresh = conn.take(Conn::FRESH);
         let to_end = conn.has(Conn::TO_END);
         match decode::received(completion.result) {
             Received::Bytes(bytes) => {
                 if bytes >= limits::STREAM_BYTES {
                     conn.set(Conn::STREAMING);
+                } else if fresh {
+                    conn.clear(Conn::STREAMING);
                 }
                 let streams = conn.has(Conn::STREAMING);
-                self.reading_on |= streams;
                 self.tracker.handle(peer, Fact::Taken { bytes }, now);
                 if let Some(buffer) = completion.buffer {
                     self.parse(peer, buffer, bytes as usize, now);
@@ -115,8 +118,8 @@ impl<S: EventSink> UringDriver<S> {
                 if again {
                     self.receive(peer)?;
                 } else {
-                    conn.clear(Conn::TO_END);
-                    self.paced |= conn.take(Conn::STREAMING);
+                    conn.clear(if fresh { Conn::TO_END | Conn::STREAMING } else { Conn::TO_END });
+                    self.paced |= conn.has(Conn::STREAMING);
                     self.tracker.handle(peer, Fact::Emptied, now);
                 }
             }

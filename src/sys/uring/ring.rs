@@ -275,13 +275,17 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry, token: Token) -> io::Result<()> {
         let entry = entry.clone().user_data(token.user_data());
+        // Room is made without working off what is queued for us: in a storm that would be thousands of
+        // completions in the middle of a turn. Only if the kernel wants it first.
+        let mut events = false;
         loop {
             // SAFETY: the entries built above refer to no memory of ours: a watch and a cancel have
             // none, a discarding recv has none, and a pooled recv writes into the registered pool.
             if unsafe { self.inner.submission().push(&entry) }.is_ok() {
                 return Ok(());
             }
-            self.enter(0, false, None)?;
+            self.enter(0, events, None)?;
+            events = true;
         }
     }
 
@@ -318,7 +322,7 @@ impl Ring {
             queue.len() as u32
         };
         let mut flags = EnterFlags::empty();
-        if events || self.features.defer_taskrun {
+        if events {
             flags |= EnterFlags::GETEVENTS;
         }
         if arg.is_some() {
