@@ -63,9 +63,9 @@ pub const STREAM_BYTES: u32 = 16 * 1024;
 /// costs four times the CPU and makes the sender wait. As long as this a verdict may wait meanwhile.
 pub const STREAM_WINDOW: Duration = Duration::from_micros(100);
 
-/// A turn that took this long leaves the completions that are left to the next one, so that events go
-/// out and connections are taken in between. What follows in the same turn (visits, accepts) has bounds of its
-/// own; together they stay below 20 ms.
+/// A turn whose completions took this long leaves the others to the next one, so that events go out and
+/// connections are taken in between; and so does one whose accepts took this long. With the visits, which have
+/// a bound of their own, a turn stays below 20 ms.
 pub const TURN_BUDGET: Duration = Duration::from_millis(4);
 
 /// Buffers for frames in one ring, and the size of each. A peer that sends more than one buffer

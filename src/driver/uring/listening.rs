@@ -53,7 +53,6 @@ impl<S: EventSink> UringDriver<S> {
         if !self.listeners.iter().any(|listening| listening.pending) {
             return Ok(());
         }
-        // Not the turn's: who came during the turn is not older than it.
         let now = Instant::now();
         if self.accept_pause.is_some_and(|until| now < until) {
             return Ok(());
@@ -61,15 +60,21 @@ impl<S: EventSink> UringDriver<S> {
         self.accept_pause = None;
         for index in 0..self.listeners.len() {
             if self.listeners[index].pending && self.accept_pause.is_none() {
-                self.accept(index, now)?;
+                self.accept(index)?;
             }
         }
         Ok(())
     }
 
-    /// Accepts what waits at a listener, within the turn's bound and the connections that are left.
-    pub(super) fn accept(&mut self, index: usize, now: Instant) -> io::Result<()> {
+    /// Accepts what waits at a listener, within the turn's bounds and the connections that are left.
+    pub(super) fn accept(&mut self, index: usize) -> io::Result<()> {
+        let began = Instant::now();
         for _ in 0..limits::MAX_ACCEPTS_PER_TURN {
+            // Not the turn's time: who came during the turn is not older than it.
+            let now = Instant::now();
+            if now.since(began) > limits::TURN_BUDGET {
+                return Ok(());
+            }
             if self.tracker.is_full() || !self.shared.take() {
                 self.saturate("max_connections", now, SATURATED_PAUSE);
                 return Ok(());
