@@ -101,6 +101,10 @@ pub const MAX_STALLS: usize = 64;
 /// what libraries open behind our back.
 pub const RESERVED_FDS: u64 = 64;
 
+/// Descriptors that room is made for at the start: 8 MiB of kernel memory at most. Beyond it the kernel's
+/// table doubles as it has to, and the accept that meets it waits some milliseconds.
+pub const MAX_RESERVED_TABLE: u64 = 1 << 20;
+
 /// After EMFILE or ENFILE, how long accepting rests. Short enough not to be noticed, long enough
 /// not to spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

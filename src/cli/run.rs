@@ -322,7 +322,9 @@ fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
             ),
         ));
     }
-    Ok(wanted.unwrap_or(most))
+    let capacity = wanted.unwrap_or(most);
+    rlimit::reserve_descriptors((capacity as u64 + own).min(limits::MAX_RESERVED_TABLE));
+    Ok(capacity)
 }
 
 // --- start -------------------------------------------------------------------------------------
