@@ -18,6 +18,8 @@ pub struct Shape {
     pub rate: f64,
     pub warm_up: Duration,
     pub window: Duration,
+    /// The sender's strokes; see [`PACE_NS`].
+    pub stroke_ns: u64,
     /// First beats have random sizes up to this; see `LoadPlan`.
     pub first_bytes: usize,
 }
@@ -26,8 +28,8 @@ pub const BEAT_BYTES: usize = 16;
 /// A beat may wait this long for the sender's next stroke. No even part of the kernel's timer tick
 /// (4 ms, or 1 ms), with which the strokes must not keep step.
 pub const PACE_NS: u64 = 473_000;
-/// Later than this at p99, the load did not keep its schedule.
-const LATE_US: f64 = PACE_NS as f64 / 1e3 + 5_000.0;
+/// Later than a stroke and this at p99, the load did not keep its schedule.
+const LATE_US: f64 = 5_000.0;
 
 /// What one window cost.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -89,7 +91,7 @@ pub fn measure(
             connections: shape.connections,
             rate: shape.rate,
             beat_bytes: BEAT_BYTES,
-            pace_ns: PACE_NS,
+            pace_ns: shape.stroke_ns,
             first_bytes: shape.first_bytes,
             falls_silent: false,
         },
@@ -112,7 +114,7 @@ pub fn measure(
     let late_p99_us = done.number("late_p99_us").unwrap_or(0.0);
     let (beats, bytes) = (count("beats"), done.bytes);
     let name = subject.name();
-    if late_p99_us > LATE_US || count("unsent") > 0 {
+    if late_p99_us > shape.stroke_ns as f64 / 1e3 + LATE_US || count("unsent") > 0 {
         doubts.add(format!(
             "{name}: the load fell behind its schedule ({:.1} ms late at p99, {} beats unsent)",
             late_p99_us / 1e3,

@@ -59,6 +59,7 @@ pub fn run(bench: &Bench) -> io::Result<Outcome> {
         rate,
         warm_up: Duration::from_secs_f64(bench.by_scale(1.0, 1.0, 0.2) * WARM_UP_BEATS / beats_per_second),
         window: bench.window(VISIT_PERIOD, 8.0, 0.4),
+        stroke_ns: bench.stroke_ns.unwrap_or(beating::PACE_NS),
         first_bytes: if bench.in_phase { BEAT_BYTES } else { LOW_WATER },
     };
     let all = [Subject::Lazy, Subject::Beat, Subject::Epoll, Subject::FloorLazy, Subject::FloorBeat];

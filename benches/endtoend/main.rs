@@ -74,6 +74,10 @@ struct Arguments {
     /// In cpu, let all connections reach their low-water marks together instead of evenly in time
     #[arg(long)]
     in_phase: bool,
+    /// In cpu, how long a beat may wait for the sender's next stroke, in microseconds: the longer, the
+    /// cheaper is the sender, and the larger the batches that a server meets
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    stroke: Option<u64>,
     /// Only these servers, e.g. epoll,floor-lazy
     #[arg(long, value_delimiter = ',')]
     subjects: Option<Vec<Subject>>,
@@ -203,6 +207,7 @@ fn prepare(arguments: &Arguments) -> io::Result<Bench> {
         rounds: arguments.rounds.map(usize::from),
         window,
         in_phase: arguments.in_phase,
+        stroke_ns: arguments.stroke.map(|micros| micros * 1_000),
         subjects: arguments.subjects.clone(),
     })
 }

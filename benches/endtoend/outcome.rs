@@ -27,6 +27,7 @@ pub struct Bench {
     pub rounds: Option<usize>,
     pub window: Option<Duration>,
     pub in_phase: bool,
+    pub stroke_ns: Option<u64>,
     pub subjects: Option<Vec<Subject>>,
 }
 

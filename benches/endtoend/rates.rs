@@ -54,6 +54,7 @@ pub fn run(bench: &Bench) -> io::Result<Outcome> {
                 rate: each * peers as f64,
                 warm_up: Duration::from_secs_f64(bench.by_scale(3.0, 2.0, 0.2)),
                 window,
+                stroke_ns: beating::PACE_NS,
                 first_bytes: *first_bytes,
             };
             let cost = beating::measure(&bench.stage, *subject, options, &shape, &mut doubts)?;

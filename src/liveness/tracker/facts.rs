@@ -171,8 +171,10 @@ impl Tracker {
             }
             Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
             Heartbeat::Frames if peer.flags.has(Flags::SPOKE) => {
-                if peer.flags.has(Flags::FRAMED) && visited {
-                    peer.life = peer.life.max(evidence.last_data.min(now));
+                let framed = evidence.last_data.min(now);
+                if peer.flags.has(Flags::FRAMED) && visited && framed > peer.life {
+                    peer.life = framed;
+                    peer.probes = 0; // what was asked before is answered
                 }
                 // No frame is newer than the newest byte: those that waited for a late wake, or were
                 // found when something else woke us, were taken for new until here.

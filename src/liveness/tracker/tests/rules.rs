@@ -319,6 +319,8 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
     let lazy = world.wake == Wake::Lazy;
     let speaks = world.heartbeat == Heartbeat::Frames;
     let suspect = matches!(before.stage, Stage::Silent | Stage::Doubted);
+    // What was asked before it spoke is answered.
+    let probes = if before.visit == Visit::Framed { 0 } else { before.probes };
     match silent {
         Some(DETECTION..) => expiry(match world.heartbeat {
             Heartbeat::Bytes | Heartbeat::Frames => Cause::HeartbeatExpired,
@@ -327,9 +329,10 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
         Some(IDLE..) if !suspect => suspected(Told::Suspected, before, lazy, speaks),
         Some(silent @ IDLE..) => {
             let due = PROBES.min(1 + (silent - IDLE) / INTERVAL);
-            if speaks && due > before.probes { asks([Ask::Probe]) } else { nothing() }
+            if speaks && due > probes { asks([Ask::Probe]) } else { nothing() }
         }
         Some(_) | None if doubt && !suspect => suspected(Told::Doubted, before, lazy, speaks),
+        Some(_) | None if doubt && speaks && probes == 0 => asks([Ask::Probe]),
         Some(_) | None if doubt => nothing(),
         // A sound socket is no frame: who was silent is so still.
         None if before.stage == Stage::Silent => nothing(),

@@ -22,6 +22,8 @@ struct Life {
     told: usize,
     /// PINGs that were asked for in this suspicion.
     probes: u32,
+    /// The life after which they were asked: whoever spoke since is asked from the first on.
+    asked_after: Instant,
     closing: bool,
     released: bool,
 }
@@ -335,6 +337,7 @@ impl Story {
             path: view.history.into_iter().flatten().collect(),
             told: 0,
             probes: 0,
+            asked_after: Instant::ZERO,
             closing: false,
             released: false,
         });
@@ -412,7 +415,10 @@ impl Story {
                 Action::WakeOn { .. } => {}
                 Action::Probe { sequence, .. } => {
                     assert_eq!(self.policy.heartbeat, Heartbeat::Frames, "only there the server speaks");
-                    assert!(sequence > life.probes && sequence <= self.policy.probes);
+                    let known = self.tracker.peer(peer).expect("it lives").life;
+                    let asked = if known > life.asked_after { 0 } else { life.probes };
+                    assert!(sequence > asked && sequence <= self.policy.probes);
+                    life.asked_after = known;
                     life.probes = sequence;
                 }
                 Action::Close { .. } => life.closing = true,
