@@ -314,8 +314,11 @@ impl Driver {
             Received::Failed(errno) => {
                 let evidence = self.evidence(index, world);
                 world.note(life, || format!("{errno} with {evidence:?}"));
-                self.conns[index].as_mut().expect("checked").to_end = false;
+                self.conns[index].as_mut().expect("checked").to_end &= again;
                 self.feed(peer, Fact::Failed { errno, evidence }, now);
+                if again {
+                    self.receive(index, world);
+                }
             }
         }
     }

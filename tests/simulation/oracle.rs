@@ -327,7 +327,7 @@ impl Oracle {
         let doubted = truth.doubt.is_some_and(|doubt| {
             self.faults.spurious > 0
                 || self.awake(doubt.max(record.born), at)
-                    <= nanos(self.policy.interval) + idle + self.prompt()
+                    <= nanos(self.policy.interval) + idle + 2 * self.prompt()
         });
         if !self.was_silent(truth, record.born, at, idle) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));

@@ -133,8 +133,14 @@ impl<S: EventSink> UringDriver<S> {
                 self.starve(peer, now);
             }
             Received::Failed(errno) => {
-                conn.clear(Conn::TO_END); // it may be a soft error
+                // It may be a soft error: then the connection goes on, and what was asked for meanwhile.
+                if !again {
+                    conn.clear(Conn::TO_END);
+                }
                 self.failed(peer, errno, now);
+                if again {
+                    self.receive(peer)?;
+                }
             }
         }
         self.recycle(completion.buffer);
