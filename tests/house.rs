@@ -18,7 +18,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("driver", &["frame", "limits", "liveness", "measure", "outbox", "sys", "time"]),
     ("client", &["frame", "limits", "outbox", "sys", "time"]),
     ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
-    ("cli", &["client", "daemon", "driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
+    ("bench", &["frame", "limits", "measure", "sys", "time"]),
+    (
+        "cli",
+        &["bench", "client", "daemon", "driver", "frame", "limits", "liveness", "measure", "sys", "time"],
+    ),
 ];
 
 fn root() -> &'static Path {

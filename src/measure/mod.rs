@@ -37,6 +37,9 @@
 //! assert_eq!(summary.rtt_us.count, 0);
 //! ```
 
+pub mod recorded;
+pub mod result;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;

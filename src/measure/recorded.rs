@@ -1,0 +1,223 @@
+//! A distribution of durations that can be stored: exact ends, and a histogram of three digits.
+//!
+//! # Intuition
+//!
+//! A result file must still answer questions that nobody asked when it was written, so it keeps
+//! whole histograms and not a choice of percentiles.
+//!
+//! # Contract
+//!
+//! - `count`, `min` and `max` are exact; percentiles are at most 0.1 % above what they stand for.
+//! - A value beyond [`Recorded::LONGEST`] is counted at the end of the range and as `clipped`.
+//! - A percentile that the sample [cannot carry](carries) is `None`.
+//! - Serialized, the histogram is the standard compressed encoding (V2, deflated, base64) that every
+//!   HdrHistogram library reads; what does not fit its own count is refused on reading.
+//!
+//! ```
+//! use deadpeer::measure::recorded::Recorded;
+//!
+//! let mut latency = Recorded::new();
+//! (1..=1_000).for_each(|micros| latency.record(micros * 1_000));
+//! assert_eq!(latency.max(), Some(1_000_000));
+//! assert_eq!(latency.percentile(99.9), None); // wants 10,000 samples
+//! let stored = serde_json::to_string(&latency).unwrap();
+//! assert_eq!(serde_json::from_str::<Recorded>(&stored).unwrap(), latency);
+//! ```
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
+
+/// Whether a sample of `count` values carries the percentile (0 to 100). At least ten values must lie
+/// beyond it: p99 wants 1,000 samples, p99.99 wants 100,000. The median is always carried.
+#[must_use]
+pub fn carries(count: u64, percentile: f64) -> bool {
+    let beyond = count as f64 * (100.0 - percentile) / 100.0;
+    // 1,000 x 0.01 is a hair less than 10 in binary.
+    count > 0 && (percentile <= 50.0 || percentile >= 100.0 || beyond >= 10.0 - 1e-6)
+}
+
+/// A distribution of nanoseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Stored", try_from = "Stored")]
+pub struct Recorded {
+    histogram: Histogram<u64>,
+    min: u64,
+    max: u64,
+    clipped: u64,
+}
+
+/// What is written: `count` and the ends for readers without a histogram library.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    count: u64,
+    min_ns: Option<u64>,
+    max_ns: Option<u64>,
+    clipped: u64,
+    /// HdrHistogram, V2, deflated, base64. Its values are nanoseconds.
+    histogram: String,
+}
+
+impl Default for Recorded {
+    fn default() -> Recorded {
+        Recorded::new()
+    }
+}
+
+impl Recorded {
+    /// The longest time that is told apart: an hour.
+    pub const LONGEST: u64 = 3_600_000_000_000;
+    const DIGITS: u8 = 3;
+
+    /// One that has seen nothing.
+    #[must_use]
+    pub fn new() -> Recorded {
+        let histogram = Histogram::new_with_bounds(1, Recorded::LONGEST, Recorded::DIGITS);
+        let histogram = histogram.expect("bounds from 1 to more than 2, and three digits, are in range");
+        Recorded { histogram, min: u64::MAX, max: 0, clipped: 0 }
+    }
+
+    /// Adds a value.
+    pub fn record(&mut self, nanos: u64) {
+        self.clipped += u64::from(nanos > Recorded::LONGEST);
+        self.histogram.saturating_record(nanos.min(Recorded::LONGEST));
+        self.min = self.min.min(nanos);
+        self.max = self.max.max(nanos);
+    }
+
+    /// Adds what another one has seen.
+    pub fn merge(&mut self, other: &Recorded) {
+        self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.clipped += other.clipped;
+    }
+
+    /// Samples.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Samples beyond the range.
+    #[must_use]
+    pub fn clipped(&self) -> u64 {
+        self.clipped
+    }
+
+    /// The least, exactly.
+    #[must_use]
+    pub fn min(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.min)
+    }
+
+    /// The greatest, exactly.
+    #[must_use]
+    pub fn max(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.max)
+    }
+
+    /// The mean, within a thousandth.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        (self.count() > 0).then(|| self.histogram.mean())
+    }
+
+    /// The value that so many per cent of the samples do not exceed; `None` when the sample cannot
+    /// carry it.
+    #[must_use]
+    pub fn percentile(&self, percentile: f64) -> Option<u64> {
+        let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max);
+        carries(self.count(), percentile).then(value)
+    }
+
+    /// The histogram itself, in nanoseconds, for those that draw or write it.
+    #[must_use]
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.histogram
+    }
+}
+
+impl From<Recorded> for Stored {
+    fn from(recorded: Recorded) -> Stored {
+        let mut bytes = Vec::new();
+        let written = V2DeflateSerializer::new().serialize(&recorded.histogram, &mut bytes);
+        written.expect("writing into memory does not fail");
+        Stored {
+            count: recorded.count(),
+            min_ns: recorded.min(),
+            max_ns: recorded.max(),
+            clipped: recorded.clipped,
+            histogram: STANDARD.encode(bytes),
+        }
+    }
+}
+
+impl TryFrom<Stored> for Recorded {
+    type Error = String;
+
+    fn try_from(stored: Stored) -> Result<Recorded, String> {
+        let bytes = STANDARD.decode(&stored.histogram);
+        let bytes = bytes.map_err(|error| format!("a histogram is not base64: {error}"))?;
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(|error| format!("a histogram cannot be read: {error}"))?;
+        let mut recorded = Recorded::new();
+        recorded.histogram.add(&read).map_err(|error| format!("a histogram is beyond an hour: {error}"))?;
+        if recorded.count() != stored.count {
+            let held = recorded.count();
+            return Err(format!("a histogram holds {held} values, and `count` says {}", stored.count));
+        }
+        if stored.count > 0 {
+            recorded.min = stored.min_ns.ok_or("`min_ns` is missing")?;
+            recorded.max = stored.max_ns.ok_or("`max_ns` is missing")?;
+        }
+        recorded.clipped = stored.clipped;
+        Ok(recorded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_wants_ten_samples_beyond_it() {
+        for (percentile, least) in [(90.0, 100), (99.0, 1_000), (99.9, 10_000), (99.99, 100_000)] {
+            assert!(carries(least, percentile), "p{percentile} of {least}");
+            assert!(!carries(least - 1, percentile), "p{percentile} of {}", least - 1);
+        }
+        assert!(carries(1, 50.0) && carries(1, 100.0));
+        assert!(!carries(0, 50.0) && !carries(0, 100.0));
+    }
+
+    #[test]
+    fn what_is_stored_is_read_back_whole() {
+        let mut recorded = Recorded::new();
+        for value in [0, 1, 17, 123_456_789, Recorded::LONGEST + 5] {
+            recorded.record(value);
+        }
+        for recorded in [recorded, Recorded::new()] {
+            let text = serde_json::to_string(&recorded).unwrap();
+            assert_eq!(serde_json::from_str::<Recorded>(&text).unwrap(), recorded);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let mut recorded = Recorded::new();
+        recorded.record(5);
+        let text = serde_json::to_string(&recorded).unwrap();
+        for (from, to) in [
+            (r#""count":1"#, r#""count":2"#),
+            (r#""min_ns":5"#, r#""min_ns":null"#),
+            (r#""histogram":"H"#, r#""histogram":"?"#),
+        ] {
+            let broken = text.replacen(from, to, 1);
+            assert_ne!(broken, text, "{from} was not found");
+            assert!(serde_json::from_str::<Recorded>(&broken).is_err(), "{from}");
+        }
+    }
+}
