@@ -28,9 +28,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bars;
+mod beside;
+pub mod document;
 pub mod figures;
 pub mod html;
+pub mod markdown;
 pub mod show;
+pub mod text;
 
 use std::fmt;
 
@@ -104,6 +109,8 @@ pub fn render(results: &[ResultFile], format: Format, options: &Options) -> Resu
         results.iter().map(|result| Figures::of(result, base)).collect::<Result<_, _>>()?;
     Ok(match format {
         Format::Html => html::render(&figures),
+        Format::Text => text::render(&document::document(&figures), options),
+        Format::Markdown => markdown::render(&document::document(&figures)),
         _ => String::new(),
     })
 }

@@ -14,3 +14,16 @@ fn a_sample_is_the_same_every_time_and_survives_its_file() {
     }
     assert_ne!(sample::elsewhere(1).machine, sample::whole(1).machine);
 }
+#[test]
+fn show_me() {
+    use deadpeer::measure::report::{Format, Options, render};
+    for (name, format, results) in [
+        ("text", Format::Text, vec![sample::whole(1)]),
+        ("two", Format::Text, vec![sample::whole(1), sample::elsewhere(2)]),
+        ("few", Format::Text, vec![sample::few(1)]),
+        ("md", Format::Markdown, vec![sample::whole(1)]),
+    ] {
+        std::fs::write(format!("/tmp/show-{name}"), render(&results, format, &Options::default()).unwrap())
+            .unwrap();
+    }
+}
