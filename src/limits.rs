@@ -119,6 +119,20 @@ pub const STREAM_GAP: Duration = Duration::from_millis(20);
 /// How long an orderly end may take before the program leaves anyway.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(900);
 
+/// Bytes of a result file that a report reads. One of eight ways and twelve subjects over five rounds has half a
+/// million.
+pub const MAX_RESULT_BYTES: u64 = 16 * 1_048_576;
+
+/// Histograms of a result file. Each takes 256 KiB once it is read, however short it was written, so a file of a
+/// few megabytes could ask for all memory there is: these are 1 GiB. A minute of all ways by half-seconds has 1,000.
+pub const MAX_RESULT_HISTOGRAMS: usize = 4_096;
+
+/// Bytes of one histogram once it is inflated: it has 34,000 counts of at most nine bytes.
+pub const MAX_HISTOGRAM_BYTES: u64 = 512 * 1_024;
+
+/// Samples of one histogram: more than any experiment has deaths, and sums of them stay far below 64 bits.
+pub const MAX_HISTOGRAM_SAMPLES: u64 = 1 << 40;
+
 const _: () = assert!(MAX_PEERS < (1 << 31));
 const _: () = assert!(WHEEL_SLOTS.is_power_of_two());
 const _: () = assert!(FRAME_BUFFERS.is_power_of_two());

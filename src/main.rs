@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
+use deadpeer::cli::report::{ReportArgs, report};
 use deadpeer::cli::run::{RunArgs, run};
 
 /// Knows which TCP connections are still alive
@@ -20,11 +21,14 @@ enum Command {
     Run(RunArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
+    /// Say what a result of `deadpeer bench` says
+    Report(ReportArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => run(args),
         Command::Beat(args) => beat(args),
+        Command::Report(args) => report(args),
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod beat;
 pub mod duration;
+pub mod report;
 pub mod run;

@@ -24,11 +24,16 @@
 //! assert_eq!(serde_json::from_str::<Recorded>(&stored).unwrap(), latency);
 //! ```
 
+use std::io::Read;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
+
+use crate::limits::{MAX_HISTOGRAM_BYTES, MAX_HISTOGRAM_SAMPLES};
 
 /// Whether a sample of `count` values carries the percentile (0 to 100). At least ten values must lie
 /// beyond it: p99 wants 1,000 samples, p99.99 wants 100,000. The median is always carried.
@@ -38,6 +43,9 @@ pub fn carries(count: u64, percentile: f64) -> bool {
     // 1,000 x 0.01 is a hair less than 10 in binary.
     count > 0 && (percentile <= 50.0 || percentile >= 100.0 || beyond >= 10.0 - 1e-6)
 }
+
+/// How every stored histogram begins: the cookie of V2 deflated, as base64 shows it.
+pub(super) const COOKIE: &str = "HISTF";
 
 /// A distribution of nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,7 +100,7 @@ impl Recorded {
         self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        self.clipped += other.clipped;
+        self.clipped = self.clipped.saturating_add(other.clipped);
     }
 
     /// Samples.
@@ -159,12 +167,13 @@ impl TryFrom<Stored> for Recorded {
     type Error = String;
 
     fn try_from(stored: Stored) -> Result<Recorded, String> {
+        if !stored.histogram.starts_with(COOKIE) {
+            return Err(format!("a histogram cannot be read: it does not begin with {COOKIE}"));
+        }
         let bytes = STANDARD.decode(&stored.histogram);
         let bytes = bytes.map_err(|error| format!("a histogram is not base64: {error}"))?;
-        let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .map_err(|error| format!("a histogram cannot be read: {error}"))?;
         let mut recorded = Recorded::new();
+        let read = inflated(&bytes)?;
         recorded.histogram.add(&read).map_err(|error| format!("a histogram is beyond an hour: {error}"))?;
         if recorded.count() != stored.count {
             let held = recorded.count();
@@ -173,10 +182,54 @@ impl TryFrom<Stored> for Recorded {
         if stored.count > 0 {
             recorded.min = stored.min_ns.ok_or("`min_ns` is missing")?;
             recorded.max = stored.max_ns.ok_or("`max_ns` is missing")?;
+            if recorded.min > recorded.max || stored.clipped > stored.count {
+                return Err("`min_ns`, `max_ns`, `clipped` and `count` of a histogram contradict each other"
+                    .to_owned());
+            }
         }
         recorded.clipped = stored.clipped;
         Ok(recorded)
     }
+}
+
+/// Reads a histogram in a form that [`Recorded`] can have written, in bounded memory and time.
+///
+/// The crate's reader takes as much memory as the head of the histogram asks for, 4 GB included, and its
+/// arithmetic overflows on the longest run of zeros. So the head and the runs are looked at first.
+fn inflated(bytes: &[u8]) -> Result<Histogram<u64>, String> {
+    /// Cookie, length, normalizing offset, digits, bounds, ratio: all big-endian.
+    const HEAD: usize = 40;
+    let broken = |what: &str| format!("a histogram cannot be read: {what}");
+    // Behind a cookie and its length, a zlib stream of the plain encoding.
+    let deflated = bytes.get(8..).ok_or_else(|| broken("it is too short"))?;
+    let mut plain = Vec::new();
+    let mut stream = ZlibDecoder::new(deflated).take(MAX_HISTOGRAM_BYTES + 1);
+    stream.read_to_end(&mut plain).map_err(|error| broken(&error.to_string()))?;
+    if plain.len() as u64 > MAX_HISTOGRAM_BYTES {
+        return Err(broken("it inflates to more than a histogram has"));
+    }
+    let word = |at: usize| {
+        plain.get(at..at + 4).map(|word| word.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
+    };
+    let long = |at: usize| Some(word(at)? << 32 | word(at + 4)?);
+    let head = (word(4), word(12), long(16), long(24));
+    let length = plain.len().checked_sub(HEAD).map(|length| length as u64);
+    if length.is_none()
+        || head != (length, Some(u64::from(Recorded::DIGITS)), Some(1), Some(Recorded::LONGEST))
+    {
+        return Err(broken("its head is not that of a latency in nanoseconds"));
+    }
+    let counts = &plain[HEAD..];
+    // Nine bytes with all bits set are the one number whose negative does not fit.
+    if counts.windows(9).any(|bytes| bytes.iter().all(|byte| *byte == 0xff)) {
+        return Err(broken("a run of zeros is too long"));
+    }
+    let read: Histogram<u64> =
+        Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|error| broken(&error.to_string()))?;
+    if read.len() > MAX_HISTOGRAM_SAMPLES {
+        return Err(broken("it has more samples than any experiment"));
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

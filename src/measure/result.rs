@@ -24,7 +24,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::recorded::Recorded;
+use super::recorded::{COOKIE, Recorded};
+use crate::limits::MAX_RESULT_HISTOGRAMS;
 
 /// What the file calls itself.
 pub const FORMAT: &str = "deadpeer-result";
@@ -460,6 +461,16 @@ pub enum DoubtKind {
     Mistakes,
 }
 
+/// How many histograms there are, wherever they stand: each begins with its cookie.
+fn histograms(value: &serde_json::Value) -> usize {
+    match value {
+        serde_json::Value::String(text) => usize::from(text.starts_with(COOKIE)),
+        serde_json::Value::Object(fields) => fields.values().map(histograms).sum(),
+        serde_json::Value::Array(values) => values.iter().map(histograms).sum(),
+        _ => 0,
+    }
+}
+
 /// Why a file is no result.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -470,6 +481,8 @@ pub enum ParseError {
     Format(String),
     /// A later program wrote it.
     Newer(u32),
+    /// It has more histograms than are read.
+    TooLarge,
 }
 
 impl fmt::Display for ParseError {
@@ -480,6 +493,12 @@ impl fmt::Display for ParseError {
             }
             ParseError::Format(format) => {
                 write!(out, "no result of `deadpeer bench`: its format is `{format}`, not `{FORMAT}`")
+            }
+            ParseError::TooLarge => {
+                write!(
+                    out,
+                    "no result of `deadpeer bench`: it has more than {MAX_RESULT_HISTOGRAMS} histograms"
+                )
             }
             ParseError::Newer(version) => {
                 write!(
@@ -495,7 +514,7 @@ impl std::error::Error for ParseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ParseError::Shape(error) => Some(error),
-            ParseError::Format(_) | ParseError::Newer(_) => None,
+            ParseError::Format(_) | ParseError::Newer(_) | ParseError::TooLarge => None,
         }
     }
 }
@@ -512,14 +531,19 @@ impl ResultFile {
             format: String,
             version: u32,
         }
-        let head: Head = serde_json::from_str(text).map_err(ParseError::Shape)?;
+        let any: serde_json::Value = serde_json::from_str(text).map_err(ParseError::Shape)?;
+        let head = Head::deserialize(&any).map_err(ParseError::Shape)?;
         if head.format != FORMAT {
             return Err(ParseError::Format(head.format));
         }
         if head.version > VERSION {
             return Err(ParseError::Newer(head.version));
         }
-        serde_json::from_str(text).map_err(ParseError::Shape)
+        // Before they are read, since each takes much more memory than its text.
+        if histograms(&any) > MAX_RESULT_HISTOGRAMS {
+            return Err(ParseError::TooLarge);
+        }
+        ResultFile::deserialize(any).map_err(ParseError::Shape)
     }
 
     /// The file's text, for people to read too.

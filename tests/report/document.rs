@@ -1,0 +1,74 @@
+//! docs/MEASURING.md, held against what the files have.
+
+use std::collections::BTreeSet;
+
+use deadpeer::measure::report::figures::Figure;
+use deadpeer::measure::report::{Format, Options, render};
+use deadpeer::measure::result::Way;
+use serde_json::Value;
+
+use crate::sample;
+
+const DOCUMENT: &str = include_str!("../../docs/MEASURING.md");
+
+fn section(title: &str) -> &'static str {
+    let (_, section) =
+        DOCUMENT.split_once(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no {title}"));
+    section.split("\n## ").next().unwrap()
+}
+
+/// The words in backticks, of which some are paths or lists.
+fn words(text: &str) -> BTreeSet<&str> {
+    let code = text.split('`').skip(1).step_by(2);
+    code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-')).collect()
+}
+
+/// The names of all fields, but for those whose names are data.
+fn fields(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                into.insert(name.clone());
+                if name != "further" && name != "summary" {
+                    fields(value, into);
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| fields(value, into)),
+        _ => {}
+    }
+}
+
+fn unsaid(value: &Value, section: &str) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    fields(value, &mut names);
+    assert!(names.len() > 50);
+    let said = words(section);
+    names.into_iter().filter(|name| !said.contains(name.as_str())).collect()
+}
+
+#[test]
+fn the_document_names_every_field_of_the_result_file() {
+    let result = serde_json::to_value(sample::whole(1)).unwrap();
+    let unsaid = unsaid(&result, section("The result file"));
+    assert!(unsaid.is_empty(), "docs/MEASURING.md does not say of a result file: {unsaid:?}");
+}
+
+#[test]
+fn the_document_names_every_field_of_a_report_in_json() {
+    let report =
+        render(&[sample::whole(1), sample::elsewhere(2)], Format::Json, &Options::default()).unwrap();
+    let sections = [section("The result file"), section("Reports and thresholds")].concat();
+    let unsaid = unsaid(&serde_json::from_str(&report).unwrap(), &sections);
+    assert!(unsaid.is_empty(), "docs/MEASURING.md does not say of a report: {unsaid:?}");
+}
+
+#[test]
+fn the_document_names_every_way_figure_and_kind_of_doubt() {
+    let said = words(section("The result file"));
+    let missing: Vec<_> = Way::ALL.into_iter().filter(|way| !said.contains(way.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let said = words(section("Reports and thresholds"));
+    let missing: Vec<_> = Figure::ALL.into_iter().filter(|figure| !said.contains(figure.name())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
