@@ -20,11 +20,26 @@ enum Command {
     Run(RunArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
+    /// A process of an experiment
+    #[command(hide = true, name = deadpeer::bench::ROLE_COMMAND)]
+    BenchRole {
+        /// Which
+        role: String,
+        /// In JSON
+        plan: String,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => run(args),
         Command::Beat(args) => beat(args),
+        Command::BenchRole { role, plan } => match deadpeer::bench::play(&role, &plan) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("deadpeer bench, {role}: {error}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
