@@ -176,6 +176,8 @@ pub struct UringDriver<S> {
     /// Connections whose recv or poll has to be tried again, from this instant.
     starved: VecDeque<PeerId>,
     starved_until: Instant,
+    /// Connections whose poll ended with a wake, to be watched anew once they are drained.
+    unwatched: Vec<PeerId>,
     accept_pause: Option<Instant>,
     /// A drain to the end was submitted: the verdict is one turn away, and no batch is waited for.
     urgent: bool,
@@ -245,6 +247,7 @@ impl<S: EventSink> UringDriver<S> {
             completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
             starved: VecDeque::new(),
             starved_until: Instant::ZERO,
+            unwatched: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN),
             accept_pause: None,
             urgent: false,
             reading_on: false,
@@ -350,6 +353,7 @@ impl<S: EventSink> UringDriver<S> {
             self.perform(now)?;
         }
         self.retry(now)?;
+        self.watch_again()?;
         self.accept_pending()?;
         self.hand_over();
         self.give_back_places();
