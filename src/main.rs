@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
+use deadpeer::cli::bench::{BenchArgs, bench};
 use deadpeer::cli::run::{RunArgs, run};
 
 /// Knows which TCP connections are still alive
@@ -20,6 +21,8 @@ enum Command {
     Run(RunArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
+    /// Let peers die in every way there is, and measure how soon it is known
+    Bench(BenchArgs),
     /// A process of an experiment
     #[command(hide = true, name = deadpeer::bench::ROLE_COMMAND)]
     BenchRole {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => run(args),
         Command::Beat(args) => beat(args),
+        Command::Bench(args) => bench(args),
         Command::BenchRole { role, plan } => match deadpeer::bench::play(&role, &plan) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

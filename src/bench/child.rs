@@ -28,6 +28,18 @@ pub struct Line {
 }
 
 impl Line {
+    /// The whole line as what it was made from.
+    ///
+    /// # Errors
+    ///
+    /// When it is something else.
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> io::Result<T> {
+        let mut fields = self.rest.clone();
+        fields.insert("peer".into(), self.peer.clone().into());
+        fields.insert("bytes".into(), self.bytes.into());
+        Ok(serde_json::from_value(serde_json::Value::Object(fields))?)
+    }
+
     pub fn number(&self, name: &str) -> Option<f64> {
         self.rest.get(name)?.as_f64()
     }

@@ -10,6 +10,7 @@
 //!
 //! - [`peers`]: a role of this program: it holds connections, beats open-loop, and lets some die, each at
 //!   its planned instant and in its planned [way](crate::measure::result::Way).
+//! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
 //! - [`child`]: a process of the experiment; [`proc`]: what /proc says of it and of the machine.
 //! - [`herd`]: many connections, and the schedule of their beats.
 //!
@@ -21,11 +22,15 @@
 //! - Every wait is bounded, and children end with their parent.
 
 mod child;
+pub mod doubts;
+pub mod experiment;
 mod herd;
+pub mod machine;
 mod peers;
 mod proc;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::time::Instant;
@@ -54,6 +59,55 @@ pub fn role_command(role: &str, plan: &impl serde::Serialize) -> io::Result<std:
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.args([ROLE_COMMAND, role, &serde_json::to_string(plan)?]);
     Ok(command)
+}
+
+/// Who looks on: is told what happens, and may end it.
+pub struct Watch<'a> {
+    /// Set by a signal: everything is to end.
+    pub interrupted: &'a AtomicBool,
+    /// Called at each step: what is done now, and how long it will take, about.
+    pub progress: &'a mut dyn FnMut(&str, Duration),
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("interrupted", self.interrupted).finish_non_exhaustive()
+    }
+}
+
+/// How soon an interruption is noticed.
+const LOOK_EVERY_NS: u64 = 50_000_000;
+
+impl Watch<'_> {
+    /// Says what is done now.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Interrupted`] when it is to end.
+    pub fn step(&mut self, what: &str, lasts: Duration) -> io::Result<()> {
+        (self.progress)(what, lasts);
+        self.check()
+    }
+
+    /// Sleeps until an instant of CLOCK_MONOTONIC.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Interrupted`] when it is to end.
+    pub fn sleep_until(&mut self, at: u64) -> io::Result<()> {
+        while now() < at {
+            self.check()?;
+            crate::time::sleep_until(Instant::from_nanos(at.min(now() + LOOK_EVERY_NS)));
+        }
+        self.check()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted"));
+        }
+        Ok(())
+    }
 }
 
 fn now() -> u64 {

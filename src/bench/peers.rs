@@ -7,7 +7,7 @@
 //! One thread does it all: a death goes before any beat that is due, and the last stretch before a death
 //! is watched on the clock, so that a sleepy timer is not taken for a slow verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufRead, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 
@@ -87,6 +87,9 @@ pub struct Caused {
     pub returned: u64,
     /// When the connection last beat with success; 0 for never.
     pub last_beat: u64,
+    /// For `path-loss`: when it last beat before the loss and a little after, and the bytes that it had sent then
+    /// in all. How many of these arrived, only the other side knows.
+    pub sent: Vec<(u64, u64)>,
 }
 
 /// The line `done`.
@@ -122,6 +125,7 @@ pub fn run(plan: &PeersPlan) -> io::Result<()> {
     let mut peers = Peers {
         plan: plan.clone(),
         last_beats: vec![0; clients.len()],
+        lost: HashMap::new(),
         clients,
         dead: vec![false; plan.connections],
         bytes: 0,
@@ -155,10 +159,28 @@ struct Peers {
     last_beats: Vec<u64>,
     /// They beat no more.
     dead: Vec<bool>,
+    /// Those whose path will be lost: when, and what they sent.
+    lost: HashMap<usize, Sent>,
     bytes: u64,
     payload: Vec<u8>,
     sizes: fastrand::Rng,
 }
+
+/// What a connection sent, as far as it matters for finding out what arrived.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Nothing after this is of interest.
+    until: u64,
+    bytes: u64,
+    recent: VecDeque<(u64, u64)>,
+}
+
+/// So many beats are kept of those whose path is lost.
+const RECENT: usize = 8;
+/// For so long after the loss was planned: it is made by another program, which takes some milliseconds.
+const LOSS_TAKES_NS: u64 = 200_000_000;
+/// A process that is stopped is stopped within this, or else beats no more of itself.
+const STOP_TAKES_NS: u64 = 1_000_000;
 
 /// A system call of a death: its FIN or its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,13 +242,17 @@ impl Peers {
                 called,
                 returned,
                 last_beat: self.last_beats[death.victim],
+                sent: self
+                    .lost
+                    .get(&death.victim)
+                    .map_or(Vec::new(), |sent| sent.recent.iter().copied().collect()),
             }
         });
         Ok((caused.collect(), done))
     }
 
     /// The system calls of all deaths, in the order of their instants.
-    fn steps(&self, phase: &Phase) -> io::Result<Vec<Step>> {
+    fn steps(&mut self, phase: &Phase) -> io::Result<Vec<Step>> {
         let mut steps = Vec::with_capacity(phase.deaths.len());
         for &Death { at, victim, way, fin_at } in &phase.deaths {
             let client = self.clients.get(victim);
@@ -238,7 +264,15 @@ impl Peers {
             if way == Way::HalfCloseRst {
                 steps.push(Step { at: fin_at, victim, first_of_two: true, way });
             }
-            steps.push(Step { at, victim, first_of_two: false, way });
+            match way {
+                // Whoever is stopped finds overdue beats when it goes on, and must not send them.
+                Way::Stop => steps.push(Step { at: at + STOP_TAKES_NS, victim, first_of_two: false, way }),
+                // It does not know, and goes on.
+                Way::PathLoss => {
+                    self.lost.insert(victim, Sent { until: at + LOSS_TAKES_NS, ..Sent::default() });
+                }
+                _ => steps.push(Step { at, victim, first_of_two: false, way }),
+            }
         }
         steps.sort();
         Ok(steps)
@@ -282,6 +316,13 @@ impl Peers {
         if self.clients[index].send(&self.payload[..size]) {
             self.last_beats[index] = now;
             self.bytes += size as u64;
+            if let Some(sent) = self.lost.get_mut(&index).filter(|sent| now < sent.until) {
+                sent.bytes += size as u64;
+                sent.recent.push_back((now, sent.bytes));
+                if sent.recent.len() > RECENT {
+                    sent.recent.pop_front();
+                }
+            }
         } else {
             done.refused += 1;
         }

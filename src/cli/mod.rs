@@ -1,5 +1,6 @@
 //! Arguments in, exit codes out.
 
 pub mod beat;
+pub mod bench;
 pub mod duration;
 pub mod run;
