@@ -1,7 +1,7 @@
 //! Reasons not to trust a figure, drawn from what was measured. Pure.
 
 use crate::bench::experiment::Circumstances;
-use crate::measure::result::{Doubt, DoubtKind, Experiment, WayResult};
+use crate::measure::result::{Basis, Doubt, DoubtKind, Experiment, WayResult};
 
 /// An injector later than this at p99 measures itself.
 const INJECTOR_LATE_NS: u64 = 100_000;
@@ -35,9 +35,7 @@ pub fn of_the_build() -> Vec<Doubt> {
 #[must_use]
 pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Doubt> {
     let mut doubts = of_the_build();
-    for way in &experiment.ways {
-        of_a_way(way, &mut doubts);
-    }
+    of_the_ways(&experiment.ways, &mut doubts);
     if experiment.quality.mistakes > 0 {
         let text = format!(
             "{} living peers were suspected or called dead, {} of them for good",
@@ -84,52 +82,64 @@ pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Do
     doubts
 }
 
-fn of_a_way(result: &WayResult, doubts: &mut Vec<Doubt>) {
-    let way = result.way;
-    if let Some(why) = &result.not_run {
-        doubts.push(doubt(
-            DoubtKind::NotMeasured,
-            format!("{way} was not run: {why}"),
-            "remove the reason, or leave it out of --ways",
-        ));
-        return;
+/// What concerns several ways is said once.
+fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
+    let run = || ways.iter().filter(|result| result.not_run.is_none());
+    let names = |which: &dyn Fn(&WayResult) -> bool| {
+        run().filter(|result| which(result)).map(|result| result.way.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    for result in ways {
+        if let Some(why) = &result.not_run {
+            doubts.push(doubt(
+                DoubtKind::NotMeasured,
+                format!("{} was not run: {why}", result.way),
+                "remove the reason, or leave it out of --ways",
+            ));
+        }
+        let wrong = result.missed + result.doubled + result.misnamed + result.early;
+        if wrong > 0 {
+            let text = format!(
+                "{}: {} missed, {} told twice, {} with another cause, {} early",
+                result.way, result.missed, result.doubled, result.misnamed, result.early
+            );
+            doubts.push(doubt(
+                DoubtKind::Mistakes,
+                text,
+                "a bug, or a load that was late: please report it with the seed",
+            ));
+        }
     }
-    let late = result.injector_late.percentile(99.0).or(result.injector_late.max()).unwrap_or(0);
-    if result.basis == crate::measure::result::Basis::Scheduled && late > INJECTOR_LATE_NS {
+    let late = |result: &WayResult| {
+        let late = &result.injector_late;
+        let scheduled = result.basis == Basis::Scheduled;
+        late.percentile(99.0).or(late.max()).filter(|&late| scheduled && late > INJECTOR_LATE_NS)
+    };
+    if let Some(most) = run().filter_map(late).max() {
+        let text = format!(
+            "{}: the injector was up to {:.0} us late at p99, which is part of the latency",
+            names(&|result| late(result).is_some()),
+            most as f64 / 1e3
+        );
         doubts.push(doubt(
             DoubtKind::InjectorLate,
-            format!(
-                "{way}: the injector was {:.0} us late at p99, which is part of the latency",
-                late as f64 / 1e3
-            ),
-            "give it a core with nothing else to do; subtract nothing",
+            text,
+            "give the load a core with nothing else to do; nothing may be subtracted",
         ));
     }
-    if result.told < CARRIES_P99 {
+    let few = names(&|result| result.told < CARRIES_P99);
+    if !few.is_empty() {
         doubts.push(doubt(
             DoubtKind::TooFewSamples,
-            format!("{way}: {} verdicts carry no p99", result.told),
-            "take more --deaths or a longer --duration",
+            format!("{few}: fewer than {CARRIES_P99} verdicts each carry no p99"),
+            "take more --deaths and --connections, or a longer --duration",
         ));
     }
-    let clipped = result.latency.clipped() + result.injector_late.clipped();
+    let clipped: u64 = run().map(|result| result.latency.clipped() + result.injector_late.clipped()).sum();
     if clipped > 0 {
         doubts.push(doubt(
             DoubtKind::Clipped,
-            format!("{way}: {clipped} values were beyond an hour"),
+            format!("{clipped} values were beyond an hour"),
             "see what stood still so long",
-        ));
-    }
-    let wrong = result.missed + result.doubled + result.misnamed + result.early;
-    if wrong > 0 {
-        let text = format!(
-            "{way}: {} missed, {} told twice, {} with another cause, {} early",
-            result.missed, result.doubled, result.misnamed, result.early
-        );
-        doubts.push(doubt(
-            DoubtKind::Mistakes,
-            text,
-            "a bug, or a load that was late: please report it with the seed",
         ));
     }
 }
