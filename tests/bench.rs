@@ -95,8 +95,12 @@ fn the_same_seed_causes_the_same_deaths() {
 fn lying(filter: &str) -> Scratch {
     use std::os::unix::fs::PermissionsExt;
     let path = Scratch::new(&format!("liar-{}", filter.len()));
-    // The pid that is asked to end must be the tracker's, and the filter must outlive it.
-    let script = format!("#!/bin/bash\nexec '{BINARY}' \"$@\" > >({filter})\n");
+    // It ends when the filter has written the last line, and passes the word to end on.
+    let script = format!(
+        "#!/bin/bash\npipe=$(mktemp -u) && mkfifo \"$pipe\"\ntrap 'kill -TERM $tracker' TERM\n\
+         {filter} < \"$pipe\" & filter=$!\n'{BINARY}' \"$@\" > \"$pipe\" & tracker=$!\n\
+         wait $tracker; wait $tracker; wait $filter\nrm \"$pipe\"\n"
+    );
     std::fs::write(&path.0, script).unwrap();
     std::fs::set_permissions(&path.0, std::fs::Permissions::from_mode(0o755)).unwrap();
     path

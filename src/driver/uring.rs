@@ -1,8 +1,9 @@
 //! One thread's loop on its own ring.
 //!
-//! Each connection has one multishot poll for its whole life. It brings the end (FIN, RST, errors)
-//! at once, and bytes when there are enough of them; bytes are then taken off by recvs that are
-//! submitted together with everything else of the turn. A connection is closed only after its poll
+//! Each connection has one poll, always. It brings the end (FIN, RST, errors) at once, and bytes when there
+//! are enough of them; bytes are then taken off by recvs that are submitted together with everything else of
+//! the turn. In lazy mode, where a wake is rare and nearly always the end, the poll ends with it and is armed
+//! again after the drain; in beat mode it is multishot. A connection is closed only after its poll
 //! and its recv have completed for the last time, and its place is given back after that.
 //!
 //! Here is a turn and its waits. What a completion says is in `completions`, what the tracker wants done
