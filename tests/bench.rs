@@ -108,10 +108,11 @@ fn lying(filter: &str) -> Scratch {
 
 #[test]
 fn a_tracker_that_hides_doubles_or_misnames_a_death_is_found_out() {
-    let hide = r#"awk '!/"cause":"aborted"/ || n++ > 0 { print; fflush() }'"#;
-    let double = r#"awk '{ print } /"cause":"aborted"/ && n++ == 0 { print } { fflush() }'"#;
-    let misname = r#"awk '/"cause":"aborted"/ && n++ == 0 { sub("aborted", "local") } { print; fflush() }'"#;
-    let early = r#"awk '/"cause":"heartbeat_expired"/ && n++ == 0 { sub(/"mono_ns":[0-9]+/, "\"mono_ns\":1") } { print; fflush() }'"#;
+    // Each of them changes the first line that it is about.
+    let hide = r#"sed -u '0,/"cause":"aborted"/{/"cause":"aborted"/d}'"#;
+    let double = r#"sed -u '0,/"cause":"aborted"/{/"cause":"aborted"/p}'"#;
+    let misname = r#"sed -u '0,/"cause":"aborted"/s/"cause":"aborted"/"cause":"local"/'"#;
+    let early = r#"sed -u '0,/"cause":"heart/{/"cause":"heart/s/"mono_ns":[0-9]*/"mono_ns":1/}'"#;
     for (filter, expected) in
         [(hide, [1, 0, 0, 0]), (double, [0, 1, 0, 0]), (misname, [0, 0, 1, 0]), (early, [0, 0, 0, 1])]
     {
@@ -119,7 +120,8 @@ fn a_tracker_that_hides_doubles_or_misnames_a_death_is_found_out() {
         small(&["--out", path.text(), "--ways", "rst,silence", "--tracker", liar.text()]);
         let result = read(&path);
         let ways = result.experiment.unwrap().ways;
-        let sum = |figure: fn(&deadpeer::measure::result::WayResult) -> u64| ways.iter().map(figure).sum::<u64>();
+        let sum =
+            |figure: fn(&deadpeer::measure::result::WayResult) -> u64| ways.iter().map(figure).sum::<u64>();
         let found =
             [sum(|way| way.missed), sum(|way| way.doubled), sum(|way| way.misnamed), sum(|way| way.early)];
         assert_eq!(found, expected, "{filter}");
@@ -139,7 +141,8 @@ fn an_interrupted_experiment_leaves_nothing_behind_and_says_130() {
         .unwrap();
     let own = |word: &str| {
         let listed = Command::new("pgrep").args(["-P", &child.id().to_string()]).output().unwrap();
-        listed.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() > 0 || word.is_empty()
+        listed.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() > 0
+            || word.is_empty()
     };
     let patience = Instant::now() + Duration::from_secs(60);
     while !own("children") {
