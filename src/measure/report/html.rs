@@ -129,13 +129,14 @@ fn head(out: &mut String, results: &[Figures<'_>]) -> fmt::Result {
     let twice = if results.len() > 1 { ", two results" } else { "" };
     let title = format!("deadpeer {}: {}{twice}", text::listed(&versions), text::listed(&parts));
     let title = Escaped(&title);
+    let class = if results.len() > 1 { " class=\"two\"" } else { "" };
     write!(
         out,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n"
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body{class}>\n<header>\n<h1>{title}</h1>\n"
     )
 }
 

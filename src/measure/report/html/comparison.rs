@@ -21,7 +21,7 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt:
         Escaped(base)
     )?;
     if sides.two {
-        write!(out, "<span>{} above (round), {} below (square)</span>", side(0), side(1))?;
+        write!(out, "<span>{} above, round</span><span>{} below, square</span>", side(0), side(1))?;
     }
     out.write_str("</p>\n<div class=\"small pictures\">\n")?;
     Figure::ALL.into_iter().try_for_each(|figure| picture(out, figure, base, sides))?;

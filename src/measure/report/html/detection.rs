@@ -27,8 +27,8 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt:
     tables::ways(out, sides)?;
     out.write_str(
         "<h3>Percentile spectrum</h3>\n<p class=\"note\">The time that so many per cent of the deaths did not exceed. \
-         Every step to the right is ten times as rare; a line ends where its sample does. Dashed: the injector's own \
-         lateness, which is part of the latency.</p>\n",
+         Every step to the right is ten times as rare; a line ends where its sample does. Dashed: how late the \
+         injector itself was, which is part of what the network's ways took.</p>\n",
     )?;
     match (sides.two, &sides.known[..]) {
         (false, [(_, detected), ..]) => overlaid(out, detected)?,
@@ -77,7 +77,10 @@ fn overlaid(out: &mut String, detected: &Detected<'_>) -> fmt::Result {
         let id = format!("spectrum-{id}");
         let spectrum = Spectrum { id: &id, name: title, series: &series, late, size: WIDE, range: None };
         let Some(picture) = spectrum.draw() else { continue };
-        write!(out, "<figure class=\"wide\"><figcaption>{title}</figcaption>\n<div class=\"legend\">")?;
+        writeln!(
+            out,
+            "<figure class=\"wide\"><figcaption>{title}</figcaption>\n{picture}<div class=\"legend\">"
+        )?;
         for Series { name, look, .. } in &series {
             let swatch = svg::swatch(*look, false);
             write!(out, "<label><input type=\"checkbox\" class=\"t{look}\" checked>{swatch}{name}</label>")?;
@@ -85,7 +88,7 @@ fn overlaid(out: &mut String, detected: &Detected<'_>) -> fmt::Result {
         for Series { name, look, .. } in late {
             write!(out, "<span>{}{name}</span>", svg::swatch(*look, true))?;
         }
-        write!(out, "</div>\n{picture}</figure>\n")?;
+        out.write_str("</div></figure>\n")?;
     }
     out.write_str("</div>\n")
 }

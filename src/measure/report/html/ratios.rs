@@ -11,8 +11,10 @@ const NAME: usize = 36;
 const NAME_OF_TWO: usize = 30;
 /// Height of a row: its words, and its line below.
 const ROW: f64 = 30.0;
+/// Height of the words.
+const WORDS: f64 = 16.0;
 /// What a second result adds to it.
-const SECOND: f64 = 7.0;
+const SECOND: f64 = 9.0;
 
 /// A subject in a picture.
 pub(super) struct Row<'a> {
@@ -47,9 +49,17 @@ impl Ratios<'_> {
         let x = Scale::logarithmic(low, high, area.left + 14.0, area.right - 14.0);
         let mut picture = Picture::new(self.id, [self.width, bottom + 40.0], self.name, &self.description());
         let name = format!("times {}", shortened(self.base, NAME));
-        let nothing = Scale::linear(0.0, 1.0, area.bottom, area.top);
-        picture.frame(area, [&x, &nothing], [&ticks(low, high), &[]], &name);
-        picture.line("base", [x.at(1.0), area.top], [x.at(1.0), area.bottom]);
+        for tick in ticks(low, high) {
+            let class = if tick.value == 1.0 { "base" } else { "grid" };
+            // Beside the words, not through them.
+            let rows = (0..self.rows.len()).map(|place| area.top + row * place as f64);
+            let pieces = rows.flat_map(|top| {
+                let ends = [top + WORDS, top + row].map(|y| Some([x.at(tick.value), y]));
+                ends.into_iter().chain([None])
+            });
+            picture.path(class, pieces);
+        }
+        picture.across(area, x, &ticks(low, high), &name);
         for (place, subject) in self.rows.iter().enumerate() {
             subject.draw(&mut picture, area, x, area.top + row * place as f64);
         }
@@ -68,24 +78,23 @@ impl Row<'_> {
     fn draw(&self, picture: &mut Picture, area: Area, x: Scale, top: f64) {
         let class = if self.ours { "row ours" } else { "row" };
         let room = if self.ratios.len() > 1 { NAME_OF_TWO } else { NAME };
-        picture.text(class, "start", [area.left, top + 12.0], &shortened(self.name, room));
+        picture.text(class, "start", [area.left, top + WORDS - 4.0], &shortened(self.name, room));
         let said = self
             .ratios
             .iter()
             .map(|known| known.map_or(show::NOTHING.to_owned(), |known| ratio_of(known.median)));
         let said: Vec<_> = said.collect();
-        picture.text(class, "end", [area.right, top + 12.0], &said.join(" | "));
+        picture.text(class, "end", [area.right, top + WORDS - 4.0], &said.join(" | "));
         for (result, known) in self.ratios.iter().enumerate() {
             let Some(known) = known else { continue };
             let [least, median, greatest] = [known.min, known.median, known.max].map(|ratio| x.at(ratio));
-            let y = top + 21.0 + SECOND * result as f64;
-            let look = if self.ours { "ours" } else { "theirs" };
+            let y = top + WORDS + 6.0 + SECOND * result as f64;
+            let look = format!("{} r{result}", if self.ours { "ours" } else { "theirs" });
             picture.line(&format!("stem {look}"), [x.at(1.0), y], [median, y]);
             picture.line(&format!("whisker {look}"), [least, y], [greatest.max(least + 0.1), y]);
-            let shape = if result == 0 { "dot" } else { "dot second" };
-            picture.line(&format!("{shape} {look}"), [median, y], [median, y]);
+            picture.line(&format!("dot {look}"), [median, y], [median, y]);
             if !self.ours {
-                picture.line(&format!("{shape} hole"), [median, y], [median, y]);
+                picture.line(&format!("dot hole r{result}"), [median, y], [median, y]);
             }
         }
     }

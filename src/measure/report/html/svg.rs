@@ -220,9 +220,16 @@ impl Picture {
         for tick in across {
             let place = x.at(tick.value);
             self.line("grid", [place, area.top], [place, area.bottom]);
+        }
+        self.across(area, *x, across, name);
+    }
+
+    /// The horizontal axis alone.
+    pub(super) fn across(&mut self, area: Area, x: Scale, ticks: &[Tick], name: &str) {
+        for tick in ticks {
             if let Some(label) = &tick.label {
                 let class = if tick.minor { "tick minor" } else { "tick" };
-                self.text(class, "middle", [place, area.bottom + 17.0], label);
+                self.text(class, "middle", [x.at(tick.value), area.bottom + 17.0], label);
             }
         }
         self.line("axis", [area.left, area.bottom], [area.right, area.bottom]);

@@ -61,6 +61,7 @@ pub(super) fn ways(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Re
             }
             if let [(_, first), (_, second)] = sides.known[..]
                 && let (Some(first), Some(second)) = (find(first, way), find(second, way))
+                && first.not_run.or(second.not_run).is_none()
             {
                 ratio_row(out, first, second)?;
             }
@@ -122,7 +123,7 @@ pub(super) fn qualities(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fm
         }),
         ("mistake duration", |said| spread_said(&said.mistake_duration)),
         ("false verdicts", |said| {
-            format!("{} of these mistakes were verdicts of death", show::count(said.false_verdicts))
+            format!("{}: mistakes that were never taken back", show::count(said.false_verdicts))
         }),
     ];
     let facts: Vec<_> =

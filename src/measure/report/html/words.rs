@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::super::figures::{Compared, Detected, Figure, Figures, WayFigures};
+use super::super::figures::{Compared, Detected, Figure, Figures, Unit, WayFigures};
 use super::super::show;
 use super::text::{Escaped, counted, listed, time};
 use crate::measure::result::{Basis, Way};
@@ -75,7 +75,7 @@ fn slowest(out: &mut String, detected: &Detected<'_>, basis: Basis) -> fmt::Resu
 fn cheap(out: &mut String, compared: &Compared<'_>) -> fmt::Result {
     let Some(ours) = compared.rows.iter().find(|row| row.subject.ours) else { return Ok(()) };
     let Some(cpu) = ours.cell(Figure::Cpu).value else { return Ok(()) };
-    let cpu = time(cpu.median.max(0.0) as u64);
+    let cpu = show::value(Some(cpu.median), Unit::Nanos).replace(' ', "\u{a0}");
     write!(out, "{} took <b>{cpu}</b> of CPU for a beat", Escaped(&ours.subject.name))?;
     let others = compared.rows.iter().filter(|row| !row.subject.ours);
     let ratios = others.filter_map(|row| {
@@ -88,7 +88,7 @@ fn cheap(out: &mut String, compared: &Compared<'_>) -> fmt::Result {
 
 /// A ratio for people.
 pub(super) fn ratio_of(ratio: f64) -> String {
-    show::value(Some(ratio), super::super::figures::Unit::Ratio)
+    show::value(Some(ratio), Unit::Ratio)
 }
 
 /// From which instant a way's latency counts, in words for a table.
