@@ -1,6 +1,10 @@
 //! Reports: what every format must say of believable results, and what no file may do to them.
 
+mod browser;
+mod html;
 mod sample;
+#[path = "../kernel/skip.rs"]
+mod skip;
 
 use deadpeer::measure::result::ResultFile;
 

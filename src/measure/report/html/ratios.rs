@@ -47,7 +47,7 @@ impl Ratios<'_> {
         let bottom = 4.0 + row * self.rows.len() as f64;
         let area = Area { left: 4.0, top: 2.0, right: self.width - 4.0, bottom };
         let x = Scale::logarithmic(low, high, area.left + 14.0, area.right - 14.0);
-        let mut picture = Picture::new(self.id, [self.width, bottom + 40.0], self.name, &self.description());
+        let mut picture = Picture::new(self.id, [self.width, bottom + 44.0], self.name, &self.description());
         let name = format!("times {}", shortened(self.base, NAME));
         for tick in ticks(low, high) {
             let class = if tick.value == 1.0 { "base" } else { "grid" };

@@ -60,7 +60,7 @@ impl Spectrum<'_> {
         let rarest = self.series.iter().map(|series| rarest(series.latency)).fold(10.0, f64::max) * 1.12;
         let (low, high) = svg::decades(low as f64, high as f64);
         let [width, height] = self.size;
-        let area = Area { left: 62.0, top: 8.0, right: width - 24.0, bottom: height - 42.0 };
+        let area = Area { left: 70.0, top: 8.0, right: width - 24.0, bottom: height - 44.0 };
         let x = Scale::logarithmic(1.0, rarest, area.left, area.right);
         let y = Scale::logarithmic(low, high, area.bottom, area.top);
         let mut picture = Picture::new(self.id, self.size, self.name, &self.description());

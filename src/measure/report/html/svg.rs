@@ -229,12 +229,12 @@ impl Picture {
         for tick in ticks {
             if let Some(label) = &tick.label {
                 let class = if tick.minor { "tick minor" } else { "tick" };
-                self.text(class, "middle", [x.at(tick.value), area.bottom + 17.0], label);
+                self.text(class, "middle", [x.at(tick.value), area.bottom + 20.0], label);
             }
         }
         self.line("axis", [area.left, area.bottom], [area.right, area.bottom]);
         let middle = f64::midpoint(area.left, area.right);
-        self.text("name", "middle", [middle, area.bottom + 36.0], name);
+        self.text("name", "middle", [middle, area.bottom + 38.0], name);
     }
 }
 

@@ -112,22 +112,23 @@ fn over(above: Option<f64>, below: Option<f64>) -> String {
 
 /// The detector's qualities by their names.
 pub(super) fn qualities(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Result {
-    let rows: [(&str, fn(&Qualities) -> String); 4] = [
-        ("detection time", |said| {
-            format!("{}; promised {}", spread_said(&said.detection_time), time(said.promised_ns))
-        }),
-        ("mistake rate", |said| {
-            let rate = show::value(said.mistakes_per_hour, Unit::Ratio);
-            let (mistakes, watched) = (show::count(said.mistakes), hours(said.watched_ns));
-            format!("{rate} in an hour of one connection: {mistakes} in {watched}")
-        }),
-        ("mistake duration", |said| spread_said(&said.mistake_duration)),
-        ("false verdicts", |said| {
-            format!("{}: mistakes that were never taken back", show::count(said.false_verdicts))
-        }),
-    ];
-    let facts: Vec<_> =
-        rows.map(|(name, said)| (name, sides.iter().map(|side| said(&side.qualities)).collect())).into();
+    let rows = |said: &Qualities| {
+        let rate = show::value(said.mistakes_per_hour, Unit::Ratio);
+        let (mistakes, watched) = (show::count(said.mistakes), hours(said.watched_ns));
+        let promised = time(said.promised_ns);
+        [
+            ("detection time", format!("{}; promised {promised}", spread_said(&said.detection_time))),
+            ("mistake rate", format!("{rate} in an hour of one connection: {mistakes} in {watched}")),
+            ("mistake duration", spread_said(&said.mistake_duration)),
+            (
+                "false verdicts",
+                format!("{}: mistakes that were never taken back", show::count(said.false_verdicts)),
+            ),
+        ]
+    };
+    let all: Vec<_> = sides.iter().map(|side| rows(&side.qualities)).collect();
+    let fact = |row: usize| (all[0][row].0, all.iter().map(|side| side[row].1.clone()).collect());
+    let facts: Vec<Fact> = (0..all[0].len()).map(fact).collect();
     facts_of(out, "quiet", "The detector's qualities", sides.known.iter().map(|(place, _)| *place), &facts)
 }
 
@@ -155,19 +156,23 @@ pub(super) fn subjects(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt
         write!(out, "<tr{}><th scope=\"row\">{}</th>", ours(first), Escaped(name))?;
         write!(out, "<td>{}</td>", Escaped(&first.subject.what))?;
         write!(out, "<td>{}</td>", Escaped(&first.subject.gives_up))?;
-        let counts: [(bool, fn(&Row<'_>) -> u64); 3] =
-            [(false, |row| row.rounds), (true, |row| row.missed), (true, |row| row.false_verdicts)];
-        for (wrong, count) in counts {
-            let counts: Vec<_> = rows.iter().map(|row| row.map(count)).collect();
-            let said = counts.iter().map(|count| count.map_or(show::NOTHING.to_owned(), show::count));
-            let bad = wrong && counts.iter().flatten().any(|count| *count > 0);
-            let class = if bad { " class=\"bad\"" } else { "" };
-            write!(out, "<td{class}>{}</td>", said.collect::<Vec<_>>().join(" | "))?;
+        let counts =
+            |count: fn(&Row<'_>) -> u64| -> Vec<_> { rows.iter().map(|row| row.map(count)).collect() };
+        count_cell(out, "", &counts(|row| row.rounds))?;
+        for wrong in [counts(|row| row.missed), counts(|row| row.false_verdicts)] {
+            let bad = wrong.iter().flatten().any(|count| *count > 0);
+            count_cell(out, if bad { " class=\"bad\"" } else { "" }, &wrong)?;
         }
         out.write_str("</tr>\n")?;
     }
     out.write_str("</tbody>")?;
     close(out)
+}
+
+/// What each result counted: `5`, or `5 | 5`.
+fn count_cell(out: &mut String, class: &str, counts: &[Option<u64>]) -> fmt::Result {
+    let said = counts.iter().map(|count| count.map_or(show::NOTHING.to_owned(), show::count));
+    write!(out, "<td{class}>{}</td>", said.collect::<Vec<_>>().join(" | "))
 }
 
 /// The medians of some figures, with their ratios; of two results also how many times as much.

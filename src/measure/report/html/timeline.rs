@@ -69,7 +69,7 @@ impl Timeline<'_> {
         let (low, high) = svg::decades(self.range.0 as f64, self.range.1 as f64);
         let until = (self.until_ns as f64 / 1e9).max(1e-3);
         let [width, height] = self.size;
-        let area = Area { left: 62.0, top: 8.0, right: width - 24.0, bottom: height - 42.0 };
+        let area = Area { left: 62.0, top: 8.0, right: width - 24.0, bottom: height - 44.0 };
         let x = Scale::linear(0.0, until, area.left, area.right);
         let y = Scale::logarithmic(low, high, area.bottom, area.top);
         let mut picture = Picture::new(self.id, self.size, self.name, &self.description());
