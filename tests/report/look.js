@@ -68,7 +68,7 @@ function look(frame) {
       if (box.left < frameBox.left - 1 || box.right > frameBox.right + 1 || box.bottom > frameBox.bottom + 1) {
         complain(`${what}: \`${text}\` is cut off`);
       }
-      if (box.height < 9) complain(`${what}: \`${text}\` is ${box.height.toFixed(1)} px high`);
+      if (box.height < 8.5) complain(`${what}: \`${text}\` is ${box.height.toFixed(1)} px high`);
       for (const [other, beside] of boxes.slice(place + 1)) {
         const across = Math.min(box.right, beside.right) - Math.max(box.left, beside.left);
         const along = Math.min(box.bottom, beside.bottom) - Math.max(box.top, beside.top);

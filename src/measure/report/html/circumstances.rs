@@ -105,6 +105,10 @@ pub(super) fn again(results: &[Figures<'_>]) -> Vec<Fact> {
     let rows = [
         row(results, "command", |f| Some(shell(&f.result.command))),
         row(results, "seed", |f| Some(f.result.seed.to_string())),
+        row(results, "to repeat", |f| {
+            let seed = f.result.seed;
+            Some(format!("the same command; with --seed {seed} it draws the same instants and ways of death"))
+        }),
         row(results, "result file", |f| Some(format!("{}, version {}", f.result.format, f.result.version))),
     ];
     rows.into_iter().flatten().collect()

@@ -117,7 +117,7 @@ fn beside(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Result {
             let spectrum = Spectrum { id: &id, name: &name, series: &told, late, size: SMALL, range };
             Some((way.to_string(), spectrum.draw()?))
         });
-        row(out, title, pictures)?;
+        row(out, "h4", title, pictures)?;
     }
     Ok(())
 }
@@ -129,12 +129,17 @@ fn legend(out: &mut String) -> fmt::Result {
 }
 
 /// Small pictures of a kind under its title; nothing when there is none.
-fn row(out: &mut String, title: &str, pictures: impl Iterator<Item = (String, String)>) -> fmt::Result {
+fn row(
+    out: &mut String,
+    level: &str,
+    title: &str,
+    pictures: impl Iterator<Item = (String, String)>,
+) -> fmt::Result {
     let mut pictures = pictures.peekable();
     if pictures.peek().is_none() {
         return Ok(());
     }
-    writeln!(out, "<h4>{title}</h4>\n<div class=\"small pictures\">")?;
+    writeln!(out, "<{level} class=\"kind\">{title}</{level}>\n<div class=\"small pictures\">")?;
     for (caption, picture) in pictures {
         write!(out, "<figure><figcaption>{caption}</figcaption>\n{picture}</figure>\n")?;
     }
@@ -168,7 +173,7 @@ fn over_time(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Result {
             let timeline = Timeline { id: &id, name: &name, series: &series, size: SMALL, range, until_ns };
             Some((format!("{way} <span>greatest {}</span>", time(max)), timeline.draw()))
         });
-        row(out, title, pictures)?;
+        row(out, "h3", title, pictures)?;
     }
     out.write_str("</section>\n")
 }

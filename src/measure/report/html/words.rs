@@ -67,7 +67,7 @@ fn slowest(out: &mut String, detected: &Detected<'_>, basis: Basis) -> fmt::Resu
     }
     match way.latency.p99_ns {
         Some(p99) => write!(out, " and <b>{}</b> at p99. ", time(p99)),
-        None => out.write_str(", of too few for p99. "),
+        None => out.write_str("; too few died for p99. "),
     }
 }
 
