@@ -32,15 +32,22 @@ mod bars;
 mod beside;
 pub mod document;
 pub mod figures;
+pub mod hgrm;
+pub mod hlog;
 pub mod html;
+pub mod json;
 pub mod markdown;
+pub mod names;
+pub mod series;
 pub mod show;
 pub mod text;
+pub mod threshold;
 
 use std::fmt;
 
 use super::result::ResultFile;
 use figures::Figures;
+use series::Series;
 
 /// What a report may look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +90,17 @@ pub enum ReportError {
         /// What there is.
         names: Vec<String>,
     },
+    /// There is no series of that name.
+    Series {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        names: Vec<String>,
+    },
+    /// Nothing was measured that has a histogram.
+    Empty,
+    /// The format has no place for a second result.
+    Alone(&'static str),
 }
 
 impl fmt::Display for ReportError {
@@ -92,11 +110,28 @@ impl fmt::Display for ReportError {
                 let names = names.join(", ");
                 write!(out, "no subject is called `{wanted}`; ratios can be taken against: {names}")
             }
+            ReportError::Series { wanted, names } => {
+                let names = names.join(", ");
+                write!(out, "no series is called `{wanted}`; there are: {names}")
+            }
+            ReportError::Empty => write!(out, "the result has no latency at all: nothing was measured"),
+            ReportError::Alone(format) => {
+                write!(out, "a {format} is made of one result: leave the second out")
+            }
         }
     }
 }
 
 impl std::error::Error for ReportError {}
+
+/// Derives the figures of every result. `base` is as in [`Options`].
+///
+/// # Errors
+///
+/// When there is a comparison without such a base.
+pub fn derive<'a>(results: &'a [ResultFile], base: Option<&str>) -> Result<Vec<Figures<'a>>, ReportError> {
+    results.iter().map(|result| Figures::of(result, base)).collect()
+}
 
 /// Writes the report of one result, or of two side by side.
 ///
@@ -104,13 +139,35 @@ impl std::error::Error for ReportError {}
 ///
 /// When an option names what the results do not have.
 pub fn render(results: &[ResultFile], format: Format, options: &Options) -> Result<String, ReportError> {
-    let base = options.base.as_deref();
-    let figures: Vec<Figures> =
-        results.iter().map(|result| Figures::of(result, base)).collect::<Result<_, _>>()?;
+    let figures = derive(results, options.base.as_deref())?;
     Ok(match format {
         Format::Html => html::render(&figures),
         Format::Text => text::render(&document::document(&figures), options),
         Format::Markdown => markdown::render(&document::document(&figures)),
-        _ => String::new(),
+        Format::Json => json::render(&figures),
+        Format::Hlog => hlog::render(alone(&figures, ".hlog")?),
+        Format::Hgrm => hgrm::render(&chosen(alone(&figures, ".hgrm")?, options.series.as_deref())?),
     })
+}
+
+/// The one result of a format that has no place for two.
+fn alone<'a, 'b>(figures: &'b [Figures<'a>], format: &'static str) -> Result<&'b Figures<'a>, ReportError> {
+    match figures {
+        [figures] => Ok(figures),
+        _ => Err(ReportError::Alone(format)),
+    }
+}
+
+fn chosen<'a>(figures: &Figures<'a>, wanted: Option<&str>) -> Result<Series<'a>, ReportError> {
+    let mut all = series::all(figures);
+    let found = match wanted {
+        Some(wanted) => all.iter().position(|series| series.name == wanted),
+        None => (!all.is_empty()).then_some(0),
+    };
+    let names = || all.iter().map(|series| series.name.clone()).collect();
+    match (found, wanted) {
+        (Some(found), _) => Ok(all.swap_remove(found)),
+        (None, Some(wanted)) => Err(ReportError::Series { wanted: wanted.to_owned(), names: names() }),
+        (None, None) => Err(ReportError::Empty),
+    }
 }

@@ -115,7 +115,7 @@ fn detected(detection: &Detected, blocks: &mut Vec<Block>) {
     blocks.push(Block::Heading(2, "Detection".to_owned()));
     blocks.push(Block::Says(format!(
         "{} connections, {} beats a second, {} deaths a second for {}; detection time {}, wake {}, batch window {}, \
-         {} threads.",
+         ring threads: {}.",
         show::count(settings.connections),
         show::count(settings.beats_per_second),
         show::count(settings.deaths_per_second),
@@ -207,7 +207,7 @@ pub(super) fn qualities(detection: &Detected) -> Vec<Vec<String>> {
         (
             "mistakes",
             format!(
-                "{}, of which {} false verdicts",
+                "{}; never taken back (false verdicts): {}",
                 show::count(qualities.mistakes),
                 show::count(qualities.false_verdicts)
             ),
@@ -297,6 +297,14 @@ fn cell(row: &Row, figure: Figure) -> String {
 pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Block {
     let head = head.iter().map(|head| (*head).to_owned()).collect();
     Block::Table { head, rows: rows.into_iter().collect() }
+}
+
+/// Which columns hold figures, which stand right; words stand left, as does the first column.
+#[must_use]
+pub fn right(rows: &[Vec<String>], columns: usize) -> Vec<bool> {
+    let word = |cell: &String| !cell.starts_with(|first: char| first.is_ascii_digit() || first == '-');
+    let words = |column: usize| rows.iter().filter_map(|row| row.get(column)).any(word);
+    (0..columns).map(|column| column > 0 && !words(column)).collect()
 }
 
 /// A file's words without what could steer a terminal or turn a line around.

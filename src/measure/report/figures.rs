@@ -476,6 +476,15 @@ impl<'a> Compared<'a> {
         Rounds::of(self.runs(subject).filter_map(ratio))
     }
 
+    /// Detection of a subject among beats, all rounds together.
+    #[must_use]
+    pub fn pooled(&self, subject: &'a str) -> Option<Recorded> {
+        let mut latencies = self.runs(subject).filter_map(|run| Some(&run.detection.as_ref()?.latency));
+        let mut pooled = latencies.next()?.clone();
+        latencies.for_each(|latency| pooled.merge(latency));
+        Some(pooled)
+    }
+
     fn row(&self, subject: &'a Subject) -> Row<'a> {
         let name = subject.name.as_str();
         let cell = |figure: Figure| {
@@ -488,15 +497,13 @@ impl<'a> Compared<'a> {
             }
         };
         let detections = || self.runs(name).filter_map(|run| run.detection.as_ref());
-        let mut latency = Recorded::new();
-        detections().for_each(|detection| latency.merge(&detection.latency));
         let storms = self.runs(name).filter_map(|run| run.storm).map(|storm| storm.missed);
         let missed = detections().map(|detection| detection.missed).chain(storms);
         Row {
             subject,
             rounds: self.runs(name).count() as u64,
             cells: Figure::ALL.map(cell).into(),
-            detection: Spread::of(&latency),
+            detection: self.pooled(name).as_ref().map(Spread::of).unwrap_or_default(),
             missed: missed.fold(0, u64::saturating_add),
             false_verdicts: detections().map(|d| d.false_verdicts).fold(0, u64::saturating_add),
         }

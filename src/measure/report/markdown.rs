@@ -1,6 +1,6 @@
 //! A report for a README: tables as GitHub draws them.
 
-use super::document::Block;
+use super::document::{Block, right};
 
 /// Writes it.
 #[must_use]
@@ -34,8 +34,9 @@ fn table(text: &mut String, head: &[String], rows: &[Vec<String>]) {
         text.push_str(&format!("| {} |\n", cells.join(" | ")));
     };
     row(head);
+    let right = right(rows, head.len());
     let rule: Vec<String> =
-        (0..head.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()).collect();
+        right.iter().map(|right| if *right { "---:" } else { "---" }.to_owned()).collect();
     row(&rule);
     rows.iter().for_each(|cells| row(cells));
 }

@@ -1,9 +1,9 @@
 //! A report for a terminal.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 use super::Options;
-use super::document::Block;
+use super::document::{Block, right};
 
 /// Bold and back (ECMA-48: SGR).
 const BOLD: [&str; 2] = ["\x1b[1m", "\x1b[0m"];
@@ -74,13 +74,15 @@ fn table(head: &[String], rows: &[Vec<String>], width: Option<u16>) -> String {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     table.add_rows(rows);
-    for (index, column) in table.column_iter_mut().enumerate() {
-        let cells = || rows.iter().filter_map(|row| row.get(index));
-        // Figures stand right, words left.
-        let word = |cell: &String| !cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-        if index > 0 && !cells().any(word) {
+    for (column, right) in table.column_iter_mut().zip(right(rows, head.len())) {
+        if right {
             column.set_cell_alignment(CellAlignment::Right);
         }
+    }
+    // A rule between rows only helps where a row has several lines.
+    if !rows.iter().flatten().any(|cell| cell.contains('\n')) {
+        table.remove_style(TableComponent::HorizontalLines);
+        table.remove_style(TableComponent::MiddleIntersections);
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
