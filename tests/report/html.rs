@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use deadpeer::measure::report::figures::{Figure, Figures};
 use deadpeer::measure::report::html;
-use deadpeer::measure::result::{ResultFile, Way};
+use deadpeer::measure::result::{Cost, Idle, Interval, ResultFile, Way};
 
 use crate::browser::Browser;
 use crate::sample;
@@ -112,6 +112,29 @@ fn a_page_is_small_enough_for_a_mail_and_the_same_every_time() {
         assert!(page.len() < 300_000 || name.contains("hostile"), "{name}: {} bytes", page.len());
     }
     assert_eq!(page(&[sample::whole(1)]), page(&[sample::whole(1)]));
+}
+
+#[test]
+fn no_number_is_too_large_or_too_small_for_a_page() {
+    let mut result = sample::few(1);
+    let experiment = result.experiment.as_mut().unwrap();
+    experiment.quality.watched_ns = 0;
+    for way in &mut experiment.ways {
+        (way.injected, way.told, way.missed) = (u64::MAX, u64::MAX, u64::MAX);
+        way.latency.record(0);
+        way.latency.record(u64::MAX);
+        way.intervals.push(Interval { from_ns: u64::MAX, length_ns: u64::MAX, latency: way.latency.clone() });
+    }
+    let twice = experiment.ways.clone();
+    experiment.ways.extend(twice);
+    let mut comparison = sample::without_experiment(1).comparison.unwrap();
+    for run in &mut comparison.runs {
+        run.accept = Some(Cost { count: 1, process_ns: if run.subject == "epoll" { 1 } else { u64::MAX } });
+        run.idle = Some(Idle { connections: 1, user_bytes: i64::MIN, kernel_bytes: Some(0) });
+    }
+    result.comparison = Some(comparison);
+    let page = page(&[result]);
+    assert!(page.len() < 300_000 && !page.contains("NaN") && !page.contains("inf"), "{page}");
 }
 
 #[test]

@@ -131,3 +131,30 @@ fn points(latency: &Recorded, most: f64, [x, y]: [Scale; 2]) -> Vec<Option<[f64;
     };
     (0..all.len()).filter(bends).map(|place| Some(all[place])).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_where_its_sample_does() {
+        let x = Scale::logarithmic(1.0, 1e6, 0.0, 600.0);
+        let y = Scale::logarithmic(1.0, 1e6, 600.0, 0.0);
+        for (count, end) in [(1_u64, 30.1), (40, 60.2), (1_000, 200.0), (100_000, 400.0)] {
+            let mut latency = Recorded::new();
+            (1..=count).for_each(|nanos| latency.record(nanos));
+            let points = points(&latency, 1e6, [x, y]);
+            let last = points.last().unwrap().unwrap()[0];
+            assert!((last - end).abs() < 0.2, "{count}: {last}");
+            assert!(points.len() < 300, "{} points", points.len());
+        }
+        assert!(points(&Recorded::new(), 1e6, [x, y]).is_empty());
+    }
+
+    #[test]
+    fn there_is_a_tick_for_every_nine() {
+        let labels = |rarest| rarities(rarest).into_iter().filter_map(|tick| tick.label).collect::<Vec<_>>();
+        assert_eq!(labels(10.0), ["50 %", "90 %"]);
+        assert_eq!(labels(2e4), ["50 %", "90 %", "99 %", "99.9 %", "99.99 %"]);
+    }
+}

@@ -43,8 +43,9 @@ const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
 /// The ends of a logarithmic axis about these values: the next 1, 2 or 5 of a decade outwards, and
 /// never less than one such step apart.
 pub(super) fn decades(least: f64, most: f64) -> (f64, f64) {
-    let least = least.max(1e-9);
-    let most = most.max(least);
+    // What a file may hold beyond these is drawn at the end.
+    let least = least.clamp(1e-9, 1e40);
+    let most = most.clamp(least, 1e40);
     let low = marks(least / 10.0, least).last().copied().unwrap_or(least);
     let high = marks(most, most * 10.0).first().copied().unwrap_or(most);
     if high > low { (low, high) } else { (low, low * 2.0) }
@@ -260,4 +261,60 @@ pub(super) fn swatch(series: usize, dashed: bool) -> String {
     }
     text.push_str("</svg>");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logarithmic_axis_begins_and_ends_at_round_values_and_holds_all() {
+        for (least, most, low, high) in [
+            (3.0, 700.0, 2.0, 1_000.0),
+            (10.0, 10.0, 10.0, 20.0),
+            (0.011, 1.5, 0.01, 2.0),
+            (0.0, 5.0, 1e-9, 5.0),
+        ] {
+            let (from, to) = decades(least, most);
+            assert!(
+                (from / low - 1.0).abs() < 1e-6 && (to / high - 1.0).abs() < 1e-6,
+                "{least} to {most}: {from} {to}"
+            );
+            let scale = Scale::logarithmic(from, to, 0.0, 100.0);
+            assert!((scale.at(from), scale.at(to)) == (0.0, 100.0));
+            assert!(scale.at(least) <= scale.at(most));
+        }
+    }
+
+    #[test]
+    fn no_value_leaves_the_picture() {
+        let scale = Scale::logarithmic(1.0, 10.0, 0.0, 100.0);
+        for value in [0.0, -1.0, 1e300, f64::MAX] {
+            assert!((0.0..=100.0).contains(&scale.at(value)), "{value}");
+        }
+        assert!(decades(f64::MAX, f64::MAX).0 <= f64::MAX);
+    }
+
+    #[test]
+    fn labels_are_few_however_long_the_axis() {
+        for (low, high) in [(1.0, 2.0), (1.0, 100.0), (1.0, 1e9), (1.0, 1e18), (1e-9, 1e19)] {
+            let ticks = log_ticks(low, high, 7, |value| value.to_string());
+            let labels = ticks.iter().filter(|tick| tick.label.is_some()).count();
+            assert!((2..=7).contains(&labels), "{labels} labels from {low} to {high}");
+        }
+        for high in [0.002, 1.0, 17.0, 3_600.0] {
+            let ticks = linear_ticks(high, 5, |value| value.to_string());
+            assert!((2..=8).contains(&ticks.len()), "{} ticks to {high}", ticks.len());
+            assert!(ticks.iter().all(|tick| tick.value <= high * 1.001));
+        }
+    }
+
+    #[test]
+    fn a_pen_that_is_lifted_leaves_a_gap_and_a_dot_for_what_stands_alone() {
+        let mut picture = Picture { text: String::new() };
+        let points =
+            [Some([0.0, 1.0]), Some([2.0, 3.25]), None, Some([4.0, 5.0]), None, None, Some([6.0, 7.0])];
+        picture.path("line", points);
+        assert_eq!(picture.text, "<path class=\"line\" d=\"M0 1L2 3.3M4 5h0M6 7h0\"/>\n");
+    }
 }

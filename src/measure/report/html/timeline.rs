@@ -117,3 +117,41 @@ fn draw(picture: &mut Picture, stretches: &[Stretch], look: usize, [x, y]: [Scal
         picture.marks(look, stretches.iter().map(place));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(from_ns: u64, length_ns: u64, values: &[u64]) -> Interval {
+        let mut latency = Recorded::new();
+        values.iter().for_each(|value| latency.record(*value));
+        Interval { from_ns, length_ns, latency }
+    }
+
+    #[test]
+    fn many_intervals_are_drawn_together_and_lose_no_greatest() {
+        let intervals: Vec<_> = (0..1_000).map(|place| interval(place * 10, 10, &[5, 100 + place])).collect();
+        let stretches = stretches(&intervals);
+        assert!(stretches.len() <= STRETCHES);
+        assert_eq!(stretches.iter().map(|stretch| stretch.max).max(), Some(1_099));
+        assert_eq!((stretches[0].from_ns, stretches.last().unwrap().to_ns), (0, 10_000));
+    }
+
+    #[test]
+    fn where_nobody_died_there_is_no_line() {
+        let intervals =
+            [interval(0, 10, &[7]), interval(10, 10, &[]), interval(20, 10, &[9]), interval(30, 10, &[8])];
+        let series = [(&intervals[..], 0)];
+        let timeline = Timeline {
+            id: "x",
+            name: "x",
+            series: &series,
+            size: [360.0, 190.0],
+            range: (7, 9),
+            until_ns: 40,
+        };
+        let picture = timeline.draw();
+        let line = picture.lines().find(|line| line.contains("line thin")).unwrap();
+        assert_eq!(line.matches('M').count(), 2, "{line}");
+    }
+}
