@@ -54,7 +54,8 @@ pub(super) fn settings(results: &[Figures<'_>]) -> Vec<Fact> {
             let s = f.comparison.as_ref()?.settings;
             let (connections, beats) = (show::count(s.connections), show::count(s.beats_per_second));
             Some(format!(
-                "{} rounds; {connections} connections, {beats} beats/s of {} B, {} warm-up and {} counted; {} deaths at {}/s; {} idle connections",
+                "{} rounds; {connections} connections, {beats} beats/s of {} B, {} warm-up and {} counted; \
+                 {} deaths at {}/s; {} idle connections",
                 s.rounds,
                 s.beat_bytes,
                 time(s.warm_up_ns),

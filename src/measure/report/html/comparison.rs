@@ -15,9 +15,11 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt:
     let base = sides.iter().find_map(|side| side.base).unwrap_or(show::NOTHING);
     write!(
         out,
-        "<p class=\"note\">The same load on every subject, in turn. How many times as much each takes as <b>{}</b>: the \
+        "<p class=\"note\">The same load on every subject, in turn. How many times as much each takes as \
+         <b>{}</b>: the \
          median of all rounds, and a bar from the least to the greatest. Less is better.</p>\n\
-         <p class=\"legend\"><span><i class=\"key ours\"></i>deadpeer</span><span><i class=\"key\"></i>yardsticks</span>",
+         <p class=\"legend\"><span><i class=\"key ours\"></i>deadpeer</span><span><i \
+         class=\"key\"></i>yardsticks</span>",
         Escaped(base)
     )?;
     if sides.two {

@@ -26,7 +26,8 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt:
     super::section(out, "ways", "Ways to die")?;
     tables::ways(out, sides)?;
     out.write_str(
-        "<h3>Percentile spectrum</h3>\n<p class=\"note\">The time that so many per cent of the deaths did not exceed. \
+        "<h3>Percentile spectrum</h3>\n<p class=\"note\">The time that so many per cent of the deaths did \
+         not exceed. \
          Every step to the right is ten times as rare; a line ends where its sample does. Dashed: how late the \
          injector itself was, which is part of what the network's ways took.</p>\n",
     )?;
@@ -155,7 +156,8 @@ fn over_time(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Result {
     }
     super::section(out, "time", "Over time")?;
     out.write_str(
-        "<p class=\"note\">Marks: the greatest latency of the deaths in every interval. Thin line: their median.</p>\n",
+        "<p class=\"note\">Marks: the greatest latency of the deaths in every interval. Thin line: their \
+         median.</p>\n",
     )?;
     if sides.two {
         legend(out)?;

@@ -68,7 +68,8 @@ impl Ratios<'_> {
 
     fn description(&self) -> String {
         format!(
-            "For every subject the median, and from the least to the greatest of the rounds, over {}. The table has the figures.",
+            "For every subject the median, and from the least to the greatest of the rounds, over {}. The \
+             table has the figures.",
             self.base
         )
     }

@@ -86,7 +86,8 @@ impl Spectrum<'_> {
     fn description(&self) -> String {
         let names: Vec<_> = self.series.iter().map(|series| series.name).collect();
         format!(
-            "Lines of {}: the time that so many per cent of the deaths did not exceed. The table has the figures.",
+            "Lines of {}: the time that so many per cent of the deaths did not exceed. The table has the \
+             figures.",
             names.join(", ")
         )
     }

@@ -253,7 +253,8 @@ pub(super) fn swatch(series: usize, dashed: bool) -> String {
     let class = if dashed { "late" } else { "line" };
     let series = series % SHAPES.len();
     let mut text = format!(
-        "<svg class=\"swatch\" viewBox=\"0 0 28 12\" aria-hidden=\"true\"><path class=\"{class} c{series}\" d=\"M1 6h26\"/>"
+        "<svg class=\"swatch\" viewBox=\"0 0 28 12\" aria-hidden=\"true\"><path class=\"{class} c{series}\" \
+         d=\"M1 6h26\"/>"
     );
     if !dashed {
         let shape = SHAPES[series];

@@ -55,13 +55,15 @@ fn slowest(out: &mut String, detected: &Detected<'_>, basis: Basis) -> fmt::Resu
     match basis {
         Basis::Scheduled => write!(
             out,
-            "Of what the network tells, the slowest way ({name}) was known <b>{p50}</b> after its instant at the median"
+            "Of what the network tells, the slowest way ({name}) was known <b>{p50}</b> after its instant \
+             at the median"
         )?,
         Basis::Expiry => {
             let promised = time(detected.settings.detection_time_ns);
             write!(
                 out,
-                "Of the silent, the slowest way ({name}) was told <b>{p50}</b> after the detection time of {promised} at the median"
+                "Of the silent, the slowest way ({name}) was told <b>{p50}</b> after the detection time of \
+                 {promised} at the median"
             )?;
         }
     }
@@ -114,7 +116,8 @@ pub(super) fn counts(figure: Figure) -> &'static str {
             "User and system time of the server's process in the window, over the beats sent in it."
         }
         Figure::Machine => {
-            "Busy time of the cores in use (wall time less idle and stolen time), over the same beats: kernel work for others' interrupts and the load's own share are in it."
+            "Busy time of the cores in use (wall time less idle and stolen time), over the same beats: \
+             kernel work for others' interrupts and the load's own share are in it."
         }
         Figure::Accept => {
             "User and system time of the process until all connections were accepted, over their number."
@@ -129,7 +132,8 @@ pub(super) fn counts(figure: Figure) -> &'static str {
         Figure::DetectMax => "The same, the greatest of a round.",
         Figure::User => "Resident memory that quiet connections added to the process, over their number.",
         Figure::Kernel => {
-            "Slab memory above that of a process that only accepts, over the number of connections. As root only."
+            "Slab memory above that of a process that only accepts, over the number of connections. As root \
+             only."
         }
         Figure::Storm => {
             "All idle connections are reset in one instant: from that instant to the last verdict."
@@ -141,25 +145,31 @@ pub(super) fn counts(figure: Figure) -> &'static str {
 pub(super) const TERMS: [(&str, &str); 8] = [
     (
         "-",
-        "Not measured, or the sample does not carry it: at least ten values must lie beyond a percentile, so p99 wants 1,000 deaths and p99.99 wants 100,000. Lines of the spectrum end where their sample does.",
+        "Not measured, or the sample does not carry it: at least ten values must lie beyond a percentile, \
+         so p99 wants 1,000 deaths and p99.99 wants 100,000. Lines of the spectrum end where their sample \
+         does.",
     ),
     (
         "told",
-        "Deaths with a verdict in time: those in the percentiles. A missed death has none, however long it was waited for.",
+        "Deaths with a verdict in time: those in the percentiles. A missed death has none, however long it \
+         was waited for.",
     ),
     ("doubled", "Verdicts beyond the first for the same death."),
     ("misnamed", "Verdicts whose cause was another than the way's."),
     ("early", "Verdicts of silence before the detection time had passed. They are not in the percentiles."),
     (
         "injector late",
-        "From the scheduled instant to the system call that kills. It is part of the latency, and drawn dashed.",
+        "From the scheduled instant to the system call that kills. It is part of the latency, and drawn \
+         dashed.",
     ),
     (
         "mistake",
-        "A living peer suspected, or called half-closed or dead. The rate is over connection-time watched; the duration lasts until it was taken back.",
+        "A living peer suspected, or called half-closed or dead. The rate is over connection-time watched; \
+         the duration lasts until it was taken back.",
     ),
     (
         "ratio",
-        "Taken within each round, against the base in the same round, so that what the machine was doing hits both; then the least, the median and the greatest of all rounds.",
+        "Taken within each round, against the base in the same round, so that what the machine was doing \
+         hits both; then the least, the median and the greatest of all rounds.",
     ),
 ];
