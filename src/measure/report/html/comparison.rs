@@ -12,7 +12,10 @@ use super::{SMALL, Sides, side, tables};
 /// Writes it.
 pub(super) fn section(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt::Result {
     super::section(out, "yardsticks", "Yardsticks")?;
-    let base = sides.iter().find_map(|side| side.base).unwrap_or(show::NOTHING);
+    // Two results may have been taken against different subjects, each within itself.
+    let mut bases: Vec<_> = sides.iter().map(|side| side.base.unwrap_or(show::NOTHING)).collect();
+    bases.dedup();
+    let base = bases.join(" / ");
     write!(
         out,
         "<p class=\"note\">The same load on every subject, in turn. How many times as much each takes as \
@@ -20,13 +23,13 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt:
          median of all rounds, and a bar from the least to the greatest. Less is better.</p>\n\
          <p class=\"legend\"><span><i class=\"key ours\"></i>deadpeer</span><span><i \
          class=\"key\"></i>yardsticks</span>",
-        Escaped(base)
+        Escaped(&base)
     )?;
     if sides.two {
         write!(out, "<span>{} above, round</span><span>{} below, square</span>", side(0), side(1))?;
     }
     out.write_str("</p>\n<div class=\"small pictures\">\n")?;
-    Figure::ALL.into_iter().try_for_each(|figure| picture(out, figure, base, sides))?;
+    Figure::ALL.into_iter().try_for_each(|figure| picture(out, figure, &base, sides))?;
     out.write_str("</div>\n<h3>Medians, and what each gives up</h3>\n")?;
     tables::subjects(out, sides)?;
     for (title, figures) in GROUPS {
