@@ -37,7 +37,9 @@
 //! assert_eq!(summary.rtt_us.count, 0);
 //! ```
 
+pub mod hlog;
 pub mod recorded;
+pub mod report;
 pub mod result;
 
 use std::time::Duration;

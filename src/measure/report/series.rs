@@ -1,0 +1,42 @@
+//! The histograms of a result by their names, for `.hgrm` and `.hlog`.
+
+use std::borrow::Cow;
+
+use super::figures::Figures;
+use crate::measure::recorded::Recorded;
+
+/// A distribution with a name.
+#[derive(Clone, Debug)]
+pub struct Series<'a> {
+    /// As in thresholds: `detect.fin`, `injector.fin`, `silence.stop`, `detect.epoll`.
+    pub name: String,
+    /// In nanoseconds.
+    pub recorded: Cow<'a, Recorded>,
+}
+
+/// All that have samples: detection first, way by way, then subject by subject.
+#[must_use]
+pub fn all<'a>(figures: &Figures<'a>) -> Vec<Series<'a>> {
+    let mut series = Vec::new();
+    let mut add = |name: String, recorded: Cow<'a, Recorded>| {
+        if recorded.count() > 0 {
+            series.push(Series { name, recorded });
+        }
+    };
+    let ways = || figures.detection.iter().flat_map(|detection| &detection.ways).map(|way| way.source);
+    ways().for_each(|way| add(format!("detect.{}", way.way), Cow::Borrowed(&way.latency)));
+    let comparison = figures.comparison.as_ref();
+    for row in comparison.iter().flat_map(|comparison| &comparison.rows) {
+        let name = &row.subject.name;
+        let pooled = comparison.and_then(|comparison| comparison.pooled(name));
+        pooled.into_iter().for_each(|pooled| add(format!("detect.{name}"), Cow::Owned(pooled)));
+    }
+    for way in ways() {
+        let silence = way.silence.iter();
+        silence.for_each(|silence| add(format!("silence.{}", way.way), Cow::Borrowed(silence)));
+        add(format!("injector.{}", way.way), Cow::Borrowed(&way.injector_late));
+    }
+    let quality = figures.result.experiment.iter().map(|experiment| &experiment.quality.mistake_duration);
+    quality.for_each(|duration| add("quality.mistake_duration".to_owned(), Cow::Borrowed(duration)));
+    series
+}

@@ -1,0 +1,227 @@
+//! Thresholds: `detect.fin.p99>2ms` is a reason to fail.
+//!
+//! # Model
+//!
+//! `NAME OP VALUE`: a [name](super::names), one of `>` `>=` `<` `<=`, and a value in the unit of what is named:
+//! a duration (`2ms`), bytes (`300`, `1KiB`), or a number. `change.NAME` is the ratio of the second result's
+//! value to the first's.
+//!
+//! # Contract
+//!
+//! - A threshold fails when what it says is true.
+//! - It also fails when there is no figure: not measured, or not carried by its sample. A gate must not open
+//!   because nothing came.
+//! - A name that nothing can have is the reader's mistake, and an error.
+//! - Of two results the second is asked.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::figures::{Figures, Unit};
+use super::{names, show};
+
+/// A condition under which a result is not good enough.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Threshold {
+    name: String,
+    operator: Operator,
+    limit: Limit,
+    /// The limit as it was written.
+    written: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operator {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+}
+
+impl Operator {
+    /// The longer ones first, so that `>=` is not read as `>`.
+    const ALL: [Operator; 4] = [Operator::AtLeast, Operator::AtMost, Operator::Above, Operator::Below];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Operator::Above => ">",
+            Operator::AtLeast => ">=",
+            Operator::Below => "<",
+            Operator::AtMost => "<=",
+        }
+    }
+
+    fn holds(self, value: f64, limit: f64) -> bool {
+        match self {
+            Operator::Above => value > limit,
+            Operator::AtLeast => value >= limit,
+            Operator::Below => value < limit,
+            Operator::AtMost => value <= limit,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Limit {
+    /// Without a unit.
+    Plain(f64),
+    Nanos(f64),
+    Bytes(f64),
+}
+
+impl Limit {
+    fn parse(text: &str, duration: impl Fn(&str) -> Result<Duration, String>) -> Result<Limit, String> {
+        if text.starts_with(|first: char| first.is_ascii_digit()) {
+            if let Ok(plain) = text.parse::<f64>()
+                && plain.is_finite()
+            {
+                return Ok(Limit::Plain(plain));
+            }
+            for (unit, bytes) in [("KiB", 1024.0), ("MiB", 1_048_576.0), ("B", 1.0)] {
+                let number = text.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok());
+                if let Some(number) = number.filter(|number| number.is_finite()) {
+                    return Ok(Limit::Bytes(number * bytes));
+                }
+            }
+        }
+        duration(text).map(|duration| Limit::Nanos(duration.as_nanos() as f64))
+    }
+
+    /// As a number of this unit, if it is one.
+    fn of(self, unit: Unit) -> Option<f64> {
+        match (self, unit) {
+            (Limit::Plain(plain), Unit::Count | Unit::Ratio | Unit::Bytes) => Some(plain),
+            // Nothing is nothing in every unit.
+            (Limit::Plain(0.0), Unit::Nanos) => Some(0.0),
+            (Limit::Nanos(nanos), Unit::Nanos) => Some(nanos),
+            (Limit::Bytes(bytes), Unit::Bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// Why a threshold makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ThresholdError {
+    /// It has no operator, or nothing beside it.
+    Grammar(String),
+    /// Its value is none.
+    Limit(String, String),
+    /// Nothing in the result can be called so.
+    Unknown(String, String),
+    /// The value is in another unit than what is named.
+    Unit(String, &'static str),
+    /// A change of one result.
+    Alone(String),
+}
+
+impl fmt::Display for ThresholdError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ThresholdError::Grammar(text) => {
+                write!(out, "`{text}` is no threshold: write it like `detect.fin.p99>2ms`")
+            }
+            ThresholdError::Limit(text, reason) => {
+                write!(out, "the value of the threshold `{text}` cannot be read: {reason}")
+            }
+            ThresholdError::Unknown(name, names) => {
+                write!(out, "nothing in the result is called `{name}`; its names are: {names}")
+            }
+            ThresholdError::Unit(text, wanted) => {
+                write!(out, "the threshold `{text}` compares unlike things: its value must be {wanted}")
+            }
+            ThresholdError::Alone(text) => {
+                write!(out, "the threshold `{text}` is about a change: give two results")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ThresholdError {}
+
+impl fmt::Display for Threshold {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}{}{}", self.name, self.operator.as_str(), self.written)
+    }
+}
+
+impl Threshold {
+    /// Reads one; `duration` reads a duration as the command line has it.
+    ///
+    /// # Errors
+    ///
+    /// When it is no threshold.
+    pub fn parse(
+        text: &str,
+        duration: impl Fn(&str) -> Result<Duration, String>,
+    ) -> Result<Threshold, ThresholdError> {
+        let grammar = || ThresholdError::Grammar(text.to_owned());
+        // A name may hold anything but these; the value holds none of them.
+        let at = text.rfind(['<', '>']).ok_or_else(grammar)?;
+        let operator = Operator::ALL.into_iter().find(|operator| text[at..].starts_with(operator.as_str()));
+        let operator = operator.ok_or_else(grammar)?;
+        let name = text[..at].trim();
+        let written = text[at + operator.as_str().len()..].trim();
+        if name.is_empty() || written.is_empty() {
+            return Err(grammar());
+        }
+        let limit = Limit::parse(written, duration);
+        let limit = limit.map_err(|reason| ThresholdError::Limit(text.to_owned(), reason))?;
+        Ok(Threshold { name: name.to_owned(), operator, limit, written: written.to_owned() })
+    }
+
+    /// Asks the last of the results. `Some` says why it fails.
+    ///
+    /// # Errors
+    ///
+    /// When it asks for what no such result can have.
+    pub fn failure(&self, results: &[Figures]) -> Result<Option<String>, ThresholdError> {
+        let (value, unit) = self.value(results)?;
+        let Some(limit) = self.limit.of(unit) else {
+            let wanted = match unit {
+                Unit::Nanos => "a duration with its unit, like `2ms`",
+                Unit::Bytes => "a number of bytes, like `300` or `1KiB`",
+                Unit::Count | Unit::Ratio => "a number without a unit",
+            };
+            return Err(ThresholdError::Unit(self.to_string(), wanted));
+        };
+        Ok(match value {
+            Err(why) => Some(format!("{self}: {why}")),
+            Ok(value) if self.operator.holds(value, limit) => {
+                Some(format!("{self}: it is {}", exact(value, unit)))
+            }
+            Ok(_) => None,
+        })
+    }
+
+    fn value(&self, results: &[Figures]) -> Result<(Result<f64, String>, Unit), ThresholdError> {
+        let find = |figures: &Figures, name: &str| {
+            let unknown = || ThresholdError::Unknown(name.to_owned(), names::outline(figures));
+            names::find(figures, name).ok_or_else(unknown)
+        };
+        let Some(name) = self.name.strip_prefix("change.") else {
+            let figures = results.last().ok_or_else(|| ThresholdError::Grammar(self.to_string()))?;
+            let named = find(figures, &self.name)?;
+            return Ok((named.value, named.unit));
+        };
+        let [first, second] = results else { return Err(ThresholdError::Alone(self.to_string())) };
+        let (before, after) = (find(first, name)?.value, find(second, name)?.value);
+        let change = before.map_err(|why| format!("in the first result, {why}")).and_then(|before| {
+            let after = after.map_err(|why| format!("in the second result, {why}"))?;
+            if before > 0.0 { Ok(after / before) } else { Err("in the first result, it is 0".to_owned()) }
+        });
+        Ok((change, Unit::Ratio))
+    }
+}
+
+/// With all digits where the short form could read like the limit.
+fn exact(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Nanos if value >= 1e3 => format!("{} ({value:.0} ns)", show::value(Some(value), unit)),
+        Unit::Nanos => format!("{value:.1} ns"),
+        Unit::Bytes => format!("{value:.1} B"),
+        Unit::Count => format!("{value:.0}"),
+        Unit::Ratio => format!("{value:.6}"),
+    }
+}
