@@ -1,5 +1,6 @@
 //! Knows which of a server's TCP connections are still alive.
 
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod daemon;

@@ -79,6 +79,11 @@ impl Sub<Duration> for Instant {
     }
 }
 
+/// Sleeps until `at`; returns at once when that has passed.
+pub fn sleep_until(at: Instant) {
+    clock::sleep_until(at.as_nanos());
+}
+
 /// A duration in nanoseconds, saturating after 584 years.
 #[must_use]
 pub fn nanos(duration: Duration) -> u64 {

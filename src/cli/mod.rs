@@ -1,6 +1,7 @@
 //! Arguments in, exit codes out.
 
 pub mod beat;
+pub mod bench;
 pub mod duration;
 pub mod report;
 pub mod run;

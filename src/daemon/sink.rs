@@ -89,7 +89,7 @@ use crate::daemon::jsonl::{Closing, Encoder, Listening};
 use crate::driver::{EventSink, Locals};
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
 use crate::liveness::{Event, TrackerCounts};
-use crate::sys::describe;
+use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
 
 /// A write is due when this many bytes are encoded, even if more events wait: what a pipe holds by
@@ -510,6 +510,8 @@ impl Sink {
         let thread = thread::Builder::new()
             .name("deadpeer-sink".to_owned())
             .spawn(move || {
+                // A ring that hands over has more to do, and other deaths wait for it.
+                process::schedule_as_batch();
                 if let Some(outcome) = writer.run() {
                     let _ = end.send(outcome); // nobody listens who ran out of patience
                 }

@@ -33,6 +33,10 @@ impl Conn {
     pub(super) const STREAMING: u16 = 1 << 7;
     /// A drain has begun, and its first result is to come.
     pub(super) const FRESH: u16 = 1 << 8;
+    /// The poll ends with its first completion.
+    pub(super) const ONCE: u16 = 1 << 9;
+    /// No recv has followed the last completion of the poll.
+    pub(super) const UNREAD: u16 = 1 << 10;
 
     pub(super) const fn new(fd: OwnedFd) -> Conn {
         Conn { fd, mask: PollMask(0), flags: 0 }

@@ -1,8 +1,9 @@
 //! One thread's loop on its own ring.
 //!
-//! Each connection has one multishot poll for its whole life. It brings the end (FIN, RST, errors)
-//! at once, and bytes when there are enough of them; bytes are then taken off by recvs that are
-//! submitted together with everything else of the turn. A connection is closed only after its poll
+//! Each connection has one poll, always. It brings the end (FIN, RST, errors) at once, and bytes when there
+//! are enough of them; bytes are then taken off by recvs that are submitted together with everything else of
+//! the turn. In lazy mode, where a wake is rare and nearly always the end, the poll ends with it and is armed
+//! again after the drain; in beat mode it is multishot. A connection is closed only after its poll
 //! and its recv have completed for the last time, and its place is given back after that.
 //!
 //! Here is a turn and its waits. What a completion says is in `completions`, what the tracker wants done
@@ -176,6 +177,8 @@ pub struct UringDriver<S> {
     /// Connections whose recv or poll has to be tried again, from this instant.
     starved: VecDeque<PeerId>,
     starved_until: Instant,
+    /// Connections whose poll ended with a wake, to be watched anew once they are drained.
+    unwatched: Vec<PeerId>,
     accept_pause: Option<Instant>,
     /// A drain to the end was submitted: the verdict is one turn away, and no batch is waited for.
     urgent: bool,
@@ -245,6 +248,7 @@ impl<S: EventSink> UringDriver<S> {
             completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
             starved: VecDeque::new(),
             starved_until: Instant::ZERO,
+            unwatched: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN),
             accept_pause: None,
             urgent: false,
             reading_on: false,
@@ -350,6 +354,7 @@ impl<S: EventSink> UringDriver<S> {
             self.perform(now)?;
         }
         self.retry(now)?;
+        self.watch_again()?;
         self.accept_pending()?;
         self.hand_over();
         self.give_back_places();

@@ -24,6 +24,17 @@ pub fn tick_nanos() -> u64 {
     nanos(spec)
 }
 
+/// Sleeps until `CLOCK_MONOTONIC` shows `at`; returns at once when that has passed.
+pub fn sleep_until(at: u64) {
+    let part = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let spec = libc::timespec { tv_sec: part(at / 1_000_000_000), tv_nsec: part(at % 1_000_000_000) };
+    // SAFETY: `spec` is ours and outlives the call; no remainder is asked for with TIMER_ABSTIME.
+    while unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &spec, std::ptr::null_mut())
+    } == libc::EINTR
+    {}
+}
+
 fn read(clock: libc::clockid_t) -> u64 {
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `spec` is ours and outlives the call, which writes it and keeps nothing.

@@ -3,6 +3,7 @@
 //! - [`clock`]: the clocks;
 //! - [`tcp`]: socket options and `TCP_INFO`;
 //! - [`hangup`]: whether anybody still reads;
+//! - [`process`]: cores, costs and signals of processes;
 //! - [`rlimit`]: how many descriptors there may be;
 //! - [`wakeup`]: an eventfd by which other threads wake a ring;
 //! - [`uring`]: the ring, its tokens and its buffers.
@@ -13,6 +14,7 @@
 
 pub mod clock;
 pub mod hangup;
+pub mod process;
 pub mod rlimit;
 pub mod tcp;
 pub mod uring;

@@ -8,7 +8,7 @@ use crate::driver::conn::Conn;
 use crate::driver::{EventSink, evidence};
 use crate::frame::{Frame, Kind};
 use crate::limits;
-use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState};
+use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState, Wake};
 use crate::outbox::Outbox;
 use crate::sys::tcp;
 use crate::sys::uring::Token;
@@ -92,6 +92,7 @@ impl<S: EventSink> UringDriver<S> {
         }
         debug_assert!(!conn.has(Conn::RECEIVING));
         conn.set(Conn::RECEIVING);
+        conn.clear(Conn::UNREAD);
         self.urgent |= conn.has(Conn::TO_END);
         self.reading_on |= conn.has(Conn::STREAMING);
         let token = Token::new(kind::RECV, peer.generation(), peer.index());
@@ -102,11 +103,46 @@ impl<S: EventSink> UringDriver<S> {
         }
     }
 
+    /// Arms the poll. In lazy mode wakes are rare and nearly always the end, so the poll is one that ends
+    /// by itself: taking it back from a dead peer cost a search through all that are armed, two more
+    /// completions and a turn, a quarter of all that a death costs. A wake that was followed by no recv would
+    /// repeat itself at once and for ever: such a connection, and one whose FIN was read, is watched by
+    /// a poll that tells of wakes only.
     pub(super) fn watch(&mut self, peer: PeerId) -> io::Result<()> {
+        let lazy = self.config.tracker.wake == Wake::Lazy;
         let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
         conn.set(Conn::WATCHED);
         let token = Token::new(kind::WATCH, peer.generation(), peer.index());
-        self.ring.watch(conn.raw(), INTEREST, token)
+        if lazy && !conn.has(Conn::ENDED | Conn::UNREAD) {
+            conn.set(Conn::ONCE);
+            self.ring.watch_once(conn.raw(), INTEREST, token)
+        } else {
+            conn.clear(Conn::ONCE);
+            self.ring.watch(conn.raw(), INTEREST, token)
+        }
+    }
+
+    /// Arms the polls that ended with a wake, except of those who are being read, and of the dead.
+    pub(super) fn watch_again(&mut self) -> io::Result<()> {
+        let mut unwatched = std::mem::take(&mut self.unwatched);
+        let mut kept = 0;
+        for position in 0..unwatched.len() {
+            let peer = unwatched[position];
+            let token = Token::new(kind::WATCH, peer.generation(), peer.index());
+            let Some((_, conn)) = self.conn(token) else { continue };
+            if conn.has(Conn::CLOSING | Conn::WATCHED) {
+                continue;
+            }
+            if conn.has(Conn::RECEIVING | Conn::AGAIN) {
+                unwatched[kept] = peer;
+                kept += 1;
+                continue;
+            }
+            self.watch(peer)?;
+        }
+        unwatched.truncate(kept);
+        self.unwatched = unwatched;
+        Ok(())
     }
 
     pub(super) fn close(&mut self, peer: PeerId, abort: bool) -> io::Result<()> {

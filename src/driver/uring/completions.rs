@@ -64,8 +64,10 @@ impl<S: EventSink> UringDriver<S> {
             Ok(mask) => {
                 conn.mask = mask;
                 if !completion.more {
-                    self.rearms += 1;
-                    self.watch(peer)?;
+                    let once = conn.has(Conn::ONCE);
+                    conn.set(Conn::UNREAD);
+                    self.rearms += u64::from(!once);
+                    self.unwatched.push(peer);
                 }
                 self.tracker.handle(peer, Fact::Ready(mask), now);
             }

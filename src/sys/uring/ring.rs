@@ -220,6 +220,16 @@ impl Ring {
         self.push(&opcode::PollAdd::new(Fd(fd), u32::from(mask)).multi(true).build(), token)
     }
 
+    /// Watches `fd` until one of the events in `mask` is there, at once if one is: one completion, and the
+    /// watch is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::watch`].
+    pub fn watch_once(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
+        self.push(&opcode::PollAdd::new(Fd(fd), u32::from(mask)).build(), token)
+    }
+
     /// Takes an operation back. Its last completion still comes; a success of the taking back itself
     /// is not reported.
     ///

@@ -1,0 +1,145 @@
+//! Reasons not to trust a figure, drawn from what was measured. Pure.
+
+use crate::bench::experiment::Circumstances;
+use crate::measure::result::{Basis, Doubt, DoubtKind, Experiment, WayResult};
+
+/// An injector later than this at p99 measures itself.
+const INJECTOR_LATE_NS: u64 = 100_000;
+/// Beats later than this were not the load that was asked for.
+const LOAD_LATE_NS: u64 = 10_000_000;
+/// Others may have this share of a core.
+const FOREIGN_SHARE: f64 = 0.02;
+/// As many samples carry a p99.
+const CARRIES_P99: u64 = 1_000;
+
+/// A doubt.
+#[must_use]
+pub fn doubt(kind: DoubtKind, text: impl Into<String>, remedy: &str) -> Doubt {
+    Doubt { kind, text: text.into(), remedy: remedy.into() }
+}
+
+/// What holds for every measurement of this program.
+#[must_use]
+pub fn of_the_build() -> Vec<Doubt> {
+    let debug = cfg!(debug_assertions).then(|| {
+        doubt(
+            DoubtKind::DebugBuild,
+            "this is a debug build: everything of ours is several times slower",
+            "build with `cargo build --release`",
+        )
+    });
+    debug.into_iter().collect()
+}
+
+/// The doubts about an experiment.
+#[must_use]
+pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Doubt> {
+    let mut doubts = of_the_build();
+    of_the_ways(&experiment.ways, &mut doubts);
+    if experiment.quality.mistakes > 0 {
+        let text = format!(
+            "{} living peers were suspected or called dead, {} of them for good",
+            experiment.quality.mistakes, experiment.quality.false_verdicts
+        );
+        doubts.push(doubt(
+            DoubtKind::Mistakes,
+            text,
+            "see whether the load was late; if it was not, this is a bug of the tracker: please report it with the seed",
+        ));
+    }
+    if seen.load_late_ns > LOAD_LATE_NS || seen.beats_lost > 0 {
+        let text = format!(
+            "the beats were {:.1} ms late at p99, and {} were given up",
+            seen.load_late_ns as f64 / 1e6,
+            seen.beats_lost
+        );
+        doubts.push(doubt(
+            DoubtKind::LoadLate,
+            text,
+            "take fewer --beats, or a machine with nothing else to do",
+        ));
+    }
+    if seen.shared_core {
+        doubts.push(doubt(
+            DoubtKind::SharedCore,
+            "load and tracker had a core in common and waited for each other",
+            "take fewer --threads, or a machine with more cores",
+        ));
+    }
+    let allowed = experiment.lasted_ns as f64 * FOREIGN_SHARE;
+    for (what, nanos) in
+        [("other processes used", seen.foreign_ns), ("the hypervisor took away", seen.stolen_ns)]
+    {
+        if nanos as f64 > allowed {
+            let percent = nanos as f64 / experiment.lasted_ns.max(1) as f64 * 100.0;
+            doubts.push(doubt(
+                DoubtKind::BusyMachine,
+                format!("{what} {percent:.0} % of a core"),
+                "measure when the machine has nothing else to do; trust ratios of one run only",
+            ));
+        }
+    }
+    doubts
+}
+
+/// What concerns several ways is said once.
+fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
+    let run = || ways.iter().filter(|result| result.not_run.is_none());
+    let names = |which: &dyn Fn(&WayResult) -> bool| {
+        run().filter(|result| which(result)).map(|result| result.way.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    for result in ways {
+        if let Some(why) = &result.not_run {
+            doubts.push(doubt(
+                DoubtKind::NotMeasured,
+                format!("{} was not run: {why}", result.way),
+                "remove the reason, or leave it out of --ways",
+            ));
+        }
+        let wrong = result.missed + result.doubled + result.misnamed + result.early;
+        if wrong > 0 {
+            let text = format!(
+                "{}: {} missed, {} told twice, {} with another cause, {} early",
+                result.way, result.missed, result.doubled, result.misnamed, result.early
+            );
+            doubts.push(doubt(
+                DoubtKind::Mistakes,
+                text,
+                "a bug, or a load that was late: please report it with the seed",
+            ));
+        }
+    }
+    let late = |result: &WayResult| {
+        let late = &result.injector_late;
+        let scheduled = result.basis == Basis::Scheduled;
+        late.percentile(99.0).or(late.max()).filter(|&late| scheduled && late > INJECTOR_LATE_NS)
+    };
+    if let Some(most) = run().filter_map(late).max() {
+        let text = format!(
+            "{}: the injector was up to {:.0} us late at p99, which is part of the latency",
+            names(&|result| late(result).is_some()),
+            most as f64 / 1e3
+        );
+        doubts.push(doubt(
+            DoubtKind::InjectorLate,
+            text,
+            "give the load a core with nothing else to do; nothing may be subtracted",
+        ));
+    }
+    let few = names(&|result| result.told < CARRIES_P99);
+    if !few.is_empty() {
+        doubts.push(doubt(
+            DoubtKind::TooFewSamples,
+            format!("{few}: fewer than {CARRIES_P99} verdicts each carry no p99"),
+            "take more --deaths and --connections, or a longer --duration",
+        ));
+    }
+    let clipped: u64 = run().map(|result| result.latency.clipped() + result.injector_late.clipped()).sum();
+    if clipped > 0 {
+        doubts.push(doubt(
+            DoubtKind::Clipped,
+            format!("{clipped} values were beyond an hour"),
+            "see what stood still so long",
+        ));
+    }
+}

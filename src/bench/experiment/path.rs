@@ -1,0 +1,120 @@
+//! A path that can be lost: two network namespaces, joined by a veth pair.
+//!
+//! The tracker and the peers on loopback live in one, and the peers whose path is lost in the other, so nothing
+//! of the machine's own network is touched. The namespaces carry our process id in their names; they are removed when
+//! this is dropped, and those of a process that was killed are removed by the next one.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::sys::process;
+
+/// What RFC 2544 sets aside for benchmarks.
+const OURS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+const THEIRS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+const PREFIX: &str = "deadpeer-bench-";
+const LINK: &str = "dp0";
+
+/// Both namespaces.
+#[derive(Debug)]
+pub struct Net {
+    near: String,
+    far: String,
+}
+
+impl Net {
+    /// Makes both; or says why they cannot be had here.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the report: no root, no `ip`, or what `ip` said.
+    pub fn new() -> Result<Net, String> {
+        if !process::is_root() {
+            return Err("only root can make network namespaces: run it as root".into());
+        }
+        remove_leftovers();
+        let name = |side: &str| format!("{PREFIX}{}-{side}", std::process::id());
+        let net = Net { near: name("near"), far: name("far") };
+        let (near, far) = (net.near.as_str(), net.far.as_str());
+        ip(&["netns", "add", near])?;
+        ip(&["netns", "add", far])?;
+        ip(&["-n", near, "link", "add", LINK, "type", "veth", "peer", LINK, "netns", far])?;
+        for (namespace, address) in [(near, OURS), (far, THEIRS)] {
+            ip(&["-n", namespace, "address", "add", &format!("{address}/30"), "dev", LINK])?;
+            ip(&["-n", namespace, "link", "set", LINK, "up"])?;
+            ip(&["-n", namespace, "link", "set", "lo", "up"])?;
+        }
+        Ok(net)
+    }
+
+    /// Where the tracker can be reached through the path.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        OURS.into()
+    }
+
+    /// Where the peers at the far end call from.
+    #[must_use]
+    pub fn source(&self) -> IpAddr {
+        THEIRS.into()
+    }
+
+    /// The same program in the tracker's namespace.
+    #[must_use]
+    pub fn near(&self, command: &Command) -> Command {
+        within(&self.near, command)
+    }
+
+    /// The same program at the far end of the path.
+    #[must_use]
+    pub fn far(&self, command: &Command) -> Command {
+        within(&self.far, command)
+    }
+
+    /// From now on every packet is lost, and nobody is told.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` says.
+    pub fn cut(&self) -> io::Result<()> {
+        ip(&["-n", &self.far, "link", "set", LINK, "down"]).map(drop).map_err(io::Error::other)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in [&self.near, &self.far] {
+            // At worst the next one removes it.
+            let _ = ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn within(namespace: &str, command: &Command) -> Command {
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());
+    inside
+}
+
+/// Removes the namespaces of processes that are no more.
+fn remove_leftovers() {
+    let Ok(listed) = ip(&["netns", "list"]) else { return };
+    for name in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            let _ = ip(&["netns", "del", name]);
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<Output, String> {
+    let output = Command::new("ip").args(arguments).output();
+    let output = output.map_err(|error| format!("cannot run `ip` ({error}): install iproute2"))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("`ip {}` failed: {}", arguments.join(" "), said.trim()))
+}

@@ -1,0 +1,93 @@
+//! Who dies when, and how: drawn from a seed, before anything is started.
+
+use std::time::Duration;
+
+use crate::bench::herd;
+use crate::bench::peers::Death;
+use crate::measure::result::Way;
+use crate::time::nanos;
+
+/// A FIN comes so long before the reset of a `half-close-rst`.
+pub const FIN_BEFORE_RST: Duration = Duration::from_millis(200);
+
+/// The deaths of one process's connections, in the order of their instants. Each way gets as many as
+/// every other, give or take one.
+///
+/// The instants are random within equal stretches, one death in each: as many a second as were asked for,
+/// and no step kept with the kernel's timer tick.
+///
+/// # Panics
+///
+/// When there are more deaths than connections.
+#[must_use]
+pub fn draw(connections: usize, deaths: usize, ways: &[Way], from: u64, to: u64, seed: u64) -> Vec<Death> {
+    assert!(deaths <= connections, "{deaths} deaths of {connections} connections");
+    if ways.is_empty() || deaths == 0 {
+        return Vec::new();
+    }
+    let victims = herd::shuffled(connections, seed);
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let mut order: Vec<Way> = ways.iter().copied().cycle().take(deaths).collect();
+    random.shuffle(&mut order);
+    let stretch = (to - from) as f64 / deaths as f64;
+    let first = from + nanos(FIN_BEFORE_RST);
+    let mut drawn: Vec<Death> = order
+        .into_iter()
+        .zip(victims)
+        .enumerate()
+        .map(|(turn, (way, victim))| {
+            let at = first + ((turn as f64 + random.f64()) * stretch) as u64;
+            let fin_at = if way == Way::HalfCloseRst { at - nanos(FIN_BEFORE_RST) } else { at };
+            Death { at, victim, way, fin_at }
+        })
+        .collect();
+    drawn.sort_by_key(|death| death.at);
+    drawn
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    proptest! {
+        #[test]
+        fn everyone_dies_once_at_an_instant_of_the_time_and_all_ways_get_their_share(
+            connections in 1usize..300, part in 0usize..=100, ways in 1usize..=6, seed: u64, from in 0..SECOND,
+        ) {
+            let deaths = connections * part / 100;
+            let ways = &Way::ALL[..ways];
+            let to = from + SECOND;
+            let drawn = draw(connections, deaths, ways, from, to, seed);
+            prop_assert_eq!(drawn.len(), deaths);
+            let victims: BTreeSet<usize> = drawn.iter().map(|death| death.victim).collect();
+            prop_assert_eq!(victims.len(), deaths);
+            prop_assert!(victims.iter().all(|&victim| victim < connections));
+            let shift = nanos(FIN_BEFORE_RST);
+            for death in &drawn {
+                prop_assert!(death.at >= from + shift && death.at <= to + shift);
+                prop_assert!(death.fin_at >= from && death.fin_at <= death.at);
+                prop_assert_eq!(death.fin_at < death.at, death.way == Way::HalfCloseRst);
+            }
+            prop_assert!(drawn.is_sorted_by_key(|death| death.at));
+            let mut shares: BTreeMap<Way, usize> = BTreeMap::new();
+            drawn.iter().for_each(|death| *shares.entry(death.way).or_default() += 1);
+            for way in ways {
+                let share = shares.get(way).copied().unwrap_or(0);
+                prop_assert!(share == deaths / ways.len() || share == deaths / ways.len() + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_deaths_and_another_one_others() {
+        let draw = |seed| draw(1_000, 500, &Way::ALL[..5], 0, SECOND, seed);
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+    }
+}

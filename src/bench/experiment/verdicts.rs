@@ -1,0 +1,246 @@
+//! What was done to the peers, held against what was told of them. Pure.
+//!
+//! # The rules
+//!
+//! - `fin`, `half-close`: the first of `half_closed` and `died` is the verdict. The peer's FIN is all that there is to
+//!   be seen; what follows the grace is told, but not measured.
+//! - `rst`, `data-rst`: `died`.
+//! - `half-close-rst`: `died`, from the reset; its `half_closed` must have come before.
+//! - `silence`, `stop`, `path-loss`: `died`, from the last sign of life and the detection time. Of beats that went into
+//!   a path while it was being lost, the tracker's own count of bytes says which arrived.
+//! - Whatever is told before the peer's death was begun is told of a living peer: a mistake. `recovered` takes a mistake
+//!   back; a peer that then dies in truth ends it too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+
+use crate::bench::peers::Caused;
+use crate::measure::recorded::Recorded;
+use crate::measure::result::{Basis, Interval, Quality, Way, WayResult};
+
+/// What the tracker told of a peer, of the kinds that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// `suspected`
+    Suspected,
+    /// `recovered`
+    Recovered,
+    /// `half_closed`
+    HalfClosed,
+    /// `died`
+    Died,
+}
+
+/// One event of the tracker.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Which.
+    pub word: Word,
+    /// Of whom.
+    pub peer: SocketAddr,
+    /// When, CLOCK_MONOTONIC.
+    pub at: u64,
+    /// Of a death.
+    pub cause: String,
+    /// Of a death: what the tracker received.
+    pub bytes: u64,
+}
+
+/// The frame of an experiment.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// When watching began.
+    pub start: u64,
+    /// When the deaths had their time; intervals are cut from `start` to here.
+    pub end: u64,
+    /// Silence to verdict.
+    pub detection: u64,
+    /// Living peers that were watched, and those that died.
+    pub connections: u64,
+}
+
+/// Pictures over time have so many stretches.
+const INTERVALS: u64 = 30;
+
+/// The causes that a death of this way may be told with.
+const fn causes(way: Way) -> &'static [&'static str] {
+    match way {
+        Way::Fin | Way::HalfClose => &["closed"],
+        Way::Rst | Way::DataRst | Way::HalfCloseRst => &["aborted"],
+        Way::Silence | Way::Stop => &["heartbeat_expired"],
+        // The kernel may hear of the loss first.
+        Way::PathLoss => &["heartbeat_expired", "unreachable"],
+    }
+}
+
+/// One peer's story, as told so far.
+struct Story<'a> {
+    caused: &'a Caused,
+    verdict: Option<u64>,
+    half_closed: bool,
+    deaths: u64,
+}
+
+/// Everything that is found, in the order of [`Way::ALL`] for the ways given.
+#[must_use]
+pub fn judge(ways: &[Way], caused: &[Caused], told: &[Told], frame: Frame) -> (Vec<WayResult>, Quality) {
+    let mut results: BTreeMap<Way, WayResult> = ways.iter().map(|&way| (way, blank(way, frame))).collect();
+    let mut stories: HashMap<SocketAddr, Story<'_>> = HashMap::with_capacity(caused.len());
+    for death in caused {
+        stories.insert(death.peer, Story { caused: death, verdict: None, half_closed: false, deaths: 0 });
+        if let Some(result) = results.get_mut(&death.way) {
+            result.injected += 1;
+            result.injector_late.record(death.called.saturating_sub(death.at));
+        }
+    }
+    let mut quality =
+        Quality { watched_ns: 0, mistakes: 0, false_verdicts: 0, mistake_duration: Recorded::new() };
+    let mut open: HashMap<SocketAddr, u64> = HashMap::new();
+    for event in told {
+        let story = stories.get_mut(&event.peer);
+        let begun = story.as_ref().map_or(u64::MAX, |story| begun(story.caused));
+        if event.word == Word::Recovered {
+            if let Some(since) = open.remove(&event.peer) {
+                quality.mistake_duration.record(event.at.saturating_sub(since));
+            }
+            continue;
+        }
+        if event.at < begun {
+            if open.insert(event.peer, event.at).is_none() {
+                quality.mistakes += 1;
+            }
+            if event.word == Word::Died {
+                quality.false_verdicts += 1;
+                if let Some(story) = story {
+                    story.deaths += 1;
+                    // It was told, if wrongly: no second death is to be expected.
+                    story.verdict = Some(event.at);
+                    if let Some(result) = results.get_mut(&story.caused.way) {
+                        result.early += 1;
+                    }
+                }
+            }
+            continue;
+        }
+        if let (Some(since), Some(_)) = (open.remove(&event.peer), &story) {
+            quality.mistake_duration.record(begun.saturating_sub(since));
+        }
+        if let Some(story) = story
+            && let Some(result) = results.get_mut(&story.caused.way)
+        {
+            hear(story, event, result, frame);
+        }
+    }
+    for story in stories.values() {
+        if let Some(result) = results.get_mut(&story.caused.way) {
+            let silent_end = story.caused.way == Way::HalfCloseRst && !story.half_closed;
+            result.missed += u64::from(story.verdict.is_none());
+            result.misnamed += u64::from(silent_end && story.verdict.is_some());
+        }
+        quality.watched_ns += story.caused.at.saturating_sub(frame.start);
+    }
+    let living = frame.connections.saturating_sub(stories.len() as u64);
+    quality.watched_ns += living * frame.end.saturating_sub(frame.start);
+    (results.into_values().collect(), quality)
+}
+
+/// From here on the peer is not what it was, and what is told of it may be true.
+fn begun(caused: &Caused) -> u64 {
+    match caused.way {
+        // Its FIN is sent at its own instant, not before.
+        Way::HalfCloseRst => caused.fin_at,
+        Way::Silence | Way::Stop | Way::PathLoss => caused.last_beat.min(caused.at),
+        Way::Fin | Way::Rst | Way::DataRst | Way::HalfClose => caused.called,
+    }
+}
+
+/// Takes in what was told of a peer whose death was begun.
+fn hear(story: &mut Story<'_>, event: &Told, result: &mut WayResult, frame: Frame) {
+    let way = story.caused.way;
+    match event.word {
+        Word::Suspected | Word::Recovered => {}
+        Word::HalfClosed => {
+            story.half_closed = true;
+            match way {
+                Way::Fin | Way::HalfClose if story.verdict.is_none() => measure(story, event, result, frame),
+                // A second time, or of a peer that sent no FIN.
+                Way::Fin | Way::HalfClose => result.doubled += 1,
+                Way::HalfCloseRst => {}
+                Way::Rst | Way::DataRst | Way::Silence | Way::Stop | Way::PathLoss => result.misnamed += 1,
+            }
+        }
+        Word::Died => {
+            story.deaths += 1;
+            if story.deaths > 1 {
+                result.doubled += 1;
+                return;
+            }
+            result.misnamed += u64::from(!causes(way).contains(&event.cause.as_str()));
+            if story.verdict.is_none() {
+                measure(story, event, result, frame);
+            }
+        }
+    }
+}
+
+fn measure(story: &mut Story<'_>, event: &Told, result: &mut WayResult, frame: Frame) {
+    story.verdict = Some(event.at);
+    let caused = story.caused;
+    let life = match caused.way {
+        Way::PathLoss => arrived(caused, event.bytes),
+        _ => caused.last_beat,
+    };
+    let basis = match caused.way.basis() {
+        Basis::Scheduled => caused.at,
+        Basis::Expiry => life + frame.detection,
+    };
+    if event.at < basis {
+        result.early += 1;
+        return;
+    }
+    let latency = event.at - basis;
+    result.told += 1;
+    result.latency.record(latency);
+    if let Some(silence) = &mut result.silence {
+        silence.record(event.at - life);
+    }
+    let position = caused.at.saturating_sub(frame.start) / result.intervals[0].length_ns;
+    let last = result.intervals.len() - 1;
+    let position = usize::try_from(position).unwrap_or(last).min(last);
+    result.intervals[position].latency.record(latency);
+}
+
+/// When the last beat went out that the tracker received, by its count of bytes.
+fn arrived(caused: &Caused, bytes: u64) -> u64 {
+    let received = caused.sent.iter().rev().find(|(_, sent)| *sent <= bytes);
+    received.map_or(caused.last_beat.min(caused.at), |(at, _)| *at)
+}
+
+fn blank(way: Way, frame: Frame) -> WayResult {
+    let length_ns = (frame.end.saturating_sub(frame.start) / INTERVALS).max(1);
+    let interval = |number| Interval { from_ns: number * length_ns, length_ns, latency: Recorded::new() };
+    WayResult {
+        way,
+        basis: way.basis(),
+        not_run: None,
+        injected: 0,
+        told: 0,
+        missed: 0,
+        doubled: 0,
+        misnamed: 0,
+        early: 0,
+        latency: Recorded::new(),
+        silence: (way.basis() == Basis::Expiry).then(Recorded::new),
+        injector_late: Recorded::new(),
+        intervals: (0..INTERVALS).map(interval).collect(),
+    }
+}
+
+/// A way that was not run, and why.
+#[must_use]
+pub fn not_run(way: Way, why: String, frame: Frame) -> WayResult {
+    WayResult { not_run: Some(why), ..blank(way, frame) }
+}
+
+#[cfg(test)]
+mod tests;

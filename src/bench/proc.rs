@@ -1,0 +1,203 @@
+//! What /proc says: CPU of a process and of the machine, resident memory, slabs.
+
+use std::collections::BTreeMap;
+use std::{fs, io};
+
+use serde::Serialize;
+
+use super::now;
+use crate::sys::process;
+
+/// One process, at one moment.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Process {
+    pub cpu_ns: u64,
+    /// Voluntary context switches of all threads: how often it went to sleep.
+    pub sleeps: u64,
+}
+
+impl Process {
+    pub fn read(pid: u32) -> io::Result<Process> {
+        let mut sleeps = 0;
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+            sleeps += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+        }
+        Ok(Process { cpu_ns: process::cpu_nanos(pid)?, sleeps })
+    }
+}
+
+/// Descriptors that a process holds. The size of the directory is their number since Linux 6.2;
+/// before that it is zero and they are counted.
+pub fn descriptors(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/fd");
+    match fs::metadata(&path)?.len() {
+        0 => Ok(fs::read_dir(&path)?.count() as u64),
+        count => Ok(count),
+    }
+}
+
+/// The cores of the measurement, at one moment, in nanoseconds summed over them.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Machine {
+    /// Time that has passed.
+    wall: u64,
+    /// idle + iowait
+    idle: u64,
+    /// Taken away by the hypervisor.
+    steal: u64,
+    /// user + nice + system + irq + softirq, as the tick sampled them.
+    sampled: u64,
+}
+
+impl Machine {
+    /// Sums the lines `cpuN` of the given cores. The busy columns of /proc/stat are samples, taken
+    /// at the timer tick. A load that sleeps by a timer can keep step with the tick, and what the
+    /// kernel does by timers of its own, such as delayed ACKs, comes right after the sample: they said
+    /// 0.3 s where one process alone had used 1.9 s. Idle time is clocked at each entry and exit
+    /// (NO_HZ), so busy is what is left; `perf record -a` on a clock of its own agrees with that.
+    pub fn read(cores: &[usize]) -> io::Result<Machine> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let mut sum = Machine::default();
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let core = words.next().and_then(|name| name.strip_prefix("cpu")?.parse::<usize>().ok());
+            if !core.is_some_and(|core| cores.contains(&core)) {
+                continue;
+            }
+            let ticks: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+            let nanos = |index: usize| ticks.get(index).copied().unwrap_or(0) * TICK_NS;
+            sum.wall += now();
+            sum.idle += nanos(3) + nanos(4);
+            sum.steal += nanos(7);
+            sum.sampled += nanos(0) + nanos(1) + nanos(2) + nanos(5) + nanos(6);
+        }
+        if sum.wall == 0 {
+            return Err(io::Error::other(format!("/proc/stat has no line for the cores {cores:?}")));
+        }
+        Ok(sum)
+    }
+
+    pub fn since(self, earlier: Machine) -> Machine {
+        Machine {
+            wall: self.wall - earlier.wall,
+            // The kernel's corrections may take a tick back.
+            idle: self.idle.saturating_sub(earlier.idle),
+            steal: self.steal.saturating_sub(earlier.steal),
+            sampled: self.sampled.saturating_sub(earlier.sampled),
+        }
+    }
+
+    pub fn busy_ns(self) -> u64 {
+        self.wall.saturating_sub(self.idle + self.steal)
+    }
+
+    pub fn steal_ns(self) -> u64 {
+        self.steal
+    }
+
+    pub fn sampled_ns(self) -> u64 {
+        self.sampled
+    }
+}
+
+/// CPU of all user processes but `ours`, in nanoseconds since boot. What children used is in their
+/// parents' figures once they have ended, so a compiler that came and went is counted. Kernel
+/// threads are left out: what they do is mostly our own packets.
+pub fn others_cpu(ours: &[u32]) -> io::Result<u64> {
+    let mut ticks = 0;
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may have ended since the directory was read.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        // The name in brackets may hold anything: the fields are counted from its end.
+        let Some((_, rest)) = stat.rsplit_once(')') else { continue };
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |index: usize| fields.get(index).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let kernel_thread = number(6) & PF_KTHREAD != 0;
+        if !kernel_thread && !ours.contains(&pid) {
+            ticks += (11..=14).map(number).sum::<u64>();
+        }
+    }
+    Ok(ticks * TICK_NS)
+}
+
+/// In the flags of /proc/PID/stat.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// `USER_HZ` is 100 on every architecture that has io_uring.
+const TICK_NS: u64 = 10_000_000;
+
+/// User memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    pub rss: u64,
+    /// Private_Clean + Private_Dirty
+    pub private: u64,
+}
+
+impl Memory {
+    pub fn read(pid: u32) -> io::Result<Memory> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let bytes = |name| field(&text, name).unwrap_or(0) * 1024;
+        Ok(Memory { rss: bytes("Rss:"), private: bytes("Private_Clean:") + bytes("Private_Dirty:") })
+    }
+}
+
+/// Caches of files and pages, where a compiler beside us stirs megabytes and a socket nothing; and those of
+/// /proc, which our own reading of it stirs. A socket has a dentry and an LSM blob too, as many whoever
+/// watches it.
+const OF_FILE_SYSTEMS: [&str; 11] = [
+    "buffer_head",
+    "btrfs",
+    "ext4",
+    "jbd2",
+    "xfs",
+    "inode_cache",
+    "proc_inode_cache",
+    "lsm_inode_cache",
+    "dentry",
+    "radix_tree_node",
+    "extent_status",
+];
+
+/// Bytes of live objects per slab cache.
+pub struct Slabs(BTreeMap<String, i64>);
+
+impl Slabs {
+    /// Needs root. Objects on a core's own partial slabs count as live, so a figure is good to
+    /// some hundred objects: read it with thousands.
+    pub fn read() -> io::Result<Slabs> {
+        let text = fs::read_to_string("/proc/slabinfo")?;
+        let mut caches = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("slabinfo")) {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            if let [name, active, _, size, ..] = words[..]
+                && !OF_FILE_SYSTEMS.iter().any(|prefix| name.starts_with(prefix))
+                && let (Ok(active), Ok(size)) = (active.parse::<i64>(), size.parse::<i64>())
+            {
+                caches.insert(name.to_string(), active * size);
+            }
+        }
+        Ok(Slabs(caches))
+    }
+
+    /// What grew or shrank since `earlier`.
+    pub fn since(&self, earlier: &Slabs) -> BTreeMap<String, i64> {
+        let mut delta = BTreeMap::new();
+        for (name, bytes) in &self.0 {
+            let grown = bytes - earlier.0.get(name).copied().unwrap_or(0);
+            if grown != 0 {
+                delta.insert(name.clone(), grown);
+            }
+        }
+        delta
+    }
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
