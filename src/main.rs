@@ -4,11 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
-<<<<<<< HEAD
-use deadpeer::cli::report::{ReportArgs, report};
-=======
 use deadpeer::cli::bench::{BenchArgs, bench};
->>>>>>> main
+use deadpeer::cli::report::{ReportArgs, report};
 use deadpeer::cli::run::{RunArgs, run};
 
 /// Knows which TCP connections are still alive
@@ -25,12 +22,10 @@ enum Command {
     Run(RunArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
-<<<<<<< HEAD
-    /// Say what a result of `deadpeer bench` says
-    Report(ReportArgs),
-=======
     /// Let peers die in every way there is, and measure how soon it is known
     Bench(BenchArgs),
+    /// Say what a result of `deadpeer bench` says
+    Report(ReportArgs),
     /// A process of an experiment
     #[command(hide = true, name = deadpeer::bench::ROLE_COMMAND)]
     BenchRole {
@@ -39,16 +34,12 @@ enum Command {
         /// In JSON
         plan: String,
     },
->>>>>>> main
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => run(args),
         Command::Beat(args) => beat(args),
-<<<<<<< HEAD
-        Command::Report(args) => report(args),
-=======
         Command::Bench(args) => bench(args),
         Command::BenchRole { role, plan } => match deadpeer::bench::play(&role, &plan) {
             Ok(()) => ExitCode::SUCCESS,
@@ -57,6 +48,6 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
->>>>>>> main
+        Command::Report(args) => report(args),
     }
 }
