@@ -82,23 +82,22 @@ impl Recorded {
     /// One that has seen nothing.
     #[must_use]
     pub fn new() -> Recorded {
-        // It grows with its values: a result holds hundreds, and most of them few values.
-        let histogram = Histogram::new(Recorded::DIGITS).expect("three digits are in range");
+        let histogram = Histogram::new_with_bounds(1, Recorded::LONGEST, Recorded::DIGITS);
+        let histogram = histogram.expect("bounds from 1 to more than 2, and three digits, are in range");
         Recorded { histogram, min: u64::MAX, max: 0, clipped: 0 }
     }
 
     /// Adds a value.
     pub fn record(&mut self, nanos: u64) {
         self.clipped += u64::from(nanos > Recorded::LONGEST);
-        let recorded = self.histogram.record(nanos.min(Recorded::LONGEST));
-        recorded.expect("a histogram that grows takes every value");
+        self.histogram.saturating_record(nanos.min(Recorded::LONGEST));
         self.min = self.min.min(nanos);
         self.max = self.max.max(nanos);
     }
 
     /// Adds what another one has seen.
     pub fn merge(&mut self, other: &Recorded) {
-        self.histogram.add(&other.histogram).expect("a histogram that grows takes every value");
+        self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.clipped = self.clipped.saturating_add(other.clipped);
@@ -173,13 +172,9 @@ impl TryFrom<Stored> for Recorded {
         }
         let bytes = STANDARD.decode(&stored.histogram);
         let bytes = bytes.map_err(|error| format!("a histogram is not base64: {error}"))?;
-        let read = inflated(&bytes)?;
-        if read.max() > Recorded::LONGEST.next_power_of_two() {
-            return Err("a histogram holds values beyond an hour".to_owned());
-        }
         let mut recorded = Recorded::new();
-        let added = recorded.histogram.add(&read);
-        added.map_err(|error| format!("a histogram cannot be read: {error}"))?;
+        let read = inflated(&bytes)?;
+        recorded.histogram.add(&read).map_err(|error| format!("a histogram is beyond an hour: {error}"))?;
         if recorded.count() != stored.count {
             let held = recorded.count();
             return Err(format!("a histogram holds {held} values, and `count` says {}", stored.count));

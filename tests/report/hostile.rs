@@ -20,7 +20,7 @@ const FORMATS: [Format; 6] =
 /// A histogram with this head and these counts, as it would stand in a file.
 fn histogram(length: u32, digits: u32, high: u64, payload: &[u8]) -> String {
     let mut plain = Vec::new();
-    plain.extend(0x1c84_9303_u32.to_be_bytes());
+    plain.extend(0x1c84_9313_u32.to_be_bytes());
     for word in [length, 0, digits] {
         plain.extend(word.to_be_bytes());
     }
