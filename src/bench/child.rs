@@ -40,10 +40,6 @@ impl Line {
         Ok(serde_json::from_value(serde_json::Value::Object(fields))?)
     }
 
-    pub fn number(&self, name: &str) -> Option<f64> {
-        self.rest.get(name)?.as_f64()
-    }
-
     pub fn integer(&self, name: &str) -> Option<u64> {
         self.rest.get(name)?.as_u64()
     }

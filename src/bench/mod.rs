@@ -9,8 +9,9 @@
 //! # Model
 //!
 //! - [`peers`]: a role of this program: it holds connections, beats open-loop, and lets some die, each at
-//!   its planned instant and in its planned [way](crate::measure::result::Way).
+//!   its planned instant and in its planned [way](crate::measure::result::Way). [`stream`]: one that sends all it can.
 //! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
+//! - [`compare`]: deadpeer beside the [`yardsticks`], under the same load, in turn.
 //! - [`child`]: a process of the experiment; [`proc`]: what /proc says of it and of the machine.
 //! - [`herd`]: many connections, and the schedule of their beats.
 //!
@@ -22,12 +23,15 @@
 //! - Every wait is bounded, and children end with their parent.
 
 mod child;
+pub mod compare;
 pub mod doubts;
 pub mod experiment;
 mod herd;
 pub mod machine;
 mod peers;
 mod proc;
+mod stream;
+mod yardsticks;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +50,12 @@ pub const ROLE_COMMAND: &str = "bench-role";
 pub fn play(name: &str, plan: &str) -> io::Result<()> {
     match name {
         "peers" => peers::run(&serde_json::from_str(plan)?),
+        "stream" => stream::run(&serde_json::from_str(plan)?),
+        "epoll" => yardsticks::epoll::run(&serde_json::from_str(plan)?),
+        "tokio" => yardsticks::tokio::run(&serde_json::from_str(plan)?),
+        "tokio-uring" => yardsticks::tokio_uring::run(&serde_json::from_str(plan)?),
+        "floor" => yardsticks::floor::run(&serde_json::from_str(plan)?),
+        "hold" => yardsticks::hold::run(&serde_json::from_str(plan)?),
         _ => Err(io::Error::other(format!("there is no role `{name}`"))),
     }
 }

@@ -15,9 +15,10 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::bench::{Watch, doubts, experiment, machine};
+use crate::bench::compare::{Measure, Yardstick};
+use crate::bench::{Watch, compare, doubts, experiment, machine};
 use crate::cli::duration;
-use crate::measure::result::{FORMAT, Program, ResultFile, VERSION, Way};
+use crate::measure::result::{Comparison, Doubt, Experiment, FORMAT, Program, ResultFile, VERSION, Way};
 use crate::sys::describe;
 use crate::time::{Instant, WallClock, nanos};
 
@@ -40,9 +41,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub duration: Option<Duration>,
 
-    /// Ways to die. path-loss wants root: it is a path between two network namespaces
-    #[arg(long, value_name = "WAYS", value_enum, value_delimiter = ',', default_values_t = WayName::all())]
-    pub ways: Vec<WayName>,
+    /// Ways to die, all by default. path-loss wants root: it is a path between two network namespaces. With
+    /// --against: run the experiment, too
+    #[arg(long, value_name = "WAYS", value_enum, value_delimiter = ',')]
+    pub ways: Option<Vec<WayName>>,
 
     /// Draws the same deaths again
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -60,9 +62,56 @@ pub struct BenchArgs {
     #[arg(long, value_name = "MODE", default_value = "lazy")]
     pub wake: super::run::WakeName,
 
-    /// A smaller experiment, done within 8 s. The default takes less than 30 s
+    /// A smaller experiment, done within 8 s. The default takes less than 30 s. With --against: windows
+    /// of 8 s, which may miss what lazy servers do twice a minute
     #[arg(long)]
     pub quick: bool,
+
+    /// Compare with these instead: the same load on each of them in turn, in several rounds. Takes 10
+    /// minutes a round, 5 with --quick
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub against: Vec<YardstickName>,
+
+    /// Rounds, in which every server has its turn [default: 5]
+    #[arg(long, value_name = "N", requires = "against", help_heading = "With --against",
+          value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: Option<u16>,
+
+    /// What is measured of each server [default: all but rates and stream]
+    #[arg(
+        long,
+        value_name = "LIST",
+        requires = "against",
+        help_heading = "With --against",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub measure: Option<Vec<MeasureName>>,
+
+    /// How long CPU per beat is counted [default: 30s, with --quick 8s]
+    #[arg(long, value_name = "D", requires = "against", help_heading = "With --against",
+          value_parser = duration::parse)]
+    pub window: Option<Duration>,
+
+    /// Only these servers, by their names in the table
+    #[arg(
+        long,
+        value_name = "NAMES",
+        requires = "against",
+        help_heading = "With --against",
+        value_delimiter = ','
+    )]
+    pub subjects: Option<Vec<String>>,
+
+    /// Let all connections reach their low-water marks together, not evenly in time
+    #[arg(long, requires = "against", help_heading = "With --against")]
+    pub in_phase: bool,
+
+    /// How long a beat may wait for the sender's next stroke: the longer, the larger are the batches that
+    /// a server meets [default: 473us]
+    #[arg(long, value_name = "D", requires = "against", help_heading = "With --against",
+          value_parser = duration::parse)]
+    pub stroke: Option<Duration>,
 
     /// Write the result to this file, for `deadpeer report`
     #[arg(long, value_name = "FILE")]
@@ -113,9 +162,63 @@ impl WayName {
     }
 }
 
-impl std::fmt::Display for WayName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.way().as_str())
+/// What to compare with, as arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YardstickName {
+    /// A task for each connection on tokio
+    Tokio,
+    /// A task for each connection on tokio-uring
+    TokioUring,
+    /// An edge-triggered epoll loop, without and with a low-water mark
+    Epoll,
+    /// A bare ring loop that judges nothing, in both ways of waking
+    Floor,
+}
+
+impl YardstickName {
+    fn yardstick(self) -> Yardstick {
+        match self {
+            YardstickName::Tokio => Yardstick::Tokio,
+            YardstickName::TokioUring => Yardstick::TokioUring,
+            YardstickName::Epoll => Yardstick::Epoll,
+            YardstickName::Floor => Yardstick::Floor,
+        }
+    }
+}
+
+/// What is measured, as arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MeasureName {
+    /// CPU per connection accepted
+    Accept,
+    /// CPU per beat, and what lies unread
+    Beats,
+    /// From FIN or RST to the verdict
+    Detection,
+    /// Memory of quiet connections
+    Idle,
+    /// CPU per death
+    Death,
+    /// All at once
+    Storm,
+    /// CPU of a peer at 1, 10 and 100 beats a second
+    Rates,
+    /// One peer that sends all it can
+    Stream,
+}
+
+impl MeasureName {
+    fn measure(self) -> Measure {
+        match self {
+            MeasureName::Accept => Measure::Accept,
+            MeasureName::Beats => Measure::Beats,
+            MeasureName::Detection => Measure::Detection,
+            MeasureName::Idle => Measure::Idle,
+            MeasureName::Death => Measure::Death,
+            MeasureName::Storm => Measure::Storm,
+            MeasureName::Rates => Measure::Rates,
+            MeasureName::Stream => Measure::Stream,
+        }
     }
 }
 
@@ -157,10 +260,9 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
         machine::describe(&server, &load)
     };
     let mut watch = Watch { interrupted: &interrupted, progress: &mut progress };
-    let outcome = experiment::run(&options, &mut watch);
+    let outcome = run(args, &options, &mut watch);
     bar.finish_and_clear();
-    let (experiment, seen) = outcome?;
-    let doubts = doubts::of_an_experiment(&experiment, &seen);
+    let (experiment, comparison, doubts) = outcome?;
     let result = ResultFile {
         format: FORMAT.into(),
         version: VERSION,
@@ -173,14 +275,59 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
         took_ns: nanos(Instant::now().since(began)),
         seed: args.seed,
         machine,
-        experiment: Some(experiment),
-        comparison: None,
+        experiment,
+        comparison,
         doubts,
     };
     if let Some(path) = &args.out {
         write(path, &result.to_json())?;
     }
     tell(&result)
+}
+
+/// The experiment, or the comparison, or both where both are asked for.
+fn run(
+    args: &BenchArgs,
+    options: &experiment::Options,
+    watch: &mut Watch<'_>,
+) -> io::Result<(Option<Experiment>, Option<Comparison>, Vec<Doubt>)> {
+    let mut doubts = Vec::new();
+    let mut experiment = None;
+    if args.against.is_empty() || args.ways.is_some() {
+        let (found, seen) = experiment::run(options, watch)?;
+        doubts.extend(doubts::of_an_experiment(&found, &seen));
+        experiment = Some(found);
+    }
+    let mut comparison = None;
+    if !args.against.is_empty() {
+        let (found, its_doubts) = compare::run(&comparison_options(args), watch)?;
+        doubts.extend(its_doubts);
+        comparison = Some(found);
+    }
+    doubts.sort();
+    doubts.dedup();
+    Ok((experiment, comparison, doubts))
+}
+
+fn comparison_options(args: &BenchArgs) -> compare::Options {
+    let against = args.against.iter().map(|name| name.yardstick()).collect();
+    let mut options =
+        if args.quick { compare::Options::quick(against) } else { compare::Options::full(against) };
+    options.resize(args.connections.map(u64::from), args.beats);
+    let settings = &mut options.settings;
+    settings.rounds = args.rounds.map_or(settings.rounds, u64::from);
+    settings.window_ns = args.window.map_or(settings.window_ns, nanos);
+    let dying = args.duration.unwrap_or(Duration::from_secs(settings.deaths / settings.deaths_per_second));
+    settings.deaths_per_second = args.deaths.unwrap_or(settings.deaths_per_second);
+    settings.deaths = (settings.deaths_per_second as f64 * dying.as_secs_f64()) as u64;
+    if let Some(measure) = &args.measure {
+        options.measures = measure.iter().map(|name| name.measure()).collect();
+    }
+    options.subjects.clone_from(&args.subjects);
+    options.seed = args.seed;
+    options.in_phase = args.in_phase;
+    options.stroke = args.stroke.unwrap_or(options.stroke);
+    options
 }
 
 fn options(args: &BenchArgs) -> experiment::Options {
@@ -190,7 +337,7 @@ fn options(args: &BenchArgs) -> experiment::Options {
         beats_per_second: args.beats.unwrap_or(by_size(20_000, 12_000)),
         deaths_per_second: args.deaths.unwrap_or(by_size(500, 300)),
         duration: args.duration.unwrap_or(Duration::from_secs(by_size(15, 2))),
-        ways: args.ways.iter().map(|way| way.way()).collect(),
+        ways: args.ways.clone().unwrap_or_else(WayName::all).into_iter().map(WayName::way).collect(),
         seed: args.seed,
         threads: usize::from(args.threads),
         batch_window: args.batch_window,

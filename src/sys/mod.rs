@@ -2,6 +2,7 @@
 //!
 //! - [`clock`]: the clocks;
 //! - [`tcp`]: socket options and `TCP_INFO`;
+//! - [`epoll`]: readiness of many descriptors;
 //! - [`hangup`]: whether anybody still reads;
 //! - [`process`]: cores, costs and signals of processes;
 //! - [`rlimit`]: how many descriptors there may be;
@@ -13,6 +14,7 @@
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
+pub mod epoll;
 pub mod hangup;
 pub mod process;
 pub mod rlimit;

@@ -1,0 +1,280 @@
+//! Reasons not to trust a figure, each said once and with its remedy.
+
+use std::collections::BTreeMap;
+
+use super::life::Stage;
+use super::subjects::{Row, VISITS_NS};
+use super::verdicts::Joined;
+use super::{Measure, Options};
+use crate::bench::doubts::{doubt, of_the_build};
+use crate::bench::peers::Done;
+use crate::measure::recorded::carries;
+use crate::measure::result::{Beats, Detection, Doubt, DoubtKind, Run};
+
+/// Later than a stroke and this at p99, the load did not keep its schedule.
+const LOAD_LATE_NS: u64 = 5_000_000;
+/// Later than this at p99, the injector measures itself.
+const INJECTOR_LATE_NS: u64 = 100_000;
+/// Others may use so much of a core.
+const FOREIGN_SHARE: f64 = 0.02;
+/// The dearest round of a subject over its cheapest.
+const NOISE: f64 = 1.3;
+/// Fewer beats of each connection in the window tell of its beginning rather than of its rhythm.
+const WINDOW_BEATS: u64 = 40;
+
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    all: Vec<Doubt>,
+    /// Of what is seen again in every round, the worst: by subject and by what it is about.
+    worst: BTreeMap<(String, &'static str), (f64, Doubt)>,
+}
+
+impl Doubts {
+    pub(super) fn new() -> Doubts {
+        Doubts::default()
+    }
+
+    pub(super) fn into_sorted(self) -> Vec<Doubt> {
+        let mut doubts = self.all;
+        doubts.extend(of_the_build());
+        doubts.extend(self.worst.into_values().map(|(_, doubt)| doubt));
+        doubts.sort();
+        doubts.dedup();
+        doubts
+    }
+
+    fn add(&mut self, kind: DoubtKind, text: String, remedy: &str) {
+        self.all.push(doubt(kind, text, remedy));
+    }
+
+    /// Keeps it unless a worse one of the same subject about the same thing is known.
+    fn add_worst(&mut self, name: &str, about: &'static str, size: f64, doubt: Doubt) {
+        let known = self.worst.get(&(name.to_owned(), about)).map_or(0.0, |&(size, _)| size);
+        if size > known {
+            self.worst.insert((name.to_owned(), about), (size, doubt));
+        }
+    }
+
+    fn mistake(&mut self, text: String) {
+        self.add(DoubtKind::Mistakes, text, "run it again; what comes again is a bug of that server");
+    }
+
+    /// What is doubtful before anything runs.
+    pub(super) fn of_plan(&mut self, options: &Options, rows: &[Row], stage: &Stage) {
+        let settings = &options.settings;
+        if stage.is_shared() {
+            self.add(
+                DoubtKind::SharedCore,
+                "there is one core only: server and load take turns on it".into(),
+                "run on two cores or more",
+            );
+        }
+        let seconds = settings.window_ns as f64 / 1e9;
+        if options.measures(Measure::Beats) && settings.window_ns < VISITS_NS {
+            let late = rows.iter().filter(|row| row.visits_late()).count();
+            if late > 0 {
+                self.add(
+                    DoubtKind::ShortWindow,
+                    format!(
+                        "the window of {seconds} s is shorter than the 30 s between two visits of a peer in lazy \
+                         mode: visits may be missing in the CPU per beat of {late} subjects"
+                    ),
+                    "take --window 30s or longer",
+                );
+            }
+        }
+        let beats = settings.beats_per_second as f64 * seconds / settings.connections as f64;
+        if options.measures(Measure::Beats) && beats < WINDOW_BEATS as f64 {
+            self.add(
+                DoubtKind::ShortWindow,
+                format!("each connection beats {beats:.0} times in the window, fewer than {WINDOW_BEATS}"),
+                "take a longer --window",
+            );
+        }
+        if options.measures(Measure::Detection) && !carries(settings.deaths, 99.0) {
+            self.add(
+                DoubtKind::TooFewSamples,
+                format!("{} deaths in a round carry no p99", settings.deaths),
+                "let at least 1,000 die in a round",
+            );
+        }
+    }
+
+    pub(super) fn too_few_descriptors(&mut self, wanted: u64, most: u64) {
+        self.add(
+            DoubtKind::NotMeasured,
+            format!("{wanted} connections were wanted and {most} measured: the limit on descriptors"),
+            "raise the hard limit (`ulimit -Hn`)",
+        );
+    }
+
+    pub(super) fn no_slabs(&mut self) {
+        self.add(
+            DoubtKind::NotMeasured,
+            "no figures of kernel memory: /proc/slabinfo is for root".into(),
+            "run as root",
+        );
+    }
+
+    pub(super) fn load(&mut self, name: &str, done: &Done, stroke_ns: u64) {
+        let late = done.late.histogram().value_at_quantile(0.99);
+        if (done.late.count() > 0 && late > stroke_ns + LOAD_LATE_NS) || done.unsent > 0 {
+            let doubt = doubt(
+                DoubtKind::LoadLate,
+                format!(
+                    "{name}: the load fell behind its schedule ({:.1} ms late at p99, {} beats unsent)",
+                    late as f64 / 1e6,
+                    done.unsent
+                ),
+                "run on a quieter or faster machine, or with fewer beats a second",
+            );
+            self.add_worst(name, "load late", late as f64, doubt);
+        }
+        if done.refused > 0 {
+            self.add(
+                DoubtKind::LoadLate,
+                format!("{name}: {} beats were refused by their sockets", done.refused),
+                "the server does not read what was sent: take fewer beats a second",
+            );
+        }
+    }
+
+    pub(super) fn machine(&mut self, name: &str, beats: &Beats) {
+        for (what, part) in
+            [("other processes used", beats.foreign_ns), ("the hypervisor took away", beats.stolen_ns)]
+        {
+            let share = part as f64 / beats.window_ns as f64;
+            if share > FOREIGN_SHARE {
+                let doubt = doubt(
+                    DoubtKind::BusyMachine,
+                    format!("{name}: {what} {:.0} % of a core", share * 100.0),
+                    "run again when the machine is quiet",
+                );
+                self.add_worst(name, what, share, doubt);
+            }
+        }
+    }
+
+    pub(super) fn injector(&mut self, name: &str, detection: &Detection) {
+        let Some(late) = detection.injector_late.percentile(99.0) else { return };
+        if late > INJECTOR_LATE_NS {
+            let doubt = doubt(
+                DoubtKind::InjectorLate,
+                format!("{name}: the injector itself was {:.0} us late at p99", late as f64 / 1e3),
+                "run on a quieter machine, or with fewer beats a second",
+            );
+            self.add_worst(name, "injector late", late as f64, doubt);
+        }
+    }
+
+    pub(super) fn verdicts(&mut self, name: &str, joined: &Joined) {
+        let Detection { missed, false_verdicts, .. } = joined.detection;
+        for (count, what) in [
+            (missed, "deaths had no verdict"),
+            (false_verdicts, "verdicts were a second one or on the living"),
+            (joined.misnamed, "verdicts named another cause"),
+            (joined.early, "verdicts are dated before the death they are about"),
+        ] {
+            if count > 0 {
+                self.mistake(format!("{name}: {count} {what}"));
+            }
+        }
+    }
+
+    pub(super) fn deaths_of_the_living(&mut self, name: &str, count: usize) {
+        if count > 0 {
+            self.mistake(format!("{name}: {count} peers were called dead while all were beating"));
+        }
+    }
+
+    pub(super) fn deaths_untold(&mut self, name: &str, connections: usize, told: usize) {
+        if told != connections {
+            self.mistake(format!("{name}: {told} deaths were told of {connections} connections"));
+        }
+    }
+
+    pub(super) fn bytes_uncounted(&mut self, name: &str, sent: u64, counted: u64) {
+        if sent != counted {
+            self.mistake(format!("{name}: it counted {counted} bytes of the {sent} that were sent"));
+        }
+    }
+
+    /// What is doubtful once all rounds are there.
+    pub(super) fn of_rounds(&mut self, runs: &[Run]) {
+        let mut costs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (run, beats) in runs.iter().filter_map(|run| Some((run, run.beats?))) {
+            costs.entry(&run.subject).or_default().push(beats.process_ns as f64 / beats.count as f64);
+        }
+        for (name, costs) in costs {
+            let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = costs.iter().copied().fold(0.0, f64::max);
+            if most > NOISE * least {
+                self.add(
+                    DoubtKind::NoisyRounds,
+                    format!(
+                        "{name}: CPU per beat was {:.2} us in the cheapest round and {:.2} us in the dearest",
+                        least / 1e3,
+                        most / 1e3
+                    ),
+                    "run again when the machine is quiet, or with more --rounds",
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beats(count: u64, process_ns: u64, foreign_ns: u64) -> Beats {
+        Beats {
+            count,
+            window_ns: 1_000_000_000,
+            process_ns,
+            load_ns: 0,
+            machine_ns: 0,
+            machine_sampled_ns: 0,
+            foreign_ns,
+            stolen_ns: 0,
+            sleeps: 0,
+            load_late_p99_ns: 0,
+            unread_kernel_bytes: None,
+        }
+    }
+
+    fn run(subject: &str, beats: Beats) -> Run {
+        Run {
+            subject: subject.into(),
+            round: 0,
+            accept: None,
+            beats: Some(beats),
+            death: None,
+            detection: None,
+            idle: None,
+            storm: None,
+            further: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_seen_in_every_round_is_said_once_at_its_worst() {
+        let mut doubts = Doubts::new();
+        for foreign in [30_000_000, 250_000_000, 40_000_000] {
+            doubts.machine("epoll", &beats(1, 1, foreign));
+        }
+        doubts.machine("tokio", &beats(1, 1, 19_000_000));
+        let texts: Vec<_> = doubts.into_sorted().into_iter().map(|doubt| doubt.text).collect();
+        assert_eq!(texts, ["epoll: other processes used 25 % of a core"]);
+    }
+
+    #[test]
+    fn rounds_that_differ_by_a_third_are_noisy_and_those_of_another_subject_are_not_mixed_in() {
+        let mut doubts = Doubts::new();
+        let costs = [("a", 1_000), ("b", 5_000), ("a", 1_290), ("b", 6_600)];
+        doubts.of_rounds(&costs.map(|(name, cost)| run(name, beats(1, cost, 0))));
+        let doubts = doubts.into_sorted();
+        assert_eq!(doubts.len(), 1);
+        assert!(doubts[0].text.starts_with("b: "), "{doubts:?}");
+    }
+}

@@ -1,0 +1,65 @@
+//! The role `tokio-uring`: a task for each connection, with one read under way and `timeout` around it.
+//!
+//! A read owns its buffer as long as it waits, so each connection has one. Letting go of a read does not
+//! take it back (there is no cancel in tokio-uring 0.5), and while it is under way the socket stays open: whoever
+//! was silent for too long is shut down first, which ends its read.
+//!
+//! The ring has room for what many connections complete together, and works their completions off at its
+//! own system calls (COOP_TASKRUN) and not by interrupting itself: measured with 6,000 connections and 40,000
+//! beats/s, 10 to 11 us of CPU per beat where the defaults took 12 to 15.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_uring::net::{TcpListener, TcpStream};
+
+use super::{SharedTeller, Teller, YardstickPlan, cause, listen};
+
+/// As in tokio's README: 64 beats.
+const BUFFER: usize = 1_024;
+const SQ_ENTRIES: u32 = 4_096;
+const CQ_ENTRIES: u32 = 32_768;
+
+/// Plays the role until the process is ended.
+///
+/// # Errors
+///
+/// Those of its system calls; that there is no io_uring.
+pub fn run(plan: &YardstickPlan) -> io::Result<()> {
+    let listener = listen(None)?;
+    // A ring does not wait for what is marked as non-blocking.
+    listener.set_nonblocking(false)?;
+    let idle = Duration::from_millis(plan.idle_ms);
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_cqsize(CQ_ENTRIES).setup_coop_taskrun();
+    tokio_uring::builder().entries(SQ_ENTRIES).uring_builder(&ring).start(async {
+        let tell = SharedTeller::new(Teller::new(listener.local_addr()?, plan.idle_ms)?);
+        let listener = TcpListener::from_std(listener);
+        loop {
+            let (stream, peer) = listener.accept().await?;
+            tell.say(|teller| teller.up(peer));
+            tokio_uring::spawn(watch(stream, peer, idle, tell.clone()));
+        }
+    })
+}
+
+async fn watch(stream: TcpStream, peer: SocketAddr, idle: Duration, tell: SharedTeller) {
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut bytes = 0;
+    let cause = loop {
+        let Ok((read, back)) = timeout(idle, stream.read(buffer)).await else {
+            // It fails only when the connection ended in this very moment.
+            let _ = stream.shutdown(Shutdown::Both);
+            break cause::EXPIRED;
+        };
+        buffer = back;
+        match read {
+            Ok(0) => break cause::CLOSED,
+            Ok(taken) => bytes += taken as u64,
+            Err(_) => break cause::ABORTED,
+        }
+    };
+    tell.say(|teller| teller.died(peer, cause, bytes));
+}
