@@ -1,6 +1,6 @@
 //! Where the peers live: a slab that hands out indices, against the map from a number to a record
 //! that one would write instead. Both hold records of a peer's size and meet the same keys in the
-//! same random order. Run one size with `cargo bench --bench slab -- /100000`.
+//! same random order. Run one size with `cargo bench --bench slab -- '/100000$'`.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -19,7 +19,7 @@ const STRIDE: usize = 500;
 struct Record {
     generation: u32,
     life: u64,
-    rest: [u64; 10],
+    _rest: [u64; 10],
 }
 
 const _: () = assert!(size_of::<Record>() == 96);
@@ -33,7 +33,7 @@ trait Table: Default {
 }
 
 fn record(generation: u32) -> Record {
-    Record { generation, life: 0, rest: [u64::from(generation); 10] }
+    Record { generation, life: 0, _rest: [u64::from(generation); 10] }
 }
 
 /// Place and life in one number.
