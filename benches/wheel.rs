@@ -1,27 +1,41 @@
-//! What a timer costs on the wheel, and on a sorted map beside it.
+//! What a timer costs on the wheel, and on a sorted map and tokio-util's `DelayQueue` beside it.
 //!
-//! Both hold the same deadlines, spread over ten seconds at random, and meet the keys in random
+//! All hold the same deadlines, spread over ten seconds at random, and meet the keys in random
 //! order, as a server meets its peers. The map also keeps each key's deadline, as it must to find
-//! its entry again. Run one size with `cargo bench --bench wheel -- /100000`.
+//! its entry again, and the queue's user each key's handle. Run one size with
+//! `cargo bench --bench wheel -- '/100000$'`.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::hint::black_box;
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use deadpeer::time::Instant;
 use deadpeer::wheel::{TICK, Wheel};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::time::{DelayQueue, delay_queue};
 
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 const START: Instant = Instant::from_nanos(1_000_000_000);
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// What both timers can do.
+/// What all timers can do.
 trait Timers {
     fn with_capacity(keys: usize) -> Self;
     fn schedule(&mut self, key: u32, at: Instant);
     fn expire(&mut self, now: Instant) -> Option<u32>;
+
+    /// Moves a clock of its own to `now`, if it has one.
+    fn reach(&mut self, _now: Instant) {}
+}
+
+/// Those that are told the time, so that a loop can sleep until the next key is due.
+trait Told: Timers {
     fn next_due(&self) -> Option<Instant>;
 }
 
@@ -37,7 +51,9 @@ impl Timers for Wheel {
     fn expire(&mut self, now: Instant) -> Option<u32> {
         Wheel::expire(self, now)
     }
+}
 
+impl Told for Wheel {
     fn next_due(&self) -> Option<Instant> {
         Wheel::next_due(self)
     }
@@ -67,15 +83,76 @@ impl Timers for Map {
         self.places[key as usize] = None;
         Some(key)
     }
+}
 
+impl Told for Map {
     fn next_due(&self) -> Option<Instant> {
         self.order.first_key_value().map(|(&(at, _), ())| at)
     }
 }
 
+/// The runtime whose clock the queues live by. It stands still unless it is moved.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime without I/O needs nothing")
+});
+
+/// The queue, each key's handle in it, and the instant of the runtime's clock that is [`START`].
+struct Queue {
+    queue: DelayQueue<u32>,
+    handles: Vec<Option<delay_queue::Key>>,
+    start: tokio::time::Instant,
+}
+
+impl Queue {
+    fn on_its_clock(&self, at: Instant) -> tokio::time::Instant {
+        self.start + at.since(START)
+    }
+}
+
+impl Timers for Queue {
+    fn with_capacity(keys: usize) -> Queue {
+        Queue {
+            queue: DelayQueue::with_capacity(keys),
+            handles: vec![None; keys],
+            start: tokio::time::Instant::now(),
+        }
+    }
+
+    fn schedule(&mut self, key: u32, at: Instant) {
+        let at = self.on_its_clock(at);
+        match &mut self.handles[key as usize] {
+            Some(handle) => self.queue.reset_at(handle, at),
+            free => *free = Some(self.queue.insert_at(key, at)),
+        }
+    }
+
+    /// By its own clock: what is due at the instant that was [reached](Timers::reach).
+    fn expire(&mut self, _now: Instant) -> Option<u32> {
+        match self.queue.poll_expired(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(expired)) => {
+                let key = expired.into_inner();
+                self.handles[key as usize] = None;
+                Some(key)
+            }
+            Poll::Ready(None) | Poll::Pending => None,
+        }
+    }
+
+    fn reach(&mut self, now: Instant) {
+        let ahead = self.on_its_clock(now).saturating_duration_since(tokio::time::Instant::now());
+        RUNTIME.block_on(tokio::time::advance(ahead));
+    }
+}
+
+/// Whether this is a smoke test: everything once, and nothing is measured.
+fn smoke() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
 /// All sizes; without the greatest in a smoke test, where the map alone would take ten seconds.
 fn sizes() -> &'static [usize] {
-    if std::env::args().any(|argument| argument == "--test") { &SIZES[..2] } else { &SIZES }
+    if smoke() { &SIZES[..2] } else { &SIZES }
 }
 
 /// Every key once, in random order, with a random deadline.
@@ -106,12 +183,13 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str, keys: usize) -> Benchmark
 /// Every key is put in for the first time.
 fn schedule(criterion: &mut Criterion) {
     fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
-        let deadlines = deadlines(keys, 1);
+        let deadlines = LazyCell::new(|| deadlines(keys, 1));
         group.bench_function(BenchmarkId::new(name, keys), |bencher| {
+            let deadlines = LazyCell::force(&deadlines);
             bencher.iter_batched(
                 || T::with_capacity(keys),
                 |mut timers| {
-                    for &(key, at) in &deadlines {
+                    for &(key, at) in deadlines {
                         timers.schedule(key, at);
                     }
                     timers
@@ -124,16 +202,18 @@ fn schedule(criterion: &mut Criterion) {
         let mut group = group(criterion, "schedule", keys);
         run::<Wheel>(&mut group, "wheel", keys);
         run::<Map>(&mut group, "btreemap", keys);
+        run::<Queue>(&mut group, "delayqueue", keys);
     }
 }
 
 /// Every key is moved from one random deadline to another.
 fn reschedule(criterion: &mut Criterion) {
     fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
-        let rounds = [deadlines(keys, 2), deadlines(keys, 3)];
-        let mut timers: T = filled(&rounds[1]);
+        let rounds = LazyCell::new(|| [deadlines(keys, 2), deadlines(keys, 3)]);
+        let mut timers: Option<T> = None;
         let mut turn = 0;
         group.bench_function(BenchmarkId::new(name, keys), |bencher| {
+            let timers = timers.get_or_insert_with(|| filled(&rounds[1]));
             bencher.iter(|| {
                 for &(key, at) in &rounds[turn % 2] {
                     timers.schedule(key, at);
@@ -146,16 +226,18 @@ fn reschedule(criterion: &mut Criterion) {
         let mut group = group(criterion, "reschedule", keys);
         run::<Wheel>(&mut group, "wheel", keys);
         run::<Map>(&mut group, "btreemap", keys);
+        run::<Queue>(&mut group, "delayqueue", keys);
     }
 }
 
 /// As many keys as there are come out one by one as time passes, are not due yet, and go back in:
 /// what a quiet server with living peers does all day. The clock goes from due time to due time.
 fn lazy_visit(criterion: &mut Criterion) {
-    fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
-        let mut timers: T = filled(&deadlines(keys, 4));
+    fn run<T: Told>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
+        let mut timers: Option<T> = None;
         let mut now = START;
         group.bench_function(BenchmarkId::new(name, keys), |bencher| {
+            let timers = timers.get_or_insert_with(|| filled(&deadlines(keys, 4)));
             bencher.iter(|| {
                 let mut visits = 0;
                 while visits < keys {
@@ -170,24 +252,51 @@ fn lazy_visit(criterion: &mut Criterion) {
             });
         });
     }
+    /// As its users write it: the runtime sleeps until a key is due, which with a clock that is moved by
+    /// hand means that it moves the clock. Its turn for that is part of the number.
+    fn run_queue(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize) {
+        let mut timers: Option<Queue> = None;
+        group.bench_function(BenchmarkId::new("delayqueue", keys), |bencher| {
+            let Queue { queue, handles, .. } = timers.get_or_insert_with(|| filled(&deadlines(keys, 4)));
+            bencher.iter(|| {
+                RUNTIME.block_on(async {
+                    for _ in 0..keys {
+                        let expired = poll_fn(|context| queue.poll_expired(context)).await;
+                        let expired = expired.expect("every key goes back in");
+                        let (at, key) = (expired.deadline() + SPREAD, expired.into_inner());
+                        handles[key as usize] = Some(queue.insert_at(key, at));
+                    }
+                });
+            });
+        });
+    }
     for &keys in sizes() {
         let mut group = group(criterion, "lazy_visit", keys);
         run::<Wheel>(&mut group, "wheel", keys);
         run::<Map>(&mut group, "btreemap", keys);
+        run_queue(&mut group, keys);
     }
 }
 
 /// Every key has passed, and comes out in one turn.
 fn mass_expiry(criterion: &mut Criterion) {
     fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
-        let deadlines = deadlines(keys, 5);
+        let deadlines = LazyCell::new(|| deadlines(keys, 5));
+        let end = START + SPREAD + TICK;
         group.bench_function(BenchmarkId::new(name, keys), |bencher| {
             bencher.iter_batched(
-                || filled::<T>(&deadlines),
+                || {
+                    let mut timers: T = filled(&deadlines);
+                    timers.reach(end);
+                    timers
+                },
                 |mut timers| {
-                    while let Some(key) = timers.expire(START + SPREAD + TICK) {
+                    let mut expired = 0;
+                    while let Some(key) = timers.expire(end) {
                         black_box(key);
+                        expired += 1;
                     }
+                    assert_eq!(expired, keys);
                     timers
                 },
                 BatchSize::PerIteration,
@@ -198,10 +307,12 @@ fn mass_expiry(criterion: &mut Criterion) {
         let mut group = group(criterion, "mass_expiry", keys);
         run::<Wheel>(&mut group, "wheel", keys);
         run::<Map>(&mut group, "btreemap", keys);
+        run::<Queue>(&mut group, "delayqueue", keys);
     }
 }
 
 fn main() {
+    let _context = RUNTIME.enter(); // the queue's timers belong to a runtime
     let mut criterion = Criterion::default().configure_from_args();
     schedule(&mut criterion);
     reschedule(&mut criterion);

@@ -1,0 +1,189 @@
+//! What a turn of the judgement costs with a thousand, a hundred thousand and a million peers, the
+//! kernel left out: facts in, the wheel's visits, actions out and answered at once.
+//!
+//! Every peer beats once a second, 8 to 23 bytes at an instant of its own, so the peers are met in random
+//! order, their drains do not fall together, and time passes as it would. `visit` is the default mode, in which a beat costs nothing until
+//! somebody looks; its element is a look. `beat` is `--wake beat`, where every beat is a completion;
+//! its element is a beat, and the drains and appointments that beats bring with them are part of it.
+//! Run one size with `cargo bench --bench tracker -- '/100000$'`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use deadpeer::liveness::{Action, Evidence, Fact, PeerId, Policy, PollMask, Tracker, TrackerConfig, Wake};
+use deadpeer::time::Instant;
+use deadpeer::wheel::TICK;
+
+const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
+const START: Instant = Instant::from_nanos(1_000_000_000);
+const SECOND: u64 = 1_000_000_000;
+/// Elements of one iteration. It divides every size.
+const BATCH: u32 = 250;
+
+/// When the peer in a place beats, after the full second. Computed, since a table of a million would be
+/// one more miss beside those that are measured (the mixing is that of MurmurHash3).
+fn phase(place: u32) -> Duration {
+    let mut mixed = place.wrapping_add(1);
+    mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
+    mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+    Duration::from_nanos(u64::from(mixed ^ mixed >> 16) * SECOND >> 32)
+}
+
+/// A tracker, and the peers that it is told of.
+struct World {
+    tracker: Tracker,
+    now: Instant,
+    /// In the order in which they beat.
+    peers: Vec<PeerId>,
+    /// Bytes taken off, by place.
+    taken: Vec<u64>,
+    next: usize,
+    visits: u64,
+}
+
+impl World {
+    fn new(size: u32, wake: Wake) -> World {
+        let config = TrackerConfig { wake, ..TrackerConfig::new(Policy::STRICT, size as usize) };
+        let mut tracker = Tracker::new(config, START);
+        let address = ([192, 0, 2, 7], 40_000).into();
+        let mut accept = |place| {
+            let peer = tracker.accept(address, 0, START + phase(place)).expect("there is room");
+            assert_eq!(peer.index(), place);
+            peer
+        };
+        let mut peers: Vec<PeerId> = (0..size).map(&mut accept).collect();
+        peers.sort_unstable_by_key(|peer| phase(peer.index()));
+        while tracker.poll_event().is_some() {}
+        World { tracker, now: START, peers, taken: vec![0; size as usize], next: 0, visits: 0 }
+    }
+
+    /// What the kernel would say of a peer: it has beaten once a second since the start.
+    fn evidence(&self, peer: PeerId) -> Evidence {
+        let beating = self.now.since(START).as_nanos() as u64;
+        let (beats, ago) = match beating.checked_sub(phase(peer.index()).as_nanos() as u64) {
+            Some(since) => (since / SECOND + 1, since % SECOND),
+            None => (0, 0),
+        };
+        let last_data = self.now - Duration::from_nanos(ago);
+        let bytes = 8 + u64::from(peer.index() % 16);
+        Evidence { received: beats * bytes, last_data, last_ack: last_data, ..Evidence::default() }
+    }
+
+    /// The wheel's part of a turn, and what the driver would do.
+    fn turn(&mut self) {
+        self.tracker.handle_time(self.now);
+        while let Some(action) = self.tracker.poll_action() {
+            match action {
+                Action::Inspect(peer) => {
+                    self.visits += 1;
+                    self.tracker.handle(peer, Fact::Inspected(self.evidence(peer)), self.now);
+                }
+                Action::Drain { peer, .. } => {
+                    let received = self.evidence(peer).received;
+                    let taken = &mut self.taken[peer.index() as usize];
+                    let bytes = (received - *taken) as u32;
+                    *taken = received;
+                    if bytes > 0 {
+                        self.tracker.handle(peer, Fact::Taken { bytes }, self.now);
+                    }
+                    self.tracker.handle(peer, Fact::Emptied, self.now);
+                }
+                Action::WakeOn { .. } => {}
+                Action::Probe { .. } | Action::Close { .. } => unreachable!("everybody lives: {action:?}"),
+            }
+        }
+        while let Some(event) = self.tracker.poll_event() {
+            black_box(event);
+        }
+    }
+
+    /// So many looks. A turn takes what is due, so the surplus is taken off the next time.
+    fn visit(&mut self, until: u64) {
+        while self.visits < until {
+            let due = self.tracker.next_due().expect("every peer has an appointment");
+            self.now = due.max(self.now + TICK);
+            self.turn();
+        }
+    }
+
+    /// One turn that a batch of beats began, of those among the next peers that beat.
+    fn beat(&mut self, beats: impl Fn(PeerId) -> bool) {
+        let batch = self.next..self.next + BATCH as usize;
+        self.next = batch.end % self.peers.len();
+        self.now = self.now + Duration::from_nanos(SECOND * u64::from(BATCH) / self.peers.len() as u64);
+        for position in batch {
+            let peer = self.peers[position];
+            if beats(peer) {
+                self.tracker.handle(peer, Fact::Ready(PollMask(PollMask::IN)), self.now);
+            }
+        }
+        self.turn();
+    }
+
+    /// Nine seconds of beats, which one peer in four begins in each of the first four: after as many
+    /// drains a peer proves calm, and in a herd that began together all would be drained together.
+    fn calm(&mut self) {
+        for second in 0..9 {
+            for _ in 0..self.peers.len() / BATCH as usize {
+                self.beat(|peer| peer.index() % 4 <= second);
+            }
+        }
+    }
+}
+
+/// Everybody is looked at twice before it counts: then the appointments are spread as they stay.
+fn visits(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("visit");
+    group.throughput(Throughput::Elements(BATCH.into()));
+    for size in SIZES {
+        let mut world = None;
+        let mut until = 2 * u64::from(size);
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            let world = world.get_or_insert_with(|| {
+                let mut world = World::new(size, Wake::Lazy);
+                world.visit(until);
+                world
+            });
+            bencher.iter(|| {
+                until += u64::from(BATCH);
+                world.visit(until);
+            });
+            check(world);
+        });
+    }
+    group.finish();
+}
+
+/// As it is once everybody is calm.
+fn beats(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("beat");
+    group.throughput(Throughput::Elements(BATCH.into()));
+    for size in SIZES {
+        let mut world = None;
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            let world = world.get_or_insert_with(|| {
+                let mut world = World::new(size, Wake::Beat);
+                world.calm();
+                world
+            });
+            bencher.iter(|| world.beat(|_| true));
+            check(world);
+        });
+    }
+    group.finish();
+}
+
+/// Nobody was suspected, or something else was measured.
+fn check(world: &World) {
+    let counts = world.tracker.counts();
+    assert_eq!((counts.suspected, counts.living as usize), (0, world.peers.len()), "{counts:?}");
+    assert_eq!(counts.visits, world.visits, "{counts:?}");
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    visits(&mut criterion);
+    beats(&mut criterion);
+    criterion.final_summary();
+}
