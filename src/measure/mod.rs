@@ -37,6 +37,7 @@
 //! assert_eq!(summary.rtt_us.count, 0);
 //! ```
 
+pub mod hlog;
 pub mod recorded;
 pub mod result;
 
