@@ -16,7 +16,8 @@
 //! - Recording allocates nothing and cannot fail. A value beyond the range (a day, or 16 million
 //!   completions) is counted at its end and as `clipped`; the greatest value stays exact.
 //! - `count`, `min` and `max` are exact; a percentile is at most 1 % above what it stands for.
-//! - A percentile that the sample cannot carry is `None`. p99 of 20 values would be an invention.
+//! - A percentile that the sample [cannot carry](recorded::carries) is `None`: at least ten samples must
+//!   lie beyond it. p99 of 20 values would be an invention.
 //! - Units are in the names, and times are rounded down.
 //!
 //! # Example
@@ -33,7 +34,8 @@
 //! assert_eq!(summary.verdict_us.count, 100);
 //! assert_eq!(summary.verdict_us.max, Some(100));
 //! assert_eq!(summary.verdict_us.p50, Some(50));
-//! assert_eq!(summary.verdict_us.p999, None); // wants 1,000 samples
+//! assert_eq!(summary.verdict_us.p90, Some(90));
+//! assert_eq!(summary.verdict_us.p99, None); // wants 1,000 samples
 //! assert_eq!(summary.rtt_us.count, 0);
 //! ```
 
@@ -193,11 +195,11 @@ pub struct Percentiles {
     pub min: Option<u64>,
     /// The median.
     pub p50: Option<u64>,
-    /// From 10 samples on.
-    pub p90: Option<u64>,
     /// From 100 samples on.
-    pub p99: Option<u64>,
+    pub p90: Option<u64>,
     /// From 1,000 samples on.
+    pub p99: Option<u64>,
+    /// From 10,000 samples on.
     pub p999: Option<u64>,
     /// The greatest, exact also where others were clipped.
     pub max: Option<u64>,
@@ -250,17 +252,17 @@ impl Distribution {
             return Percentiles::default();
         }
         // A histogram answers with the upper end of a bucket, which may lie beyond the greatest.
-        let at = |quantile, least: u64| {
-            let value = || self.histogram.value_at_quantile(quantile).clamp(self.min, self.max) / unit;
-            (count >= least).then(value)
+        let at = |percentile| {
+            let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max) / unit;
+            recorded::carries(count, percentile).then(value)
         };
         Percentiles {
             count,
             min: Some(self.min / unit),
-            p50: at(0.5, 1),
-            p90: at(0.9, 10),
-            p99: at(0.99, 100),
-            p999: at(0.999, 1_000),
+            p50: at(50.0),
+            p90: at(90.0),
+            p99: at(99.0),
+            p999: at(99.9),
             max: Some(self.max / unit),
             clipped: self.clipped,
         }
@@ -285,9 +287,12 @@ mod tests {
         let mut recorder = Recorder::new();
         for (samples, p90, p99, p999) in [
             (1, false, false, false),
-            (10, true, false, false),
-            (100, true, true, false),
-            (1_000, true, true, true),
+            (99, false, false, false),
+            (100, true, false, false),
+            (999, true, false, false),
+            (1_000, true, true, false),
+            (9_999, true, true, false),
+            (10_000, true, true, true),
         ] {
             while recorder.summary().rtt_us.count < samples {
                 let before = recorder.summary().rtt_us;

@@ -48,7 +48,7 @@ kernel answering (last ack 0.900 s ago); lived 7.001 s, 24 bytes  [sensor-7]
   heartbeat_expired         1
   unreachable               1
   3 suspected, 2 recovered, 1 stall of our own
-  wake to verdict          min 1 us, p50 75 us, p90 135 us, p99 149 us, max 150 us, of 150
+  wake to verdict          min 1 us, p50 75 us, p90 135 us, max 150 us, of 150
   lateness of expiries     min 1250 us, p50 1250 us, max 1250 us, of 1
   silence before a verdict min 7001 ms, p50 7001 ms, max 7001 ms, of 1
 ";
