@@ -27,7 +27,7 @@ fn phase(place: u32) -> Duration {
     let mut mixed = place.wrapping_add(1);
     mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
     mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
-    Duration::from_nanos(u64::from(mixed ^ mixed >> 16) * SECOND >> 32)
+    Duration::from_nanos((u64::from(mixed ^ (mixed >> 16)) * SECOND) >> 32)
 }
 
 /// A tracker, and the peers that it is told of.

@@ -10,6 +10,8 @@
 //!
 //! - Version 1.3 of the format; histograms are V2, deflated, base64: plain V2 is refused by the readers for
 //!   Java, Python and JavaScript.
+//! - The column of the greatest value is in millionths of the histogram's unit, as HdrHistogram writes it: in
+//!   milliseconds where values are nanoseconds. It is for people; readers take the histogram.
 //! - A line is handed over in one write, so a crash tears at most the last one.
 //! - A tag has no comma, space or line end; [`tag`] makes one of any name.
 //!
@@ -37,6 +39,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+
+/// What the column of the greatest value counts in, by HdrHistogram's convention.
+const MAX_UNIT: f64 = 1e6;
 
 /// Writes interval histograms, each as it is closed.
 pub struct HlogWriter<W: Write> {
@@ -85,8 +90,8 @@ impl<W: Write> HlogWriter<W> {
         self.encoded.clear();
         let encoded = self.serializer.serialize(histogram, &mut self.encoded);
         encoded.map_err(|error| io::Error::other(error.to_string()))?;
-        let (start, length, max) = (seconds(start), seconds(length), histogram.max());
-        let line = format!("Tag={tag},{start},{length},{max}.000,{}\n", STANDARD.encode(&self.encoded));
+        let (start, length, max) = (seconds(start), seconds(length), histogram.max() as f64 / MAX_UNIT);
+        let line = format!("Tag={tag},{start},{length},{max:.3},{}\n", STANDARD.encode(&self.encoded));
         self.out.write_all(line.as_bytes())
     }
 
@@ -159,7 +164,7 @@ mod tests {
             let bytes = STANDARD.decode(interval.encoded_histogram()).unwrap();
             let read: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
             assert_eq!(read, expected);
-            assert_eq!(interval.max(), expected.max() as f64);
+            assert_eq!(interval.max(), (expected.max() as f64 / 1e3).round() / 1e3);
         }
         assert_eq!(entries.len(), 4);
     }
