@@ -10,10 +10,10 @@
 //!
 //! A subject lives twice in a round, each time as a new process:
 //!
-//! - [`beating`]: connections come at a walk (CPU per accept), beat through a window (CPU per beat, of the
+//! - `beating`: connections come at a walk (CPU per accept), beat through a window (CPU per beat, of the
 //!   process and of the machine; kernel memory that lies unread), and some of them die among the beats
 //!   (from the planned instant to the verdict);
-//! - [`quiet`]: many connections that say nothing (memory); some are reset one after the other (CPU per
+//! - `quiet`: many connections that say nothing (memory); some are reset one after the other (CPU per
 //!   death), and then all the others in one instant (the storm).
 //!
 //! The server has one core, everything else the other one.

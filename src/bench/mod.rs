@@ -8,12 +8,12 @@
 //!
 //! # Model
 //!
-//! - [`peers`]: a role of this program: it holds connections, beats open-loop, and lets some die, each at
-//!   its planned instant and in its planned [way](crate::measure::result::Way). [`stream`]: one that sends all it can.
+//! - `peers`: a role of this program: it holds connections, beats open-loop, and lets some die, each at
+//!   its planned instant and in its planned [way](crate::measure::result::Way). `stream`: one that sends all it can.
 //! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
-//! - [`compare`]: deadpeer beside the [`yardsticks`], under the same load, in turn.
-//! - [`child`]: a process of the experiment; [`proc`]: what /proc says of it and of the machine.
-//! - [`herd`]: many connections, and the schedule of their beats.
+//! - [`compare`]: deadpeer beside the `yardsticks`, under the same load, in turn.
+//! - `child`: a process of the experiment; `proc`: what /proc says of it and of the machine.
+//! - `herd`: many connections, and the schedule of their beats.
 //!
 //! # Contract
 //!

@@ -18,6 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::bench::compare::{Measure, Yardstick};
 use crate::bench::{Watch, compare, doubts, experiment, machine};
 use crate::cli::duration;
+use crate::measure::report::{Format, render};
 use crate::measure::result::{Comparison, Doubt, Experiment, FORMAT, Program, ResultFile, VERSION, Way};
 use crate::sys::describe;
 use crate::time::{Instant, WallClock, nanos};
@@ -378,20 +379,11 @@ fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
 }
 
 fn tell(result: &ResultFile) -> io::Result<()> {
-    let mut text = String::new();
-    if let Some(experiment) = &result.experiment {
-        for way in &experiment.ways {
-            text.push_str(&format!(
-                "{:<15} injected {:>5} told {:>5} missed {} doubled {} misnamed {} early {} p50 {:?} p99 {:?} max {:?} late {:?}\n",
-                way.way, way.injected, way.told, way.missed, way.doubled, way.misnamed, way.early,
-                way.latency.percentile(50.0), way.latency.percentile(99.0), way.latency.max(),
-                way.injector_late.percentile(99.0),
-            ));
-        }
-        text.push_str(&format!("{:?}\n", experiment.quality.mistakes));
+    let text = render(std::slice::from_ref(result), Format::Text, &super::report::for_standard_output());
+    let mut out = io::stdout().lock();
+    match out.write_all(text.map_err(io::Error::other)?.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever closed our output has seen enough; that is no fault.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
-    for doubt in &result.doubts {
-        text.push_str(&format!("doubt: {}; {}\n", doubt.text, doubt.remedy));
-    }
-    io::stdout().write_all(text.as_bytes())
 }

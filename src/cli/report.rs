@@ -176,17 +176,18 @@ fn read(path: &Path) -> Result<ResultFile, Refusal> {
     ResultFile::parse(&text).map_err(|error| Refusal::failed(format!("{shown} is {error}")))
 }
 
-/// How the output wants it: a terminal has a width, and bold letters unless NO_COLOR or TERM says otherwise.
 fn options(args: &ReportArgs) -> Options {
-    let terminal = args.out.is_none() && io::stdout().is_terminal();
+    let own = if args.out.is_none() { for_standard_output() } else { Options::default() };
+    Options { base: args.base.clone(), series: args.series.clone(), ..own }
+}
+
+/// How standard output wants it: a terminal has a width, and bold letters unless NO_COLOR or TERM says otherwise.
+pub(super) fn for_standard_output() -> Options {
+    let terminal = io::stdout().is_terminal();
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    Options {
-        base: args.base.clone(),
-        series: args.series.clone(),
-        width: if terminal { terminal_size::terminal_size().map(|(width, _)| width.0) } else { None },
-        bold: terminal && !plain,
-    }
+    let width = terminal.then(terminal_size::terminal_size).flatten().map(|(width, _)| width.0);
+    Options { width, bold: terminal && !plain, ..Options::default() }
 }
 
 fn print(text: &str) -> Result<(), Refusal> {

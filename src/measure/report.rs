@@ -9,7 +9,7 @@
 //!
 //! [`figures`] derives plain numbers from a [`ResultFile`]; every format writes those down:
 //! for a terminal, for a README, for programs, for a browser. `.hgrm` and `.hlog` are the histograms
-//! themselves, as other people's readers want them. A [threshold](threshold) asks for one number by its
+//! themselves, as other people's readers want them. A [threshold] asks for one number by its
 //! name.
 //!
 //! # Contract
