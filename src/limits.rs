@@ -85,6 +85,11 @@ pub const EVENT_BATCH: usize = 32;
 /// nothing, into memory of its own.
 pub const EVENT_BATCHES: usize = 4;
 
+/// The shortest interval of a latency log. Shorter ones would hold a few turns each, and are 100 KB a second.
+pub const MIN_LATENCY_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest interval of a latency log: as much is lost by a crash.
+pub const MAX_LATENCY_INTERVAL: Duration = Duration::from_secs(3_600);
+
 /// The loop wakes at least this often, so that its own stalls can be told from quiet.
 pub const MAX_WAIT: Duration = Duration::from_secs(1);
 

@@ -111,6 +111,13 @@ impl WallClock {
         WallClock { realtime_at_zero }
     }
 
+    /// How long after 1970-01-01 00:00 UTC `at` is; zero if it is before.
+    #[must_use]
+    pub fn since_epoch(self, at: Instant) -> Duration {
+        let nanos = self.realtime_at_zero + i128::from(at.as_nanos());
+        Duration::from_nanos(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+    }
+
     /// The date of `at` in RFC 3339, in UTC, to the microsecond.
     #[must_use]
     pub fn rfc3339(self, at: Instant) -> String {

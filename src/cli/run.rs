@@ -21,6 +21,7 @@ use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
 use crate::daemon::jsonl::{Closing, Listening, RingTotals};
+use crate::daemon::latency_log::LatencyLog;
 use crate::daemon::sink::{Finish, Format, Outlet, Output, Sink};
 use crate::driver::{
     DriverConfig, Listener, Locals, Report, Shared, StartError, UringDriver, bind, default_batch_window,
@@ -29,6 +30,7 @@ use crate::driver::{
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
+use crate::measure::intervals::Tap;
 use crate::sys::hangup::wait_for_hangup;
 use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
@@ -110,6 +112,16 @@ pub struct RunArgs {
     /// Write events as JSON Lines to this file, or to standard output (-)
     #[arg(long, value_name = "-|PATH", help_heading = "Output")]
     pub events: Option<PathBuf>,
+
+    /// Append histograms of each interval to this file, as HdrHistogram's log (.hlog): loop turns, batch sizes,
+    /// lateness of deadlines, round trips, time from wake to verdict. A crash loses one interval at most
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub latency_log: Option<PathBuf>,
+
+    /// The length of its intervals, 100ms to 1h
+    #[arg(long, value_name = "D", default_value = "10s", requires = "latency_log", help_heading = "Output",
+          value_parser = latency_interval)]
+    pub latency_interval: Duration,
 }
 
 /// The policies with names.
@@ -216,6 +228,11 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let to_stdout = matches!(output, Output::Stdout);
     // Before signals are watched: one that comes while a FIFO waits for its reader ends the program.
     let output = output.opened().map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+    let log = args.latency_log.as_ref().map(|path| LatencyLog::start(path, args.latency_interval, threads));
+    let (log, taps) = match log.transpose().map_err(|error| Refusal::new(Refusal::FAILED, error))? {
+        Some((log, taps)) => (Some(log), taps),
+        None => (None, Vec::new()),
+    };
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
     let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals))
@@ -225,12 +242,12 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
         watch_reader(&tell)?;
     }
     let go = Arc::new(Barrier::new(threads + 1));
-    let rings = start(&config, listeners, outlets, &shared, &locals, &tell, &go)?;
+    let rings = start(&config, listeners, outlets, taps, &shared, &locals, &tell, &go)?;
     // The first line promises that all is ready, and nothing is told before it.
     sink.announce(listening(&config, policy_name, &addresses, threads, features));
     go.wait();
     let outcome = supervise(rings, &shared, &told);
-    finish(sink, outcome, started)
+    finish(sink, log, outcome, started)
 }
 
 // --- arguments ---------------------------------------------------------------------------------
@@ -249,6 +266,16 @@ fn batch_window(text: &str) -> Result<Duration, String> {
         return Err(format!("every verdict would wait for it: take at most {}", duration::format(most)));
     }
     Ok(window)
+}
+
+fn latency_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration::parse(text)?;
+    let allowed = limits::MIN_LATENCY_INTERVAL..=limits::MAX_LATENCY_INTERVAL;
+    if !allowed.contains(&interval) {
+        let [least, most] = [allowed.start(), allowed.end()].map(|&end| duration::format(end));
+        return Err(format!("an interval lasts from {least} to {most}"));
+    }
+    Ok(interval)
 }
 
 fn cores() -> u16 {
@@ -428,6 +455,7 @@ fn start(
     config: &DriverConfig,
     listeners: Vec<Vec<Listener>>,
     outlets: Vec<Outlet>,
+    taps: Vec<Tap>,
     shared: &Arc<Shared>,
     locals: &Arc<Locals>,
     tell: &Sender<Told>,
@@ -435,6 +463,7 @@ fn start(
 ) -> Result<Vec<RingThread>, Refusal> {
     let mut rings = Vec::with_capacity(listeners.len());
     let (ready, started) = mpsc::channel();
+    let mut taps = taps.into_iter();
     for (number, (listeners, mut outlet)) in listeners.into_iter().zip(outlets).enumerate() {
         let wakeup = Wakeup::new().map_err(|error| {
             let error = describe(&error);
@@ -446,10 +475,14 @@ fn start(
         let (config, shared, locals) = (*config, Arc::clone(shared), Arc::clone(locals));
         let (ring_wakeup, ready, tell) = (Arc::clone(&wakeup), ready.clone(), tell.clone());
         let go = Arc::clone(go);
+        let tap = taps.next();
         let body = move || {
             let ended = Ended(tell);
             let driver = match UringDriver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
-                Ok(driver) => {
+                Ok(mut driver) => {
+                    if let Some(tap) = tap {
+                        driver.log_latency(tap);
+                    }
                     let _ = ready.send(Ok(()));
                     driver
                 }
@@ -516,9 +549,19 @@ fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> 
 /// What helps against an output that takes nothing.
 const TOO_SLOW: &str = "let its reader read faster, or write to a file with --events PATH";
 
-fn finish(sink: Sink, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
+fn finish(sink: Sink, log: Option<LatencyLog>, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
     let now = Instant::now();
     let mut recorder = Recorder::new();
+    match log.map(|log| log.finish(&outcome.reports)) {
+        Some(Some(logged)) => recorder.merge(&logged),
+        Some(None) => {
+            let _ = writeln!(
+                io::stderr(),
+                "deadpeer run: the latency log's disk is stuck: the percentiles of the summary are those of the last interval"
+            );
+        }
+        None => {}
+    }
     let mut closing = Closing { at: now, uptime: now.since(started), ..Closing::default() };
     for report in &outcome.reports {
         recorder.merge(&report.recorder);

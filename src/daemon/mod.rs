@@ -3,9 +3,11 @@
 //! - [`sink`]: the thread that writes events, so that a ring thread never waits for a pipe or a disk;
 //! - [`jsonl`]: events for programs, one JSON object a line (`docs/EVENTS.md`);
 //! - [`human`]: events for people, one sentence a line;
+//! - [`latency_log`]: histograms for operators, interval by interval;
 //! - [`counters`]: how many peers there are, for the status line.
 
 pub mod counters;
 pub mod human;
 pub mod jsonl;
+pub mod latency_log;
 pub mod sink;

@@ -24,6 +24,7 @@ use crate::frame::Decoder;
 use crate::limits;
 use crate::liveness::{Event, EventKind, Heartbeat, PeerId, Tracker, TrackerConfig, TrackerCounts, Wake};
 use crate::measure::Recorder;
+use crate::measure::intervals::Tap;
 use crate::outbox::Outbox;
 use crate::sys::clock;
 use crate::sys::tcp::TickClock;
@@ -122,8 +123,10 @@ impl std::error::Error for StartError {
 pub struct Report {
     /// How many, of what.
     pub counts: TrackerCounts,
-    /// Its measurements.
+    /// Its measurements, but for those that were handed over interval by interval.
     pub recorder: Recorder,
+    /// When the last interval began, if they were.
+    pub measured_since: Option<Instant>,
     /// What its ring did.
     pub ring: RingCounters,
     /// Own stalls that were noticed.
@@ -172,6 +175,7 @@ pub struct UringDriver<S> {
     batch: Vec<Event>,
     sink_is_full: bool,
     recorder: Recorder,
+    tap: Option<Tap>,
     ticks: TickClock,
     completions: Vec<Completion>,
     /// Connections whose recv or poll has to be tried again, from this instant.
@@ -244,6 +248,7 @@ impl<S: EventSink> UringDriver<S> {
             batch: Vec::with_capacity(limits::EVENT_BATCH),
             sink_is_full: false,
             recorder: Recorder::new(),
+            tap: None,
             ticks: TickClock::new(),
             completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
             starved: VecDeque::new(),
@@ -263,6 +268,11 @@ impl<S: EventSink> UringDriver<S> {
         };
         driver.arm().map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
         Ok(driver)
+    }
+
+    /// Hands its measurements over interval by interval from now on.
+    pub fn log_latency(&mut self, tap: Tap) {
+        self.tap = Some(tap);
     }
 
     /// What the kernel gave the ring.
@@ -292,6 +302,7 @@ impl<S: EventSink> UringDriver<S> {
         Ok(Report {
             counts: *self.tracker.counts(),
             recorder: self.recorder,
+            measured_since: self.tap.as_ref().map(Tap::open_since),
             ring: self.ring.counters(),
             stalls: self.stalls,
             rearms: self.rearms,
@@ -361,6 +372,9 @@ impl<S: EventSink> UringDriver<S> {
         self.sink.progress(self.tracker.counts());
         let end = Instant::now();
         self.recorder.turn(end.since(began));
+        if let Some(tap) = &mut self.tap {
+            tap.close(&mut self.recorder, end);
+        }
         if end.since(began) > limits::STALL_THRESHOLD {
             self.stalled(began, end);
         }

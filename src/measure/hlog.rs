@@ -32,6 +32,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 
+use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -48,6 +49,12 @@ pub struct HlogWriter<W: Write> {
     out: W,
     serializer: V2DeflateSerializer,
     encoded: Vec<u8>,
+}
+
+impl<W: Write> fmt::Debug for HlogWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HlogWriter").finish_non_exhaustive()
+    }
 }
 
 impl<W: Write> HlogWriter<W> {

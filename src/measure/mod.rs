@@ -40,6 +40,7 @@
 //! ```
 
 pub mod hlog;
+pub mod intervals;
 pub mod recorded;
 pub mod report;
 pub mod result;
@@ -152,6 +153,26 @@ impl Recorder {
         self.rtt.merge(&other.rtt);
     }
 
+    /// Forgets everything, and keeps its memory.
+    pub fn clear(&mut self) {
+        let Recorder { verdict, lateness, silence, turn, batch, rtt } = self;
+        [verdict, lateness, silence, turn, batch, rtt].into_iter().for_each(Distribution::clear);
+    }
+
+    /// Everything, each under the tag that it has in a latency log. Values are nanoseconds, and completions in
+    /// `batch-size`.
+    #[must_use]
+    pub fn histograms(&self) -> [(&'static str, &Histogram<u64>); 6] {
+        [
+            ("loop-turn", &self.turn.histogram),
+            ("batch-size", &self.batch.histogram),
+            ("deadline-lateness", &self.lateness.histogram),
+            ("heartbeat-rtt", &self.rtt.histogram),
+            ("wake-to-verdict", &self.verdict.histogram),
+            ("silence", &self.silence.histogram),
+        ]
+    }
+
     /// The plain numbers.
     #[must_use]
     pub fn summary(&self) -> Summary {
@@ -236,6 +257,11 @@ impl Distribution {
         self.histogram.saturating_record(value.min(self.highest));
         self.min = self.min.min(value);
         self.max = self.max.max(value);
+    }
+
+    fn clear(&mut self) {
+        self.histogram.reset();
+        (self.min, self.max, self.clipped) = (u64::MAX, 0, 0);
     }
 
     fn merge(&mut self, other: &Distribution) {
