@@ -242,7 +242,9 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
         watch_reader(&tell)?;
     }
     let go = Arc::new(Barrier::new(threads + 1));
-    let rings = start(&config, listeners, outlets, taps, &shared, &locals, &tell, &go)?;
+    let taps = taps.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let outlets = outlets.into_iter().zip(taps).collect();
+    let rings = start(&config, listeners, outlets, &shared, &locals, &tell, &go)?;
     // The first line promises that all is ready, and nothing is told before it.
     sink.announce(listening(&config, policy_name, &addresses, threads, features));
     go.wait();
@@ -454,8 +456,7 @@ struct RingThread {
 fn start(
     config: &DriverConfig,
     listeners: Vec<Vec<Listener>>,
-    outlets: Vec<Outlet>,
-    taps: Vec<Tap>,
+    outlets: Vec<(Outlet, Option<Tap>)>,
     shared: &Arc<Shared>,
     locals: &Arc<Locals>,
     tell: &Sender<Told>,
@@ -463,8 +464,7 @@ fn start(
 ) -> Result<Vec<RingThread>, Refusal> {
     let mut rings = Vec::with_capacity(listeners.len());
     let (ready, started) = mpsc::channel();
-    let mut taps = taps.into_iter();
-    for (number, (listeners, mut outlet)) in listeners.into_iter().zip(outlets).enumerate() {
+    for (number, (listeners, (mut outlet, tap))) in listeners.into_iter().zip(outlets).enumerate() {
         let wakeup = Wakeup::new().map_err(|error| {
             let error = describe(&error);
             Refusal::new(Refusal::FAILED, format!("cannot make an eventfd: {error}; raise `ulimit -n`"))
@@ -475,7 +475,6 @@ fn start(
         let (config, shared, locals) = (*config, Arc::clone(shared), Arc::clone(locals));
         let (ring_wakeup, ready, tell) = (Arc::clone(&wakeup), ready.clone(), tell.clone());
         let go = Arc::clone(go);
-        let tap = taps.next();
         let body = move || {
             let ended = Ended(tell);
             let driver = match UringDriver::new(config, listeners, shared, locals, ring_wakeup, outlet) {

@@ -6,6 +6,7 @@ mod beating;
 mod daemon;
 mod document;
 mod events;
+mod latency;
 mod outcome;
 mod output;
 mod refusals;

@@ -1,0 +1,141 @@
+//! The latency log: what an operator's tools find in it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+use crate::daemon::Daemon;
+use crate::outcome::{Outcome, deadpeer, outcome, until};
+
+struct Log(PathBuf);
+
+impl Log {
+    fn new(name: &str) -> Log {
+        let path = format!("{}/{name}-{}.hlog", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let _ = std::fs::remove_file(&path);
+        Log(path.into())
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap_or_default()
+    }
+
+    /// By tag: when each interval began and ended, in milliseconds, and how many values it has.
+    fn intervals(&self) -> BTreeMap<String, Vec<(u128, u128, u64)>> {
+        let text = self.text();
+        assert!(text.starts_with("#[Histogram log format version 1.3]\n"), "{text}");
+        let mut found: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for entry in IntervalLogIterator::new(text.as_bytes()) {
+            let LogEntry::Interval(interval) = entry.expect("every line can be read") else { continue };
+            let bytes = STANDARD.decode(interval.encoded_histogram()).unwrap();
+            let histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
+            let from = interval.start_timestamp().as_millis();
+            let to = from + interval.duration().as_millis();
+            let tag = interval.tag().expect("a tag").as_str().to_owned();
+            found.entry(tag).or_default().push((from, to, histogram.len()));
+        }
+        found
+    }
+
+    fn start(&self) -> Daemon {
+        let line = format!(
+            "run --listen 127.0.0.1:0 --events - --threads 1 --idle 400ms --interval 100ms --probes 1 \
+             --latency-interval 100ms --latency-log {}",
+            self.0.display()
+        );
+        let mut command = deadpeer(&line);
+        command.stderr(Stdio::piped());
+        Daemon::of(command)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Lets three peers close and a fourth fall silent.
+fn let_them_die(daemon: &mut Daemon) {
+    for number in 1..=3 {
+        let mut peer = TcpStream::connect(daemon.address).unwrap();
+        peer.write_all(b"beat").unwrap();
+        drop(peer);
+        daemon.wait_for_many("died", number);
+    }
+    let mut silent = TcpStream::connect(daemon.address).unwrap();
+    silent.write_all(b"beat").unwrap();
+    daemon.wait_for_many("died", 4);
+}
+
+#[test]
+fn after_an_orderly_end_the_intervals_add_up_to_the_summary_and_leave_no_gap() {
+    let log = Log::new("orderly");
+    let mut daemon = log.start();
+    let_them_die(&mut daemon);
+    until("three intervals are closed", || log.text().matches("Tag=loop-turn,").count() >= 3);
+    daemon.child.signal("-TERM");
+    let summary = daemon.wait_for("summary");
+    Outcome::after(daemon.child).assert_quiet_success();
+
+    let intervals = log.intervals();
+    let sum =
+        |tag: &str| intervals.get(tag).map_or(0, |all| all.iter().map(|(.., count)| count).sum::<u64>());
+    for (tag, field) in [
+        ("loop-turn", "loop_turn_us"),
+        ("batch-size", "batch"),
+        ("deadline-lateness", "lateness_us"),
+        ("wake-to-verdict", "verdict_us"),
+        ("silence", "silence_ms"),
+        ("heartbeat-rtt", "rtt_us"),
+    ] {
+        assert_eq!(Some(sum(tag)), summary[field]["count"].as_u64(), "{tag}: {summary:#}");
+    }
+    assert_eq!((sum("wake-to-verdict"), sum("silence")), (3, 1));
+    for pair in intervals["loop-turn"].windows(2) {
+        // To the millisecond, rounded down twice.
+        assert!(pair[0].1.abs_diff(pair[1].0) <= 2, "{pair:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_all_its_intervals_but_the_last() {
+    let log = Log::new("killed");
+    let mut daemon = log.start();
+    let_them_die(&mut daemon);
+    until("the deaths are written", || log.text().contains("Tag=silence,"));
+    daemon.child.signal("-KILL");
+    drop(daemon);
+    let intervals = log.intervals();
+    let deaths: u64 = intervals["wake-to-verdict"].iter().map(|(.., count)| count).sum();
+    assert_eq!(deaths, 3);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_refused_before_the_start() {
+    outcome("run --listen 127.0.0.1:0 --latency-log /nowhere/at/all.hlog")
+        .assert_refusal(1, &["/nowhere/at/all.hlog", "--latency-log"]);
+    outcome("run --listen 127.0.0.1:0 --latency-log /tmp/x --latency-interval 1ms")
+        .assert_refusal(2, &["100ms", "1h"]);
+    outcome("run --listen 127.0.0.1:0 --latency-interval 1s").assert_refusal(2, &["--latency-log"]);
+}
+
+#[test]
+fn a_full_disk_at_the_start_is_a_refusal_with_the_cause() {
+    let mut command = deadpeer(
+        "run --listen 127.0.0.1:0 --events - --threads 1 --latency-interval 100ms --latency-log /dev/full",
+    );
+    command.stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("/dev/full") && errors.contains("No space left"), "{errors}");
+}
