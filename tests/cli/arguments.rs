@@ -23,7 +23,7 @@ fn options(help: &str) -> BTreeSet<&str> {
 fn help_shows_the_sub_commands_and_each_explains_its_options() {
     let help = outcome("--help");
     help.assert_quiet_success();
-    for word in ["Usage: deadpeer <COMMAND>", "\n  run ", "\n  beat "] {
+    for word in ["Usage: deadpeer <COMMAND>", "\n  run ", "\n  beat ", "\n  bench ", "\n  report "] {
         assert!(help.stdout.contains(word), "{help:#?}");
     }
 
@@ -46,6 +46,8 @@ fn help_shows_the_sub_commands_and_each_explains_its_options() {
         "--batch-window",
         "--max-connections",
         "--events",
+        "--latency-log",
+        "--latency-interval",
         "--help",
     ];
     assert_eq!(options(&run.stdout), BTreeSet::from(expected));
