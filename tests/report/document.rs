@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use deadpeer::measure::report::figures::Figure;
 use deadpeer::measure::report::{Format, Options, render};
-use deadpeer::measure::result::Way;
+use deadpeer::measure::result::{ResultFile, Way};
 use serde_json::Value;
 
 use crate::sample;
@@ -71,4 +71,26 @@ fn the_document_names_every_way_figure_and_kind_of_doubt() {
     let said = words(section("Reports and thresholds"));
     let missing: Vec<_> = Figure::ALL.into_iter().filter(|figure| !said.contains(figure.name())).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_figures_of_the_readme_are_those_of_the_committed_results() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let reported: Vec<String> = ["docs/measured-comparison.json", "docs/measured-experiment.json"]
+        .into_iter()
+        .flat_map(|path| {
+            let result = ResultFile::parse(&read(path)).unwrap();
+            let report = render(&[result], Format::Markdown, &Options::default()).unwrap();
+            report.lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect();
+    let readme = read("README.md");
+    let (_, figures) = readme.split_once("\n## Figures\n").unwrap();
+    let (figures, _) = figures.split_once("\n## ").unwrap();
+    let rows: Vec<&str> = figures.lines().filter(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() > 30, "the tables were not found");
+    for row in rows {
+        assert!(reported.iter().any(|line| line == row), "no report says: {row}");
+    }
 }
