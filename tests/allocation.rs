@@ -17,6 +17,7 @@ use deadpeer::frame::{Frame, Kind};
 use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Heartbeat, Policy, PollMask, Tracker, TrackerConfig, Wake,
 };
+use deadpeer::measure::intervals::basin;
 use deadpeer::sys::wakeup::Wakeup;
 use deadpeer::time::Instant;
 
@@ -151,6 +152,16 @@ fn the_loop_allocates_nothing(heartbeat: Heartbeat, wake: Wake) {
     };
     let mut driver =
         UringDriver::new(config, listeners, shared, Arc::new(Locals::default()), wakeup, sink).unwrap();
+    let (basin, mut taps) = basin(1, Duration::from_millis(50), Instant::now());
+    driver.log_latency(taps.remove(0));
+    let writer = thread::spawn(move || {
+        let mut intervals = 0;
+        while let Ok(interval) = basin.next() {
+            basin.give_back(interval.ring, interval.recorder);
+            intervals += 1;
+        }
+        intervals
+    });
 
     let stop = Arc::new(AtomicBool::new(false));
     let clients = thread::spawn({
@@ -188,7 +199,9 @@ fn the_loop_allocates_nothing(heartbeat: Heartbeat, wake: Wake) {
     clients.join().unwrap();
     let counts = *driver.tracker().counts();
     drop(driver);
+    let intervals = writer.join().unwrap();
     assert_eq!(counted, 0, "{heartbeat:?} {wake:?}");
+    assert!(intervals > 10, "only {intervals} intervals were handed over");
     assert!(events[0] > 30 && events[3] > 20, "nothing happened: {events:?}");
     assert!(counts.suspected > 0 && counts.recovered > 0, "nobody was suspected: {counts:?}");
 }

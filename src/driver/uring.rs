@@ -423,6 +423,9 @@ impl<S: EventSink> UringDriver<S> {
         if let Some(due) = self.tracker.next_due() {
             until = until.min(due);
         }
+        if let Some(due) = self.tap.as_ref().and_then(|tap| tap.due_after(now)) {
+            until = until.min(due);
+        }
         if !self.starved.is_empty() {
             until = until.min(self.starved_until);
         }

@@ -10,7 +10,7 @@
 //!
 //! - Version 1.3 of the format; histograms are V2, deflated, base64: plain V2 is refused by the readers for
 //!   Java, Python and JavaScript.
-//! - The column of the greatest value is in millionths of the histogram's unit, as HdrHistogram writes it: in
+//! - The column of the greatest value counts in millions of the histogram's unit, as HdrHistogram writes it: in
 //!   milliseconds where values are nanoseconds. It is for people; readers take the histogram.
 //! - A line is handed over in one write, so a crash tears at most the last one.
 //! - A tag has no comma, space or line end; [`tag`] makes one of any name.

@@ -104,6 +104,13 @@ impl Tap {
         self.due = now + self.every;
     }
 
+    /// When the interval is over, unless that has passed: then it is the spare one that is waited for, and no
+    /// hurry helps.
+    #[must_use]
+    pub fn due_after(&self, now: Instant) -> Option<Instant> {
+        (self.due > now).then_some(self.due)
+    }
+
     /// When the interval began that is not handed over yet.
     #[must_use]
     pub fn open_since(&self) -> Instant {
@@ -148,6 +155,7 @@ mod tests {
         let mut recorder = filled(3);
         taps[0].close(&mut recorder, start + SECOND / 2);
         assert_eq!(recorder.turns(), 3); // its time is not over
+        assert_eq!(taps[0].due_after(start), Some(start + SECOND));
         taps[0].close(&mut recorder, start + SECOND);
         assert_eq!(recorder.turns(), 0);
 
@@ -157,6 +165,7 @@ mod tests {
             taps[0].close(&mut recorder, start + SECOND * number);
         }
         assert_eq!(recorder.turns(), 10);
+        assert_eq!(taps[0].due_after(start + SECOND * 11), None); // a loop that woke for it would spin
         let first = basin.next().unwrap();
         assert_eq!((first.from, first.to, first.recorder.turns()), (start, start + SECOND, 3));
         basin.give_back(0, first.recorder);

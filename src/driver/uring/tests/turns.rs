@@ -147,6 +147,24 @@ fn one_long_turn_is_one_stall_although_appointments_wait_behind_it() {
 }
 
 #[test]
+fn a_quiet_loop_wakes_for_the_end_of_an_interval_and_does_not_spin_for_one_that_waits_for_its_writer() {
+    let mut hand = Hand::new(QUICK);
+    let now = Instant::now();
+    let every = limits::MIN_LATENCY_INTERVAL;
+    let (_writer, mut taps) = crate::measure::intervals::basin(1, every, now);
+    hand.driver.log_latency(taps.remove(0));
+    assert_eq!(hand.driver.wake_at(now), now + every);
+    // The writer takes the first and gives nothing back.
+    let closed = now + every;
+    let tap = hand.driver.tap.as_mut().unwrap();
+    tap.close(&mut hand.driver.recorder, closed);
+    assert_eq!(hand.driver.wake_at(closed), closed + every);
+    let late = closed + every;
+    hand.driver.tap.as_mut().unwrap().close(&mut hand.driver.recorder, late);
+    assert_eq!(hand.driver.wake_at(late), late + limits::MAX_WAIT);
+}
+
+#[test]
 fn a_batch_window_does_not_hold_an_appointment_up() {
     let mut hand = Hand::new(QUICK);
     hand.driver.config.batch_window = Duration::from_secs(3);
