@@ -551,15 +551,15 @@ const TOO_SLOW: &str = "let its reader read faster, or write to a file with --ev
 fn finish(sink: Sink, log: Option<LatencyLog>, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
     let now = Instant::now();
     let mut recorder = Recorder::new();
-    match log.map(|log| log.finish(&outcome.reports)) {
-        Some(Some(logged)) => recorder.merge(&logged),
-        Some(None) => {
+    if let Some(log) = log {
+        let (logged, stuck) = log.finish(&outcome.reports);
+        recorder.merge(&logged);
+        if stuck {
             let _ = writeln!(
                 io::stderr(),
-                "deadpeer run: the latency log's disk is stuck: the percentiles of the summary are those of the last interval"
+                "deadpeer run: the latency log's disk is stuck: its last intervals are only in the summary"
             );
         }
-        None => {}
     }
     let mut closing = Closing { at: now, uptime: now.since(started), ..Closing::default() };
     for report in &outcome.reports {

@@ -1,12 +1,16 @@
 //! The latency log: a thread that writes each ring's intervals as they are closed.
 //!
 //! A file that takes no more is said once, and tried again with the next interval: a daemon does not end for its own
-//! statistics. Each line is whole or not there. What could not be written is in the summary all the same.
+//! statistics. Each line is whole or not there: what a full disk or a crash left of one is cut off. A file that was
+//! emptied by somebody (`copytruncate`) begins with a header again. What could not be written is in the summary all
+//! the same, since an interval is added to the totals before it is written.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, thread};
 
@@ -41,10 +45,36 @@ impl std::error::Error for LatencyLogError {
     }
 }
 
+/// The end of a line must be found in so many bytes; one has some hundreds, and 10 KB at most.
+const TAIL: u64 = 64 * 1024;
+
 /// The thread, and what it will leave.
 #[derive(Debug)]
 pub struct LatencyLog {
+    books: Arc<Mutex<Books>>,
     done: Receiver<Writer>,
+}
+
+/// What was handed over: that which nobody has taken yet, and the sum of the rest. Locked for as long as the
+/// thread waits for an interval, and never while it writes.
+#[derive(Debug)]
+struct Books {
+    basin: Basin,
+    totals: Recorder,
+}
+
+impl Books {
+    /// The next interval, added to the totals; `None` when all rings have ended.
+    fn next(&mut self) -> Option<Interval> {
+        let interval = self.basin.next().ok()?;
+        self.totals.merge(&interval.recorder);
+        Some(interval)
+    }
+}
+
+fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    // A panic of the other thread leaves at most one interval half added.
+    books.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LatencyLog {
@@ -52,7 +82,7 @@ impl LatencyLog {
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened or the thread not started.
+    /// When the file cannot be opened, holds something else, or the thread cannot be started.
     pub fn start(
         path: &Path,
         every: Duration,
@@ -61,36 +91,44 @@ impl LatencyLog {
         let failed = |source| LatencyLogError { path: path.to_owned(), source };
         let now = Instant::now();
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
-        let whole = file.metadata().map_err(failed)?.len();
+        mend(path, &file).map_err(failed)?;
         let comment =
             concat!("deadpeer ", env!("CARGO_PKG_VERSION"), ", nanoseconds; batch-size in completions");
         let since_epoch = WallClock::read().since_epoch(now);
-        let out = HlogWriter::begin(Lines { file, whole }, since_epoch, &[comment]).map_err(failed)?;
+        let out =
+            HlogWriter::begin(Lines { file, header: Vec::new() }, since_epoch, &[comment]).map_err(failed)?;
         let (basin, taps) = basin(rings, every, now);
-        let mut writer =
-            Writer { out, path: path.to_owned(), start: now, totals: Recorder::new(), complained: false };
+        let books = Arc::new(Mutex::new(Books { basin, totals: Recorder::new() }));
+        let mut writer = Writer { out, path: path.to_owned(), start: now, complained: false };
         let (tell, done) = sync_channel(1);
+        let shared = Arc::clone(&books);
         let run = move || {
             process::schedule_as_batch();
-            writer.run(&basin);
+            writer.run(&shared);
             let _ = tell.send(writer); // nobody listens who ran out of patience
         };
         thread::Builder::new().name("latency-log".to_owned()).spawn(run).map_err(failed)?;
-        Ok((LatencyLog { done }, taps))
+        Ok((LatencyLog { books, done }, taps))
     }
 
-    /// Once the rings have ended: writes what they had not handed over, and returns all that was written before. `None`
-    /// when the disk is stuck.
+    /// Once the rings have ended: writes what they had not handed over, and returns all that they had. The second
+    /// value tells whether the disk is stuck: then the log lacks what the totals have.
     #[must_use]
-    pub fn finish(self, reports: &[Report]) -> Option<Recorder> {
-        let mut writer = self.done.recv_timeout(limits::SHUTDOWN_PATIENCE / 3).ok()?;
-        let to = Instant::now();
-        for report in reports {
-            if let Some(from) = report.measured_since {
-                writer.write(&report.recorder, from, to);
+    pub fn finish(self, reports: &[Report]) -> (Recorder, bool) {
+        let writer = self.done.recv_timeout(limits::SHUTDOWN_PATIENCE / 6);
+        let stuck = writer.is_err();
+        if let Ok(mut writer) = writer {
+            let to = Instant::now();
+            for report in reports {
+                if let Some(from) = report.measured_since {
+                    writer.write(&report.recorder, from, to);
+                }
             }
         }
-        Some(writer.totals)
+        // No ring is there to wait for any more.
+        let mut books = lock(&self.books);
+        while books.next().is_some() {}
+        (std::mem::take(&mut books.totals), stuck)
     }
 }
 
@@ -100,16 +138,16 @@ struct Writer {
     out: HlogWriter<Lines>,
     path: PathBuf,
     start: Instant,
-    totals: Recorder,
     complained: bool,
 }
 
 impl Writer {
-    fn run(&mut self, basin: &Basin) {
-        while let Ok(Interval { ring, from, to, recorder }) = basin.next() {
+    fn run(&mut self, books: &Mutex<Books>) {
+        loop {
+            let next = lock(books).next();
+            let Some(Interval { ring, from, to, recorder }) = next else { return };
             self.write(&recorder, from, to);
-            self.totals.merge(&recorder);
-            basin.give_back(ring, recorder);
+            lock(books).basin.give_back(ring, recorder);
         }
     }
 
@@ -135,25 +173,142 @@ impl Writer {
     }
 }
 
-/// A file that has whole writes only: half a line would spoil all that follow.
+/// Makes the end of an older log the end of a line: half a line, as a crash may leave it, would spoil all that follow.
+/// A file that is no log is left alone.
+fn mend(path: &Path, file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Ok(()); // a new one, or no regular file
+    }
+    // Opened for reading only now: of a FIFO we would be the reader ourselves.
+    let old = File::open(path)?;
+    let (mut first, mut tail) = ([0], vec![0; length.min(TAIL) as usize]);
+    let start = length - tail.len() as u64;
+    old.read_exact_at(&mut first, 0)?;
+    old.read_exact_at(&mut tail, start)?;
+    match tail.iter().rposition(|&byte| byte == b'\n') {
+        Some(end) if first == *b"#" => file.set_len(start + end as u64 + 1),
+        _ => Err(io::Error::other("it holds something else than a latency log")),
+    }
+}
+
+/// A file that has whole writes only, the first of which is a header.
 #[derive(Debug)]
 struct Lines {
     file: File,
-    whole: u64,
+    header: Vec<u8>,
 }
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(error) = self.file.write_all(line) {
+        let metadata = self.file.metadata()?;
+        let whole = metadata.len();
+        let header = if metadata.is_file() && whole == 0 { &self.header[..] } else { &[] };
+        let written = self.file.write_all(header).and_then(|()| self.file.write_all(line));
+        if let Err(error) = written {
             // What is no regular file cannot be cut, and needs not be.
-            let _ = self.file.set_len(self.whole);
+            let _ = self.file.set_len(whole);
             return Err(error);
         }
-        self.whole += line.len() as u64;
+        if self.header.is_empty() {
+            self.header = line.to_vec();
+        }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A file of its own that is gone after the test.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, content: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("deadpeer-{name}-{}.hlog", std::process::id()));
+            std::fs::write(&path, content).unwrap();
+            Scratch(path)
+        }
+
+        fn text(&self) -> String {
+            std::fs::read_to_string(&self.0).unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// Hands an interval with so many turns over, as a ring does.
+    fn close(tap: &mut Tap, turns: u64) {
+        let mut recorder = Recorder::new();
+        (0..turns).for_each(|_| recorder.turn(SECOND));
+        tap.close(&mut recorder, Instant::NEVER);
+        assert_eq!(recorder.turns(), 0, "it was not taken");
+    }
+
+    #[test]
+    fn half_a_line_that_a_crash_left_is_cut_off_before_the_next_header() {
+        let scratch = Scratch::new("torn", "#[Histogram log]\nTag=a,0.000,1.000,0.001,HISTFAAA\nTag=a,1.0");
+        let (log, taps) = LatencyLog::start(&scratch.0, SECOND, 1).unwrap();
+        drop(taps);
+        assert!(!log.finish(&[]).1);
+        let text = scratch.text();
+        let expected =
+            "#[Histogram log]\nTag=a,0.000,1.000,0.001,HISTFAAA\n#[Histogram log format version 1.3]\n";
+        assert!(text.starts_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_log_is_refused_and_left_as_it_was() {
+        for content in ["notes\nhalf a line", "# a line without an end"] {
+            let scratch = Scratch::new("notes", content);
+            let error = LatencyLog::start(&scratch.0, SECOND, 1).unwrap_err().to_string();
+            assert!(error.contains("something else than a latency log"), "{error}");
+            assert_eq!(scratch.text(), content);
+        }
+    }
+
+    #[test]
+    fn a_log_that_somebody_emptied_begins_with_its_header_again() {
+        let scratch = Scratch::new("emptied", "");
+        let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 1).unwrap();
+        let header = scratch.text();
+        std::fs::write(&scratch.0, "").unwrap();
+        close(&mut taps[0], 3);
+        drop(taps);
+        let (totals, stuck) = log.finish(&[]);
+        assert_eq!((totals.turns(), stuck), (3, false));
+        let text = scratch.text();
+        assert!(text.starts_with(&format!("{header}Tag=loop-turn,0.000,")), "{text}");
+    }
+
+    #[test]
+    fn a_stuck_disk_keeps_nothing_from_the_totals() {
+        // A FIFO that is full: who writes into it hangs.
+        let scratch = Scratch::new("stuck", "");
+        std::fs::remove_file(&scratch.0).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&scratch.0).status().unwrap().success());
+        let mut options = OpenOptions::new();
+        let reader = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&scratch.0).unwrap();
+        let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 3).unwrap();
+        while (&reader).write(b"#").is_ok() {}
+        for (number, tap) in taps.iter_mut().enumerate() {
+            close(tap, 2 * number as u64 + 1);
+        }
+        drop(taps);
+        let (totals, stuck) = log.finish(&[]);
+        assert_eq!((totals.turns(), stuck), (1 + 3 + 5, true));
     }
 }

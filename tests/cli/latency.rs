@@ -1,10 +1,10 @@
 //! The latency log: what an operator's tools find in it.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use crate::daemon::Daemon;
 use crate::outcome::{Outcome, deadpeer, outcome, until};
+use crate::refusals::sandboxed;
 
 struct Log(PathBuf);
 
@@ -138,4 +139,43 @@ fn a_full_disk_at_the_start_is_a_refusal_with_the_cause() {
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(errors.contains("/dev/full") && errors.contains("No space left"), "{errors}");
+}
+
+#[test]
+fn a_disk_that_fills_is_said_once_and_leaves_whole_lines_that_go_on_when_there_is_room() {
+    // A disk of 64 KB, of which nearly all is taken by something else.
+    let line = "run --listen 127.0.0.1:0 --events - --threads 1 --latency-interval 100ms --latency-log /mnt/log.hlog";
+    let Some(mut command) = sandboxed(&["--die-with-parent", "--size", "65536", "--tmpfs", "/mnt"], line)
+    else {
+        return;
+    };
+    command.stderr(Stdio::piped());
+    let mut daemon = Daemon::of(command);
+    let pid = daemon.wait_for("listening")["pid"].to_string();
+    let disk = PathBuf::from(format!("/proc/{pid}/root/mnt"));
+    let text = || std::fs::read_to_string(disk.join("log.hlog")).unwrap();
+    let lines = || text().lines().count();
+    let before = lines();
+    until("an interval is written", || lines() > before);
+    let mut filler = std::fs::File::create(disk.join("filler")).unwrap();
+    while filler.write_all(&[0; 64]).is_ok() {}
+
+    let mut errors = BufReader::new(daemon.child.0.stderr.take().unwrap());
+    let mut said = String::new();
+    errors.read_line(&mut said).unwrap();
+    assert!(said.contains("takes no more") && said.contains("No space left"), "{said}");
+    assert!(text().ends_with('\n'), "half a line was left");
+    let full = lines();
+    drop(filler);
+    std::fs::remove_file(disk.join("filler")).unwrap();
+    until("it goes on", || lines() > full + 2);
+    let whole = text();
+    let torn = IntervalLogIterator::new(whole.as_bytes()).filter(Result::is_err).count();
+    assert_eq!(torn, 0, "{whole}");
+
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    daemon.wait_for("summary");
+    let mut more = String::new();
+    errors.read_to_string(&mut more).unwrap();
+    assert_eq!(more, "", "it was said more than once");
 }

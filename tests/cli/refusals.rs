@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, deadpeer, outcome};
 use crate::skip::skip;
 
 /// `deadpeer` in a sandbox, or `None`, and the skip is said, where there is no sandbox.
-fn sandboxed(options: &[&str], line: &str) -> Option<Command> {
+pub fn sandboxed(options: &[&str], line: &str) -> Option<Command> {
     let ways = ["--bind", "/", "/", "--dev", "/dev", "--proc", "/proc"];
     let tried = Command::new("bwrap").args(ways).arg("true").output();
     if !tried.is_ok_and(|tried| tried.status.success()) {
