@@ -3,16 +3,19 @@
 //! Progress goes to standard error, if that is a terminal; the report goes to standard output. Exit codes: 0,
 //! 1 when something failed, 2 for wrong arguments, 130 after an interruption.
 
-use std::fs;
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+mod out;
+mod progress;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use out::Destination;
+use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::bench::compare::{Measure, Yardstick};
@@ -20,7 +23,6 @@ use crate::bench::{Watch, compare, doubts, experiment, machine};
 use crate::cli::duration;
 use crate::measure::report::{Format, render};
 use crate::measure::result::{Comparison, Doubt, Experiment, FORMAT, Program, ResultFile, VERSION, Way};
-use crate::sys::describe;
 use crate::time::{Instant, WallClock, nanos};
 
 /// Arguments of `deadpeer bench`.
@@ -34,7 +36,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub beats: Option<u64>,
 
-    /// Deaths a second over all ways that die one by one [default: 500, with --quick 300]
+    /// Deaths a second over all ways that die one by one [default: 500, with --quick 300; fewer where a
+    /// quarter of the peers would not live on]
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub deaths: Option<u64>,
 
@@ -230,30 +233,20 @@ pub fn bench(args: BenchArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => ExitCode::from(130),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "deadpeer bench: {}", describe(&error));
+            let _ = writeln!(io::stderr(), "deadpeer bench: {}", crate::sys::describe(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 fn measure(args: &BenchArgs) -> io::Result<()> {
-    if let Some(path) = &args.out {
-        // Better now than when everything is measured.
-        check_writable(path)?;
-    }
+    let out = args.out.as_deref().map(Destination::new).transpose()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let bar = bar();
-    let mut progress = |what: &str, lasts: Duration| {
-        bar.set_message(what.to_owned());
-        bar.set_prefix(if lasts < Duration::from_secs(1) {
-            String::new()
-        } else {
-            format!("{} s", lasts.as_secs())
-        });
-    };
+    let bar = Progress::new();
+    let mut progress = |what: &str, lasts: Duration| bar.step(what, lasts);
     let (began, date) = (Instant::now(), WallClock::read());
     let options = options(args);
     let machine = {
@@ -262,7 +255,7 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
     };
     let mut watch = Watch { interrupted: &interrupted, progress: &mut progress };
     let outcome = run(args, &options, &mut watch);
-    bar.finish_and_clear();
+    bar.end();
     let (experiment, comparison, doubts) = outcome?;
     let result = ResultFile {
         format: FORMAT.into(),
@@ -280,8 +273,8 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
         comparison,
         doubts,
     };
-    if let Some(path) = &args.out {
-        write(path, &result.to_json())?;
+    if let Some(out) = &out {
+        out.write(&result.to_json())?;
     }
     tell(&result)
 }
@@ -333,11 +326,15 @@ fn comparison_options(args: &BenchArgs) -> compare::Options {
 
 fn options(args: &BenchArgs) -> experiment::Options {
     let by_size = |full: u64, quick: u64| if args.quick { quick } else { full };
+    let connections = args.connections.map_or(by_size(10_000, 3_000), u64::from);
+    let duration = args.duration.unwrap_or(Duration::from_secs(by_size(15, 2)));
+    // Whoever gives only a number of connections, or only a duration, gets what fits it.
+    let affordable = (connections as f64 * 0.75 / duration.as_secs_f64()) as u64;
     experiment::Options {
-        connections: args.connections.map_or(by_size(10_000, 3_000) as usize, |count| count as usize),
+        connections: connections as usize,
         beats_per_second: args.beats.unwrap_or(by_size(20_000, 12_000)),
-        deaths_per_second: args.deaths.unwrap_or(by_size(500, 300)),
-        duration: args.duration.unwrap_or(Duration::from_secs(by_size(15, 2))),
+        deaths_per_second: args.deaths.unwrap_or(by_size(500, 300).min(affordable).max(1)),
+        duration,
         ways: args.ways.clone().unwrap_or_else(WayName::all).into_iter().map(WayName::way).collect(),
         seed: args.seed,
         threads: usize::from(args.threads),
@@ -345,37 +342,6 @@ fn options(args: &BenchArgs) -> experiment::Options {
         wake: args.wake.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned()),
         tracker: args.tracker.clone(),
     }
-}
-
-fn bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg} {prefix}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
-fn check_writable(path: &Path) -> io::Result<()> {
-    let open = fs::OpenOptions::new().append(true).create(true).open(path);
-    open.map(drop).map_err(|error| cannot_write(path, &error))
-}
-
-/// Whole or not at all: a reader never finds half a file.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".part");
-    let draft = PathBuf::from(draft);
-    let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, path));
-    written.map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
-    let text = format!("cannot write {}: {}; name another file with --out", path.display(), describe(error));
-    io::Error::new(error.kind(), text)
 }
 
 fn tell(result: &ResultFile) -> io::Result<()> {
