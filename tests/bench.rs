@@ -1,10 +1,15 @@
 //! `deadpeer bench` as a user starts it: a small experiment on the real kernel, held to what it wrote.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use deadpeer::measure::result::{ResultFile, Way};
+use deadpeer::bench::{Watch, experiment};
+use deadpeer::measure::result::{DoubtKind, ResultFile, Way};
+use deadpeer::sys::process::{self, is_root};
 
 #[path = "kernel/skip.rs"]
 mod skip;
@@ -12,8 +17,14 @@ use skip::skip;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_deadpeer");
 /// As small as it goes with every way in it.
-const SMALL: [&str; 9] =
-    ["bench", "--connections", "200", "--beats", "1600", "--deaths", "100", "--duration", "1s"];
+const SMALL_LOAD: [&str; 5] = ["bench", "--connections", "200", "--beats", "1600"];
+
+/// Experiments take turns: side by side they would be each other's noise.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // Another test's failure is not ours.
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// A file of this test's own, removed when it is over.
 struct Scratch(PathBuf);
@@ -34,8 +45,11 @@ impl Drop for Scratch {
     }
 }
 
-fn small(more: &[&str]) -> Output {
-    let output = Command::new(BINARY).args(SMALL).args(more).stdin(Stdio::null()).output().unwrap();
+/// A small experiment, whole.
+fn run(more: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(SMALL_LOAD).args(["--deaths", "100", "--duration", "1s"]).args(more);
+    let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output
 }
@@ -44,17 +58,19 @@ fn read(path: &Scratch) -> ResultFile {
     ResultFile::parse(&std::fs::read_to_string(&path.0).unwrap()).unwrap()
 }
 
-/// Namespaces of experiments that this process started.
-fn namespaces() -> Vec<String> {
+/// Namespaces of the experiment with this number.
+fn namespaces(pid: u32) -> Vec<String> {
     let listed = Command::new("ip").args(["netns", "list"]).output();
     let listed = listed.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
-    listed.split_whitespace().filter(|name| name.starts_with("deadpeer-bench-")).map(str::to_owned).collect()
+    let mark = format!("deadpeer-bench-{pid}-");
+    listed.split_whitespace().filter(|name| name.starts_with(&mark)).map(str::to_owned).collect()
 }
 
 #[test]
 fn every_way_to_die_is_caused_and_each_death_is_told_once_and_none_too_early() {
+    let _alone = alone();
     let path = Scratch::new("all.json");
-    let output = small(&["--out", path.text(), "--seed", "5"]);
+    let output = run(&["--out", path.text(), "--seed", "5"]);
     let result = read(&path);
     let experiment = result.experiment.expect("an experiment");
     assert_eq!((result.seed, experiment.ways.len()), (5, Way::ALL.len()));
@@ -79,45 +95,60 @@ fn every_way_to_die_is_caused_and_each_death_is_told_once_and_none_too_early() {
 }
 
 #[test]
-fn the_same_seed_causes_the_same_deaths() {
-    let injected = |name: &str| {
-        let path = Scratch::new(name);
-        small(&["--out", path.text(), "--ways", "fin,rst,silence", "--seed", "9"]);
+fn the_same_seed_causes_the_same_deaths_and_another_one_others() {
+    let _alone = alone();
+    // How many died in each stretch of time, in each way.
+    let deaths = |seed: &str| {
+        let path = Scratch::new("seed.json");
+        run(&["--out", path.text(), "--ways", "fin,rst,half-close", "--seed", seed]);
         let ways = read(&path).experiment.unwrap().ways;
-        ways.iter().map(|way| (way.way, way.injected)).collect::<Vec<_>>()
+        let counts = ways.iter().map(|way| way.intervals.iter().map(|interval| interval.latency.count()));
+        counts.map(Iterator::collect).collect::<Vec<Vec<u64>>>()
     };
-    let first = injected("first.json");
-    assert_eq!(first.len(), 3);
-    assert_eq!(first, injected("second.json"));
+    let first = deaths("9");
+    assert_eq!((first.len(), first.iter().flatten().sum::<u64>()), (3, 100));
+    assert_eq!(first, deaths("9"));
+    assert_ne!(first, deaths("10"));
 }
 
-/// A tracker that lies: its events pass through a filter on their way.
-fn lying(filter: &str) -> Scratch {
+/// A program in bash.
+fn script(name: &str, text: &str) -> Scratch {
     use std::os::unix::fs::PermissionsExt;
-    let path = Scratch::new(&format!("liar-{}", filter.len()));
-    // It ends when the filter has written the last line, and passes the word to end on.
-    let script = format!(
-        "#!/bin/bash\npipe=$(mktemp -u) && mkfifo \"$pipe\"\ntrap 'kill -TERM $tracker' TERM\n\
-         {filter} < \"$pipe\" & filter=$!\n'{BINARY}' \"$@\" > \"$pipe\" & tracker=$!\n\
-         wait $tracker; wait $tracker; wait $filter\nrm \"$pipe\"\n"
-    );
-    std::fs::write(&path.0, script).unwrap();
+    let path = Scratch::new(name);
+    std::fs::write(&path.0, format!("#!/bin/bash\n{text}")).unwrap();
     std::fs::set_permissions(&path.0, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
 
+/// A tracker that lies: its events pass through a filter on their way.
+fn lying(filter: &str) -> Scratch {
+    // It ends when the filter has written the last line, and passes the word to end on.
+    let text = format!(
+        "pipe=$(mktemp -u) && mkfifo \"$pipe\"\ntrap 'kill -TERM $tracker' TERM\n\
+         {filter} < \"$pipe\" & filter=$!\n'{BINARY}' \"$@\" > \"$pipe\" & tracker=$!\n\
+         wait $tracker; wait $tracker; wait $filter\nrm \"$pipe\"\n"
+    );
+    script("liar", &text)
+}
+
 #[test]
 fn a_tracker_that_hides_doubles_or_misnames_a_death_is_found_out() {
+    let _alone = alone();
     // Each of them changes the first line that it is about.
     let hide = r#"sed -u '0,/"cause":"aborted"/{/"cause":"aborted"/d}'"#;
     let double = r#"sed -u '0,/"cause":"aborted"/{/"cause":"aborted"/p}'"#;
     let misname = r#"sed -u '0,/"cause":"aborted"/s/"cause":"aborted"/"cause":"local"/'"#;
+    let half = r#"sed -u '0,/"cause":"closed"/{/"cause":"closed"/d}'"#;
     let early = r#"sed -u '0,/"cause":"heart/{/"cause":"heart/s/"mono_ns":[0-9]*/"mono_ns":1/}'"#;
-    for (filter, expected) in
-        [(hide, [1, 0, 0, 0]), (double, [0, 1, 0, 0]), (misname, [0, 0, 1, 0]), (early, [0, 0, 0, 1])]
-    {
-        let (path, liar) = (Scratch::new(&format!("lies-{}.json", filter.len())), lying(filter));
-        small(&["--out", path.text(), "--ways", "rst,silence", "--tracker", liar.text()]);
+    for (filter, expected) in [
+        (hide, [1, 0, 0, 0]),
+        (double, [0, 1, 0, 0]),
+        (misname, [0, 0, 1, 0]),
+        (half, [0, 0, 1, 0]),
+        (early, [0, 0, 0, 1]),
+    ] {
+        let (path, liar) = (Scratch::new("lies.json"), lying(filter));
+        run(&["--out", path.text(), "--ways", "fin,rst,silence", "--tracker", liar.text()]);
         let result = read(&path);
         let ways = result.experiment.unwrap().ways;
         let sum =
@@ -130,31 +161,169 @@ fn a_tracker_that_hides_doubles_or_misnames_a_death_is_found_out() {
 }
 
 #[test]
-fn an_interrupted_experiment_leaves_nothing_behind_and_says_130() {
-    use std::os::unix::process::ExitStatusExt;
-    let mut child = Command::new(BINARY)
-        .args(["bench", "--connections", "200", "--duration", "60s", "--deaths", "1"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let own = |word: &str| {
-        let listed = Command::new("pgrep").args(["-P", &child.id().to_string()]).output().unwrap();
-        listed.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count() > 0
-            || word.is_empty()
-    };
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !own("children") {
-        assert!(Instant::now() < patience, "it started nothing");
-        std::thread::sleep(Duration::from_millis(20));
+fn a_tracker_that_is_wrong_about_the_living_is_found_out() {
+    let _alone = alone();
+    // The fourth who comes is suspected and cleared, and the fifth called dead. The first line says where it listens.
+    let cleared = r#"5{p;h;s/"event":"up"/"event":"suspected"/;p;x;s/"event":"up"/"event":"recovered"/}"#;
+    let called_dead = r#"6{p;s/"event":"up"/"event":"died"/}"#;
+    let (path, liar) = (Scratch::new("living.json"), lying(&format!("sed -u '{cleared};{called_dead}'")));
+    run(&["--out", path.text(), "--ways", "stop", "--tracker", liar.text()]);
+    let result = read(&path);
+    let quality = result.experiment.unwrap().quality;
+    let durations = quality.mistake_duration.count();
+    assert_eq!((quality.mistakes, quality.false_verdicts, durations), (2, 1, 1));
+    assert!(result.doubts.iter().any(|doubt| doubt.kind == DoubtKind::Mistakes), "{:?}", result.doubts);
+}
+
+/// A child that is killed whatever happens to its test.
+struct Running(Child);
+
+impl Running {
+    /// A long experiment of all ways in a process group of its own, as a shell would start it.
+    fn start(more: &[&str]) -> Running {
+        use std::os::unix::process::CommandExt;
+        let mut command = Command::new(BINARY);
+        command.args(["bench", "--connections", "200", "--duration", "60s", "--deaths", "1"]).args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Running(command.process_group(0).spawn().unwrap())
     }
-    let pid = child.id();
-    assert!(Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap().success());
-    let status = child.wait().unwrap();
-    assert_eq!((status.code(), status.signal()), (Some(130), None));
-    let mark = format!("deadpeer-bench-{pid}-");
-    assert!(!namespaces().iter().any(|name| name.starts_with(&mark)));
+
+    /// Waits until peers and tracker are there, and gives their numbers.
+    fn children(&self) -> Vec<String> {
+        let patience = Instant::now() + Duration::from_secs(60);
+        loop {
+            let listed = Command::new("pgrep").args(["-P", &self.0.id().to_string()]).output().unwrap();
+            let listed = String::from_utf8(listed.stdout).unwrap();
+            let children: Vec<_> = listed.lines().map(str::to_owned).collect();
+            // The tracker, the crowd, and those that are stopped.
+            if children.len() >= 3 {
+                return children;
+            }
+            assert!(Instant::now() < patience, "it started {children:?} only");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        namespaces(self.0.id())
+    }
+
+    fn end(&mut self, signal: &str, whom: &str) -> ExitStatus {
+        assert!(Command::new("kill").args([signal, "--", whom]).status().unwrap().success());
+        self.0.wait().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until none of them runs any more. One that was killed may still be on its way out.
+fn expect_gone(processes: &[String]) {
+    let patience = Instant::now() + Duration::from_secs(10);
+    let runs = |process: &&String| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    };
+    while let Some(process) = processes.iter().find(runs) {
+        assert!(Instant::now() < patience, "process {process} outlives its experiment");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_interrupted_experiment_leaves_nothing_behind_and_says_130() {
+    let _alone = alone();
+    // By its number; and all of its group, as a terminal does.
+    for group in [false, true] {
+        let path = Scratch::new("interrupted.json");
+        let mut running = Running::start(&["--out", path.text()]);
+        let children = running.children();
+        assert_eq!(running.namespaces().len(), if is_root() { 2 } else { 0 });
+        let pid = running.0.id();
+        let status = running.end("-INT", &if group { format!("-{pid}") } else { pid.to_string() });
+        assert_eq!((status.code(), status.signal()), (Some(130), None), "group: {group}");
+        expect_gone(&children);
+        assert_eq!(running.namespaces(), [""; 0]);
+        assert!(!path.0.exists(), "there is a result of an experiment that was not finished");
+    }
+}
+
+#[test]
+fn that_children_end_with_an_interruption_is_no_failure_of_theirs() {
+    let _alone = alone();
+    let tracker = script("kill-parent", "kill -INT $PPID\n");
+    let arguments = ["bench", "--connections", "20", "--ways", "rst", "--tracker", tracker.text()];
+    let output = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.as_ref()), (Some(130), ""));
+}
+
+#[test]
+fn the_namespaces_of_an_experiment_that_was_killed_are_removed_by_the_next() {
+    if !is_root() {
+        return skip("only root can make network namespaces");
+    }
+    let _alone = alone();
+    let mut running = Running::start(&[]);
+    let children = running.children();
+    let pid = running.0.id();
+    assert_eq!(running.end("-KILL", &pid.to_string()).signal(), Some(9));
+    expect_gone(&children);
+    assert_eq!(running.namespaces().len(), 2, "there is nothing to remove");
+    run(&["--ways", "path-loss"]);
+    assert_eq!(running.namespaces(), [""; 0]);
+}
+
+#[test]
+fn after_an_experiment_all_cores_are_there_again() {
+    let _alone = alone();
+    let before = process::usable_cores();
+    let options = experiment::Options {
+        connections: 20,
+        beats_per_second: 20,
+        deaths_per_second: 1,
+        duration: Duration::from_secs(1),
+        ways: vec![Way::Rst],
+        seed: 1,
+        threads: 1,
+        batch_window: None,
+        wake: "lazy".into(),
+        tracker: Some("/bin/false".into()),
+    };
+    let mut watch = Watch { interrupted: &AtomicBool::new(false), progress: &mut |_, _| {} };
+    let error = experiment::run(&options, &mut watch).unwrap_err().to_string();
+    assert!(error.contains("the tracker ended"), "{error}");
+    assert_eq!(process::usable_cores(), before);
+}
+
+#[test]
+fn a_tracker_that_ends_before_its_time_is_quoted() {
+    let _alone = alone();
+    // It takes everyone in, and then falls over.
+    let fall = "'{BINARY}' \"$@\" & tracker=$!\nsleep 4; echo 'out of luck' >&2; kill -KILL $tracker\n";
+    let tracker = script("falls", &fall.replace("{BINARY}", BINARY));
+    let arguments = ["--ways", "rst", "--duration", "4s", "--deaths", "20", "--tracker", tracker.text()];
+    let output = Command::new(BINARY).args(SMALL_LOAD).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the tracker ended") && said.contains("out of luck"), "{said}");
+}
+
+#[test]
+fn a_number_of_connections_alone_is_enough() {
+    let _alone = alone();
+    let path = Scratch::new("few.json");
+    let arguments = ["bench", "--quick", "--connections", "60", "--ways", "rst", "--out", path.text()];
+    let output = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "a bar where there is no terminal");
+    let settings = read(&path).experiment.unwrap().settings;
+    // Three quarters of them die, in two seconds.
+    assert_eq!((settings.connections, settings.deaths_per_second), (60, 22));
 }
 
 #[test]

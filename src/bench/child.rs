@@ -188,11 +188,17 @@ impl Child {
         self.wait_end(patience)
     }
 
-    /// Asks the child to end by SIGTERM and returns its last lines.
-    pub fn terminate(mut self, patience: Duration) -> io::Result<Vec<Line>> {
+    /// Asks the child to end by SIGTERM.
+    pub fn ask_to_end(&mut self) -> io::Result<()> {
         if self.process.try_wait()?.is_none() {
             process::signal(self.pid(), libc::SIGTERM);
         }
+        Ok(())
+    }
+
+    /// Asks the child to end by SIGTERM and returns its last lines.
+    pub fn terminate(mut self, patience: Duration) -> io::Result<Vec<Line>> {
+        self.ask_to_end()?;
         self.wait_end(patience)?;
         self.lines()?;
         Ok(std::mem::take(&mut self.lines))

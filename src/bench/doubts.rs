@@ -49,7 +49,7 @@ pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Do
     }
     if seen.load_late_ns > LOAD_LATE_NS || seen.beats_lost > 0 {
         let text = format!(
-            "the beats were {:.1} ms late at p99, and {} were given up",
+            "the beats were {:.1} ms late at p99, and {} were given up or not taken",
             seen.load_late_ns as f64 / 1e6,
             seen.beats_lost
         );
@@ -63,6 +63,14 @@ pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Do
         doubts.push(doubt(
             DoubtKind::SharedCore,
             "load and tracker had a core in common and waited for each other",
+            "take fewer --threads, or a machine with more cores",
+        ));
+    }
+    if seen.threads_without_core > 0 {
+        let more = seen.threads_without_core;
+        doubts.push(doubt(
+            DoubtKind::SharedCore,
+            format!("the tracker had {more} threads more than cores, and they waited for each other"),
             "take fewer --threads, or a machine with more cores",
         ));
     }

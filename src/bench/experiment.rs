@@ -16,22 +16,24 @@
 
 pub mod path;
 pub mod schedule;
+mod sizes;
+mod tracker;
 pub mod verdicts;
 
 use std::io;
-use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
-use super::child::{Child, Line};
+use super::child::Child;
 use super::peers::{Caused, Death, Done, PACE_NS, PeersPlan, Phase};
 use super::proc::{self, Machine};
 use super::{Watch, machine, nanos, now, role_command};
 use crate::measure::result::{Experiment, Settings, Way};
-use crate::sys::{process, rlimit};
+use crate::sys::process;
 use crate::time::{Instant, sleep_until};
 use path::Net;
-use verdicts::{Frame, Told, Word};
+use sizes::Sizes;
+use tracker::{GRACE, Tracker};
+use verdicts::{Frame, Told};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -71,19 +73,11 @@ pub struct Circumstances {
     pub stolen_ns: u64,
     /// Load and tracker had a core in common.
     pub shared_core: bool,
+    /// Threads of the tracker beyond one for each of its cores.
+    pub threads_without_core: u64,
 }
 
 const BEAT_BYTES: usize = 16;
-/// A verdict comes after so many beats were missed, and a quarter more.
-const BEATS_MISSED: f64 = 4.0;
-const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-/// How long a peer that half-closed may go on: longer than the RST behind it takes.
-const GRACE: Duration = Duration::from_secs(1);
-/// The groups that die together have this share of the connections, and at most so many.
-const GROUP_SHARE: usize = 20;
-const GROUP_MOST: usize = 500;
-/// Descriptors that a process of ours needs besides its connections.
-const OWN_DESCRIPTORS: u64 = 64;
 /// As long as a start or an orderly end may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// After the last verdict was due, a second one of the same death would come within this.
@@ -93,8 +87,18 @@ const AFTERMATH: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 ///
-/// When it cannot be set up: too many connections for the limits, no io_uring, a child that fails.
+/// When it cannot be set up: too many connections for the limits, no io_uring, a child that fails;
+/// [`io::ErrorKind::Interrupted`] when `watch` says so.
 pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, Circumstances)> {
+    let all_cores = process::usable_cores();
+    let found = carry_out(options, watch);
+    // Whatever comes next is to have them all again.
+    process::move_to_cores(&all_cores)?;
+    // A signal from a terminal goes to the children, too: that they end is no failure of theirs.
+    found.or_else(|error| watch.check().and(Err(error)))
+}
+
+fn carry_out(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, Circumstances)> {
     let mut ways = options.ways.clone();
     ways.sort_unstable();
     ways.dedup();
@@ -115,7 +119,7 @@ pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, 
     for group in &mut groups {
         group.child.wait_for("connected", PATIENCE * 2)?;
     }
-    tracker.child.wait_count("up", sizes.total(), PATIENCE)?;
+    tracker.await_all(sizes.total())?;
 
     let timing = Timing::of(options, &tracker);
     let total = sizes.total() as f64;
@@ -135,10 +139,11 @@ pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, 
     let after = Load::read(&pids, &server_cores, &load_cores)?;
 
     watch.step("counting", Duration::from_millis(500))?;
-    let told: Vec<Told> = tracker.child.lines()?.iter().filter_map(told).collect();
+    let told: Vec<Told> = tracker.child.lines()?.iter().filter_map(tracker::told).collect();
     let summary = tracker.end()?;
     let mut circumstances = after.since(&before);
     circumstances.shared_core = server_cores.iter().any(|core| load_cores.contains(core));
+    circumstances.threads_without_core = options.threads.saturating_sub(server_cores.len()) as u64;
     let caused = collect(groups, &acts, &mut circumstances)?;
 
     let frame = Frame {
@@ -158,7 +163,7 @@ pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, 
         duration_ns: nanos(options.duration),
         threads: options.threads as u64,
         wake: options.wake.clone(),
-        batch_window_ns: tracker_window(&summary, options),
+        batch_window_ns: tracker::window(&summary, options),
         detection_time_ns: timing.detection,
         half_closed_grace_ns: nanos(GRACE),
         load_processes: pids.len() as u64 - 1,
@@ -172,125 +177,6 @@ pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, 
         summary: summary.summary,
     };
     Ok((experiment, circumstances))
-}
-
-/// How many connections are where.
-#[derive(Clone, Debug)]
-struct Sizes {
-    crowds: Vec<usize>,
-    stop: usize,
-    path: usize,
-    /// Of all crowds together.
-    deaths: usize,
-    /// The ways in which the crowds die.
-    ways: Vec<Way>,
-}
-
-impl Sizes {
-    fn of(options: &Options, ways: &[Way], path: bool) -> io::Result<Sizes> {
-        let connections = options.connections;
-        let group = (connections / GROUP_SHARE).clamp(1, GROUP_MOST);
-        let stop = if ways.contains(&Way::Stop) { group } else { 0 };
-        let path = if path { group } else { 0 };
-        let crowd = connections.saturating_sub(stop + path);
-        let ways: Vec<Way> =
-            ways.iter().copied().filter(|way| !matches!(way, Way::Stop | Way::PathLoss)).collect();
-        let wanted = options.deaths_per_second as f64 * options.duration.as_secs_f64();
-        let deaths = if ways.is_empty() { 0 } else { wanted as usize };
-        if deaths > crowd {
-            return Err(io::Error::other(format!(
-                "{} deaths a second for {:?} are {deaths}, and only {crowd} connections are there to die: take \
-                 more --connections, fewer --deaths or a shorter --duration",
-                options.deaths_per_second, options.duration
-            )));
-        }
-        let descriptors = rlimit::raise_nofile()?;
-        let each = usize::try_from(descriptors.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(usize::MAX);
-        // The tracker holds all of them in one process.
-        let own = OWN_DESCRIPTORS as usize + 16 + 8 * options.threads;
-        let most = each.saturating_sub(own);
-        if connections > most {
-            return Err(io::Error::other(format!(
-                "{connections} connections do not fit: the tracker may hold {descriptors} descriptors, less {own} of \
-                 its own and as many as it keeps back; raise the hard limit (`ulimit -Hn`) or take --connections {most}"
-            )));
-        }
-        let processes = crowd.div_ceil(each.max(1)).max(1);
-        let crowds =
-            (0..processes).map(|turn| crowd * (turn + 1) / processes - crowd * turn / processes).collect();
-        Ok(Sizes { crowds, stop, path, deaths, ways })
-    }
-
-    fn total(&self) -> usize {
-        self.crowds.iter().sum::<usize>() + self.stop + self.path
-    }
-}
-
-/// The tracker's process.
-struct Tracker {
-    child: Child,
-    addresses: Vec<SocketAddr>,
-    detection: u64,
-    batch_window: u64,
-}
-
-/// What it said at its end.
-struct Ending {
-    summary: serde_json::Value,
-    batch_window: u64,
-}
-
-fn tracker_window(ending: &Ending, options: &Options) -> u64 {
-    options.batch_window.map_or(ending.batch_window, nanos)
-}
-
-impl Tracker {
-    fn start(options: &Options, sizes: &Sizes, net: Option<&Net>, cores: &[usize]) -> io::Result<Tracker> {
-        let program = match &options.tracker {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()?,
-        };
-        let each = options.beats_per_second as f64 / sizes.total().max(1) as f64;
-        let idle = Duration::from_secs_f64(BEATS_MISSED / each.max(1e-6)).max(SHORTEST_IDLE);
-        let millis = |duration: Duration| format!("{}ms", duration.as_millis());
-        let mut command = Command::new(program);
-        command.args(["run", "--listen", "127.0.0.1:0", "--events", "-", "--probes", "1"]);
-        command.args(["--threads", &options.threads.to_string(), "--wake", &options.wake]);
-        command.args(["--idle", &millis(idle), "--interval", &millis(idle / 4), "--handshake", "120s"]);
-        command.args(["--half-closed-grace", &millis(GRACE)]);
-        if let Some(window) = options.batch_window {
-            command.args(["--batch-window", &format!("{}ns", window.as_nanos())]);
-        }
-        if let Some(net) = net {
-            command.args(["--listen", &format!("{}:0", net.address())]);
-            command = net.near(&command);
-        }
-        let mut child = Child::start("the tracker", command, cores)?;
-        let listening = child.wait_for("listening", PATIENCE)?;
-        let addresses = listening.rest.get("addresses").cloned().unwrap_or_default();
-        let addresses: Vec<SocketAddr> = serde_json::from_value(addresses)?;
-        let field = |name: &str| {
-            listening.integer(name).ok_or_else(|| io::Error::other(format!("the tracker said no {name}")))
-        };
-        let (detection, window) = (field("detection_time_ms")?, field("batch_window_us")?);
-        let capacity = field("capacity")?;
-        if capacity < sizes.total() as u64 {
-            return Err(io::Error::other(format!(
-                "{} connections do not fit: the tracker can hold {capacity}; raise the hard limit (`ulimit -Hn`) or take \
-                 --connections {capacity}",
-                sizes.total()
-            )));
-        }
-        Ok(Tracker { child, addresses, detection: detection * 1_000_000, batch_window: window * 1_000 })
-    }
-
-    fn end(self) -> io::Result<Ending> {
-        let batch_window = self.batch_window;
-        let lines = self.child.terminate(PATIENCE)?;
-        let summary = lines.into_iter().rev().find(|line| line.event == "summary");
-        let summary = summary.ok_or_else(|| io::Error::other("the tracker ended without a summary"))?;
-        Ok(Ending { summary: serde_json::Value::Object(summary.rest), batch_window })
-    }
 }
 
 /// One process of peers.
@@ -458,7 +344,7 @@ fn collect(groups: Vec<Group>, acts: &[Act], circumstances: &mut Circumstances) 
                     let done: Done = line.parse()?;
                     let late = done.late.percentile(99.0).or(done.late.max()).unwrap_or(0);
                     circumstances.load_late_ns = circumstances.load_late_ns.max(late);
-                    circumstances.beats_lost += done.unsent;
+                    circumstances.beats_lost += done.unsent + done.refused;
                 }
                 _ => {}
             }
@@ -466,18 +352,6 @@ fn collect(groups: Vec<Group>, acts: &[Act], circumstances: &mut Circumstances) 
         group.child.finish(PATIENCE)?;
     }
     Ok(all)
-}
-
-fn told(line: &Line) -> Option<Told> {
-    let word = match line.event.as_str() {
-        "suspected" => Word::Suspected,
-        "recovered" => Word::Recovered,
-        "half_closed" => Word::HalfClosed,
-        "died" => Word::Died,
-        _ => return None,
-    };
-    let peer = line.peer.parse().ok()?;
-    Some(Told { word, peer, at: line.mono_ns, cause: line.cause.clone(), bytes: line.bytes })
 }
 
 /// What else the machine did.

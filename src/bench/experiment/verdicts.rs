@@ -3,7 +3,7 @@
 //! # The rules
 //!
 //! - `fin`, `half-close`: the first of `half_closed` and `died` is the verdict. The peer's FIN is all that there is to
-//!   be seen; what follows the grace is told, but not measured.
+//!   be seen; the `died` that follows the grace is not measured, but it must come.
 //! - `rst`, `data-rst`: `died`.
 //! - `half-close-rst`: `died`, from the reset; its `half_closed` must have come before.
 //! - `silence`, `stop`, `path-loss`: `died`, from the last sign of life and the detection time. Of beats that went into
@@ -81,6 +81,17 @@ struct Story<'a> {
     deaths: u64,
 }
 
+impl Story<'_> {
+    /// Whether one of the two things that are to be told of a FIN and what follows it is not.
+    fn is_half(&self) -> bool {
+        match self.caused.way {
+            Way::Fin | Way::HalfClose => self.deaths == 0,
+            Way::HalfCloseRst => !self.half_closed,
+            Way::Rst | Way::DataRst | Way::Silence | Way::Stop | Way::PathLoss => false,
+        }
+    }
+}
+
 /// Everything that is found, in the order of [`Way::ALL`] for the ways given.
 #[must_use]
 pub fn judge(ways: &[Way], caused: &[Caused], told: &[Told], frame: Frame) -> (Vec<WayResult>, Quality) {
@@ -133,9 +144,8 @@ pub fn judge(ways: &[Way], caused: &[Caused], told: &[Told], frame: Frame) -> (V
     }
     for story in stories.values() {
         if let Some(result) = results.get_mut(&story.caused.way) {
-            let silent_end = story.caused.way == Way::HalfCloseRst && !story.half_closed;
             result.missed += u64::from(story.verdict.is_none());
-            result.misnamed += u64::from(silent_end && story.verdict.is_some());
+            result.misnamed += u64::from(story.verdict.is_some() && story.is_half());
         }
         quality.watched_ns += story.caused.at.saturating_sub(frame.start);
     }

@@ -113,6 +113,25 @@ fn a_reset_after_a_fin_that_was_not_noticed_is_misnamed() {
 }
 
 #[test]
+fn a_half_close_that_no_death_follows_is_misnamed() {
+    for way in [Way::Fin, Way::HalfClose] {
+        let mut events = truth(1, way);
+        events.retain(|event| event.word == Word::HalfClosed);
+        let (result, _) = one(way, &events);
+        assert_eq!((mistakes(&result), result.told), ([0, 0, 1, 0], 1), "{way}");
+    }
+}
+
+#[test]
+fn a_fin_may_be_told_as_a_death_at_once() {
+    for way in [Way::Fin, Way::HalfClose] {
+        let at = 10 * SECOND + 50_000;
+        let (result, _) = one(way, &[told(1, Word::Died, at, "closed")]);
+        assert_eq!((mistakes(&result), result.latency.max()), ([0; 4], Some(50_000)), "{way}");
+    }
+}
+
+#[test]
 fn a_half_close_of_a_peer_that_sent_no_fin_is_misnamed() {
     for way in [Way::Rst, Way::DataRst, Way::Silence, Way::Stop, Way::PathLoss] {
         let mut events = truth(1, way);

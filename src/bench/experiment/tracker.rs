@@ -1,0 +1,125 @@
+//! The tracker: `deadpeer run` in a process of its own, and what it told.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use super::path::Net;
+use super::sizes::Sizes;
+use super::verdicts::{Told, Word};
+use super::{Options, PATIENCE};
+use crate::bench::child::{Child, Line};
+use crate::bench::nanos;
+
+/// A verdict comes after so many beats were missed, and a quarter more.
+const BEATS_MISSED: f64 = 4.0;
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+/// How long a peer that half-closed may go on: longer than the RST behind it takes.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// The tracker's process.
+pub struct Tracker {
+    pub child: Child,
+    pub addresses: Vec<SocketAddr>,
+    pub detection: u64,
+    batch_window: u64,
+}
+
+/// What it said at its end.
+pub struct Ending {
+    pub summary: serde_json::Value,
+    pub batch_window: u64,
+}
+
+pub fn window(ending: &Ending, options: &Options) -> u64 {
+    options.batch_window.map_or(ending.batch_window, nanos)
+}
+
+impl Tracker {
+    pub fn start(
+        options: &Options,
+        sizes: &Sizes,
+        net: Option<&Net>,
+        cores: &[usize],
+    ) -> io::Result<Tracker> {
+        let program = match &options.tracker {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?,
+        };
+        let each = options.beats_per_second as f64 / sizes.total().max(1) as f64;
+        let idle = Duration::from_secs_f64(BEATS_MISSED / each.max(1e-6)).max(SHORTEST_IDLE);
+        let millis = |duration: Duration| format!("{}ms", duration.as_millis());
+        let mut command = Command::new(program);
+        command.args(["run", "--listen", "127.0.0.1:0", "--events", "-", "--probes", "1"]);
+        command.args(["--threads", &options.threads.to_string(), "--wake", &options.wake]);
+        command.args(["--idle", &millis(idle), "--interval", &millis(idle / 4), "--handshake", "120s"]);
+        command.args(["--half-closed-grace", &millis(GRACE)]);
+        if let Some(window) = options.batch_window {
+            command.args(["--batch-window", &format!("{}ns", window.as_nanos())]);
+        }
+        if let Some(net) = net {
+            command.args(["--listen", &format!("{}:0", net.address())]);
+            command = net.near(&command);
+        }
+        let mut child = Child::start("the tracker", command, cores)?;
+        let listening = child.wait_for("listening", PATIENCE)?;
+        let addresses = listening.rest.get("addresses").cloned().unwrap_or_default();
+        let addresses: Vec<SocketAddr> = serde_json::from_value(addresses)?;
+        if addresses.len() != 1 + usize::from(net.is_some()) {
+            return Err(io::Error::other(format!(
+                "the tracker listens on {addresses:?}, which is not what it was told"
+            )));
+        }
+        let field = |name: &str| {
+            listening.integer(name).ok_or_else(|| io::Error::other(format!("the tracker said no {name}")))
+        };
+        let (detection, window) = (field("detection_time_ms")?, field("batch_window_us")?);
+        let capacity = field("capacity")?;
+        if capacity < sizes.total() as u64 {
+            return Err(io::Error::other(format!(
+                "{} connections do not fit: the tracker can hold {capacity}; raise the hard limit (`ulimit -Hn`) or take \
+                 --connections {capacity}",
+                sizes.total()
+            )));
+        }
+        let (detection, batch_window) = (detection.saturating_mul(1_000_000), window.saturating_mul(1_000));
+        Ok(Tracker { child, addresses, detection, batch_window })
+    }
+
+    /// Waits until it has accepted everyone.
+    pub fn await_all(&mut self, total: usize) -> io::Result<()> {
+        let up = self.child.wait_count("up", total, PATIENCE)?;
+        if up == total {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "the tracker told of {up} connections where {total} were made; take fewer --connections, or a machine with \
+             nothing else to do"
+        )))
+    }
+
+    pub fn end(mut self) -> io::Result<Ending> {
+        let batch_window = self.batch_window;
+        // One that ended before its time did not say this, and what it said instead is in the error.
+        self.child.ask_to_end()?;
+        self.child.wait_for("summary", PATIENCE)?;
+        let lines = self.child.terminate(PATIENCE)?;
+        let summary = lines.into_iter().rev().find(|line| line.event == "summary");
+        let summary = summary.ok_or_else(|| io::Error::other("the tracker ended without a summary"))?;
+        Ok(Ending { summary: serde_json::Value::Object(summary.rest), batch_window })
+    }
+}
+
+/// The line, if it is of the kind that the oracle judges by.
+pub fn told(line: &Line) -> Option<Told> {
+    let word = match line.event.as_str() {
+        "suspected" => Word::Suspected,
+        "recovered" => Word::Recovered,
+        "half_closed" => Word::HalfClosed,
+        "died" => Word::Died,
+        _ => return None,
+    };
+    let peer = line.peer.parse().ok()?;
+    Some(Told { word, peer, at: line.mono_ns, cause: line.cause.clone(), bytes: line.bytes })
+}
