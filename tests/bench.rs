@@ -303,10 +303,16 @@ fn after_an_experiment_all_cores_are_there_again() {
 #[test]
 fn a_tracker_that_ends_before_its_time_is_quoted() {
     let _alone = alone();
-    // It takes everyone in, and then falls over.
-    let fall = "'{BINARY}' \"$@\" & tracker=$!\nsleep 4; echo 'out of luck' >&2; kill -KILL $tracker\n";
-    let tracker = script("falls", &fall.replace("{BINARY}", BINARY));
-    let arguments = ["--ways", "rst", "--duration", "4s", "--deaths", "20", "--tracker", tracker.text()];
+    // It says where it listens and takes all 200 in, and then falls over.
+    let tracker = script(
+        "falls",
+        &format!(
+            "exec 3< <(exec '{BINARY}' \"$@\") && tracker=$!\n\
+             for line in {{1..201}}; do IFS= read -r line <&3; echo \"$line\"; done\necho 'out of luck' >&2\n\
+             kill -KILL $tracker\n"
+        ),
+    );
+    let arguments = ["--ways", "rst", "--duration", "1s", "--deaths", "20", "--tracker", tracker.text()];
     let output = Command::new(BINARY).args(SMALL_LOAD).args(arguments).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");

@@ -123,10 +123,15 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
         late.percentile(99.0).or(late.max()).filter(|&late| scheduled && late > INJECTOR_LATE_NS)
     };
     if let Some(most) = run().filter_map(late).max() {
+        // Of a sample that carries no p99 it is the greatest.
+        let carried = run()
+            .filter(|result| late(result).is_some())
+            .all(|result| result.injector_late.percentile(99.0).is_some());
         let text = format!(
-            "{}: the injector was up to {:.0} us late at p99, which is part of the latency",
+            "{}: the injector was up to {:.0} us late{}, which is part of the latency",
             names(&|result| late(result).is_some()),
-            most as f64 / 1e3
+            most as f64 / 1e3,
+            if carried { " at p99" } else { "" }
         );
         doubts.push(doubt(
             DoubtKind::InjectorLate,
@@ -149,5 +154,124 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
             format!("{clipped} values were beyond an hour"),
             "see what stood still so long",
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::bench::experiment::verdicts::{Frame, judge, not_run};
+    use crate::measure::result::{Settings, Way};
+
+    const SECOND: u64 = 1_000_000_000;
+    const FRAME: Frame = Frame { start: 0, end: 10 * SECOND, detection: SECOND, connections: 10 };
+
+    /// An experiment that nothing is to be said against.
+    fn sound() -> Experiment {
+        let (mut ways, quality) = judge(&[Way::Fin, Way::Silence], &[], &[], FRAME);
+        for result in &mut ways {
+            for _ in 0..CARRIES_P99 {
+                result.latency.record(50_000);
+                result.injector_late.record(1_000);
+            }
+            (result.injected, result.told) = (CARRIES_P99, CARRIES_P99);
+        }
+        Experiment {
+            settings: Settings {
+                connections: 10,
+                beats_per_second: 10,
+                beat_bytes: 16,
+                deaths_per_second: 1,
+                duration_ns: 10 * SECOND,
+                threads: 1,
+                wake: "lazy".into(),
+                batch_window_ns: 0,
+                detection_time_ns: SECOND,
+                half_closed_grace_ns: SECOND,
+                load_processes: 1,
+            },
+            start_ns: 0,
+            lasted_ns: 10 * SECOND,
+            ways,
+            quality,
+            summary: serde_json::Value::Null,
+        }
+    }
+
+    /// The kinds, but for the one that is about the test's own build.
+    fn kinds(experiment: &Experiment, seen: Circumstances) -> BTreeSet<DoubtKind> {
+        let doubts = of_an_experiment(experiment, &seen);
+        assert!(doubts.iter().all(|doubt| !doubt.text.is_empty() && !doubt.remedy.is_empty()));
+        doubts.into_iter().map(|doubt| doubt.kind).filter(|&kind| kind != DoubtKind::DebugBuild).collect()
+    }
+
+    #[test]
+    fn a_sound_experiment_is_not_doubted() {
+        assert_eq!(kinds(&sound(), Circumstances::default()), [].into());
+    }
+
+    #[test]
+    fn every_circumstance_that_spoils_a_figure_is_doubted_and_nothing_else() {
+        let none = Circumstances::default();
+        let share = 10 * SECOND / 50;
+        for (seen, kind) in [
+            (Circumstances { load_late_ns: LOAD_LATE_NS + 1, ..none }, DoubtKind::LoadLate),
+            (Circumstances { beats_lost: 1, ..none }, DoubtKind::LoadLate),
+            (Circumstances { shared_core: true, ..none }, DoubtKind::SharedCore),
+            (Circumstances { threads_without_core: 1, ..none }, DoubtKind::SharedCore),
+            (Circumstances { foreign_ns: share + 1, ..none }, DoubtKind::BusyMachine),
+            (Circumstances { stolen_ns: share + 1, ..none }, DoubtKind::BusyMachine),
+        ] {
+            assert_eq!(kinds(&sound(), seen), [kind].into(), "{seen:?}");
+        }
+        let bearable =
+            Circumstances { load_late_ns: LOAD_LATE_NS, foreign_ns: share, stolen_ns: share, ..none };
+        assert_eq!(kinds(&sound(), bearable), [].into());
+    }
+
+    #[test]
+    fn every_fault_of_a_result_is_doubted_and_nothing_else() {
+        let spoil: [(fn(&mut Experiment), DoubtKind); 9] = [
+            (|found| found.ways[0].missed = 1, DoubtKind::Mistakes),
+            (|found| found.ways[0].doubled = 1, DoubtKind::Mistakes),
+            (|found| found.ways[0].misnamed = 1, DoubtKind::Mistakes),
+            (|found| found.ways[1].early = 1, DoubtKind::Mistakes),
+            (|found| found.quality.mistakes = 1, DoubtKind::Mistakes),
+            (|found| found.ways[0].told = CARRIES_P99 - 1, DoubtKind::TooFewSamples),
+            (|found| found.ways[0].latency.record(4_000 * SECOND), DoubtKind::Clipped),
+            (|found| found.ways.push(not_run(Way::Stop, "no".into(), FRAME)), DoubtKind::NotMeasured),
+            (
+                |found| (0..20).for_each(|_| found.ways[0].injector_late.record(2 * INJECTOR_LATE_NS)),
+                DoubtKind::InjectorLate,
+            ),
+        ];
+        for (turn, (spoil, kind)) in spoil.into_iter().enumerate() {
+            let mut experiment = sound();
+            spoil(&mut experiment);
+            assert_eq!(kinds(&experiment, Circumstances::default()), [kind].into(), "{turn}");
+        }
+    }
+
+    #[test]
+    fn an_injector_that_is_late_is_no_part_of_a_latency_that_counts_from_the_last_beat() {
+        let mut experiment = sound();
+        (0..20).for_each(|_| experiment.ways[1].injector_late.record(2 * INJECTOR_LATE_NS));
+        assert_eq!(kinds(&experiment, Circumstances::default()), [].into());
+    }
+
+    #[test]
+    fn no_percentile_is_named_that_the_sample_does_not_carry() {
+        let mut experiment = sound();
+        let text = |experiment: &Experiment| {
+            let doubts = of_an_experiment(experiment, &Circumstances::default());
+            doubts.into_iter().find(|doubt| doubt.kind == DoubtKind::InjectorLate).unwrap().text
+        };
+        (0..20).for_each(|_| experiment.ways[0].injector_late.record(2 * INJECTOR_LATE_NS));
+        assert!(text(&experiment).contains("at p99"), "{}", text(&experiment));
+        experiment.ways[0].injector_late = Default::default();
+        experiment.ways[0].injector_late.record(2 * INJECTOR_LATE_NS);
+        assert!(!text(&experiment).contains("p99"), "{}", text(&experiment));
     }
 }
