@@ -233,7 +233,8 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_result_is_doubted_and_nothing_else() {
-        let spoil: [(fn(&mut Experiment), DoubtKind); 9] = [
+        type Spoil = fn(&mut Experiment);
+        let spoil: [(Spoil, DoubtKind); 9] = [
             (|found| found.ways[0].missed = 1, DoubtKind::Mistakes),
             (|found| found.ways[0].doubled = 1, DoubtKind::Mistakes),
             (|found| found.ways[0].misnamed = 1, DoubtKind::Mistakes),

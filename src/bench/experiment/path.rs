@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::sys::process;
+use crate::sys::{describe, process};
 
 /// What RFC 2544 sets aside for benchmarks.
 const OURS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -111,7 +111,8 @@ fn remove_leftovers() {
 
 fn ip(arguments: &[&str]) -> Result<Output, String> {
     let output = Command::new("ip").args(arguments).output();
-    let output = output.map_err(|error| format!("cannot run `ip` ({error}): install iproute2"))?;
+    let output =
+        output.map_err(|error| format!("cannot run `ip` ({}): install iproute2", describe(&error)))?;
     if output.status.success() {
         return Ok(output);
     }
