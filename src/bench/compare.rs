@@ -67,36 +67,9 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// All of them.
-    pub const ALL: [Measure; 8] = [
-        Measure::Accept,
-        Measure::Beats,
-        Measure::Detection,
-        Measure::Idle,
-        Measure::Death,
-        Measure::Storm,
-        Measure::Rates,
-        Measure::Stream,
-    ];
-
     /// Those that the table of ratios is made of.
     pub const USUAL: [Measure; 6] =
         [Measure::Accept, Measure::Beats, Measure::Detection, Measure::Idle, Measure::Death, Measure::Storm];
-
-    /// As in `--measure`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Measure::Accept => "accept",
-            Measure::Beats => "beats",
-            Measure::Detection => "detection",
-            Measure::Idle => "idle",
-            Measure::Death => "death",
-            Measure::Storm => "storm",
-            Measure::Rates => "rates",
-            Measure::Stream => "stream",
-        }
-    }
 }
 
 /// Beats of each connection before anything is counted: its first sixteen are cheaper than the later ones.
@@ -286,6 +259,7 @@ fn takes(options: &Options, row: &Row) -> Duration {
             sum += Duration::from_secs(1);
         }
         if options.measures(Measure::Death) {
+            sum += quiet::FIRST_LOOKS;
             let deaths = quiet::paced_deaths(settings) as f64;
             sum += Duration::from_secs_f64(deaths / settings.deaths_per_second as f64);
         }

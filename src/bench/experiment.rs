@@ -210,18 +210,13 @@ fn start_peers(
         first_bytes: BEAT_BYTES,
     };
     let start = |connections: usize, dies: Dies| -> io::Result<Group> {
-        let far = net.filter(|_| dies == Dies::Together(Way::PathLoss));
-        let command = match far {
-            Some(net) => {
-                net.far(&role_command("peers", &plan(tracker.addresses[1], Some(net.source()), connections))?)
+        let [near, far] = [tracker.addresses[0], *tracker.addresses.last().unwrap_or(&tracker.addresses[0])];
+        let command = match net {
+            None => role_command("peers", &plan(near, None, connections))?,
+            Some(net) if dies == Dies::Together(Way::PathLoss) => {
+                net.far(&role_command("peers", &plan(far, Some(net.source()), connections))?)
             }
-            None => {
-                let command = role_command("peers", &plan(tracker.addresses[0], None, connections))?;
-                net.map_or(Ok(command), |net| {
-                    role_command("peers", &plan(tracker.addresses[0], None, connections))
-                        .map(|command| net.near(&command))
-                })?
-            }
+            Some(net) => net.near(&role_command("peers", &plan(near, None, connections))?),
         };
         Ok(Group { child: Child::start("peers", command, cores)?, connections, dies })
     };

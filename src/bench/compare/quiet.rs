@@ -8,9 +8,9 @@ use super::beating::{LAST_VERDICT, SECOND_VERDICT};
 use super::life::{LEAD_NS, Load, PATIENCE, Server};
 use super::subjects::Row;
 use super::{Bench, Measure, Options, verdicts};
-use crate::bench::now;
 use crate::bench::peers::{Caused, Death, PeersPlan, Phase};
 use crate::bench::proc::{Memory, Slabs};
+use crate::bench::{nanos, now};
 use crate::measure::result::{ComparisonSettings, Cost, Idle, Run, Storm, Way};
 
 /// What this life is for.
@@ -18,6 +18,9 @@ pub(super) const MEASURES: [Measure; 3] = [Measure::Idle, Measure::Death, Measur
 
 /// Freed sockets and requests of the life before go back to their slabs after an RCU grace period.
 const SETTLE: Duration = Duration::from_secs(1);
+/// A deadpeer looks at each new connection once, a quarter of its idle time (5 s) after it came, to learn its
+/// pace. That belongs to its coming; within the deaths it was six looks a death.
+pub(super) const FIRST_LOOKS: Duration = Duration::from_secs(6);
 /// Below so many connections a page more or less is the figure, and nothing is gained by waiting.
 const WORTH_SETTLING: u64 = 1_000;
 
@@ -57,6 +60,9 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     if row.buries() {
         let paced = if options.measures(Measure::Death) { paced_deaths(settings) } else { 0 };
         if paced > 0 {
+            if !settle.is_zero() {
+                bench.watch.sleep_until(now() + nanos(FIRST_LOOKS))?;
+            }
             let paced = usize::try_from(paced).expect("a part of the connections");
             run.death = Some(deaths(bench, row, &mut server, &mut load, paced)?);
         }

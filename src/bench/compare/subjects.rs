@@ -21,23 +21,6 @@ pub enum Yardstick {
     Floor,
 }
 
-impl Yardstick {
-    /// All of them.
-    pub const ALL: [Yardstick; 4] =
-        [Yardstick::Tokio, Yardstick::TokioUring, Yardstick::Epoll, Yardstick::Floor];
-
-    /// As in `--against`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Yardstick::Epoll => "epoll",
-            Yardstick::Tokio => "tokio",
-            Yardstick::TokioUring => "tokio-uring",
-            Yardstick::Floor => "floor",
-        }
-    }
-}
-
 /// How a subject is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {

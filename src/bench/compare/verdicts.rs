@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::bench::child::Line;
+use crate::bench::experiment::verdicts::causes;
 use crate::bench::herd::shuffled;
 use crate::bench::peers::{Caused, Death};
 use crate::measure::recorded::Recorded;
@@ -37,7 +38,7 @@ pub(super) fn join<'a>(caused: &[Caused], told: impl Iterator<Item = &'a Line>) 
             continue;
         };
         *known = true;
-        joined.misnamed += u64::from(line.cause != cause(death.way));
+        joined.misnamed += u64::from(!causes(death.way).contains(&line.cause.as_str()));
         joined.early += u64::from(line.mono_ns < death.called);
         joined.last_verdict = joined.last_verdict.max(line.mono_ns);
         joined.detection.latency.record(line.mono_ns.saturating_sub(death.at));
@@ -47,14 +48,6 @@ pub(super) fn join<'a>(caused: &[Caused], told: impl Iterator<Item = &'a Line>) 
     }
     joined.detection.missed = joined.detection.injected - joined.detection.latency.count();
     joined
-}
-
-fn cause(way: Way) -> &'static str {
-    match way {
-        Way::Fin | Way::HalfClose => "closed",
-        Way::Rst | Way::DataRst | Way::HalfCloseRst => "aborted",
-        Way::Silence | Way::Stop | Way::PathLoss => "heartbeat_expired",
-    }
 }
 
 /// Deaths one after the other from `from` on, each at a random instant of its stretch: even ones would

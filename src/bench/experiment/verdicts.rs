@@ -63,7 +63,7 @@ pub struct Frame {
 const INTERVALS: u64 = 30;
 
 /// The causes that a death of this way may be told with.
-const fn causes(way: Way) -> &'static [&'static str] {
+pub(in crate::bench) const fn causes(way: Way) -> &'static [&'static str] {
     match way {
         Way::Fin | Way::HalfClose => &["closed"],
         Way::Rst | Way::DataRst | Way::HalfCloseRst => &["aborted"],
