@@ -86,7 +86,12 @@ fn every_way_to_die_is_caused_and_each_death_is_told_once_and_none_too_early() {
         }
         assert!(way.injected >= 10, "{}: {} deaths", way.way, way.injected);
         let mistakes = [way.missed, way.doubled, way.misnamed, way.early];
-        assert_eq!(mistakes, [0; 4], "{}: missed, doubled, misnamed, early", way.way);
+        let [latest, injector] = [way.latency.max(), way.injector_late.max()];
+        assert_eq!(
+            mistakes, [0; 4],
+            "{}: missed, doubled, misnamed, early; told until {latest:?} ns, injector late by {injector:?} ns; {:?}",
+            way.way, result.doubts
+        );
         assert_eq!((way.told, way.latency.count()), (way.injected, way.injected), "{}", way.way);
         assert_eq!(way.injector_late.count(), way.injected, "{}", way.way);
     }

@@ -25,8 +25,17 @@ const WINDOW_BEATS: u64 = 40;
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     all: Vec<Doubt>,
-    /// Of what is seen again in every round, the worst: by subject and by what it is about.
-    worst: BTreeMap<(String, &'static str), (f64, Doubt)>,
+    /// What is seen of several subjects and again in every round, by what it is about.
+    worst: BTreeMap<&'static str, Worst>,
+}
+
+/// Of each subject the worst: one sentence for all of them.
+#[derive(Debug)]
+struct Worst {
+    kind: DoubtKind,
+    remedy: &'static str,
+    /// The size, and how it is written.
+    subjects: BTreeMap<String, (f64, String)>,
 }
 
 impl Doubts {
@@ -37,7 +46,11 @@ impl Doubts {
     pub(super) fn into_sorted(self) -> Vec<Doubt> {
         let mut doubts = self.all;
         doubts.extend(of_the_build());
-        doubts.extend(self.worst.into_values().map(|(_, doubt)| doubt));
+        doubts.extend(self.worst.into_iter().map(|(about, worst)| {
+            let each = worst.subjects.iter().map(|(name, (_, amount))| format!("{name} {amount}"));
+            let each: Vec<String> = each.collect();
+            doubt(worst.kind, format!("{about}: {}", each.join(", ")), worst.remedy)
+        }));
         doubts.sort();
         doubts.dedup();
         doubts
@@ -48,10 +61,17 @@ impl Doubts {
     }
 
     /// Keeps it unless a worse one of the same subject about the same thing is known.
-    fn add_worst(&mut self, name: &str, about: &'static str, size: f64, doubt: Doubt) {
-        let known = self.worst.get(&(name.to_owned(), about)).map_or(0.0, |&(size, _)| size);
+    fn add_worst(
+        &mut self,
+        (kind, about, remedy): (DoubtKind, &'static str, &'static str),
+        name: &str,
+        size: f64,
+        amount: String,
+    ) {
+        let worst = self.worst.entry(about).or_insert(Worst { kind, remedy, subjects: BTreeMap::new() });
+        let known = worst.subjects.get(name).map_or(0.0, |&(size, _)| size);
         if size > known {
-            self.worst.insert((name.to_owned(), about), (size, doubt));
+            worst.subjects.insert(name.to_owned(), (size, amount));
         }
     }
 
@@ -119,16 +139,16 @@ impl Doubts {
     pub(super) fn load(&mut self, name: &str, done: &Done, stroke_ns: u64) {
         let late = done.late.histogram().value_at_quantile(0.99);
         if (done.late.count() > 0 && late > stroke_ns + LOAD_LATE_NS) || done.unsent > 0 {
-            let doubt = doubt(
+            let unsent = match done.unsent {
+                0 => String::new(),
+                unsent => format!(" and {unsent} beats unsent"),
+            };
+            const ABOUT: (DoubtKind, &str, &str) = (
                 DoubtKind::LoadLate,
-                format!(
-                    "{name}: the load fell behind its schedule ({:.1} ms late at p99, {} beats unsent)",
-                    late as f64 / 1e6,
-                    done.unsent
-                ),
+                "the load fell behind its schedule, at p99 by",
                 "run on a quieter or faster machine, or with fewer beats a second",
             );
-            self.add_worst(name, "load late", late as f64, doubt);
+            self.add_worst(ABOUT, name, late as f64, format!("{:.1} ms{unsent}", late as f64 / 1e6));
         }
         if done.refused > 0 {
             self.add(
@@ -140,17 +160,14 @@ impl Doubts {
     }
 
     pub(super) fn machine(&mut self, name: &str, beats: &Beats) {
-        for (what, part) in
-            [("other processes used", beats.foreign_ns), ("the hypervisor took away", beats.stolen_ns)]
-        {
+        for (what, part) in [
+            ("other processes used of a core", beats.foreign_ns),
+            ("the hypervisor took of a core", beats.stolen_ns),
+        ] {
             let share = part as f64 / beats.window_ns as f64;
             if share > FOREIGN_SHARE {
-                let doubt = doubt(
-                    DoubtKind::BusyMachine,
-                    format!("{name}: {what} {:.0} % of a core", share * 100.0),
-                    "run again when the machine is quiet",
-                );
-                self.add_worst(name, what, share, doubt);
+                let about = (DoubtKind::BusyMachine, what, "run again when the machine is quiet");
+                self.add_worst(about, name, share, format!("{:.0} %", share * 100.0));
             }
         }
     }
@@ -158,12 +175,12 @@ impl Doubts {
     pub(super) fn injector(&mut self, name: &str, detection: &Detection) {
         let Some(late) = detection.injector_late.percentile(99.0) else { return };
         if late > INJECTOR_LATE_NS {
-            let doubt = doubt(
+            const ABOUT: (DoubtKind, &str, &str) = (
                 DoubtKind::InjectorLate,
-                format!("{name}: the injector itself was {:.0} us late at p99", late as f64 / 1e3),
+                "the injector itself was late, which is part of the latency, at p99 by",
                 "run on a quieter machine, or with fewer beats a second",
             );
-            self.add_worst(name, "injector late", late as f64, doubt);
+            self.add_worst(ABOUT, name, late as f64, format!("{:.0} us", late as f64 / 1e3));
         }
     }
 
@@ -209,15 +226,13 @@ impl Doubts {
             let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
             let most = costs.iter().copied().fold(0.0, f64::max);
             if most > NOISE * least {
-                self.add(
+                const ABOUT: (DoubtKind, &str, &str) = (
                     DoubtKind::NoisyRounds,
-                    format!(
-                        "{name}: CPU per beat was {:.2} us in the cheapest round and {:.2} us in the dearest",
-                        least / 1e3,
-                        most / 1e3
-                    ),
+                    "CPU per beat differed between the cheapest and the dearest round",
                     "run again when the machine is quiet, or with more --rounds",
                 );
+                let amount = format!("{:.2} to {:.2} us", least / 1e3, most / 1e3);
+                self.add_worst(ABOUT, name, most / least, amount);
             }
         }
     }
@@ -263,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_seen_of_several_subjects_is_one_sentence() {
+        let mut doubts = Doubts::new();
+        doubts.machine("epoll", &beats(1, 1, 30_000_000));
+        doubts.machine("tokio", &beats(1, 1, 90_000_000));
+        let texts: Vec<_> = found(doubts).into_iter().map(|doubt| doubt.text).collect();
+        assert_eq!(texts, ["other processes used of a core: epoll 3 %, tokio 9 %"]);
+    }
+
+    #[test]
     fn what_is_seen_in_every_round_is_said_once_at_its_worst() {
         let mut doubts = Doubts::new();
         for foreign in [30_000_000, 250_000_000, 40_000_000] {
@@ -270,7 +294,7 @@ mod tests {
         }
         doubts.machine("tokio", &beats(1, 1, 19_000_000));
         let texts: Vec<_> = found(doubts).into_iter().map(|doubt| doubt.text).collect();
-        assert_eq!(texts, ["epoll: other processes used 25 % of a core"]);
+        assert_eq!(texts, ["other processes used of a core: epoll 25 %"]);
     }
 
     #[test]
@@ -280,6 +304,6 @@ mod tests {
         doubts.of_rounds(&costs.map(|(name, cost)| run(name, beats(1, cost, 0))));
         let doubts = found(doubts);
         assert_eq!(doubts.len(), 1);
-        assert!(doubts[0].text.starts_with("b: "), "{doubts:?}");
+        assert!(doubts[0].text.ends_with(" round: b 5.00 to 6.60 us"), "{doubts:?}");
     }
 }
