@@ -50,6 +50,7 @@ mod peer;
 pub mod policy;
 pub mod state;
 mod tracker;
+pub mod watch;
 
 pub use event::{Death, Event, EventKind, Proof, Subject, Transport};
 pub use fact::{Action, Evidence, Fact, PollMask, TcpState};

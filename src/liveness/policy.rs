@@ -168,6 +168,13 @@ impl Policy {
         ..Policy::STANDARD
     };
 
+    /// The same times, by which only the peer's kernel is judged: its program may stay quiet for ever, as
+    /// that of an HTTP client does while it waits for a response.
+    #[must_use]
+    pub const fn transport_only(self) -> Policy {
+        Policy { heartbeat: Heartbeat::None, ..self }
+    }
+
     /// Silence to verdict: `idle + probes x interval`.
     #[must_use]
     pub fn detection_time(&self) -> Duration {

@@ -31,13 +31,13 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 
-mod ending;
+pub(super) mod ending;
 mod facts;
 mod notices;
-mod pace;
+pub(super) mod pace;
 mod queue;
 mod silence;
-mod stalls;
+pub(super) mod stalls;
 #[cfg(test)]
 mod tests;
 mod transitions;
@@ -128,7 +128,7 @@ pub struct TrackerCounts {
 }
 
 /// Its timer is coarse, and the answer takes its time.
-const KEEPALIVE_LATENESS: Duration = Duration::from_millis(500);
+pub(super) const KEEPALIVE_LATENESS: Duration = Duration::from_millis(500);
 
 /// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
 /// this time.

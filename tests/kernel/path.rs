@@ -8,17 +8,17 @@ use crate::daemon::{Daemon, beat};
 use crate::watch::skip;
 
 /// Two namespaces, `ours` for the daemon and `theirs` for the peers; removed when the test is over.
-struct Net {
-    ours: String,
-    theirs: String,
+pub struct Net {
+    pub ours: String,
+    pub theirs: String,
 }
 
-const OURS: &str = "10.231.0.1";
+pub const OURS: &str = "10.231.0.1";
 const THEIRS: &str = "10.231.0.2";
 
 impl Net {
     /// `None`, and the skip is said, where namespaces cannot be made.
-    fn new() -> Option<Net> {
+    pub fn new() -> Option<Net> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |side: &str| format!("dp{}-{number}{side}", std::process::id());
@@ -59,7 +59,7 @@ impl Net {
         }
     }
 
-    fn vanish(&self) {
+    pub fn vanish(&self) {
         must(&["-n", &self.theirs, "link", "set", "dp0", "down"]);
     }
 }

@@ -1,12 +1,14 @@
 //! Deaths: the cause, the proof, and what is left of a peer.
 
+use std::time::Duration;
+
 use super::{Tracker, TrackerCounts};
 use crate::frame::FrameError;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::event::{Death, Event, EventKind, Proof, Transport};
 use crate::liveness::fact::{Evidence, TcpState};
 use crate::liveness::peer::{Flags, PeerId, Want};
-use crate::liveness::policy::Heartbeat;
+use crate::liveness::policy::{Heartbeat, Policy};
 use crate::liveness::state::{self, Cause, Hop, Input, LocalCause, State};
 use crate::time::Instant;
 
@@ -89,35 +91,10 @@ impl Tracker {
         index: u32,
         now: Instant,
     ) -> Transport {
-        let policy = self.config.policy;
-        let asked_after = self.asked_after;
-        let frames = policy.heartbeat == Heartbeat::Frames;
+        let (policy, asked_after) = (self.config.policy, self.asked_after);
         let peer = self.at(index);
-        match cause {
-            Cause::Closed | Cause::Aborted | Cause::Protocol => Transport::Answering,
-            Cause::KeepaliveExpired | Cause::UserTimeout | Cause::Unreachable(_) => Transport::Silent,
-            Cause::HeartbeatExpired | Cause::HandshakeExpired => {
-                // Nobody asks before the idle time has passed; an acknowledgement soon after the last
-                // life belongs to what was sent until then.
-                let late = policy.interval.min(policy.idle);
-                // Keepalive counts from the last segment, whatever it was.
-                let heard = evidence.last_ack.max(evidence.last_data);
-                // A PING behind a closed window has not left and asks nobody, and keepalive rests then.
-                let left = evidence.notsent == 0;
-                let kernel_asked = evidence.probes > 0
-                    || evidence.retransmits > 0
-                    || (left && evidence.unacked == 0 && now.since(heard) >= asked_after);
-                let we_asked = frames && peer.probes > 0 && left;
-                if evidence.last_ack.since(peer.life) >= late {
-                    Transport::Answering
-                } else if kernel_asked || we_asked {
-                    Transport::Silent
-                } else {
-                    Transport::Unasked
-                }
-            }
-            Cause::Local(_) => Transport::Unasked,
-        }
+        let pinged = policy.heartbeat == Heartbeat::Frames && peer.probes > 0;
+        transport(cause, evidence, &Silence { policy, asked_after, life: peer.life, pinged }, now)
     }
 
     /// Whether this silence is shared by at least half of all peers, and says so once.
@@ -158,6 +135,50 @@ impl Tracker {
                 Some((_, false)) | None => break,
             }
         }
+    }
+}
+
+/// What a silence is weighed by.
+pub(in crate::liveness) struct Silence {
+    pub(in crate::liveness) policy: Policy,
+    /// Silence after which the kernel's keepalive has asked.
+    pub(in crate::liveness) asked_after: Duration,
+    /// The last proof of life.
+    pub(in crate::liveness) life: Instant,
+    /// Whether we have asked ourselves.
+    pub(in crate::liveness) pinged: bool,
+}
+
+/// The transport axis of a verdict.
+pub(in crate::liveness) fn transport(
+    cause: Cause,
+    evidence: &Evidence,
+    silence: &Silence,
+    now: Instant,
+) -> Transport {
+    match cause {
+        Cause::Closed | Cause::Aborted | Cause::Protocol => Transport::Answering,
+        Cause::KeepaliveExpired | Cause::UserTimeout | Cause::Unreachable(_) => Transport::Silent,
+        Cause::HeartbeatExpired | Cause::HandshakeExpired => {
+            // Nobody asks before the idle time has passed; an acknowledgement soon after the last
+            // life belongs to what was sent until then.
+            let late = silence.policy.interval.min(silence.policy.idle);
+            // Keepalive counts from the last segment, whatever it was.
+            let heard = evidence.last_ack.max(evidence.last_data);
+            // A PING behind a closed window has not left and asks nobody, and keepalive rests then.
+            let left = evidence.notsent == 0;
+            let kernel_asked = evidence.probes > 0
+                || evidence.retransmits > 0
+                || (left && evidence.unacked == 0 && now.since(heard) >= silence.asked_after);
+            if evidence.last_ack.since(silence.life) >= late {
+                Transport::Answering
+            } else if kernel_asked || (silence.pinged && left) {
+                Transport::Silent
+            } else {
+                Transport::Unasked
+            }
+        }
+        Cause::Local(_) => Transport::Unasked,
     }
 }
 

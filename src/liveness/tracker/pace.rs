@@ -26,6 +26,11 @@ pub(super) fn steps_since(then: u16, now: Instant) -> u16 {
     stamp(now).wrapping_sub(then)
 }
 
+/// The last point of the grid at or before `at`.
+pub(in crate::liveness) fn round_down(at: Instant) -> Instant {
+    Instant::from_nanos(at.as_nanos() - at.as_nanos() % GRID_NANOS)
+}
+
 /// The first point of the grid at or after `at`.
 pub(super) fn round_up(at: Instant) -> Instant {
     match at.as_nanos().checked_next_multiple_of(GRID_NANOS) {
@@ -76,5 +81,7 @@ mod tests {
         assert_eq!(round_up(at(3)), at(3));
         assert_eq!(round_up(at(3) + Duration::from_nanos(1)), at(4));
         assert_eq!(round_up(Instant::NEVER), Instant::NEVER);
+        assert_eq!(round_down(at(3)), at(3));
+        assert_eq!(round_down(at(4) - Duration::from_nanos(1)), at(3));
     }
 }

@@ -1,0 +1,382 @@
+//! The judgement of connections that somebody else reads and writes.
+//!
+//! # Intuition
+//!
+//! A [`Tracker`](super::Tracker) takes bytes off, so it knows what was said before an end. Here the bytes
+//! and the socket's error belong to the program, and must be left where they are. What remains is enough: a
+//! poll says that something has ended, and `TCP_INFO` says what, and how long ago the peer was last heard.
+//!
+//! # Model
+//!
+//! [`Watches`] holds one record a connection and one appointment for each in a [wheel](crate::wheel), at the
+//! first instant at which its silence could have lasted its policy's detection time. [`Watches::look`] is
+//! told what the socket showed, when it woke or when its hour came, and says what has changed:
+//!
+//! | the socket | verdict |
+//! |---|---|
+//! | established | [`Here`](Verdict::Here), unless it was silent for the detection time |
+//! | the peer's FIN has come | [`HalfClosed`](Verdict::HalfClosed) for the policy's grace, then `Gone(Closed)` |
+//! | closed | `Gone`, by the [cause](Watches::look) that can be inferred |
+//!
+//! # Contract
+//!
+//! - No descriptor, no clock, no lock: `now` is an argument.
+//! - A verdict moves from `Here` over `HalfClosed` to `Gone` and never back; `Gone` is said once.
+//! - An expiry is never early; our own stalls put it off.
+//!
+//! # Example
+//!
+//! ```
+//! use deadpeer::liveness::watch::{Look, Verdict, Watches};
+//! use deadpeer::liveness::{Cause, Evidence, Policy, TcpState};
+//! use deadpeer::time::Instant;
+//!
+//! let start = Instant::from_nanos(1);
+//! let mut watches = Watches::new(10, start);
+//! let healthy = Look { evidence: Evidence::default(), acknowledged_beyond_data: 0 };
+//! let id = watches.add(Policy::STRICT, &healthy, start).unwrap();
+//!
+//! let closed = Evidence { tcp_state: TcpState::CloseWait, ..Evidence::default() };
+//! let change = watches.look(id, &Look { evidence: closed, ..healthy }, start).unwrap();
+//! assert_eq!(change.verdict, Verdict::Gone(Cause::Closed)); // this policy grants no grace
+//! ```
+
+use std::fmt;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::event::{Proof, Transport};
+use super::fact::{Evidence, PollMask, TcpState};
+use super::peer::PeerId;
+use super::policy::{Heartbeat, Policy};
+use super::state::{Cause, LocalCause};
+use super::tracker::KEEPALIVE_LATENESS;
+use super::tracker::ending::{Silence, transport};
+use super::tracker::pace;
+use super::tracker::stalls::Stalls;
+use crate::limits;
+use crate::time::Instant;
+use crate::wheel::Wheel;
+
+/// What a watched peer is held to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It is there, as far as anybody can know.
+    Here,
+    /// It has said that it writes no more, and may still be listening.
+    HalfClosed,
+    /// It is gone, for ever.
+    Gone(Cause),
+}
+
+impl Verdict {
+    /// Whether it is gone.
+    #[must_use]
+    pub const fn is_gone(self) -> bool {
+        matches!(self, Verdict::Gone(_))
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Here => f.write_str("here"),
+            Verdict::HalfClosed => f.write_str("half-closed"),
+            Verdict::Gone(cause) => write!(f, "gone: {cause}"),
+        }
+    }
+}
+
+/// What a socket showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// The usual evidence, without `SO_ERROR`, which is the program's.
+    pub evidence: Evidence,
+    /// What of the sequence space was acknowledged and is no data: one more than before once our own FIN
+    /// was. Tells an orderly end from a reset whose error the program has taken.
+    pub acknowledged_beyond_data: i64,
+}
+
+/// A verdict that has just been reached.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Change {
+    /// Which.
+    pub verdict: Verdict,
+    /// Why it is right.
+    pub proof: Proof,
+}
+
+struct Record {
+    generation: u32,
+    policy: Policy,
+    verdict: Verdict,
+    born: Instant,
+    /// When the peer's FIN was first seen.
+    fin: Option<Instant>,
+    /// `acknowledged_beyond_data` at a time when nothing was under way.
+    beyond: Option<i64>,
+    due: Instant,
+}
+
+/// The records of one watcher.
+pub struct Watches {
+    records: Slab<Record>,
+    wheel: Wheel,
+    stalls: Stalls,
+    capacity: usize,
+    next_generation: u32,
+}
+
+impl fmt::Debug for Watches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watches").field("len", &self.len()).field("capacity", &self.capacity).finish()
+    }
+}
+
+impl Watches {
+    /// Room for so many, 1 to [`limits::MAX_PEERS`]. What it holds grows with what it is given.
+    ///
+    /// # Panics
+    ///
+    /// When the capacity is out of range.
+    #[must_use]
+    pub fn new(capacity: usize, now: Instant) -> Watches {
+        assert!((1..=limits::MAX_PEERS).contains(&capacity), "capacity of {capacity}");
+        Watches {
+            records: Slab::new(),
+            wheel: Wheel::with_capacity(capacity, now),
+            stalls: Stalls::default(),
+            capacity,
+            next_generation: 0,
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Takes a connection in, with a first look at it, which is not judged: call [`look`](Watches::look)
+    /// for that. `None` when there is no room.
+    ///
+    /// # Panics
+    ///
+    /// When the policy is one that [`Policy::check`] refuses.
+    pub fn add(&mut self, policy: Policy, look: &Look, now: Instant) -> Option<PeerId> {
+        assert!(policy.check().is_ok(), "{:?}", policy.check());
+        if self.len() >= self.capacity {
+            return None;
+        }
+        let generation = self.next_generation;
+        self.next_generation = (generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
+        let due = appointment(now + policy.detection_time(), now);
+        let record = Record {
+            generation,
+            policy,
+            verdict: Verdict::Here,
+            born: now,
+            fin: None,
+            beyond: settled(look),
+            due,
+        };
+        let index = self.records.insert(record) as u32;
+        self.wheel.schedule(index, due);
+        Some(PeerId::new(index, generation))
+    }
+
+    /// Ends a watch. A stale id changes nothing.
+    pub fn remove(&mut self, id: PeerId) -> bool {
+        let known = self.has(id);
+        if known {
+            self.records.remove(id.index() as usize);
+            self.wheel.cancel(id.index());
+        }
+        known
+    }
+
+    /// Whether a watch stands.
+    #[must_use]
+    pub fn has(&self, id: PeerId) -> bool {
+        self.records.get(id.index() as usize).is_some_and(|record| record.generation == id.generation())
+    }
+
+    /// When [`expire`](Watches::expire) has somebody to name next.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.wheel.next_due()
+    }
+
+    /// Somebody who could be overdue at `now`, to be looked at. Whoever is named and not looked at is not
+    /// named again.
+    pub fn expire(&mut self, now: Instant) -> Option<PeerId> {
+        loop {
+            let index = self.wheel.expire(now)?;
+            let record = &self.records[index as usize];
+            if record.due <= now {
+                return Some(PeerId::new(index, record.generation));
+            }
+            self.wheel.schedule(index, record.due);
+        }
+    }
+
+    /// Tells that we were held up from `start` to `end`: deadlines are put off by as much.
+    pub fn handle_stall(&mut self, start: Instant, end: Instant) {
+        self.stalls.add(start, end);
+    }
+
+    /// Judges by what a socket shows, and says what has changed. A stale id, and one who is gone, change
+    /// nothing.
+    ///
+    /// The error of a closed socket is the program's to take, so its cause is inferred: no error waits and our
+    /// own FIN was acknowledged, `Closed`; unanswered probes or repetitions for about as long as the keepalive or the
+    /// user timeout takes, `KeepaliveExpired` or `UserTimeout`; otherwise a reset, `Aborted`. A path that
+    /// said EHOSTUNREACH is therefore told as `UserTimeout`, and a socket killed by `ss -K` as `Aborted`.
+    pub fn look(&mut self, id: PeerId, look: &Look, now: Instant) -> Option<Change> {
+        let evidence = &look.evidence;
+        let record = self.standing(id)?;
+        let fin = evidence.tcp_state.is_ending();
+        if fin {
+            record.fin.get_or_insert(now);
+        }
+        let life = record.life(evidence, now);
+        if evidence.tcp_state == TcpState::Close {
+            let cause = record.cause_of_close(look, now);
+            return Some(self.gone(id, cause, life, evidence, now));
+        }
+        record.beyond = record.beyond.or(settled(look));
+        let (policy, since) = (record.policy, record.fin);
+        let graced = since.map(|since| self.stalls.put_off(since, policy.half_closed_grace));
+        if graced.is_some_and(|end| now >= end) {
+            return Some(self.gone(id, Cause::Closed, life, evidence, now));
+        }
+        let expired = self.stalls.put_off(life, policy.detection_time());
+        if now >= expired {
+            let by_bytes = policy.heartbeat == Heartbeat::Bytes && !fin;
+            let cause = if by_bytes { Cause::HeartbeatExpired } else { Cause::KeepaliveExpired };
+            return Some(self.gone(id, cause, life, evidence, now));
+        }
+        let due = appointment(graced.map_or(expired, |end| end.min(expired)), now);
+        let index = id.index();
+        let record = &mut self.records[index as usize];
+        record.due = due;
+        let news = fin && record.verdict == Verdict::Here;
+        if news {
+            record.verdict = Verdict::HalfClosed;
+        }
+        let proof = record.proof(Cause::Closed, evidence, life, now);
+        self.wheel.schedule(index, due);
+        news.then_some(Change { verdict: Verdict::HalfClosed, proof })
+    }
+
+    /// Why one who is not gone is held to be what it is, by what the socket shows.
+    #[must_use]
+    pub fn proof(&self, id: PeerId, look: &Look, now: Instant) -> Option<Proof> {
+        let record = self.records.get(id.index() as usize)?;
+        let evidence = &look.evidence;
+        // Its program's silence is weighed, as if it were held against it.
+        let spoke = if evidence.received > 0 { evidence.last_data.min(now) } else { record.born };
+        let standing = record.generation == id.generation();
+        standing.then(|| record.proof(Cause::HeartbeatExpired, evidence, spoke.max(record.born), now))
+    }
+
+    /// Judges one whose socket is not there any more: it was closed behind our back.
+    pub fn lost(&mut self, id: PeerId, now: Instant) -> Option<Change> {
+        let born = self.standing(id)?.born;
+        let nothing = Evidence { tcp_state: TcpState::Close, ..Evidence::default() };
+        Some(self.gone(id, Cause::Local(LocalCause::Shutdown), born, &nothing, now))
+    }
+
+    fn standing(&mut self, id: PeerId) -> Option<&mut Record> {
+        let record = self.records.get_mut(id.index() as usize)?;
+        (record.generation == id.generation() && !record.verdict.is_gone()).then_some(record)
+    }
+
+    fn gone(&mut self, id: PeerId, cause: Cause, life: Instant, evidence: &Evidence, now: Instant) -> Change {
+        let record = &mut self.records[id.index() as usize];
+        record.verdict = Verdict::Gone(cause);
+        let proof = record.proof(cause, evidence, life, now);
+        self.wheel.cancel(id.index());
+        Change { verdict: Verdict::Gone(cause), proof }
+    }
+}
+
+impl Record {
+    /// The last that was heard of the peer, as far as its policy counts it. After its FIN no byte of it can
+    /// come; then its kernel's answers count.
+    fn life(&self, evidence: &Evidence, now: Instant) -> Instant {
+        let bytes = if evidence.received > 0 { evidence.last_data } else { Instant::ZERO };
+        let heard = match self.policy.heartbeat {
+            Heartbeat::Bytes if self.fin.is_none() => bytes,
+            Heartbeat::Bytes | Heartbeat::Frames | Heartbeat::None => bytes.max(evidence.last_ack),
+        };
+        heard.min(now).max(self.born)
+    }
+
+    fn cause_of_close(&self, look: &Look, now: Instant) -> Cause {
+        let evidence = &look.evidence;
+        let finished = self.beyond.is_some_and(|beyond| look.acknowledged_beyond_data > beyond);
+        if finished && !evidence.mask.has(PollMask::ERR) {
+            return Cause::Closed;
+        }
+        // The kernel's timers may be a little early, and the ages are whole ticks.
+        let plan = self.policy.keepalive();
+        let limit = self.policy.user_timeout.map_or(plan.nominal(), |user| user.min(plan.nominal()));
+        let unheard = now.since(evidence.last_ack.max(evidence.last_data));
+        let asked = evidence.probes > 0 || evidence.retransmits > 0;
+        match asked && unheard >= limit.mul_f64(0.9) {
+            true if evidence.retransmits > 0 || evidence.notsent > 0 => Cause::UserTimeout,
+            true => Cause::KeepaliveExpired,
+            false => Cause::Aborted,
+        }
+    }
+
+    fn proof(&self, cause: Cause, evidence: &Evidence, life: Instant, now: Instant) -> Proof {
+        let asked_after = Duration::from_secs(u64::from(self.policy.keepalive().idle)) + KEEPALIVE_LATENESS;
+        let silence = Silence { policy: self.policy, asked_after, life, pinged: false };
+        let transport = match self.fin {
+            Some(_) if cause == Cause::Closed => Transport::Answering,
+            _ => transport(cause, evidence, &silence, now),
+        };
+        Proof {
+            errno: None,
+            frame: None,
+            bye: false,
+            evidence: *evidence,
+            last_life: life,
+            transport,
+            outage: false,
+        }
+    }
+}
+
+/// When to look at one whose deadline is `deadline`: shortly before it, at an hour that many share, so that one
+/// wake serves them all; and again at the deadline itself if it was not heard from by then.
+fn appointment(deadline: Instant, now: Instant) -> Instant {
+    let shared = pace::round_down(deadline);
+    if shared > now { shared } else { deadline }
+}
+
+/// What was acknowledged beyond data, where nothing is under way that would spoil the count and neither side
+/// has begun to close.
+fn settled(look: &Look) -> Option<i64> {
+    let Evidence { tcp_state, unacked, notsent, .. } = look.evidence;
+    let open = matches!(tcp_state, TcpState::Established | TcpState::CloseWait);
+    (open && unacked == 0 && notsent == 0).then_some(look.acknowledged_beyond_data)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! Tells when the peer of a socket is gone, while the program itself reads and writes it.
+//!
+//! # Intuition
+//!
+//! A server already reads its sockets, on a runtime of its own. Two things it does not see: that a client has
+//! left while a handler still works and nobody reads, and that a client is silent because it has vanished. A
+//! [`Watcher`] sees both from beside, and says so to whoever waits for it. It takes nothing: no byte, no
+//! error, no part of the program's I/O.
+//!
+//! # Model
+//!
+//! ```text
+//!   your code ── watch(stream) ──► record, epoll ADD         one thread of the watcher's
+//!       │                              ▲                     ┌───────────────────────────┐
+//!       │     FIN, RST, errors: at once│                     │ look: TCP_INFO            │
+//!       │     silence: when it could   └──────── epoll ─────►│ judge: liveness::watch    │
+//!       ▼     be too long                        wheel ─────►│ tell: wakers, callbacks   │
+//!   gone().await ◄───────────────────────────────────────────└───────────────────────────┘
+//! ```
+//!
+//! The thread waits on epoll and not on a ring of its own, on purpose. A poll in a ring holds the file: a
+//! socket that the program closes would send its FIN only after that poll was taken back, by the ring's own
+//! thread, so that every drop would wait for another thread. An epoll entry holds nothing, is taken back by
+//! the thread that drops, and wakes as soon; and it is there where io_uring is blocked.
+//!
+//! The kernel keeps the time: keepalive is set by the [policy](Policy)'s plan, so a quiet peer's kernel is
+//! asked, and its answers are read from `TCP_INFO` once a detection time. Nothing is paid for a byte.
+//!
+//! # Contract
+//!
+//! - It never reads, peeks, or takes `SO_ERROR`: the program's own next read sees what it would have seen. So
+//!   the *cause* of a closed socket is inferred; [`Watches::look`](crate::liveness::watch::Watches::look) says how.
+//! - It sets `SO_KEEPALIVE` and its times, and `TCP_USER_TIMEOUT` if the policy names one; nothing else.
+//! - Dropping a [`Watched`] ends the watch first and then drops the stream, so the FIN goes out at once. A
+//!   socket that is closed in another way ends its watch too, when its hour comes, as `Gone(local)`.
+//! - A verdict moves from `Here` over `HalfClosed` to `Gone` and never back. With a
+//!   [`half_closed_grace`](Policy::half_closed_grace) of zero, which the presets have, a FIN is the end.
+//! - Callbacks run on the watcher's thread and must not block; one that panics ends nothing but itself.
+//! - An expiry is never early; a stall of the watcher's own puts it off.
+//!
+//! # Example
+//!
+//! ```
+//! use deadpeer::liveness::{Cause, Policy};
+//! use deadpeer::watch::{Verdict, Watcher, WatcherConfig};
+//! use std::net::{TcpListener, TcpStream};
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let client = TcpStream::connect(listener.local_addr()?)?;
+//! let (stream, _) = listener.accept()?;
+//!
+//! let watcher = Watcher::start(WatcherConfig::default())?;
+//! let stream = watcher.watch(stream, Policy::STANDARD.transport_only())?;
+//! assert_eq!(stream.state(), Verdict::Here);
+//! drop(client);
+//! assert_eq!(stream.wait_gone(), Verdict::Gone(Cause::Closed)); // or `stream.gone().await`
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod slot;
+mod thread;
+mod tokio_io;
+mod watched;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use crate::limits;
+pub use crate::liveness::watch::Verdict;
+use crate::liveness::{Heartbeat, Policy, PolicyError, TcpState};
+use crate::sys::tcp;
+pub use slot::{Gone, Token};
+use thread::{Handle, Ticket};
+pub use watched::{Watch, Watched};
+
+/// What a watcher is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct WatcherConfig {
+    /// How many sockets at once: 1 to [`limits::MAX_PEERS`]. By default 1,048,576. Only address space is
+    /// set aside for them, and 8 bytes each of that.
+    pub capacity: usize,
+}
+
+impl Default for WatcherConfig {
+    fn default() -> WatcherConfig {
+        WatcherConfig { capacity: limits::MAX_WATCHED }
+    }
+}
+
+/// Why there is no watcher.
+#[derive(Debug)]
+pub struct StartError {
+    attempted: &'static str,
+    source: io::Error,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cure = match self.source.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "out of descriptors: raise `ulimit -n` (LimitNOFILE=)",
+            Some(libc::EINVAL) => "take a capacity from 1 to 16777216",
+            _ => "free memory, or raise the limit on threads (ulimit -u)",
+        };
+        write!(f, "cannot {}: {}; {cure}", self.attempted, crate::sys::describe(&self.source))
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Why a socket is not watched.
+#[derive(Debug)]
+pub enum WatchError {
+    /// It is no TCP socket: UDP, a Unix socket, a file.
+    NotTcp(io::Error),
+    /// It is listening, or not connected (any more).
+    NotConnected(TcpState),
+    /// This descriptor is watched already.
+    Twice,
+    /// The policy contradicts itself.
+    Policy(PolicyError),
+    /// The policy wants heartbeat frames, which are bytes, and those are the program's.
+    Frames,
+    /// So many are watched as the watcher was made for.
+    Full {
+        /// How many.
+        capacity: usize,
+    },
+    /// The watcher was stopped.
+    Stopped,
+    /// Something that a watch needs.
+    Io {
+        /// What was attempted.
+        attempted: &'static str,
+        /// What came of it.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for WatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WatchError::NotTcp(source) => {
+                write!(
+                    f,
+                    "this is no TCP socket ({}): only TCP tells who is there",
+                    crate::sys::describe(source)
+                )
+            }
+            WatchError::NotConnected(TcpState::Listen) => {
+                f.write_str("this socket is listening: watch the connections that it accepts")
+            }
+            WatchError::NotConnected(state) => {
+                write!(f, "this socket is not connected (its state is {}): connect it first", state.as_str())
+            }
+            WatchError::Twice => {
+                f.write_str("this socket is watched already: keep the first watch, and clone its token")
+            }
+            WatchError::Policy(error) => error.fmt(f),
+            WatchError::Frames => f.write_str(
+                "heartbeat frames are bytes, and a watcher reads none: take a policy of bytes, or \
+                 Policy::transport_only",
+            ),
+            WatchError::Full { capacity } => write!(
+                f,
+                "{capacity} sockets are watched, as many as this watcher was made for: raise \
+                 WatcherConfig::capacity, or drop some"
+            ),
+            WatchError::Stopped => f.write_str("this watcher was stopped: start another one"),
+            WatchError::Io { attempted, source } => {
+                write!(f, "cannot {attempted}: {}", crate::sys::describe(source))
+            }
+        }
+    }
+}
+
+impl std::error::Error for WatchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            WatchError::NotTcp(source) | WatchError::Io { source, .. } => Some(source),
+            WatchError::Policy(error) => Some(error),
+            WatchError::NotConnected(_)
+            | WatchError::Twice
+            | WatchError::Frames
+            | WatchError::Full { .. }
+            | WatchError::Stopped => None,
+        }
+    }
+}
+
+/// Watches sockets that the program reads and writes itself. Cheap to clone; all clones are one watcher, whose
+/// thread ends when they and all their watches are gone, or by [`Watcher::stop`].
+#[derive(Clone, Debug)]
+pub struct Watcher {
+    handle: Arc<Handle>,
+}
+
+impl Watcher {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], whose message names the cause and the cure.
+    pub fn start(config: WatcherConfig) -> Result<Watcher, StartError> {
+        if !(1..=limits::MAX_PEERS).contains(&config.capacity) {
+            let source = io::Error::from_raw_os_error(libc::EINVAL);
+            return Err(StartError { attempted: "start a watcher of that capacity", source });
+        }
+        let handle =
+            Handle::start(config.capacity).map_err(|(attempted, source)| StartError { attempted, source })?;
+        Ok(Watcher { handle: Arc::new(handle) })
+    }
+
+    /// Watches a stream. What comes back is the stream, and says whether its peer is there; dropping it ends
+    /// the watch and closes the stream, in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]. The stream is dropped then: to keep it, [`observe`](Watcher::observe) it.
+    pub fn watch<S: AsFd>(&self, stream: S, policy: Policy) -> Result<Watched<S>, WatchError> {
+        let watch = self.observe(&stream, policy)?;
+        Ok(Watched::new(watch, stream))
+    }
+
+    /// Watches a socket that stays where it is: for streams that somebody else owns (a framework, a runtime
+    /// whose streams show no descriptor). Drop the [`Watch`] when the socket is closed, or before.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`].
+    pub fn observe(&self, socket: &impl AsFd, policy: Policy) -> Result<Watch, WatchError> {
+        policy.check().map_err(WatchError::Policy)?;
+        if policy.heartbeat == Heartbeat::Frames {
+            return Err(WatchError::Frames);
+        }
+        let socket = socket.as_fd();
+        let info = tcp::info(socket).map_err(WatchError::NotTcp)?;
+        let state = TcpState::from_kernel(info.state);
+        if matches!(state, TcpState::Listen | TcpState::SynSent | TcpState::Close) {
+            return Err(WatchError::NotConnected(state));
+        }
+        let io = |attempted| move |source| WatchError::Io { attempted, source };
+        let cookie = tcp::cookie(socket.as_raw_fd()).map_err(io("ask for the socket's cookie"))?;
+        let plan = policy.keepalive();
+        tcp::set_keepalive(socket, plan.idle, plan.interval, plan.count).map_err(io("set its keepalive"))?;
+        // Not the plan's own: this program sends, and one that does must not kill a peer whose window is shut.
+        if let Some(timeout) = policy.user_timeout {
+            tcp::set_user_timeout(socket, timeout).map_err(io("set its user timeout"))?;
+        }
+        let ticket: Ticket = self.handle.enter(socket, cookie, policy, &info)?;
+        Ok(Watch::new(self.handle.clone(), ticket))
+    }
+
+    /// How many sockets are watched now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.handle.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends its thread, and waits for it unless called on it. Whoever waits for a verdict gets the last one that
+    /// was known; watching anew is refused.
+    pub fn stop(&self) {
+        self.handle.stop();
+    }
+}

@@ -1,0 +1,200 @@
+//! Where the watcher's thread leaves a verdict, and others wait for it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::liveness::Proof;
+use crate::liveness::watch::{Change, Verdict};
+
+/// Called once, with the verdict.
+type Callback = Box<dyn FnOnce(Verdict) + Send>;
+
+/// One watch as both sides see it.
+pub(super) struct Slot {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+struct Inner {
+    verdict: Verdict,
+    proof: Option<Proof>,
+    /// Nothing will change any more: the watch was ended.
+    over: bool,
+    next_key: u64,
+    wakers: Vec<(u64, Waker)>,
+    callbacks: Vec<Callback>,
+}
+
+impl Slot {
+    pub(super) fn new() -> Slot {
+        let inner = Inner {
+            verdict: Verdict::Here,
+            proof: None,
+            over: false,
+            next_key: 0,
+            wakers: Vec::new(),
+            callbacks: Vec::new(),
+        };
+        Slot { inner: Mutex::new(inner), changed: Condvar::new() }
+    }
+
+    /// No user's code runs under the lock, so a poisoned one is as good as any.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        self.lock().verdict
+    }
+
+    pub(super) fn proof(&self) -> Option<Proof> {
+        self.lock().proof
+    }
+
+    /// Leaves a verdict and wakes whoever waits. Callbacks run here, outside of every lock.
+    pub(super) fn tell(&self, change: &Change) {
+        let mut inner = self.lock();
+        if inner.over {
+            return;
+        }
+        inner.verdict = change.verdict;
+        inner.proof = Some(change.proof);
+        let callbacks =
+            if change.verdict.is_gone() { std::mem::take(&mut inner.callbacks) } else { Vec::new() };
+        self.release(inner);
+        for callback in callbacks {
+            call(callback, change.verdict);
+        }
+    }
+
+    /// Says that nothing will change any more.
+    pub(super) fn end(&self) {
+        let mut inner = self.lock();
+        inner.over = true;
+        let unused = std::mem::take(&mut inner.callbacks);
+        self.release(inner);
+        drop(unused); // they may own what they like, and drop it outside of the lock
+    }
+
+    fn release(&self, mut inner: MutexGuard<'_, Inner>) {
+        let wakers = std::mem::take(&mut inner.wakers);
+        drop(inner);
+        self.changed.notify_all();
+        for (_, waker) in wakers {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn on_gone(&self, callback: Callback) {
+        let mut inner = self.lock();
+        let verdict = inner.verdict;
+        if !verdict.is_gone() {
+            if !inner.over {
+                inner.callbacks.push(callback);
+            }
+            return;
+        }
+        drop(inner);
+        call(callback, verdict);
+    }
+
+    pub(super) fn wait(&self, enough: fn(Verdict) -> bool) -> Verdict {
+        let mut inner = self.lock();
+        while !inner.over && !enough(inner.verdict) {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.verdict
+    }
+}
+
+/// A callback that panics must not take the others' verdicts with it; its message was printed by the hook.
+fn call(callback: Callback, verdict: Verdict) {
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| callback(verdict)));
+}
+
+/// Becomes ready with the verdict that was waited for. Belongs to no runtime, borrows nothing, and may be dropped
+/// at any time.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Gone {
+    slot: Arc<Slot>,
+    enough: fn(Verdict) -> bool,
+    key: Option<u64>,
+}
+
+impl Gone {
+    pub(super) fn new(slot: Arc<Slot>, enough: fn(Verdict) -> bool) -> Gone {
+        Gone { slot, enough, key: None }
+    }
+}
+
+impl fmt::Debug for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gone").field("verdict", &self.slot.verdict()).finish()
+    }
+}
+
+impl Future for Gone {
+    type Output = Verdict;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict> {
+        let this = &mut *self;
+        let mut inner = this.slot.lock();
+        if inner.over || (this.enough)(inner.verdict) {
+            return Poll::Ready(inner.verdict);
+        }
+        let key = *this.key.get_or_insert_with(|| {
+            inner.next_key += 1;
+            inner.next_key
+        });
+        match inner.wakers.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, waker)) => waker.clone_from(context.waker()),
+            None => inner.wakers.push((key, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.slot.lock().wakers.retain(|(known, _)| *known != key);
+        }
+    }
+}
+
+/// Tells of a watch from anywhere: cheap to clone, without the stream. For handlers that should stop when
+/// their client has left.
+#[derive(Clone)]
+pub struct Token {
+    slot: Arc<Slot>,
+}
+
+impl Token {
+    pub(super) fn new(slot: Arc<Slot>) -> Token {
+        Token { slot }
+    }
+
+    /// The verdict of now.
+    #[must_use]
+    pub fn state(&self) -> Verdict {
+        self.slot.verdict()
+    }
+
+    /// Waits until the peer is gone; or, where the watch ends before, until then, with the last verdict.
+    pub fn gone(&self) -> Gone {
+        Gone::new(self.slot.clone(), Verdict::is_gone)
+    }
+
+    /// Waits until the peer has half-closed or is gone; as [`gone`](Token::gone) otherwise.
+    pub fn left(&self) -> Gone {
+        Gone::new(self.slot.clone(), |verdict| verdict != Verdict::Here)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Token").field(&self.state()).finish()
+    }
+}

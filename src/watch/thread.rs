@@ -1,0 +1,291 @@
+//! The watcher's thread, and what it shares with everybody who watches.
+//!
+//! One lock guards the records. Both sides hold it for a few microseconds: a caller while it enters or leaves,
+//! the thread while it looks at a portion of those that woke. Verdicts are told outside of it, so a callback
+//! may watch, drop, and stop as it likes.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::WatchError;
+use super::slot::Slot;
+use crate::driver::evidence_of;
+use crate::limits;
+use crate::liveness::watch::{Change, Look, Watches};
+use crate::liveness::{PeerId, Policy, PollMask, Proof};
+use crate::sys::epoll::{Epoll, ReadyList};
+use crate::sys::tcp::{self, TcpInfo, TickClock};
+use crate::sys::wakeup::Wakeup;
+use crate::time::Instant;
+
+/// The end, and nothing else: a byte wakes nobody. At each wake-up anew, so that a reset behind a FIN is seen.
+const INTEREST: u32 = (libc::EPOLLRDHUP | libc::EPOLLET).cast_unsigned();
+const WAKEUP: u64 = u64::MAX;
+
+/// One watch, as its owner holds it.
+pub(super) struct Ticket {
+    id: PeerId,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// What the thread looks at for one watch. The descriptor is somebody else's, and may be closed behind our
+/// back: whoever uses it asks for the cookie.
+struct Entry {
+    fd: RawFd,
+    cookie: u64,
+    mask: PollMask,
+    slot: Arc<Slot>,
+}
+
+struct Book {
+    watches: Watches,
+    /// By place.
+    entries: Vec<Option<Entry>>,
+    /// Until when the thread sleeps: whoever is due before that wakes it.
+    asleep_until: Instant,
+}
+
+struct Shared {
+    epoll: Epoll,
+    wakeup: Wakeup,
+    book: Mutex<Book>,
+    stopping: AtomicBool,
+    ticks: TickClock,
+}
+
+/// What all clones of a watcher and all its watches hold. The last of them ends the thread.
+pub(super) struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("watched", &self.len()).finish()
+    }
+}
+
+impl Handle {
+    pub(super) fn start(capacity: usize) -> Result<Handle, (&'static str, io::Error)> {
+        let epoll = Epoll::new().map_err(|error| ("set up epoll", error))?;
+        let wakeup = Wakeup::new().map_err(|error| ("make an eventfd", error))?;
+        let waking = epoll.add(wakeup.as_fd(), libc::EPOLLIN.cast_unsigned(), WAKEUP);
+        waking.map_err(|error| ("watch an eventfd", error))?;
+        let now = Instant::now();
+        let book =
+            Book { watches: Watches::new(capacity, now), entries: Vec::new(), asleep_until: Instant::NEVER };
+        let shared = Arc::new(Shared {
+            epoll,
+            wakeup,
+            book: Mutex::new(book),
+            stopping: AtomicBool::new(false),
+            ticks: TickClock::new(),
+        });
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("deadpeer-watch".into())
+            .spawn(move || of_thread.run())
+            .map_err(|error| ("start a watcher's thread", error))?;
+        Ok(Handle { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Enters a socket, whose first look is `info`.
+    pub(super) fn enter(
+        &self,
+        socket: BorrowedFd<'_>,
+        cookie: u64,
+        policy: Policy,
+        info: &TcpInfo,
+    ) -> Result<Ticket, WatchError> {
+        let now = Instant::now();
+        let look = self.shared.see(info, PollMask(0));
+        let mut book = lock(&self.shared.book);
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(WatchError::Stopped);
+        }
+        let Some(id) = book.watches.add(policy, &look, now) else {
+            return Err(WatchError::Full { capacity: book.watches.capacity() });
+        };
+        // It is looked at at once if it has ended already: epoll tells at the adding.
+        if let Err(source) = self.shared.epoll.add(socket, INTEREST, token(id)) {
+            book.watches.remove(id);
+            return Err(match source.raw_os_error() {
+                Some(libc::EEXIST) => WatchError::Twice,
+                _ => WatchError::Io { attempted: "watch the socket", source },
+            });
+        }
+        let slot = Arc::new(Slot::new());
+        let index = id.index() as usize;
+        if book.entries.len() <= index {
+            book.entries.resize_with(index + 1, || None);
+        }
+        book.entries[index] =
+            Some(Entry { fd: socket.as_raw_fd(), cookie, mask: PollMask(0), slot: slot.clone() });
+        let early = book.watches.next_due().is_some_and(|due| due < book.asleep_until);
+        drop(book);
+        if early {
+            self.shared.wakeup.wake();
+        }
+        Ok(Ticket { id, slot })
+    }
+
+    /// Ends a watch. Nothing is told of it any more, but a callback that has begun goes on.
+    pub(super) fn leave(&self, ticket: &Ticket) {
+        let mut book = lock(&self.shared.book);
+        if book.watches.remove(ticket.id) {
+            let entry = book.entries[ticket.id.index() as usize].take();
+            if let Some(entry) = entry {
+                // By its cookie: the number may mean another socket by now, which is watched too.
+                if tcp::cookie(entry.fd).is_ok_and(|cookie| cookie == entry.cookie) {
+                    let _ = self.shared.epoll.delete_number(entry.fd);
+                }
+            }
+        }
+        drop(book);
+        ticket.slot.end();
+    }
+
+    /// What the socket shows now.
+    pub(super) fn proof(&self, ticket: &Ticket) -> Option<Proof> {
+        let book = lock(&self.shared.book);
+        let entry = book.entries.get(ticket.id.index() as usize)?.as_ref()?;
+        let info = tcp::info_if_still(entry.fd, entry.cookie)?;
+        let look = self.shared.see(&info, entry.mask);
+        book.watches.proof(ticket.id, &look, Instant::now())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.shared.book).watches.len()
+    }
+
+    pub(super) fn stop(&self) {
+        self.shared.stop();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Not waited for: the last one may be dropped in a callback, or where nobody may block.
+        self.shared.stop();
+    }
+}
+
+fn token(id: PeerId) -> u64 {
+    u64::from(id.generation()) << 32 | u64::from(id.index())
+}
+
+/// When the thread ends, in whatever way, nobody waits for it in vain.
+struct Last<'a>(&'a Shared);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+        let slots: Vec<_> =
+            lock(&self.0.book).entries.iter().flatten().map(|entry| entry.slot.clone()).collect();
+        for slot in slots {
+            slot.end();
+        }
+    }
+}
+
+impl Shared {
+    fn stop(&self) {
+        // Under the lock: whoever enters has seen it, or is seen by the thread's last look.
+        let book = lock(&self.book);
+        self.stopping.store(true, Ordering::Release);
+        drop(book);
+        self.wakeup.wake();
+    }
+
+    fn see(&self, info: &TcpInfo, mask: PollMask) -> Look {
+        let data = info.bytes_sent.saturating_sub(info.bytes_retrans);
+        Look {
+            evidence: evidence_of(info, mask, self.ticks),
+            acknowledged_beyond_data: info.bytes_acked.cast_signed().wrapping_sub(data.cast_signed()),
+        }
+    }
+
+    fn run(&self) {
+        let mut found = ReadyList::new(limits::WATCH_PORTION);
+        let mut news: Vec<(Arc<Slot>, Change)> = Vec::with_capacity(2 * limits::WATCH_PORTION);
+        let _last = Last(self);
+        while !self.stopping.load(Ordering::Acquire) {
+            let before = Instant::now();
+            let until = {
+                let mut book = lock(&self.book);
+                // Not longer than this, so that a stall of our own can be told from quiet.
+                let until =
+                    book.watches.next_due().map_or(Instant::NEVER, |due| due.min(before + limits::MAX_WAIT));
+                book.asleep_until = until;
+                until
+            };
+            // A wait that fails is one that did not wait; what is due is seen all the same, and a pause keeps
+            // a broken descriptor from spinning.
+            if self.epoll.wait(&mut found, Some(until.since(before))).is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let now = Instant::now();
+            self.look(&found, until, now, &mut news);
+            for (slot, change) in news.drain(..) {
+                slot.tell(&change);
+            }
+        }
+    }
+
+    /// Looks at those that woke and at those whose hour has come, a portion of each.
+    fn look(&self, found: &ReadyList, until: Instant, now: Instant, news: &mut Vec<(Arc<Slot>, Change)>) {
+        let mut book = lock(&self.book);
+        let book = &mut *book;
+        book.asleep_until = Instant::ZERO; // awake
+        if now > until + limits::STALL_THRESHOLD {
+            book.watches.handle_stall(until, now);
+        }
+        for ready in found.iter() {
+            if ready.token == WAKEUP {
+                self.wakeup.clear();
+                continue;
+            }
+            let id = PeerId::new(ready.token as u32, (ready.token >> 32) as u32);
+            if !book.watches.has(id) {
+                continue;
+            }
+            if let Some(Some(entry)) = book.entries.get_mut(id.index() as usize) {
+                entry.mask = PollMask(ready.mask as u16);
+            }
+            self.judge(book, id, news);
+        }
+        for _ in 0..limits::WATCH_PORTION {
+            let Some(id) = book.watches.expire(now) else { break };
+            self.judge(book, id, news);
+        }
+    }
+
+    fn judge(&self, book: &mut Book, id: PeerId, news: &mut Vec<(Arc<Slot>, Change)>) {
+        let Some(Some(entry)) = book.entries.get(id.index() as usize) else { return };
+        let info = tcp::info_if_still(entry.fd, entry.cookie);
+        // After the look: what it shows is not newer than this.
+        let now = Instant::now();
+        let change = match info {
+            Some(info) => book.watches.look(id, &self.see(&info, entry.mask), now),
+            None => book.watches.lost(id, now),
+        };
+        if let Some(change) = change {
+            news.push((entry.slot.clone(), change));
+        }
+    }
+}

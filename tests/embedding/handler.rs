@@ -1,0 +1,66 @@
+use std::io;
+use std::net::SocketAddr;
+
+use axum::extract::ConnectInfo;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use deadpeer::liveness::Policy;
+use deadpeer::watch::{Token, Watched, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Whatever is accepted here is watched.
+pub struct Listener {
+    pub inner: TcpListener,
+    pub watcher: Watcher,
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Watched<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Watched<TcpStream>, SocketAddr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.inner).await;
+            // A client says nothing while it waits for its response: only its kernel is judged.
+            match self.watcher.watch(stream, Policy::STANDARD.transport_only()) {
+                Ok(stream) => return (stream, address),
+                Err(error) => eprintln!("{address}: {error}"), // it has left already, say
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+/// Whether the client of a request is still there.
+#[derive(Clone)]
+pub struct Client(pub Token);
+
+impl Connected<IncomingStream<'_, Listener>> for Client {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Client {
+        Client(stream.io().token())
+    }
+}
+
+/// Works for long, but for nobody who has left.
+pub async fn report(ConnectInfo(Client(client)): ConnectInfo<Client>) -> String {
+    // A task of its own: work that goes on when the handler itself is dropped.
+    let work = tokio::spawn(async move {
+        tokio::select! {
+            figures = compute() => figures,
+            verdict = client.gone() => {
+                println!("stopped: the client is {verdict}");
+                String::new()
+            }
+        }
+    });
+    work.await.unwrap_or_default()
+}
+
+/// A query, a model, an export.
+async fn compute() -> String {
+    tokio::time::sleep(std::time::Duration::from_secs(3_600)).await;
+    "42".to_owned()
+}

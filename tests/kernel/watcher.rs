@@ -1,0 +1,503 @@
+//! Sockets that the program reads and writes itself, watched from beside.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use deadpeer::liveness::{Cause, Heartbeat, LocalCause, Policy, Transport};
+use deadpeer::watch::{Token, Verdict, WatchError, Watched, Watcher, WatcherConfig};
+
+use crate::path::Net;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const ABORTED: Verdict = Verdict::Gone(Cause::Aborted);
+const CLOSED: Verdict = Verdict::Gone(Cause::Closed);
+
+/// Judges only the peer's kernel, and leaves a FIN time.
+const GRACEFUL: Policy =
+    Policy { half_closed_grace: Duration::from_secs(3_600), ..Policy::STANDARD.transport_only() };
+
+fn start() -> Watcher {
+    Watcher::start(WatcherConfig::default()).unwrap()
+}
+
+fn pairs(count: usize) -> Vec<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (0..count)
+        .map(|_| {
+            let client = TcpStream::connect(address).unwrap();
+            (listener.accept().unwrap().0, client)
+        })
+        .collect()
+}
+
+fn pair() -> (TcpStream, TcpStream) {
+    pairs(1).remove(0)
+}
+
+fn reset(client: TcpStream) {
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Waits without a runtime, and not for ever.
+fn within(waiting: impl Future<Output = Verdict> + Send + 'static) -> Verdict {
+    let (told, verdict) = channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _ = told.send(runtime.block_on(waiting));
+    });
+    verdict.recv_timeout(PATIENCE).expect("a verdict")
+}
+
+fn watched(policy: Policy) -> (Watcher, Watched<TcpStream>, TcpStream) {
+    let watcher = start();
+    let (server, client) = pair();
+    let server = watcher.watch(server, policy).unwrap();
+    (watcher, server, client)
+}
+
+/// Everything that came before has been looked at: another one's verdict has come behind it.
+fn settle(watcher: &Watcher) {
+    let (server, client) = pair();
+    let server = watcher.watch(server, Policy::STANDARD.transport_only()).unwrap();
+    drop(client);
+    assert_eq!(within(server.gone()), CLOSED);
+}
+
+#[test]
+fn a_fin_behind_unread_bytes_is_seen_and_the_bytes_are_still_there() {
+    let (_watcher, mut server, mut client) = watched(GRACEFUL);
+    client.write_all(b"GET /next").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(within(server.left()), Verdict::HalfClosed);
+    assert_eq!(server.proof().unwrap().evidence.received, 9);
+    let mut text = String::new();
+    server.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "GET /next");
+    server.write_all(b"200").unwrap();
+    drop(server);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "200");
+}
+
+#[test]
+fn a_fin_is_the_end_under_a_preset() {
+    let (_watcher, server, client) = watched(Policy::STANDARD);
+    drop(client);
+    assert_eq!(within(server.gone()), CLOSED);
+    assert_eq!(server.state(), CLOSED);
+}
+
+#[test]
+fn a_reset_is_seen_and_its_error_is_left_to_the_program() {
+    let (_watcher, mut server, mut client) = watched(GRACEFUL);
+    client.write_all(b"unread").unwrap();
+    reset(client);
+    assert_eq!(within(server.gone()), ABORTED);
+    let proof = server.proof().unwrap();
+    assert_eq!(proof.errno, None);
+    let error = server.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reset_whose_error_the_program_has_taken_is_a_reset() {
+    for _ in 0..50 {
+        let (_watcher, server, client) = watched(GRACEFUL);
+        let mut reader = server.try_clone().unwrap();
+        let reading = std::thread::spawn(move || reader.read(&mut [0; 9]).unwrap_err().kind());
+        reset(client);
+        assert_eq!(within(server.gone()), ABORTED);
+        assert_eq!(reading.join().unwrap(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_reset_behind_a_fin_is_a_second_fact() {
+    let (_watcher, server, client) = watched(GRACEFUL);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(within(server.left()), Verdict::HalfClosed);
+    reset(client);
+    assert_eq!(within(server.gone()), ABORTED);
+}
+
+#[test]
+fn whoever_finishes_first_an_orderly_end_is_one() {
+    // The program first, as after a response with `Connection: close`.
+    let (_watcher, mut server, mut client) = watched(GRACEFUL);
+    server.write_all(b"a response").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    drop(client);
+    assert_eq!(within(server.gone()), CLOSED);
+    // The peer first.
+    let (_watcher, mut server, client) = watched(GRACEFUL);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(within(server.left()), Verdict::HalfClosed);
+    server.read_to_end(&mut Vec::new()).unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(within(server.gone()), CLOSED);
+}
+
+#[test]
+fn ordinary_bytes_and_out_of_band_ones_say_nothing() {
+    let (watcher, mut server, mut client) = watched(Policy::STANDARD);
+    for _ in 0..100 {
+        client.write_all(&[7; 1_000]).unwrap();
+        server.read_exact(&mut [0; 1_000]).unwrap();
+    }
+    client.write_all(b"pipelined").unwrap();
+    socket2::SockRef::from(&client).send_out_of_band(b"!").unwrap();
+    settle(&watcher);
+    assert_eq!(server.state(), Verdict::Here);
+    assert_eq!(server.proof().unwrap().evidence.received, 100_010);
+}
+
+#[test]
+fn a_program_that_is_silent_is_judged_by_its_bytes_and_its_kernel_is_heard() {
+    // Its kernel is asked by keepalive after 2 s.
+    let policy = Policy { idle: Duration::from_secs(2), probes: 2, ..Policy::STRICT };
+    let (watcher, server, mut client) = watched(policy);
+    let (lasting, _other) = pair();
+    let lasting = watcher.watch(lasting, policy.transport_only()).unwrap();
+    client.write_all(b"x").unwrap();
+    let spoke = deadpeer::time::Instant::now();
+    assert_eq!(within(server.gone()), Verdict::Gone(Cause::HeartbeatExpired));
+    assert!(deadpeer::time::Instant::now().since(spoke) >= policy.detection_time(), "never early");
+    assert_eq!(server.proof().unwrap().transport, Transport::Answering);
+    assert_eq!(lasting.state(), Verdict::Here, "its kernel answers");
+}
+
+const ROLE: &str = "DEADPEER_TEST_ROLE";
+
+/// The server of the next test, which runs this same program in a namespace of its own: watches two
+/// connections and says what becomes of them.
+fn play_the_server(address: &str) {
+    let listener = TcpListener::bind(address).unwrap();
+    println!("AT {}", listener.local_addr().unwrap());
+    let watcher = start();
+    let policy = Policy { idle: Duration::from_secs(2), probes: 2, ..Policy::STRICT }.transport_only();
+    let streams: Vec<_> =
+        (0..2).map(|_| watcher.watch(listener.accept().unwrap().0, policy).unwrap()).collect();
+    println!("UP");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    // The second has something under way, so that keepalive rests.
+    (&**streams.last().unwrap()).write_all(b"a response").unwrap();
+    for stream in &streams {
+        let verdict = stream.wait_gone();
+        let proof = stream.proof().unwrap();
+        println!("GONE {verdict:?} {:?} unacked {}", proof.transport, proof.evidence.unacked);
+    }
+}
+
+#[test]
+fn a_machine_that_vanishes_is_judged_by_the_silence_of_its_kernel() {
+    if let Ok(address) = std::env::var(ROLE) {
+        return play_the_server(&address);
+    }
+    let Some(net) = Net::new() else { return };
+    let program = std::env::current_exe().unwrap();
+    let mut server = Command::new("ip")
+        .args(["netns", "exec", &net.ours])
+        .arg(program)
+        .args(["--exact", "--nocapture", "--test-threads=1"])
+        .arg("watcher::a_machine_that_vanishes_is_judged_by_the_silence_of_its_kernel")
+        .env(ROLE, format!("{}:0", crate::path::OURS))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = std::io::BufReader::new(server.stdout.take().unwrap());
+    let mut line_of = |word: &str| -> String {
+        loop {
+            let mut line = String::new();
+            assert!(std::io::BufRead::read_line(&mut output, &mut line).unwrap() > 0, "no {word}");
+            if let Some((_, rest)) = line.split_once(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    };
+    let address: SocketAddr = line_of("AT ").parse().unwrap();
+    let peer = crate::daemon::beat(Some(&net.theirs), address, &["--count", "2", "--every", "100s"]);
+    line_of("UP");
+    std::thread::sleep(Duration::from_secs(6)); // longer than the detection time: its kernel answers
+    net.vanish();
+    server.stdin.take().unwrap().write_all(b"\n").unwrap();
+    for unacked in [0, 1] {
+        let told = line_of("GONE ");
+        assert_eq!(told, format!("Gone(KeepaliveExpired) Silent unacked {unacked}"));
+    }
+    assert!(server.wait().unwrap().success());
+    peer.signal("-KILL");
+}
+
+#[test]
+fn a_drop_sends_the_fin_also_in_a_crowd() {
+    let watcher = start();
+    let mut crowd: Vec<_> = pairs(1_000)
+        .into_iter()
+        .map(|(server, client)| (watcher.watch(server, GRACEFUL).unwrap(), client))
+        .collect();
+    // A thread of its own drops half of them at the same time, and some are dying meanwhile.
+    let others = crowd.split_off(500);
+    let dying = pairs(500);
+    let dying: Vec<_> = dying
+        .into_iter()
+        .map(|(server, client)| (watcher.watch(server, GRACEFUL).unwrap(), client))
+        .collect();
+    let dropping = std::thread::spawn(move || crowd_drops(others));
+    let killing = std::thread::spawn(move || {
+        dying
+            .into_iter()
+            .map(|(server, client)| {
+                drop(client);
+                server
+            })
+            .collect::<Vec<_>>()
+    });
+    crowd_drops(crowd);
+    dropping.join().unwrap();
+    drop(killing.join().unwrap());
+    assert!(watcher.is_empty());
+}
+
+fn crowd_drops(crowd: Vec<(Watched<TcpStream>, TcpStream)>) {
+    for (server, mut client) in crowd {
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(server);
+        // It was sent when the drop returned; on a busy machine loopback brings it a little later.
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "the FIN is on its way when the drop returns");
+    }
+}
+
+#[test]
+fn callbacks_are_called_once_and_one_that_panics_ends_only_itself() {
+    let (watcher, server, client) = watched(Policy::STANDARD);
+    let (told, verdicts) = channel();
+    server.on_gone(|_| panic!("a callback of the program's, on purpose"));
+    let early = told.clone();
+    server.on_gone(move |verdict| early.send(verdict).unwrap());
+    drop(client);
+    assert_eq!(verdicts.recv_timeout(PATIENCE), Ok(CLOSED));
+    server.on_gone(move |verdict| told.send(verdict).unwrap());
+    assert_eq!(verdicts.try_recv(), Ok(CLOSED), "at once for one that is gone");
+    settle(&watcher);
+    assert_eq!(verdicts.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Disconnected));
+}
+
+#[test]
+fn a_callback_may_watch_drop_and_stop() {
+    let watcher = start();
+    let (server, client) = pair();
+    let (other, _its_client) = pair();
+    let watched = watcher.watch(server, Policy::STANDARD).unwrap();
+    let (told, results) = channel();
+    let inner = watcher.clone();
+    watched.on_gone(move |_| {
+        let other = inner.watch(other, Policy::STANDARD).unwrap();
+        assert_eq!(other.state(), Verdict::Here);
+        drop(other);
+        inner.stop();
+        told.send(()).unwrap();
+    });
+    drop(client);
+    results.recv_timeout(PATIENCE).unwrap();
+    let (again, _client) = pair();
+    assert!(matches!(watcher.watch(again, Policy::STANDARD), Err(WatchError::Stopped)));
+}
+
+#[test]
+fn whoever_waits_is_woken_when_the_watch_ends() {
+    let (watcher, server, _client) = watched(Policy::STANDARD);
+    let (token, waiting): (Token, _) = (server.token(), server.gone());
+    let waiter = std::thread::spawn(move || within(waiting));
+    drop(server);
+    assert_eq!(waiter.join().unwrap(), Verdict::Here);
+    assert_eq!(within(token.gone()), Verdict::Here);
+
+    let (server, _client) = pair();
+    let server = watcher.watch(server, Policy::STANDARD).unwrap();
+    let waiting = server.gone();
+    let waiter = std::thread::spawn(move || within(waiting));
+    watcher.stop();
+    assert_eq!(waiter.join().unwrap(), Verdict::Here);
+    assert_eq!(server.wait_gone(), Verdict::Here);
+}
+
+#[test]
+fn a_future_that_is_dropped_leaves_nothing_behind() {
+    let (_watcher, server, client) = watched(Policy::STANDARD);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..1_000 {
+            tokio::select! {
+                biased;
+                _ = server.gone() => panic!("it is here"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        let token = server.token();
+        let work = tokio::spawn(async move {
+            tokio::select! {
+                verdict = token.gone() => verdict,
+                () = std::future::pending() => unreachable!(),
+            }
+        });
+        tokio::task::yield_now().await;
+        drop(client);
+        assert_eq!(work.await.unwrap(), CLOSED);
+    });
+}
+
+#[test]
+fn what_cannot_be_watched_is_refused_with_its_reason() {
+    let watcher = start();
+    let refused = |socket: &dyn AsFd, policy| -> WatchError {
+        watcher.observe(&socket.as_fd(), policy).map(drop).unwrap_err()
+    };
+    let policy = Policy::STANDARD;
+    assert!(matches!(refused(&UdpSocket::bind("127.0.0.1:0").unwrap(), policy), WatchError::NotTcp(_)));
+    assert!(matches!(refused(&UnixStream::pair().unwrap().0, policy), WatchError::NotTcp(_)));
+    assert!(matches!(refused(&std::io::stdin(), policy), WatchError::NotTcp(_)));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let message = refused(&listener, policy).to_string();
+    assert!(message.contains("listening"), "{message}");
+    let unconnected = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let message = refused(&unconnected, policy).to_string();
+    assert!(message.contains("not connected"), "{message}");
+
+    let (server, client) = pair();
+    let frames = Policy { heartbeat: Heartbeat::Frames, ..policy };
+    assert!(matches!(refused(&server, frames), WatchError::Frames));
+    let hasty = Policy { idle: Duration::from_millis(1), ..policy };
+    assert!(matches!(refused(&server, hasty), WatchError::Policy(_)));
+    let watched = watcher.watch(server, policy).unwrap();
+    assert!(matches!(refused(&*watched, policy), WatchError::Twice));
+    assert_eq!(watcher.len(), 1, "a refusal leaves nothing behind");
+    drop(client);
+    assert_eq!(within(watched.gone()), CLOSED, "and spoils nothing");
+
+    assert!(Watcher::start(WatcherConfig { capacity: 0 }).is_err());
+    let small = Watcher::start(WatcherConfig { capacity: 1 }).unwrap();
+    let (first, second) = (pair(), pair());
+    let first_watch = small.observe(&first.0, policy).unwrap();
+    let full = small.observe(&second.0, policy).map(drop).unwrap_err();
+    assert!(matches!(full, WatchError::Full { capacity: 1 }), "{full}");
+    drop(first_watch);
+    assert!(small.observe(&second.0, policy).is_ok());
+}
+
+#[test]
+fn a_socket_closed_behind_our_back_says_goodbye_at_once_and_disturbs_nobody() {
+    let watcher = start();
+    let quick =
+        Policy { idle: Duration::from_millis(300), interval: Duration::from_millis(100), ..Policy::STRICT };
+    let (server, mut client) = pair();
+    let number = server.as_raw_fd();
+    let watch = watcher.observe(&server, quick).unwrap();
+    drop(server);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "an entry in epoll holds no socket");
+    assert_eq!(
+        within(watch.gone()),
+        Verdict::Gone(Cause::Local(LocalCause::Shutdown)),
+        "when its hour comes"
+    );
+
+    // Its number is given out again, and what is watched there now is not touched by the old watch.
+    let (server, client) = pair();
+    let watch = watcher.observe(&server, GRACEFUL).unwrap();
+    let number_of = server.as_raw_fd();
+    drop((server, client));
+    let mut others: Vec<_> = pairs(8);
+    let same = others
+        .iter()
+        .position(|(server, client)| [server.as_raw_fd(), client.as_raw_fd()].contains(&number_of));
+    assert!(same.is_some(), "{number} and {number_of} were not given out again");
+    let mut watches: Vec<_> = others
+        .iter()
+        .flat_map(|(server, client)| {
+            [server, client].map(|socket| watcher.observe(socket, GRACEFUL).unwrap())
+        })
+        .collect();
+    assert_eq!(watch.proof(), None, "not the proof of another");
+    drop(watch);
+    for (server, client) in others.drain(..) {
+        server.shutdown(Shutdown::Write).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        for watch in watches.drain(..2) {
+            assert_ne!(within(watch.left()), Verdict::Here);
+        }
+    }
+}
+
+/// What epoll instances of this process hold.
+fn epoll_entries() -> usize {
+    let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+    let texts = infos.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    texts.map(|text| text.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+}
+
+fn resident_pages() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Alone in its process, where nobody else opens anything: see `play_the_leaker`.
+#[test]
+fn ten_thousand_watches_leave_nothing_behind() {
+    if std::env::var_os(ROLE).is_some() {
+        return play_the_leaker();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "watcher::ten_thousand_watches_leave_nothing_behind"])
+        .env(ROLE, "leaker")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("NOTHING LEFT"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn play_the_leaker() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let (at_first, threads_at_first) = (descriptors(), threads());
+    let watcher = start();
+    let pairs = pairs(100);
+    let round = || {
+        let watches: Vec<_> = pairs
+            .iter()
+            .map(|(server, _)| {
+                let watch = watcher.observe(server, GRACEFUL).unwrap();
+                watch.on_gone(|_| unreachable!("nobody goes"));
+                drop(watch.gone());
+                watch
+            })
+            .collect();
+        assert_eq!(watcher.len(), 100);
+        drop(watches);
+    };
+    (0..10).for_each(|_| round());
+    let (open, entries, resident) = (descriptors(), epoll_entries(), resident_pages());
+    assert_eq!(entries, 1, "the eventfd");
+    (0..100).for_each(|_| round());
+    assert_eq!((descriptors(), epoll_entries()), (open, entries));
+    let grown = resident_pages().saturating_sub(resident);
+    assert!(grown <= 16, "{grown} pages for 10,000 watches");
+    watcher.stop();
+    drop((watcher, pairs));
+    assert_eq!((descriptors(), threads()), (at_first, threads_at_first));
+    println!("NOTHING LEFT");
+}
