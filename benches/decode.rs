@@ -19,7 +19,7 @@ const POLL: u8 = 2;
 
 /// What a completion tells of a peer, as the driver reads it. The evidence of an end is a system call
 /// of its own, and is left out.
-fn fact(completion: Completion) -> Option<(PeerId, Fact)> {
+fn fact(completion: &Completion) -> Option<(PeerId, Fact)> {
     let evidence = Evidence::default();
     let fact = match completion.token.kind() {
         RECV => match decode::received(completion.result) {
@@ -83,7 +83,7 @@ fn decode(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("fact", name), |bencher| {
             bencher.iter(|| {
-                for &completion in black_box(batch) {
+                for completion in black_box(batch) {
                     black_box(&fact(completion));
                 }
             });

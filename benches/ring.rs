@@ -103,7 +103,7 @@ fn discard(criterion: &mut Criterion, bench: &mut Bench) {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    match Ring::new(limits::SQ_ENTRIES, limits::CQ_ENTRIES) {
+    match Ring::with_nop(limits::SQ_ENTRIES, limits::CQ_ENTRIES) {
         Ok(ring) => {
             let mut bench = Bench { ring, reaped: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN) };
             nop(&mut criterion, &mut bench);

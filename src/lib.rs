@@ -4,12 +4,20 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod doctor;
 pub mod driver;
 pub mod frame;
+pub mod hosted;
 pub mod limits;
 pub mod liveness;
 pub mod measure;
 mod outbox;
 pub mod sys;
 pub mod time;
+pub mod watch;
 pub mod wheel;
+
+/// The short programs of the document are compiled; the long ones are run by `tests/embedding`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/EMBEDDING.md")]
+struct Embedding;

@@ -121,6 +121,14 @@ pub const MAX_UNDRAINED: Duration = Duration::from_secs(2);
 /// In beat mode, two wakes closer than this are no heartbeat but a stream, and are drained at once.
 pub const STREAM_GAP: Duration = Duration::from_millis(20);
 
+/// Sockets that a [`Watcher`](crate::watch::Watcher) is made for unless told otherwise. More descriptors than a
+/// process is given nearly everywhere; only address space is set aside, 8 bytes each.
+pub const MAX_WATCHED: usize = 1 << 20;
+
+/// Sockets that a watcher looks at under one lock: 64 of those that woke and 64 whose hour has come, 0.3 ms. As
+/// long as this somebody who enters a socket may wait; the others are looked at right after.
+pub const WATCH_PORTION: usize = 64;
+
 /// How long an orderly end may take before the program leaves anyway.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(900);
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
 use deadpeer::cli::bench::{BenchArgs, bench};
+use deadpeer::cli::doctor::{DoctorArgs, doctor};
 use deadpeer::cli::report::{ReportArgs, report};
 use deadpeer::cli::run::{RunArgs, run};
 
@@ -26,6 +27,13 @@ enum Command {
     Bench(BenchArgs),
     /// Say what a result of `deadpeer bench` says
     Report(ReportArgs),
+    /// Say whether `deadpeer run` would run well here, and what to type where not
+    #[command(
+        long_about = "Say whether `deadpeer run` would run well here, and what to type where not\n\nLooks at the kernel, io_uring \
+                            and what may forbid it, limits, memory and the machine's own tables. Changes nothing. Exit code 0 if it would \
+                            run well, 77 where something is forbidden, 71 where something is missing."
+    )]
+    Doctor(DoctorArgs),
     /// A process of an experiment
     #[command(hide = true, name = deadpeer::bench::ROLE_COMMAND)]
     BenchRole {
@@ -48,6 +56,7 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Command::Doctor(args) => doctor(args),
         Command::Report(args) => report(args),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use deadpeer::driver::{DriverConfig, Locals, Shared, UringDriver, bind};
+use deadpeer::driver::{Driver, DriverConfig, EngineChoice, Locals, Shared, bind};
 use deadpeer::frame::{Frame, Kind};
 use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Heartbeat, Policy, PollMask, Tracker, TrackerConfig, Wake,
@@ -134,13 +134,19 @@ fn the_judgement_allocates_nothing_for_beats_visits_suspicions_and_deaths() {
 }
 
 fn the_loop_allocates_nothing(heartbeat: Heartbeat, wake: Wake) {
+    for io in [EngineChoice::Uring, EngineChoice::Epoll] {
+        the_loop_on(io, heartbeat, wake);
+    }
+}
+
+fn the_loop_on(io: EngineChoice, heartbeat: Heartbeat, wake: Wake) {
     const CLIENTS: usize = 20;
     let policy = Policy { heartbeat, ..POLICY };
     let tracker = TrackerConfig { wake, unread: 64, ..TrackerConfig::new(policy, 100) };
     let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &tracker).unwrap();
     let address = listeners[0].address();
     let shared = Arc::new(Shared::new(100));
-    let config = DriverConfig { tracker, batch_window: Duration::ZERO };
+    let config = DriverConfig { tracker, batch_window: Duration::ZERO, io };
     let wakeup = Arc::new(Wakeup::new().unwrap());
     let mut events = [0_u64; 4];
     let sink = |event: Event| match event.kind {
@@ -151,7 +157,7 @@ fn the_loop_allocates_nothing(heartbeat: Heartbeat, wake: Wake) {
         _ => {}
     };
     let mut driver =
-        UringDriver::new(config, listeners, shared, Arc::new(Locals::default()), wakeup, sink).unwrap();
+        Driver::new(config, listeners, shared, Arc::new(Locals::default()), wakeup, sink).unwrap();
     let (basin, mut taps) = basin(1, Duration::from_millis(50), Instant::now());
     driver.log_latency(taps.remove(0));
     let writer = thread::spawn(move || {
@@ -187,7 +193,7 @@ fn the_loop_allocates_nothing(heartbeat: Heartbeat, wake: Wake) {
             }
         }
     });
-    let turns = |driver: &mut UringDriver<_>, span: Duration| {
+    let turns = |driver: &mut Driver<_>, span: Duration| {
         let end = Instant::now() + span;
         while Instant::now() < end {
             driver.turn().unwrap();

@@ -17,11 +17,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("measure", &["liveness", "limits", "time"]),
     ("driver", &["frame", "limits", "liveness", "measure", "outbox", "sys", "time"]),
     ("client", &["frame", "limits", "outbox", "sys", "time"]),
+    ("doctor", &["driver", "limits", "sys"]),
+    ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
+    ("watch", &["driver", "limits", "liveness", "sys", "time"]),
     ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
     ("bench", &["frame", "limits", "measure", "sys", "time"]),
     (
         "cli",
-        &["bench", "client", "daemon", "driver", "frame", "limits", "liveness", "measure", "sys", "time"],
+        &[
+            "bench", "client", "daemon", "doctor", "driver", "frame", "hosted", "limits", "liveness",
+            "measure", "sys", "time",
+        ],
     ),
 ];
 

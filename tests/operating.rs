@@ -181,6 +181,38 @@ mod unit {
         let forbidden: Vec<_> = calls.iter().filter(|&&call| !allowed.contains(call)).collect();
         assert!(forbidden.is_empty(), "SystemCallFilter= forbids what the daemon needs: {forbidden:?}");
 
+        let profile: Value = serde_json::from_str(&read("docs/seccomp.json")).unwrap();
+        let groups = profile["syscalls"].as_array().unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        let names: BTreeSet<&str> = groups
+            .iter()
+            // Where clone3 is said not to be there, libc takes clone, whose flags can be seen: no namespaces.
+            .filter(|group| group["action"] == "SCMP_ACT_ALLOW" || group["names"][0] == "clone3")
+            .flat_map(|group| group["names"].as_array().unwrap())
+            .map(|name| name.as_str().unwrap())
+            .collect();
+        let forbidden: Vec<_> = calls.iter().filter(|&&call| !names.contains(call)).collect();
+        assert!(forbidden.is_empty(), "docs/seccomp.json forbids what the daemon needs: {forbidden:?}");
+        let own: Vec<_> = groups[0]["names"].as_array().unwrap().iter().map(Value::to_string).collect();
+        assert_eq!(
+            own,
+            ["io_uring_setup", "io_uring_enter", "io_uring_register"].map(|name| format!("{name:?}"))
+        );
+        for dangerous in [
+            "keyctl",
+            "ptrace",
+            "unshare",
+            "setns",
+            "bpf",
+            "mount",
+            "init_module",
+            "kexec_load",
+            "reboot",
+            "settimeofday",
+        ] {
+            assert!(!names.contains(dangerous), "{dangerous}");
+        }
+
         // RestrictAddressFamilies= is about socket(2).
         let families = settings("RestrictAddressFamilies").join(" ");
         for (_, rest) in text.lines().filter_map(|line| line.split_once(" socket(")) {

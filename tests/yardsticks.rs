@@ -215,6 +215,8 @@ fn a_comparison_yields_every_figure_of_every_subject() {
             "deadpeer --batch-window 1ms",
             "deadpeer --unread 256",
             "deadpeer --unread 4096",
+            "deadpeer --io epoll",
+            "deadpeer --io tokio-uring",
             "epoll",
             "epoll with low-water mark",
             "tokio",

@@ -2,6 +2,7 @@
 
 pub mod beat;
 pub mod bench;
+pub mod doctor;
 pub mod duration;
 pub mod report;
 pub mod run;

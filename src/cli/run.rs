@@ -2,7 +2,7 @@
 //!
 //! Everything that can be refused is refused before the first connection is taken, with a message
 //! that names the cause and the cure. Exit codes: 0 after an orderly end, 1 when something failed, 2
-//! for wrong arguments, 71 where there is no io_uring, 78 for a configuration that this machine
+//! for wrong arguments, 71 where there is no io_uring, 77 where it is forbidden, 78 for a configuration that this machine
 //! cannot carry.
 
 use std::io::{self, Write};
@@ -24,15 +24,15 @@ use crate::daemon::jsonl::{Closing, Listening, RingTotals};
 use crate::daemon::latency_log::LatencyLog;
 use crate::daemon::sink::{Finish, Format, Outlet, Output, Sink};
 use crate::driver::{
-    DriverConfig, Listener, Locals, Report, Shared, StartError, UringDriver, bind, default_batch_window,
-    probe,
+    Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError, bind,
+    default_batch_window, probe,
 };
+use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
 use crate::sys::hangup::wait_for_hangup;
-use crate::sys::uring::RingFeatures;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{describe, rlimit};
 use crate::time::Instant;
@@ -92,6 +92,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "K", default_value_t = 8, help_heading = "Heartbeats",
           value_parser = clap::value_parser!(u8).range(1..=200))]
     pub drain_every: u8,
+
+    /// On what to wait: the best that there is, a ring, epoll, or a ring within the tokio-uring runtime
+    #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources")]
+    pub io: IoName,
 
     /// Rings, each with a thread and a listener of its own [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Resources",
@@ -153,6 +157,29 @@ pub enum WakeName {
     Beat,
 }
 
+/// On what to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IoName {
+    /// A ring with all that the kernel has; with less; or epoll, and says why
+    Auto,
+    /// A ring, or no start
+    Uring,
+    /// Epoll: the same verdicts, at a higher cost
+    Epoll,
+    /// A ring that the tokio-uring runtime waits for
+    TokioUring,
+}
+
+impl IoName {
+    const fn choice(self) -> EngineChoice {
+        match self {
+            IoName::Auto => EngineChoice::Auto,
+            IoName::Uring | IoName::TokioUring => EngineChoice::Uring,
+            IoName::Epoll => EngineChoice::Epoll,
+        }
+    }
+}
+
 /// Why there is no daemon, with the exit code that says so to scripts.
 struct Refusal {
     code: u8,
@@ -163,6 +190,7 @@ impl Refusal {
     const FAILED: u8 = 1;
     const USAGE: u8 = 2;
     const NO_URING: u8 = 71;
+    const FORBIDDEN: u8 = 77;
     const CONFIGURATION: u8 = 78;
 
     fn new(code: u8, message: impl ToString) -> Refusal {
@@ -172,7 +200,11 @@ impl Refusal {
 
 impl From<StartError> for Refusal {
     fn from(error: StartError) -> Refusal {
-        let code = if error.is_unavailable() { Refusal::NO_URING } else { Refusal::FAILED };
+        let code = match () {
+            () if error.is_forbidden() => Refusal::FORBIDDEN,
+            () if error.is_missing() => Refusal::NO_URING,
+            () => Refusal::FAILED,
+        };
         Refusal::new(code, error)
     }
 }
@@ -204,10 +236,14 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
         ..TrackerConfig::new(policy, capacity)
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
-    let config = DriverConfig { tracker, batch_window };
-
     let started = Instant::now();
-    let features = probe()?;
+    let probed = probe(args.io.choice()).map_err(|error| {
+        let Refusal { code, message } = error.into();
+        let meanwhile = matches!(code, Refusal::NO_URING | Refusal::FORBIDDEN);
+        let meanwhile = if meanwhile { "; until then it runs with --io epoll" } else { "" };
+        Refusal { code, message: message + meanwhile }
+    })?;
+    let config = DriverConfig { tracker, batch_window, io: probed.choice };
     let shared = Arc::new(Shared::new(capacity));
     let locals = Arc::new(Locals::default());
     let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
@@ -244,9 +280,10 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let go = Arc::new(Barrier::new(threads + 1));
     let taps = taps.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let outlets = outlets.into_iter().zip(taps).collect();
-    let rings = start(&config, listeners, outlets, &shared, &locals, &tell, &go)?;
+    let hosted = args.io == IoName::TokioUring;
+    let rings = start(&config, hosted, listeners, outlets, &shared, &locals, &tell, &go)?;
     // The first line promises that all is ready, and nothing is told before it.
-    sink.announce(listening(&config, policy_name, &addresses, threads, features));
+    sink.announce(listening(&config, policy_name, &addresses, threads, probed, hosted));
     go.wait();
     let outcome = supervise(rings, &shared, &told);
     finish(sink, log, outcome, started)
@@ -400,14 +437,17 @@ fn listening(
     policy_name: &'static str,
     addresses: &[SocketAddr],
     threads: usize,
-    features: RingFeatures,
+    probed: Probed,
+    hosted: bool,
 ) -> Listening {
     let TrackerConfig { policy, capacity, wake, unread, .. } = config.tracker;
     Listening {
         addresses: addresses.to_vec(),
         pid: std::process::id(),
-        engine: "io_uring",
-        features: features.names().collect(),
+        engine: probed.name,
+        host: hosted.then_some("tokio-uring"),
+        features: probed.features,
+        why_not: probed.why_not,
         threads,
         policy_name,
         policy,
@@ -453,8 +493,10 @@ struct RingThread {
 }
 
 /// Makes the rings, each on its thread, where they wait for `go`.
+#[allow(clippy::too_many_arguments)]
 fn start(
     config: &DriverConfig,
+    hosted: bool,
     listeners: Vec<Vec<Listener>>,
     outlets: Vec<(Outlet, Option<Tap>)>,
     shared: &Arc<Shared>,
@@ -477,7 +519,7 @@ fn start(
         let go = Arc::clone(go);
         let body = move || {
             let ended = Ended(tell);
-            let driver = match UringDriver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
+            let driver = match Driver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
                 Ok(mut driver) => {
                     if let Some(tap) = tap {
                         driver.log_latency(tap);
@@ -491,7 +533,7 @@ fn start(
                 }
             };
             go.wait();
-            let report = driver.run();
+            let report = if hosted { tokio_uring::start(drive(driver)) } else { driver.run() };
             drop(ended);
             report
         };

@@ -131,12 +131,16 @@ impl Printer {
         append(
             out,
             format_args!(
-                "{}, {}, room for {}\n",
+                "{}{}, {}, room for {}\n",
                 listening.engine,
+                Granted(listening),
                 Count(listening.threads as u64, "thread"),
                 Count(listening.capacity, "connection"),
             ),
         );
+        if let Some(why_not) = &listening.why_not {
+            append(out, format_args!("why not better: {why_not}\n"));
+        }
     }
 
     /// Appends the line of an event of the ring thread `thread`.
@@ -456,3 +460,18 @@ impl Display for Plain<'_> {
 
 #[cfg(test)]
 mod tests;
+
+/// What the kernel granted the engine, and who hosts it.
+struct Granted<'a>(&'a Listening);
+
+impl fmt::Display for Granted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = self.0.host {
+            write!(f, " in {host}")?;
+        }
+        if self.0.features.is_empty() {
+            return Ok(());
+        }
+        write!(f, " ({})", self.0.features.join(", "))
+    }
+}

@@ -79,10 +79,14 @@ pub struct Listening {
     pub addresses: Vec<SocketAddr>,
     /// The process.
     pub pid: u32,
-    /// `io_uring`.
+    /// `io_uring` or `epoll`.
     pub engine: &'static str,
+    /// The runtime that waits for it, if that is not a thread of its own.
+    pub host: Option<&'static str>,
     /// The set-up features that this kernel granted.
     pub features: Vec<&'static str>,
+    /// Why the engine is no better one, and what to do about it.
+    pub why_not: Option<String>,
     /// Ring threads.
     pub threads: usize,
     /// `standard`, `strict` or `custom`.
@@ -216,6 +220,8 @@ impl Encoder {
             program: PROGRAM,
             pid: listening.pid,
             engine: listening.engine,
+            host: listening.host,
+            why_not: listening.why_not.as_deref(),
             features: &listening.features.join(","),
             threads: listening.threads,
             policy: listening.policy_name,
@@ -410,7 +416,11 @@ struct ListeningLine<'a> {
     program: &'static str,
     pid: u32,
     engine: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'static str>,
     features: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_not: Option<&'a str>,
     threads: usize,
     policy: &'static str,
     heartbeat: &'static str,

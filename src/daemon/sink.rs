@@ -43,6 +43,8 @@
 //!     addresses: vec!["127.0.0.1:7400".parse().unwrap()],
 //!     pid: 1,
 //!     engine: "io_uring",
+//!     host: None,
+//!     why_not: None,
 //!     features: vec!["defer_taskrun"],
 //!     threads: 1,
 //!     policy_name: "standard",

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::liveness::{Evidence, PollMask, TcpState};
-use crate::sys::tcp::{self, TickClock};
+use crate::sys::tcp::{self, TcpInfo, TickClock};
 
 /// Looks at a socket. `mask` is the last that its poll gave.
 ///
@@ -13,13 +13,18 @@ use crate::sys::tcp::{self, TickClock};
 /// Those of `getsockopt(2)`.
 pub(super) fn inspect(socket: BorrowedFd<'_>, mask: PollMask, clock: TickClock) -> io::Result<Evidence> {
     let info = tcp::info(socket)?;
+    Ok(evidence_of(&info, mask, clock))
+}
+
+/// What a look means, read just now.
+pub(crate) fn evidence_of(info: &TcpInfo, mask: PollMask, clock: TickClock) -> Evidence {
     let present = clock.now();
     let tcp_state = TcpState::from_kernel(info.state);
     // The kernel counts a FIN as one byte; it has come in these states. In CLOSE it may have: a byte too
     // many is not told from a FIN here, and the count is left as it is.
     let fin =
         matches!(tcp_state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::TimeWait);
-    Ok(Evidence {
+    Evidence {
         mask,
         so_error: None,
         tcp_state,
@@ -34,5 +39,5 @@ pub(super) fn inspect(socket: BorrowedFd<'_>, mask: PollMask, clock: TickClock) 
         received: info.bytes_received.saturating_sub(u64::from(fin)),
         last_data: clock.latest(present, info.last_data_recv),
         last_ack: clock.latest(present, info.last_ack_recv),
-    })
+    }
 }

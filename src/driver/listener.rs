@@ -114,7 +114,7 @@ pub fn bind(address: SocketAddr, rings: usize, config: &TrackerConfig) -> Result
         attempt(address, "share the port of", socket.set_reuse_port(true))?;
         attempt(address, "listen on", socket.bind(&address.into()))?;
         address = local(address, &socket)?;
-        attempt(address, "set socket options for", inherit(&socket, config))?;
+        attempt(address, "set socket options for", inherit(SockRef::from(&socket), config))?;
         attempt(address, "listen on", socket.listen(BACKLOG))?;
         listeners.push(Listener { socket, address });
     }
@@ -138,7 +138,7 @@ fn local(address: SocketAddr, socket: &Socket) -> Result<SocketAddr, ListenError
 }
 
 /// Sets what accepted connections inherit.
-fn inherit(socket: &Socket, config: &TrackerConfig) -> io::Result<()> {
+pub(super) fn inherit(socket: SockRef<'_>, config: &TrackerConfig) -> io::Result<()> {
     let mark = if config.starts_narrow() { 1 } else { config.unread };
     tcp::set_low_water_mark(socket.as_fd(), mark)?;
     let plan = config.policy.keepalive();
@@ -146,7 +146,6 @@ fn inherit(socket: &Socket, config: &TrackerConfig) -> io::Result<()> {
     if let Some(timeout) = plan.user_timeout {
         tcp::set_user_timeout(socket.as_fd(), timeout)?;
     }
-    let socket = SockRef::from(socket);
     // An urgent byte would be skipped by recv and missing in its count for ever: what is unread would
     // never come to nothing, and a silent peer with unread bytes is not judged.
     socket.set_out_of_band_inline(true)?;

@@ -1,10 +1,10 @@
-//! The loops that join a ring to a tracker: the only place that sees both.
+//! The loop that joins an engine to a tracker: the only place that sees both.
 //!
 //! A turn, always in this order: wait; read the clock once; reap a batch of completions; decode them
 //! into facts and feed them; let the wheel name who is due; perform the tracker's actions; hand its
 //! events over; submit everything with the next wait. Nothing is decided inside the reap.
 //!
-//! [`UringDriver`] is one thread's loop on its own ring. What several of them share is in
+//! [`Driver`] is one thread's loop on its own ring, or on epoll where there is none. What several of them share is in
 //! [`Shared`]: how many connections there may still be, the table of local addresses, and the word
 //! to stop.
 
@@ -13,12 +13,14 @@ mod evidence;
 mod listener;
 mod locals;
 mod shared;
-mod uring;
+mod turn;
 
+pub use crate::sys::engine::{EngineChoice, Readiness};
+pub(crate) use evidence::evidence_of;
 pub use listener::{ListenError, Listener, bind};
 pub use locals::Locals;
 pub use shared::Shared;
-pub use uring::{DriverConfig, Report, StartError, UringDriver, default_batch_window, probe};
+pub use turn::{AdoptError, Driver, DriverConfig, Probed, Report, StartError, default_batch_window, probe};
 
 use crate::liveness::{Event, TrackerCounts};
 

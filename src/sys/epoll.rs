@@ -3,7 +3,7 @@
 //! A thin layer: masks and tokens are the kernel's own, and what they mean is the caller's.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// An epoll instance. It watches descriptors without owning them: one that is closed leaves by itself,
@@ -40,6 +40,12 @@ impl ReadyList {
         ReadyList { events: vec![libc::epoll_event { events: 0, u64: 0 }; most], count: 0 }
     }
 
+    /// Whether the last wait found as much as there is room for.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.count == self.events.len()
+    }
+
     /// What the last wait found.
     pub fn iter(&self) -> impl Iterator<Item = Ready> {
         self.events[..self.count].iter().map(|event| Ready { token: event.u64, mask: event.events })
@@ -65,7 +71,7 @@ impl Epoll {
     ///
     /// Those of `epoll_ctl(2)`: it is watched already, or cannot be.
     pub fn add(&self, fd: BorrowedFd<'_>, mask: u32, token: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, mask, token)
+        self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), mask, token)
     }
 
     /// Changes mask and token of one that is watched.
@@ -74,7 +80,7 @@ impl Epoll {
     ///
     /// Those of `epoll_ctl(2)`: it is not watched.
     pub fn modify(&self, fd: BorrowedFd<'_>, mask: u32, token: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd, mask, token)
+        self.control(libc::EPOLL_CTL_MOD, fd.as_raw_fd(), mask, token)
     }
 
     /// Watches it no more.
@@ -83,13 +89,41 @@ impl Epoll {
     ///
     /// Those of `epoll_ctl(2)`: it is not watched.
     pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
+    }
+
+    /// As [`add`](Epoll::add), for a descriptor whose owner only has its number at hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Epoll::add), or it is no descriptor.
+    pub fn add_number(&self, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, mask, token)
+    }
+
+    /// As [`modify`](Epoll::modify), for a descriptor whose owner only has its number at hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`modify`](Epoll::modify), or it is no descriptor.
+    pub fn modify_number(&self, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, mask, token)
+    }
+
+    /// Watches a descriptor no more that somebody else owns and may have closed. Whatever the number means by
+    /// now, only what this instance watches can be affected.
+    ///
+    /// # Errors
+    ///
+    /// Those of `epoll_ctl(2)`: it is not watched, or is no descriptor.
+    pub fn delete_number(&self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
-    fn control(&self, operation: i32, fd: BorrowedFd<'_>, mask: u32, token: u64) -> io::Result<()> {
+    fn control(&self, operation: i32, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: mask, u64: token };
         // SAFETY: `event` is ours and outlives the call, which reads it and keeps a copy.
-        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd.as_raw_fd(), &mut event) })?;
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) })?;
         Ok(())
     }
 
@@ -115,6 +149,12 @@ impl Epoll {
                 Ok(())
             }
         }
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

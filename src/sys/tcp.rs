@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::clock;
@@ -32,6 +32,12 @@ pub struct TcpInfo {
     pub notsent_bytes: u32,
     /// `tcpi_bytes_received`; counts a FIN as one.
     pub bytes_received: u64,
+    /// `tcpi_bytes_acked`: of the sequence space; counts our FIN as one (and our SYN, where we called).
+    pub bytes_acked: u64,
+    /// `tcpi_bytes_sent`: data only, repetitions included.
+    pub bytes_sent: u64,
+    /// `tcpi_bytes_retrans`: the repetitions among them.
+    pub bytes_retrans: u64,
 }
 
 /// Turns the ages that `TCP_INFO` gives into instants.
@@ -98,18 +104,25 @@ impl Default for TickClock {
 ///
 /// Those of `getsockopt(2)`: the descriptor is no TCP socket.
 pub fn info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    info_of(socket.as_raw_fd())
+}
+
+/// Reads `TCP_INFO` of a descriptor that somebody else owns and may have closed meanwhile: `None` when the
+/// number does not mean the socket with this [`cookie`] any more.
+#[must_use]
+pub fn info_if_still(fd: RawFd, socket: u64) -> Option<TcpInfo> {
+    let info = info_of(fd).ok()?;
+    // Asked behind it: a socket that was closed does not come back.
+    (cookie(fd).ok()? == socket).then_some(info)
+}
+
+fn info_of(fd: RawFd) -> io::Result<TcpInfo> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` and `length` are ours and outlive the call; the kernel writes at most `length`
     // bytes and keeps nothing.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &mut length,
-        )
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut length)
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -127,6 +140,9 @@ pub fn info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
         rtt: info.tcpi_rtt,
         notsent_bytes: info.tcpi_notsent_bytes,
         bytes_received: info.tcpi_bytes_received,
+        bytes_acked: info.tcpi_bytes_acked,
+        bytes_sent: info.tcpi_bytes_sent,
+        bytes_retrans: info.tcpi_bytes_retrans,
     })
 }
 
@@ -137,18 +153,31 @@ pub fn info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
 /// Those of `getsockopt(2)`.
 pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<i32> {
     let mut error: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: `error` and `length` are ours and outlive the call.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
-            &mut length,
-        )
-    };
-    if result == 0 { Ok(error) } else { Err(io::Error::last_os_error()) }
+    get(socket.as_raw_fd(), libc::SO_ERROR, &mut error)?;
+    Ok(error)
+}
+
+/// A number that no other socket had or will have until the machine is booted anew (`SO_COOKIE`, 4.12). A
+/// descriptor that was closed and given out again shows another one. Takes a plain number, since that is
+/// what it is good for: to ask whether a number still means the same socket.
+///
+/// # Errors
+///
+/// Those of `getsockopt(2)`: it is no descriptor, or none of a socket.
+pub fn cookie(fd: RawFd) -> io::Result<u64> {
+    let mut cookie: u64 = 0;
+    get(fd, libc::SO_COOKIE, &mut cookie)?;
+    Ok(cookie)
+}
+
+/// Reads an option of the socket level that is a plain number.
+fn get<T: Copy + Into<i128>>(fd: RawFd, name: i32, value: &mut T) -> io::Result<()> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` and `length` outlive the call, which writes at most `length` bytes; any bytes are
+    // a valid number.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut *value).cast(), &mut length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets the low-water mark: so many unread bytes wake a poll (`SO_RCVLOWAT`).
@@ -219,6 +248,41 @@ fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: T) -> io::Result
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting (`tcp(7)`,
+/// `MSG_TRUNC`). How many, 0 at the end, or a negated errno: what a ring's completion says.
+///
+/// # Panics
+///
+/// When `length` is 0: a recv of nothing gives 0, which is a FIN to everybody who reads it.
+#[must_use]
+pub fn discard(fd: RawFd, length: u32) -> i32 {
+    assert!(length > 0, "a recv of nothing looks like a FIN");
+    // SAFETY: with MSG_TRUNC a TCP socket writes nothing, and one of another kind answers EFAULT.
+    let result = unsafe {
+        libc::recv(fd, std::ptr::null_mut(), length as usize, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+    };
+    completion(result)
+}
+
+/// Receives what fits, without waiting. How many bytes, 0 at the end, or a negated errno.
+///
+/// # Panics
+///
+/// When there is no room at all, as [`discard`].
+#[must_use]
+pub fn receive(fd: RawFd, into: &mut [u8]) -> i32 {
+    assert!(!into.is_empty(), "a recv of nothing looks like a FIN");
+    // SAFETY: `into` is borrowed exclusively for the call, which writes at most its length.
+    completion(unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) })
+}
+
+fn completion(result: isize) -> i32 {
+    i32::try_from(result)
+        .ok()
+        .filter(|&result| result >= 0)
+        .unwrap_or_else(|| -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}
+
 /// Accepts one connection, close-on-exec and non-blocking, with its address in the same call.
 ///
 /// # Errors
@@ -266,6 +330,18 @@ impl io::Write for Now<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The peer's address.
+///
+/// # Errors
+///
+/// Those of `getpeername(2)`: it is not connected.
+pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    socket2::SockRef::from(&socket)
+        .peer_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a socket that is not IP"))
 }
 
 /// The local address of a connection.

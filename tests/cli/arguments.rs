@@ -34,6 +34,7 @@ fn help_shows_the_sub_commands_and_each_explains_its_options() {
         "--policy",
         "--idle",
         "--interval",
+        "--io",
         "--probes",
         "--handshake",
         "--half-closed-grace",

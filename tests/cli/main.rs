@@ -4,6 +4,7 @@ mod arguments;
 mod beating;
 #[path = "../kernel/daemon.rs"]
 mod daemon;
+mod doctor;
 mod document;
 mod events;
 mod latency;
@@ -14,3 +15,6 @@ mod shapes;
 mod signals;
 #[path = "../kernel/skip.rs"]
 mod skip;
+
+/// As users start it.
+const IO_NAME: &str = "auto";

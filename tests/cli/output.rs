@@ -197,7 +197,7 @@ fn a_pipe_gets_plain_sentences_without_escape_codes() {
         assert!(
             lines[1].starts_with("policy standard: any byte is life; suspect after 20 s, dead after 32 s")
         );
-        assert!(lines[2].starts_with("io_uring, 1 thread, room for "), "{text}");
+        assert!(lines[2].starts_with("io_uring (") && lines[2].contains("), 1 thread, room for "), "{text}");
         assert!(lines[3].contains("Z  up ") && lines[3].contains(" on 127.0.0.1:"), "{text}");
         assert!(lines[4].contains("Z  died ") && lines[4].contains("hung up (FIN)"), "{text}");
         assert!(lines[5].contains("1 opened, 0 open, 1 died in "), "{text}");

@@ -4,6 +4,7 @@
 //! a system call that is forbidden.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
 
@@ -145,9 +146,15 @@ fn forbid_io_uring(errno: i32) -> Vec<u8> {
 
 #[test]
 fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
-    for (errno, name, words) in [
-        (libc::EPERM, "eperm", ["Operation not permitted", "kernel.io_uring_disabled=0", "seccomp profile"]),
+    for (code, errno, name, words) in [
         (
+            77,
+            libc::EPERM,
+            "eperm",
+            ["Operation not permitted", "kernel.io_uring_disabled=0", "seccomp profile"],
+        ),
+        (
+            71,
             libc::ENOSYS,
             "enosys",
             ["Function not implemented", "Docker, containerd and Podman", "Linux 6.1 or newer"],
@@ -156,11 +163,48 @@ fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
         let path = format!("{}/{name}.bpf", env!("CARGO_TARGET_TMPDIR"));
         std::fs::write(&path, forbid_io_uring(errno)).unwrap();
         // The filter comes in by standard input, the one descriptor that needs no arranging.
-        let Some(mut command) = sandboxed(&["--seccomp", "0"], "run --listen 127.0.0.1:0") else { return };
+        let Some(mut command) = sandboxed(&["--seccomp", "0"], "run --io uring --listen 127.0.0.1:0") else {
+            return;
+        };
         let child = command.stdin(File::open(&path).unwrap());
         let child = child.stdout(Stdio::piped()).stderr(Stdio::piped());
         let outcome = Outcome::after(Killed(child.spawn().unwrap()));
-        outcome.assert_refusal(71, &[&["cannot set up io_uring", "io_uring_setup"][..], &words].concat());
+        let start = ["cannot set up io_uring", "io_uring_setup", "until then it runs with --io epoll"];
+        outcome.assert_refusal(code, &[&start[..], &words].concat());
+    }
+}
+
+/// Where the ring is forbidden the default runs all the same, says why it is no better, and misses nothing.
+#[test]
+fn where_io_uring_is_forbidden_the_default_runs_on_epoll_and_says_why() {
+    for (errno, name, reason) in [
+        (libc::EPERM, "eperm-auto", "kernel.io_uring_disabled=0"),
+        (libc::ENOSYS, "enosys-auto", "Linux 6.1 or newer"),
+    ] {
+        let path = format!("{}/{name}.bpf", env!("CARGO_TARGET_TMPDIR"));
+        std::fs::write(&path, forbid_io_uring(errno)).unwrap();
+        let Some(mut command) = sandboxed(&["--seccomp", "0"], "run --listen 127.0.0.1:0 --events -") else {
+            return;
+        };
+        let child = command.stdin(File::open(&path).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Killed(child.spawn().unwrap());
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+        let mut next =
+            || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+        let listening = next();
+        assert_eq!((&listening["engine"], &listening["features"]), (&"epoll".into(), &"".into()));
+        let why_not = listening["why_not"].as_str().unwrap();
+        assert!(why_not.contains("io_uring_setup") && why_not.contains(reason), "{why_not}");
+        let address: std::net::SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
+        let closing = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(next()["event"], "up");
+        drop(closing);
+        assert_eq!(next()["cause"], "closed");
+        let resetting = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(next()["event"], "up");
+        socket2::SockRef::from(&resetting).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(resetting);
+        assert_eq!(next()["cause"], "aborted");
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Kind {
     CountOrNull,
     Flag,
     Text,
+    /// Names with commas between them, or none.
+    Names,
     Word(&'static [&'static str]),
     Address,
     /// RFC 3339, UTC, microseconds.
@@ -65,8 +67,10 @@ const LISTENING: &[Field] = &[
     must("version", Kind::Count),
     must("program", Kind::Text),
     must("pid", Kind::Count),
-    must("engine", Kind::Word(&["io_uring"])),
-    must("features", Kind::Text),
+    must("engine", Kind::Word(&["io_uring", "epoll"])),
+    may("host", Kind::Word(&["tokio-uring"])),
+    may("why_not", Kind::Text),
+    must("features", Kind::Names),
     must("threads", Kind::Count),
     must("policy", Kind::Word(&["standard", "strict", "custom"])),
     must("heartbeat", Kind::Word(&["bytes", "frames", "none"])),
@@ -194,8 +198,14 @@ pub const SHAPES: &[(&str, &[Field], &[Field])] = &[
 
 /// What one machine's loopback does not bring about: vanished peers, killed sockets, many silent at
 /// once, samples of a day.
-pub const BEYOND_LOOPBACK: &[&str] =
-    &["died.detail", "died.proof.so_error", "died.proof.outage", "summary.*.clipped", "path_outage"];
+pub const BEYOND_LOOPBACK: &[&str] = &[
+    "listening.why_not", // only where there is no ring: see `refusals`
+    "died.detail",
+    "died.proof.so_error",
+    "died.proof.outage",
+    "summary.*.clipped",
+    "path_outage",
+];
 
 /// Holds an object against its fields, and notes the optional ones that it has.
 pub fn check(path: &str, value: &Value, fields: &[&[Field]], seen: &mut BTreeSet<String>) {
@@ -224,6 +234,9 @@ fn check_kind(path: &str, value: &Value, kind: Kind, seen: &mut BTreeSet<String>
         Kind::CountOrNull => value.is_u64() || value.is_null(),
         Kind::Flag => value == true, // a flag that is not set is left out
         Kind::Text => text.is_some_and(|text| !text.is_empty()),
+        Kind::Names => {
+            text.is_some_and(|text| text.is_empty() || text.split(',').all(|name| !name.is_empty()))
+        }
         Kind::Word(words) => text.is_some_and(|text| words.contains(&text)),
         Kind::Address => text.is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
         Kind::Date => text.is_some_and(is_date),

@@ -43,6 +43,7 @@ impl Daemon {
     pub fn start(namespace: Option<&str>, listen: &str, options: &[&str]) -> Daemon {
         let mut command = program(namespace);
         command.args(["run", "--threads", "1", "--listen", listen, "--events", "-"]).args(options);
+        command.args(["--io", crate::IO_NAME]);
         Daemon::of(command)
     }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use deadpeer::driver::{DriverConfig, EventSink, Locals, Report, Shared, UringDriver, bind};
+use deadpeer::driver::{Driver, DriverConfig, EventSink, Locals, Report, Shared, bind};
+use deadpeer::hosted::drive;
 use deadpeer::liveness::{Death, Event, EventKind, Heartbeat, PeerId, Policy, TrackerConfig, Wake};
 use deadpeer::sys::wakeup::Wakeup;
 
@@ -98,9 +99,11 @@ impl Watch {
         let locals = Arc::new(Locals::default());
         let wakeup = Arc::new(Wakeup::new().unwrap());
         let (shared2, locals2, wakeup2) = (Arc::clone(&shared), Arc::clone(&locals), Arc::clone(&wakeup));
-        let config = DriverConfig { tracker, batch_window: Duration::ZERO };
+        let config = DriverConfig { tracker, batch_window: Duration::ZERO, io: crate::IO };
         let thread = std::thread::spawn(move || {
-            UringDriver::new(config, listeners, shared2, locals2, wakeup2, sink).unwrap().run().unwrap()
+            let driver = Driver::new(config, listeners, shared2, locals2, wakeup2, sink).unwrap();
+            let report = if crate::HOSTED { tokio_uring::start(drive(driver)) } else { driver.run() };
+            report.unwrap()
         });
         Watch { address, locals, refuses, shared, wakeup, events, seen: Vec::new(), thread: Some(thread) }
     }

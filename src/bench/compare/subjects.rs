@@ -56,7 +56,7 @@ const UNREAD_LIES: &str =
     "Bytes are read when the mark is reached or shortly before; until then they lie in kernel memory.";
 const READ_AT_ONCE: &str = "Nothing lies unread; each beat is a wake-up.";
 
-const OURS: [Row; 6] = [
+const OURS: [Row; 8] = [
     Row {
         name: "deadpeer",
         start: Start::Deadpeer(&[]),
@@ -92,6 +92,18 @@ const OURS: [Row; 6] = [
         start: Start::Deadpeer(&["--unread", "4096"]),
         what: "Lazy with four times the default low-water mark.",
         gives_up: "As deadpeer, with four times as much lying unread.",
+    },
+    Row {
+        name: "deadpeer --io epoll",
+        start: Start::Deadpeer(&["--io", "epoll"]),
+        what: "Lazy, on epoll, as where io_uring is forbidden.",
+        gives_up: "As deadpeer, and a system call for each look at a socket's bytes.",
+    },
+    Row {
+        name: "deadpeer --io tokio-uring",
+        start: Start::Deadpeer(&["--io", "tokio-uring"]),
+        what: "Lazy, on a ring that the tokio-uring runtime waits for: the tracker as a program of that runtime hosts it.",
+        gives_up: "As deadpeer, and each wake goes through the runtime: its ring, its epoll, its eventfd.",
     },
 ];
 

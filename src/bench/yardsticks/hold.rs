@@ -19,7 +19,7 @@ pub fn run(_: &YardstickPlan) -> io::Result<()> {
     epoll.add(listener.as_fd(), libc::EPOLLIN.cast_unsigned(), 0)?;
     let mut found = ReadyList::new(1);
     let mut held = Vec::new();
-    Teller::new(listener.local_addr()?, 0)?;
+    let _told = Teller::new(listener.local_addr()?, 0)?;
     loop {
         match tcp::accept(listener.as_fd()) {
             Ok((socket, _)) => held.push(socket),

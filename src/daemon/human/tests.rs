@@ -30,7 +30,7 @@ fn a_session_reads_like_this() {
     let expected = "\
 deadpeer 0.1.0 listens on 127.0.0.1:7400, [2001:db8::1]:7400
 policy standard: any byte is life; suspect after 20 s, dead after 32 s (20 s + 3 x 4 s)
-io_uring, 2 threads, room for 1048512 connections
+io_uring (defer_taskrun, no_sqarray, min_wait, no_iowait, restricted), 2 threads, room for 1048512 connections
 12:00:02.000Z  up           192.0.2.7:40312        on 127.0.0.1:7400  [sensor-7]
 12:00:05.500Z  recovered    [2001:db8::7]:50000    spoke again after 0.812 s of doubt
 12:00:05.900Z  half_closed  [2001:db8::7]:50000    writes no more (FIN), may still read

@@ -2,13 +2,16 @@
 //! (`io_uring_register_buf_ring(3)`).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use super::ring::{Ring, RingError};
+use io_uring::IoUring;
+
 use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS};
+use crate::sys::engine::Lent;
 
 const PAGE: usize = 4_096;
 
@@ -16,13 +19,16 @@ const PAGE: usize = 4_096;
 /// completion.
 ///
 /// A buffer is the kernel's from [`BufferPool::recycle`] until a completion names it; it is ours from
-/// then until it is recycled. The pool must outlive its ring's operations: the owner drops the ring
-/// first (`Ring::drop` ends and waits for nothing, but a ring without a descriptor has no operations
-/// that could select a buffer, and selection happens only when a request is issued).
-pub struct BufferPool {
+/// then until it is recycled, for which the one [`Lent`] of it is needed. The pool must outlive its ring's
+/// operations: it stands in the ring, which closes its descriptor first (that ends and waits for nothing, but a
+/// ring without a descriptor has no operations that could select a buffer, and selection happens only when a
+/// request is issued).
+pub(super) struct BufferPool {
     ring: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     tail: u16,
+    /// Tells the buffers of one pool from those of another.
+    number: u32,
 }
 
 // SAFETY: the pool owns both allocations; nothing in it is tied to a thread.
@@ -39,45 +45,50 @@ impl BufferPool {
         (of(BufferPool::RING_BYTES), of(BufferPool::MEMORY_BYTES))
     }
 
-    /// Allocates the buffers and lends all of them to `ring`.
-    ///
-    /// # Errors
-    ///
-    /// EINVAL before Linux 5.19, ENOMEM when memory is locked up.
-    pub fn new(ring: &Ring) -> Result<BufferPool, RingError> {
+    /// Allocates the buffers and lends all of them to `ring`: EINVAL before Linux 5.19, ENOMEM when memory is
+    /// locked up.
+    pub(super) fn new(ring: &IoUring) -> io::Result<BufferPool> {
         let (ring_layout, memory_layout) = BufferPool::layouts();
         let allocate = |layout: Layout| {
             // SAFETY: the layouts have sizes above zero, by the constants.
             NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
         };
-        let mut pool =
-            BufferPool { ring: allocate(ring_layout).cast(), memory: allocate(memory_layout), tail: 0 };
-        // SAFETY: the ring memory is page-aligned, zeroed, of `FRAME_BUFFERS` entries, and owned by the
-        // pool, which the owner keeps until after the ring.
-        let lent = unsafe {
-            let ring_memory = pool.ring.as_ptr() as u64;
-            let submitter = ring.inner().submitter();
-            submitter.register_buf_ring_with_flags(ring_memory, FRAME_BUFFERS, BufferPool::GROUP, 0)
+        let mut pool = BufferPool {
+            ring: allocate(ring_layout).cast(),
+            memory: allocate(memory_layout),
+            tail: 0,
+            number: Lent::pool_number(),
         };
-        lent.map_err(|source| RingError::new("lend buffers to io_uring", source))?;
+        // SAFETY: the ring memory is page-aligned, zeroed, of `FRAME_BUFFERS` entries, and owned by the
+        // pool, which the ring keeps until after its descriptor is closed.
+        unsafe {
+            let ring_memory = pool.ring.as_ptr() as u64;
+            ring.submitter().register_buf_ring_with_flags(
+                ring_memory,
+                FRAME_BUFFERS,
+                BufferPool::GROUP,
+                0,
+            )?;
+        }
         for buffer in 0..FRAME_BUFFERS {
-            pool.recycle(buffer);
+            pool.give(buffer);
         }
         pool.publish();
         Ok(pool)
     }
 
-    /// The first `length` bytes of a buffer that a completion named and that was not recycled yet.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such buffer or it is shorter.
-    #[must_use]
-    pub fn bytes(&self, buffer: u16, length: usize) -> &[u8] {
+    /// A buffer that a completion named.
+    pub(super) fn lent(&self, buffer: u16) -> Lent {
+        Lent::new(self.number, buffer)
+    }
+
+    /// The first `length` bytes of a buffer that is lent.
+    pub(super) fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
+        let buffer = lent.of(self.number);
         assert!(buffer < FRAME_BUFFERS && length <= FRAME_BUFFER_BYTES as usize);
         // SAFETY: within the allocation, by the assertion. It was zeroed, so it is initialised. The
-        // kernel writes only into buffers that it holds, and this one came back with a completion; it
-        // is lent out again only by `recycle`, which needs the pool mutably.
+        // kernel writes only into buffers that it holds, and this one came back with a completion of this
+        // pool's ring; it is lent out again only by `recycle`, which takes the `Lent` and needs the pool mutably.
         unsafe {
             let start = self.memory.as_ptr().add(usize::from(buffer) * FRAME_BUFFER_BYTES as usize);
             std::slice::from_raw_parts(start, length)
@@ -86,11 +97,11 @@ impl BufferPool {
 
     /// Gives a buffer back to the kernel, with the next [`BufferPool::publish`]. Once for every
     /// completion that names a buffer, whatever its result says.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such buffer.
-    pub fn recycle(&mut self, buffer: u16) {
+    pub(super) fn recycle(&mut self, lent: Lent) {
+        self.give(lent.of(self.number));
+    }
+
+    fn give(&mut self, buffer: u16) {
         assert!(buffer < FRAME_BUFFERS);
         let slot = usize::from(self.tail & (FRAME_BUFFERS - 1));
         // SAFETY: the slot is inside the ring memory. The kernel reads entries only below the published
@@ -108,7 +119,7 @@ impl BufferPool {
     }
 
     /// Lets the kernel see what was recycled: once a batch.
-    pub fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         // SAFETY: the tail is the reserved field of the first entry, inside the ring memory and
         // aligned; the kernel reads it with acquire ordering.
         unsafe {

@@ -2,14 +2,18 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
-use std::time::Duration;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use io_uring::register::{Probe, Restriction};
 use io_uring::types::Fd;
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::buffers::BufferPool;
-use super::token::Token;
+use crate::sys::engine::{Completion, Counters, Lent, Token, Wait};
+
+/// `IORING_REGISTER_EVENTFD` and `IORING_REGISTER_PBUF_RING` of `linux/io_uring.h`.
+const IORING_REGISTER_EVENTFD: u8 = 4;
+const IORING_REGISTER_PBUF_RING: u8 = 22;
 
 /// What the kernel gave us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct RingFeatures {
     pub min_wait: bool,
     /// Waiting without being shown as I/O wait (6.15).
     pub no_iowait: bool,
+    /// The kernel refuses every operation on this ring but those that we use (5.10).
+    pub restricted: bool,
 }
 
 impl RingFeatures {
@@ -32,10 +38,41 @@ impl RingFeatures {
             (self.no_sqarray, "no_sqarray"),
             (self.min_wait, "min_wait"),
             (self.no_iowait, "no_iowait"),
+            (self.restricted, "restricted"),
         ]
         .into_iter()
         .filter_map(|(have, name)| have.then_some(name))
     }
+
+    /// What is missing and from which kernel on there is all of it; `None` where nothing is.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        let since = [
+            (self.defer_taskrun, "defer_taskrun", "6.1"),
+            (self.no_sqarray, "no_sqarray", "6.6"),
+            (self.min_wait, "min_wait", "6.12"),
+            (self.no_iowait, "no_iowait", "6.15"),
+            (self.restricted, "restricted", "5.10"),
+        ];
+        let missing: Vec<_> = since.into_iter().filter(|&(have, ..)| !have).collect();
+        let newest = missing.iter().max_by_key(|(_, _, version)| {
+            version.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)))
+        })?;
+        let names: Vec<_> = missing.iter().map(|&(_, name, _)| name).collect();
+        Some(format!("this kernel has no {}: Linux {} has", names.join(", "), newest.2))
+    }
+}
+
+/// Which of the operations that we use this kernel has; empty where there is no ring to ask.
+#[must_use]
+pub fn supported_operations() -> Vec<(&'static str, bool)> {
+    let mut probe = Probe::new();
+    let asked = IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
+    if asked.is_err() {
+        return Vec::new();
+    }
+    let names = ["POLL_ADD", "ASYNC_CANCEL", "RECV"];
+    names.into_iter().zip(Ring::OPERATIONS.map(|operation| probe.is_supported(operation))).collect()
 }
 
 /// Why there is no ring.
@@ -50,10 +87,16 @@ impl RingError {
         RingError { attempted, source }
     }
 
-    /// Whether io_uring is forbidden or missing here, as against a shortage.
+    /// Whether io_uring is missing here, or too old.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
-        matches!(self.source.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL))
+    pub fn is_missing(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
+    }
+
+    /// Whether it is forbidden.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self.source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
     }
 
     fn cure(&self) -> &'static str {
@@ -90,53 +133,13 @@ impl std::error::Error for RingError {
     }
 }
 
-/// How long to wait, and for how much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// Wake at so many completions.
-    pub completions: u32,
-    /// Once there is one, wait at most this long for the others; zero wakes at the first.
-    pub window: Duration,
-    /// Wake after this long whatever happens.
-    pub timeout: Duration,
-}
-
-impl Wait {
-    /// Takes what is there and does not wait.
-    pub const NOT: Wait = Wait { completions: 0, window: Duration::ZERO, timeout: Duration::ZERO };
-}
-
-/// One completion, as a plain value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// What it belongs to.
-    pub token: Token,
-    /// Bytes, a mask or a negated errno.
-    pub result: i32,
-    /// Whether the operation goes on and will complete again (F_MORE).
-    pub more: bool,
-    /// The buffer that the kernel took for it, to be recycled whatever the result is.
-    pub buffer: Option<u16>,
-}
-
-/// What the ring did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingCounters {
-    /// Calls of io_uring_enter.
-    pub enters: u64,
-    /// Operations submitted.
-    pub submitted: u64,
-    /// Completions taken.
-    pub completions: u64,
-    /// Times that the completion queue was found overflown.
-    pub overflows: u64,
-}
-
 /// One thread's ring.
 pub struct Ring {
+    // Its descriptor goes before the buffers: see there.
     inner: IoUring,
+    buffers: Option<BufferPool>,
     features: RingFeatures,
-    counters: RingCounters,
+    counters: Counters,
 }
 
 /// `struct io_uring_getevents_arg`.
@@ -156,9 +159,22 @@ impl Ring {
     ///
     /// [`RingError`], whose message names the cause and the cure.
     pub fn new(sq: u32, cq: u32) -> Result<Ring, RingError> {
+        Ring::open(sq, cq, false)
+    }
+
+    /// As [`Ring::new`], for measuring: may also do [nothing](Ring::nop).
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::new`].
+    pub fn with_nop(sq: u32, cq: u32) -> Result<Ring, RingError> {
+        Ring::open(sq, cq, true)
+    }
+
+    fn open(sq: u32, cq: u32, nop: bool) -> Result<Ring, RingError> {
         let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
         for (defer_taskrun, no_sqarray) in Ring::STEPS {
-            match Ring::with(sq, cq, defer_taskrun, no_sqarray) {
+            match Ring::with(sq, cq, defer_taskrun, no_sqarray, nop) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = error,
                 result => return result.map_err(|error| RingError::new("set up io_uring", error)),
             }
@@ -169,9 +185,26 @@ impl Ring {
     /// The flags to try, best first: DEFER_TASKRUN (6.1) and NO_SQARRAY (6.6).
     const STEPS: [(bool, bool); 3] = [(true, true), (true, false), (false, false)];
 
-    fn with(sq: u32, cq: u32, defer_taskrun: bool, no_sqarray: bool) -> io::Result<Ring> {
+    /// What is done on a ring, and what is asked of it after it was set up. Everything else is refused by the
+    /// kernel from then on, whoever gets hold of the descriptor.
+    const OPERATIONS: [u8; 3] = [opcode::PollAdd::CODE, opcode::AsyncCancel::CODE, opcode::Recv::CODE];
+    const REGISTRATIONS: [u8; 2] = [IORING_REGISTER_EVENTFD, IORING_REGISTER_PBUF_RING];
+
+    fn restrict(inner: &IoUring, nop: bool) -> bool {
+        let flags = (squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS).bits();
+        let mut allowed: Vec<_> = Ring::OPERATIONS
+            .into_iter()
+            .map(Restriction::sqe_op)
+            .chain(Ring::REGISTRATIONS.into_iter().map(Restriction::register_op))
+            .chain([Restriction::sqe_flags_allowed(flags)])
+            .chain(nop.then(|| Restriction::sqe_op(opcode::Nop::CODE)))
+            .collect();
+        inner.submitter().register_restrictions(&mut allowed).is_ok()
+    }
+
+    fn with(sq: u32, cq: u32, defer_taskrun: bool, no_sqarray: bool, nop: bool) -> io::Result<Ring> {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(cq).setup_clamp().setup_submit_all().dontfork();
+        builder.setup_cqsize(cq).setup_clamp().setup_submit_all().setup_r_disabled().dontfork();
         if defer_taskrun {
             builder.setup_single_issuer().setup_defer_taskrun();
         } else {
@@ -185,13 +218,17 @@ impl Ring {
         if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
+        // A kernel that takes no restrictions is as good without; one that does not go on is not.
+        let restricted = Ring::restrict(&inner, nop);
+        inner.submitter().register_enable_rings()?;
         let features = RingFeatures {
             defer_taskrun,
             no_sqarray,
             min_wait: parameters.is_feature_min_timeout(),
             no_iowait: parameters.is_feature_no_iowait(),
+            restricted,
         };
-        Ok(Ring { inner, features, counters: RingCounters::default() })
+        Ok(Ring { inner, buffers: None, features, counters: Counters::default() })
     }
 
     /// What the kernel gave us.
@@ -202,12 +239,57 @@ impl Ring {
 
     /// What the ring did so far.
     #[must_use]
-    pub const fn counters(&self) -> RingCounters {
+    pub const fn counters(&self) -> Counters {
         self.counters
     }
 
-    pub(super) fn inner(&self) -> &IoUring {
-        &self.inner
+    /// Lends the kernel [buffers](crate::limits::FRAME_BUFFERS) for [`Ring::receive`].
+    ///
+    /// # Errors
+    ///
+    /// [`RingError`]: the kernel is before 5.19, or memory is short.
+    pub fn lend_buffers(&mut self) -> Result<(), RingError> {
+        if self.buffers.is_none() {
+            let pool = BufferPool::new(&self.inner);
+            self.buffers = Some(pool.map_err(|source| RingError::new("lend buffers to io_uring", source))?);
+        }
+        Ok(())
+    }
+
+    /// The first `length` bytes of a buffer that a completion named.
+    ///
+    /// # Panics
+    ///
+    /// When it is another ring's, or shorter.
+    #[must_use]
+    pub fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
+        self.buffers.as_ref().expect("a lent buffer has a pool").bytes(lent, length)
+    }
+
+    /// Gives a buffer back, for the next [`Ring::publish`]. Once for every completion that names one, whatever its
+    /// result says.
+    ///
+    /// # Panics
+    ///
+    /// When it is another ring's.
+    pub fn recycle(&mut self, lent: Lent) {
+        self.buffers.as_mut().expect("a lent buffer has a pool").recycle(lent);
+    }
+
+    /// Lets the kernel see what was given back: once a batch.
+    pub fn publish(&mut self) {
+        if let Some(buffers) = &mut self.buffers {
+            buffers.publish();
+        }
+    }
+
+    /// Has `eventfd` written whenever there is something to reap.
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_register(2)`.
+    pub fn notify(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        self.inner.submitter().register_eventfd(eventfd.as_raw_fd())
     }
 
     /// Watches `fd` for the events in `mask` until [`Ring::cancel`]: one completion each time that
@@ -260,12 +342,17 @@ impl Ring {
         self.push(&entry, token)
     }
 
-    /// Receives into a buffer of the pool, without waiting.
+    /// Receives into a buffer that was [lent](Ring::lend_buffers), without waiting.
     ///
     /// # Errors
     ///
     /// As [`Ring::watch`].
+    ///
+    /// # Panics
+    ///
+    /// When no buffers were lent.
     pub fn receive(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
+        assert!(self.buffers.is_some(), "nothing to receive into");
         let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
             .flags(libc::MSG_DONTWAIT)
             .buf_group(BufferPool::GROUP)
@@ -290,7 +377,7 @@ impl Ring {
         let mut events = false;
         loop {
             // SAFETY: the entries built above refer to no memory of ours: a watch and a cancel have
-            // none, a discarding recv has none, and a pooled recv writes into the registered pool.
+            // none, a discarding recv has none, and a pooled recv writes into the pool that this ring keeps.
             if unsafe { self.inner.submission().push(&entry) }.is_ok() {
                 return Ok(());
             }
@@ -374,14 +461,21 @@ impl Ring {
         let mut queue = self.inner.completion();
         queue.sync();
         let before = into.len();
+        let buffers = self.buffers.as_ref();
         into.extend(queue.by_ref().take(most).map(|entry: cqueue::Entry| Completion {
             token: Token::from_user_data(entry.user_data()),
             result: entry.result(),
             more: cqueue::more(entry.flags()),
-            buffer: cqueue::buffer_select(entry.flags()),
+            buffer:
+                buffers.and_then(|pool| cqueue::buffer_select(entry.flags()).map(|buffer| pool.lent(buffer))),
         }));
         self.counters.completions += (into.len() - before) as u64;
         !queue.is_empty()
+    }
+
+    /// Whether completions are there to be reaped.
+    pub fn is_ready(&mut self) -> bool {
+        !self.inner.completion().is_empty()
     }
 
     /// Whether the kernel holds completions back because the queue was full. They come with the next
@@ -396,12 +490,14 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::uring::self_test;
+    use std::time::Duration;
+
+    use crate::sys::engine::{Engine, self_test};
     use crate::time::Instant;
 
     #[test]
     fn completions_beyond_the_queue_are_kept_by_the_kernel_and_said_to_be() {
-        let mut ring = Ring::new(8, 16).unwrap();
+        let mut ring = Ring::with_nop(8, 16).unwrap();
         let all = 100;
         for index in 0..all {
             ring.nop(Token::new(1, 0, index)).unwrap();
@@ -421,6 +517,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_named_with_the_kernel_that_has_it() {
+        let all = RingFeatures {
+            defer_taskrun: true,
+            no_sqarray: true,
+            min_wait: true,
+            no_iowait: true,
+            restricted: true,
+        };
+        assert_eq!(all.missing(), None);
+        let some = RingFeatures { no_sqarray: false, min_wait: false, ..all };
+        assert_eq!(some.missing().unwrap(), "this kernel has no no_sqarray, min_wait: Linux 6.12 has");
+    }
+
+    #[test]
+    fn what_we_do_not_use_is_refused_by_the_kernel() {
+        let mut ring = Ring::new(8, 16).unwrap();
+        assert!(ring.features.restricted, "every kernel that we know takes restrictions");
+        ring.nop(Token::new(1, 0, 7)).unwrap();
+        ring.submit_and_wait(Wait::NOT).unwrap();
+        let mut seen = Vec::new();
+        ring.reap(&mut seen, 8);
+        assert_eq!((seen[0].token.index(), seen[0].result), (7, -libc::EACCES));
+        // What would let somebody open, connect or run something.
+        let descriptor = ring.inner.submitter().register_files(&[0]);
+        assert_eq!(descriptor.unwrap_err().raw_os_error(), Some(libc::EACCES));
+    }
+
+    #[test]
+    #[should_panic(expected = "another pool's")]
+    fn a_buffer_of_another_ring_is_not_taken_for_ours() {
+        use std::io::Write;
+        use std::net::{TcpListener, TcpStream};
+        let mut rings = [Ring::new(8, 16).unwrap(), Ring::new(8, 16).unwrap()];
+        rings.iter_mut().for_each(|ring| ring.lend_buffers().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"x").unwrap();
+        let (server, _) = listener.accept().unwrap();
+        rings[0].receive(server.as_raw_fd(), Token::new(1, 0, 0)).unwrap();
+        rings[0].submit_and_wait(Wait::NOT).unwrap();
+        let mut seen = Vec::new();
+        rings[0].reap(&mut seen, 1);
+        let lent = seen.remove(0).buffer.expect("a byte came");
+        assert_eq!(rings[0].bytes(&lent, 1), b"x");
+        let _ = rings[1].bytes(&lent, 1);
+    }
+
+    #[test]
     #[should_panic(expected = "looks like a FIN")]
     fn a_recv_of_nothing_is_never_submitted() {
         let mut ring = Ring::new(8, 16).unwrap();
@@ -431,13 +575,13 @@ mod tests {
     fn a_ring_with_the_flags_of_an_older_kernel_works_too_with_and_without_the_newer_waits() {
         for (defer_taskrun, no_sqarray) in Ring::STEPS {
             for old in [false, true] {
-                let mut ring = Ring::with(8, 16, defer_taskrun, no_sqarray).unwrap();
+                let mut ring = Ring::with(8, 16, defer_taskrun, no_sqarray, false).unwrap();
                 if old {
                     ring.features.min_wait = false;
                     ring.features.no_iowait = false;
                 }
                 assert_eq!(ring.features.defer_taskrun, defer_taskrun);
-                self_test(&mut ring).unwrap();
+                self_test(&mut Engine::Uring(ring)).unwrap();
             }
         }
     }
@@ -446,7 +590,7 @@ mod tests {
     fn one_completion_ends_a_wait_however_short_the_batch_window_is() {
         let patience = Duration::from_secs(20);
         for window in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1), Duration::MAX] {
-            let mut ring = Ring::new(8, 16).unwrap();
+            let mut ring = Ring::with_nop(8, 16).unwrap();
             ring.nop(Token::new(1, 2, 3)).unwrap();
             let timeout = if window > patience { Duration::from_millis(1) } else { patience };
             let before = Instant::now();

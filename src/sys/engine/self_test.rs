@@ -9,8 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use super::ring::{Completion, Ring, Wait};
-use super::token::Token;
+use super::{Completion, Engine, Token, Wait};
 use crate::limits::MAX_DISCARD;
 use crate::sys::tcp;
 
@@ -43,7 +42,7 @@ impl fmt::Display for SelfTestError {
             }
             SelfTestError::Mismatch { step, expected, got } => write!(
                 f,
-                "self-test: this kernel's io_uring is not to be trusted: {step}: expected {expected}, got {got}; \
+                "self-test: this kernel is not to be trusted with it: {step}: expected {expected}, got {got}; \
                  run on Linux 6.1 or newer without a sandbox that imitates a kernel"
             ),
         }
@@ -68,19 +67,19 @@ const RECV: Token = Token::new(2, 1, 0);
 const CANCEL: Token = Token::new(3, 1, 0);
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tests `ring`, which must have nothing else under way.
+/// Tests `engine`, which must have nothing else under way.
 ///
 /// # Errors
 ///
 /// [`SelfTestError::Mismatch`] names the step at which the kernel differs.
-pub fn self_test(ring: &mut Ring) -> Result<(), SelfTestError> {
+pub fn self_test(engine: &mut Engine) -> Result<(), SelfTestError> {
     let (server, client) = pair().map_err(io("make a TCP connection over loopback"))?;
     let fd = server.as_raw_fd();
-    let mut bench = Bench { ring, reaped: Vec::new() };
+    let mut bench = Bench { engine, reaped: Vec::new() };
 
-    bench.ring.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
+    bench.engine.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
     tcp::set_low_water_mark(server.as_fd(), 4).map_err(io("set SO_RCVLOWAT"))?;
-    bench.ring.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
+    bench.engine.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
 
     (&client).write_all(b"abc").map_err(io("write"))?;
     let unread = tcp::info(server.as_fd()).map_err(io("read TCP_INFO"))?.bytes_received;
@@ -101,16 +100,16 @@ pub fn self_test(ring: &mut Ring) -> Result<(), SelfTestError> {
     drop(client);
     bench.mask("a reset after a FIN wakes it again", "HUP and ERR", |mask| mask & END == END)?;
 
-    bench.cancel()?;
-    bench.ring.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
+    bench.cancel(fd)?;
+    bench.engine.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
     bench.mask("a poll that is armed again tells at once what is so", "HUP and ERR", |mask| {
         mask & END == END
     })?;
-    bench.cancel()
+    bench.cancel(fd)
 }
 
 struct Bench<'a> {
-    ring: &'a mut Ring,
+    engine: &'a mut Engine,
     reaped: Vec<Completion>,
 }
 
@@ -118,8 +117,8 @@ impl Bench<'_> {
     fn next(&mut self, step: &'static str) -> Result<Completion, SelfTestError> {
         if self.reaped.is_empty() {
             let wait = Wait { completions: 1, window: Duration::ZERO, timeout: PATIENCE };
-            self.ring.submit_and_wait(wait).map_err(io("wait"))?;
-            self.ring.reap(&mut self.reaped, 16);
+            self.engine.submit_and_wait(wait).map_err(io("wait"))?;
+            self.engine.reap(&mut self.reaped, 16);
         }
         if self.reaped.is_empty() {
             return Err(SelfTestError::Mismatch {
@@ -131,9 +130,9 @@ impl Bench<'_> {
         Ok(self.reaped.remove(0))
     }
 
-    fn cancel(&mut self) -> Result<(), SelfTestError> {
+    fn cancel(&mut self, fd: i32) -> Result<(), SelfTestError> {
         let step = "a cancelled poll completes a last time";
-        self.ring.cancel(WATCH, CANCEL).map_err(io("queue a cancel"))?;
+        self.engine.cancel(fd, WATCH, CANCEL).map_err(io("queue a cancel"))?;
         let last = self.next(step)?;
         check(
             last.token == WATCH && !last.more && last.result == -libc::ECANCELED,
@@ -144,8 +143,8 @@ impl Bench<'_> {
     }
 
     fn none(&mut self, step: &'static str) -> Result<(), SelfTestError> {
-        self.ring.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
-        self.ring.reap(&mut self.reaped, 16);
+        self.engine.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
+        self.engine.reap(&mut self.reaped, 16);
         check(self.reaped.is_empty(), step, "no completion", || format!("{:?}", self.reaped))
     }
 
@@ -176,7 +175,7 @@ impl Bench<'_> {
         expected: &'static str,
         fits: impl Fn(i32) -> bool,
     ) -> Result<(), SelfTestError> {
-        self.ring.discard(fd, MAX_DISCARD, RECV).map_err(io("queue a recv"))?;
+        self.engine.discard(fd, MAX_DISCARD, RECV).map_err(io("queue a recv"))?;
         for _ in 0..4 {
             let completion = self.next(step)?;
             if completion.token == RECV {

@@ -1,4 +1,4 @@
-//! One thread's loop on its own ring.
+//! One thread's loop on its own engine: a ring, or epoll in the shape of one.
 //!
 //! Each connection has one poll, always. It brings the end (FIN, RST, errors) at once, and bytes when there
 //! are enough of them; bytes are then taken off by recvs that are submitted together with everything else of
@@ -12,6 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +28,8 @@ use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
 use crate::outbox::Outbox;
 use crate::sys::clock;
+use crate::sys::engine::{Completion, Counters, Engine, EngineChoice, EngineError, Readiness, Token, Wait};
 use crate::sys::tcp::TickClock;
-use crate::sys::uring::{
-    BufferPool, Completion, Ring, RingCounters, RingError, RingFeatures, SelfTestError, Token, Wait,
-    self_test,
-};
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
 
@@ -66,15 +64,15 @@ pub struct DriverConfig {
     pub tracker: TrackerConfig,
     /// Once there is a completion, how long to wait for others; zero wakes at once.
     pub batch_window: Duration,
+    /// On what to wait.
+    pub io: EngineChoice,
 }
 
 /// Why a driver does not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// No ring.
-    Ring(RingError),
-    /// A ring that is not to be trusted.
-    SelfTest(SelfTestError),
+    /// Nothing to wait on.
+    Engine(EngineError),
     /// Something else that a driver needs.
     Io {
         /// What was attempted.
@@ -85,22 +83,23 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether io_uring is missing or forbidden here, as against a shortage of something.
+    /// Whether io_uring is missing here, as against a shortage of something.
     #[must_use]
-    pub fn is_unavailable(&self) -> bool {
-        match self {
-            StartError::Ring(error) => error.is_unavailable(),
-            StartError::SelfTest(_) => true,
-            StartError::Io { .. } => false,
-        }
+    pub fn is_missing(&self) -> bool {
+        matches!(self, StartError::Engine(error) if error.is_missing())
+    }
+
+    /// Whether io_uring is forbidden here.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, StartError::Engine(error) if error.is_forbidden())
     }
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Ring(error) => error.fmt(f),
-            StartError::SelfTest(error) => error.fmt(f),
+            StartError::Engine(error) => error.fmt(f),
             StartError::Io { attempted, source } => {
                 write!(f, "cannot {attempted}: {}", crate::sys::describe(source))
             }
@@ -111,10 +110,30 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            StartError::Ring(error) => Some(error),
-            StartError::SelfTest(error) => Some(error),
+            StartError::Engine(error) => Some(error),
             StartError::Io { source, .. } => Some(source),
         }
+    }
+}
+
+/// Why a socket was not adopted. It is given back.
+#[derive(Debug)]
+pub struct AdoptError {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Why.
+    pub reason: io::Error,
+}
+
+impl fmt::Display for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot track this socket: {}", crate::sys::describe(&self.reason))
+    }
+}
+
+impl std::error::Error for AdoptError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
     }
 }
 
@@ -128,7 +147,7 @@ pub struct Report {
     /// When the last interval began, if they were.
     pub measured_since: Option<Instant>,
     /// What its ring did.
-    pub ring: RingCounters,
+    pub ring: Counters,
     /// Own stalls that were noticed.
     pub stalls: u64,
     /// Watches that the kernel ended by itself and that were armed again.
@@ -137,15 +156,32 @@ pub struct Report {
     pub undelivered: u64,
 }
 
-/// Sets up a small ring, tests the kernel on it, and says what it has: to refuse early and clearly.
+/// What there is to wait on.
+#[derive(Debug)]
+pub struct Probed {
+    /// What to ask a driver for, so that all threads get the same.
+    pub choice: EngineChoice,
+    /// What it is called: `io_uring` or `epoll`.
+    pub name: &'static str,
+    /// What the kernel gave it.
+    pub features: Vec<&'static str>,
+    /// Why it is no better one, and what to do about it.
+    pub why_not: Option<String>,
+}
+
+/// Sets up a small engine, tests the kernel on it, and says what it has: to refuse early and clearly.
 ///
 /// # Errors
 ///
 /// [`StartError`], whose message names the cause and the cure.
-pub fn probe() -> Result<RingFeatures, StartError> {
-    let mut ring = Ring::new(8, 16).map_err(StartError::Ring)?;
-    self_test(&mut ring).map_err(StartError::SelfTest)?;
-    Ok(ring.features())
+pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
+    let (engine, why_not) = Engine::open_and_tell(choice, 8, 16).map_err(StartError::Engine)?;
+    let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
+    let choice = match engine {
+        Engine::Uring(_) => EngineChoice::Uring,
+        Engine::Epoll(_) => EngineChoice::Epoll,
+    };
+    Ok(Probed { choice, name: engine.name(), features: engine.features(), why_not })
 }
 
 struct Listening {
@@ -156,11 +192,9 @@ struct Listening {
 }
 
 /// One ring, one tracker, one thread.
-pub struct UringDriver<S> {
+pub struct Driver<S> {
     config: DriverConfig,
-    // The ring goes before the pool: a pool outlives the operations that select from it.
-    ring: Ring,
-    pool: Option<BufferPool>,
+    engine: Engine,
     tracker: Tracker,
     conns: Vec<Option<Conn>>,
     decoders: Vec<Decoder>,
@@ -199,13 +233,15 @@ pub struct UringDriver<S> {
     wake: Instant,
     /// When the last turn ended.
     ended: Instant,
+    /// Until when the loop rests, or whoever hosts it.
+    rest_until: Instant,
     stalls: u64,
     rearms: u64,
 }
 
-impl<S: EventSink> UringDriver<S> {
+impl<S: EventSink> Driver<S> {
     /// Sets up a ring, tests the kernel on it, and arms the listeners. To be called on the thread
-    /// that will [run](UringDriver::run) it.
+    /// that will [run](Driver::run) it.
     ///
     /// # Errors
     ///
@@ -217,11 +253,13 @@ impl<S: EventSink> UringDriver<S> {
         locals: Arc<Locals>,
         wakeup: Arc<Wakeup>,
         sink: S,
-    ) -> Result<UringDriver<S>, StartError> {
-        let mut ring = Ring::new(limits::SQ_ENTRIES, limits::CQ_ENTRIES).map_err(StartError::Ring)?;
-        self_test(&mut ring).map_err(StartError::SelfTest)?;
+    ) -> Result<Driver<S>, StartError> {
+        let engine = Engine::open(config.io, limits::SQ_ENTRIES, limits::CQ_ENTRIES);
+        let mut engine = engine.map_err(StartError::Engine)?;
         let frames = config.tracker.policy.heartbeat == Heartbeat::Frames;
-        let pool = if frames { Some(BufferPool::new(&ring).map_err(StartError::Ring)?) } else { None };
+        if frames {
+            engine.lend_buffers().map_err(StartError::Engine)?;
+        }
         let now = Instant::now();
         let capacity = config.tracker.capacity;
         let listening = listeners
@@ -232,10 +270,9 @@ impl<S: EventSink> UringDriver<S> {
                 Listening { listener, local, pending: false }
             })
             .collect();
-        let mut driver = UringDriver {
+        let mut driver = Driver {
             config,
-            ring,
-            pool,
+            engine,
             tracker: Tracker::new(config.tracker, now),
             conns: Vec::with_capacity(capacity),
             decoders: Vec::with_capacity(if frames { capacity } else { 0 }),
@@ -263,6 +300,7 @@ impl<S: EventSink> UringDriver<S> {
             suspended: suspended(),
             wake: now,
             ended: now,
+            rest_until: now,
             stalls: 0,
             rearms: 0,
         };
@@ -275,21 +313,31 @@ impl<S: EventSink> UringDriver<S> {
         self.tap = Some(tap);
     }
 
-    /// What the kernel gave the ring.
-    #[must_use]
-    pub fn features(&self) -> RingFeatures {
-        self.ring.features()
-    }
-
     /// Runs until [`Shared::stop`], then hands over what the sink still takes.
     ///
     /// # Errors
     ///
     /// Those of `io_uring_enter(2)` that no turn can get around.
     pub fn run(mut self) -> io::Result<Report> {
-        while !self.shared.is_stopping() {
+        while !self.is_stopping() {
             self.turn()?;
         }
+        self.finish()
+    }
+
+    /// Whether it was asked to end.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.is_stopping()
+    }
+
+    /// Gives the ports back and hands over what the sink still takes: the end of [`run`](Driver::run), for whoever
+    /// hosts the loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::run`].
+    pub fn finish(mut self) -> io::Result<Report> {
         self.stop_listening()?;
         let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3;
         while !self.hand_over() && Instant::now() < end {
@@ -303,7 +351,7 @@ impl<S: EventSink> UringDriver<S> {
             counts: *self.tracker.counts(),
             recorder: self.recorder,
             measured_since: self.tap.as_ref().map(Tap::open_since),
-            ring: self.ring.counters(),
+            ring: self.engine.counters(),
             stalls: self.stalls,
             rearms: self.rearms,
             undelivered,
@@ -320,10 +368,57 @@ impl<S: EventSink> UringDriver<S> {
     ///
     /// # Errors
     ///
-    /// As [`UringDriver::run`].
+    /// As [`Driver::run`].
     pub fn turn(&mut self) -> io::Result<()> {
         let ending = self.urgent;
-        let now = self.wait()?;
+        let wait = self.plan_wait();
+        self.engine.submit_and_wait(wait)?;
+        self.work_off(ending)
+    }
+
+    /// A turn that does not wait: for whoever hosts the loop and has waited elsewhere, for the
+    /// [readiness](Driver::readiness) of the engine or until the [next turn](Driver::next_turn) is due.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::run`].
+    pub fn turn_at_once(&mut self) -> io::Result<()> {
+        let ending = std::mem::take(&mut self.urgent);
+        self.reading_on = false;
+        self.engine.submit_and_wait(Wait::NOT)?;
+        self.work_off(ending)
+    }
+
+    /// Until when whoever hosts the loop may rest; `None` not at all. What the last turn queued has been submitted,
+    /// unless there is an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Driver::run`].
+    pub fn next_turn(&mut self) -> io::Result<Option<Instant>> {
+        if self.urgent || self.reading_on {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        self.rest_until = self.wake_at(now).max(self.ended);
+        // Armed before the rest, and nothing that came meanwhile is slept over.
+        self.engine.submit_and_wait(Wait::NOT)?;
+        let rests = self.rest_until > now && !self.engine.is_ready() && !self.engine.is_overflown();
+        Ok(rests.then_some(self.rest_until))
+    }
+
+    /// What becomes readable when a turn is due before its time.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn readiness(&mut self) -> io::Result<Readiness> {
+        self.engine.readiness()
+    }
+
+    /// Works off what came while the loop rested; `ending`: the turn before has submitted a drain to the end.
+    fn work_off(&mut self, ending: bool) -> io::Result<()> {
+        let now = self.awake();
         if !ending {
             self.wake = now;
         }
@@ -343,20 +438,18 @@ impl<S: EventSink> UringDriver<S> {
                 }
             }
             let mut batch = std::mem::take(&mut self.completions);
-            rest = self.ring.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
+            rest = self.engine.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
             self.recorder.batch(batch.len());
             for completion in batch.drain(..) {
                 self.complete(completion, now)?;
             }
             self.completions = batch;
-            if let Some(pool) = &mut self.pool {
-                pool.publish();
-            }
+            self.engine.publish();
             self.perform(now)?;
             portions += 1;
         }
         self.unjudged = if rest { self.unjudged + portions } else { 0 };
-        if self.ring.is_overflown() || (rest && self.unjudged < MAX_BUSY_PORTIONS) {
+        if self.engine.is_overflown() || (rest && self.unjudged < MAX_BUSY_PORTIONS) {
             // Completions are left, here or held back by the kernel: nobody is judged before they were seen.
             self.urgent = true;
         } else {
@@ -382,12 +475,12 @@ impl<S: EventSink> UringDriver<S> {
         Ok(())
     }
 
-    /// Submits, waits, and returns the time. Says so when it came back much later than asked for.
-    fn wait(&mut self) -> io::Result<Instant> {
+    /// How long to rest, and for what.
+    fn plan_wait(&mut self) -> Wait {
         let before = Instant::now();
         // Appointments that wait for their turn lie in the past; who is late for those is not held up.
-        let until = self.wake_at(before).max(self.ended);
-        let timeout = until.since(before);
+        self.rest_until = self.wake_at(before).max(self.ended);
+        let timeout = self.rest_until.since(before);
         let at_once = std::mem::take(&mut self.urgent) | std::mem::take(&mut self.reading_on);
         let wait = if at_once || timeout.is_zero() {
             Wait::NOT
@@ -397,10 +490,14 @@ impl<S: EventSink> UringDriver<S> {
             Wait { completions, window, timeout }
         };
         self.paced &= at_once;
-        self.ring.submit_and_wait(wait)?;
+        wait
+    }
+
+    /// The time after a rest. Says so when that was much longer than it should have been.
+    fn awake(&mut self) -> Instant {
         let now = Instant::now();
-        if now > until + limits::STALL_THRESHOLD {
-            self.stalled(until, now);
+        if now > self.rest_until + limits::STALL_THRESHOLD {
+            self.stalled(self.rest_until, now);
         }
         let suspended = suspended();
         let slept = suspended.saturating_sub(self.suspended);
@@ -410,7 +507,7 @@ impl<S: EventSink> UringDriver<S> {
             self.stalls += 1;
             self.tracker.handle_suspend(now, Duration::from_nanos(slept));
         }
-        Ok(now)
+        now
     }
 
     fn stalled(&mut self, start: Instant, end: Instant) {
@@ -472,8 +569,9 @@ impl<S: EventSink> UringDriver<S> {
 
 /// Room for so many completions whose pages are there already: the first storm must not fault them in.
 fn touched(capacity: usize) -> Vec<Completion> {
-    let nothing = Completion { token: Token::new(0, 0, 0), result: 0, more: false, buffer: None };
-    let mut room = vec![nothing; capacity];
+    let nothing = || Completion { token: Token::new(0, 0, 0), result: 0, more: false, buffer: None };
+    let mut room = Vec::with_capacity(capacity);
+    room.resize_with(capacity, nothing);
     room.clear();
     room
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
-use super::super::*;
+use super::super::super::*;
 use crate::driver::bind;
 use crate::frame::{Frame, Kind};
 use crate::liveness::{Cause, Death, Policy};
@@ -27,7 +27,7 @@ const CAPACITY: usize = 4 * limits::MAX_VISITS_PER_TURN;
 type Sink = Box<dyn FnMut(Event)>;
 
 struct Hand {
-    driver: UringDriver<Sink>,
+    driver: Driver<Sink>,
     events: std::sync::mpsc::Receiver<Event>,
     address: SocketAddr,
     /// Makes the next event take long.
@@ -37,7 +37,7 @@ struct Hand {
 impl Hand {
     fn new(policy: Policy) -> Hand {
         let tracker = TrackerConfig::new(policy, CAPACITY);
-        let config = DriverConfig { tracker, batch_window: Duration::ZERO };
+        let config = DriverConfig { tracker, batch_window: Duration::ZERO, io: super::IO };
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &tracker).unwrap();
         let address = listeners[0].address();
         let (to, events) = std::sync::mpsc::channel();
@@ -51,7 +51,7 @@ impl Hand {
         });
         let shared = Arc::new(Shared::new(CAPACITY));
         let wakeup = Arc::new(Wakeup::new().unwrap());
-        let driver = UringDriver::new(config, listeners, shared, Arc::default(), wakeup, sink).unwrap();
+        let driver = Driver::new(config, listeners, shared, Arc::default(), wakeup, sink).unwrap();
         Hand { driver, events, address, slow }
     }
 
@@ -228,14 +228,14 @@ fn more_recvs_than_buffers_are_tried_again_in_turns_of_as_many_as_there_are_buff
     for mut peer in &peers {
         peer.write_all(&Frame::beat(1).encode()).unwrap();
     }
-    let before = hand.driver.ring.counters().submitted;
+    let before = hand.driver.engine.counters().submitted;
     for _ in 0..TURNS {
         if hand.driver.tracker.peers().all(|peer| peer.taken >= 32) {
             break;
         }
         hand.driver.turn().unwrap();
     }
-    let submitted = hand.driver.ring.counters().submitted - before;
+    let submitted = hand.driver.engine.counters().submitted - before;
     assert!(hand.driver.tracker.peers().all(|peer| peer.taken == 32));
     assert!(submitted > PEERS && submitted < 2 * PEERS, "{submitted}");
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockRef, TcpKeepalive};
 
-use super::super::*;
+use super::super::super::*;
 use crate::driver::bind;
 use crate::frame::{Frame, Kind};
 use crate::liveness::{Cause, Death, Hop, LocalCause, Policy, PollMask, TcpState, Transport};
@@ -33,7 +33,7 @@ type Sink = Box<dyn FnMut(Event)>;
 
 /// A driver whose loop is turned by the test.
 struct Rig {
-    driver: UringDriver<Sink>,
+    driver: Driver<Sink>,
     address: SocketAddr,
     events: Rc<RefCell<Vec<Event>>>,
 }
@@ -54,8 +54,8 @@ impl Rig {
             let events = Rc::clone(&events);
             move |event| events.borrow_mut().push(event)
         });
-        let driver = UringDriver::new(
-            DriverConfig { tracker, batch_window: Duration::ZERO },
+        let driver = Driver::new(
+            DriverConfig { tracker, batch_window: Duration::ZERO, io: super::IO },
             listeners,
             Arc::new(Shared::new(1_000)),
             Arc::new(Locals::new()),

@@ -3,21 +3,21 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::{UringDriver, kind};
+use super::{Driver, kind};
 use crate::driver::conn::Conn;
 use crate::driver::{EventSink, evidence};
 use crate::frame::{Frame, Kind};
 use crate::limits;
 use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState, Wake};
 use crate::outbox::Outbox;
+use crate::sys::engine::Token;
 use crate::sys::tcp;
-use crate::sys::uring::Token;
 use crate::time::Instant;
 
 /// What a connection's poll waits for; ERR and HUP come by themselves.
 const INTEREST: u16 = PollMask::IN | PollMask::RDHUP;
 
-impl<S: EventSink> UringDriver<S> {
+impl<S: EventSink> Driver<S> {
     pub(super) fn perform(&mut self, now: Instant) -> io::Result<()> {
         while let Some(action) = self.tracker.poll_action() {
             match action {
@@ -97,9 +97,10 @@ impl<S: EventSink> UringDriver<S> {
         self.reading_on |= conn.has(Conn::STREAMING);
         let token = Token::new(kind::RECV, peer.generation(), peer.index());
         let fd = conn.raw();
-        match &self.pool {
-            Some(_) => self.ring.receive(fd, token),
-            None => self.ring.discard(fd, limits::MAX_DISCARD, token),
+        if self.reads_frames() {
+            self.engine.receive(fd, token)
+        } else {
+            self.engine.discard(fd, limits::MAX_DISCARD, token)
         }
     }
 
@@ -115,10 +116,10 @@ impl<S: EventSink> UringDriver<S> {
         let token = Token::new(kind::WATCH, peer.generation(), peer.index());
         if lazy && !conn.has(Conn::ENDED | Conn::UNREAD) {
             conn.set(Conn::ONCE);
-            self.ring.watch_once(conn.raw(), INTEREST, token)
+            self.engine.watch_once(conn.raw(), INTEREST, token)
         } else {
             conn.clear(Conn::ONCE);
-            self.ring.watch(conn.raw(), INTEREST, token)
+            self.engine.watch(conn.raw(), INTEREST, token)
         }
     }
 
@@ -151,7 +152,7 @@ impl<S: EventSink> UringDriver<S> {
         if conn.has(Conn::WATCHED) {
             let watch = Token::new(kind::WATCH, peer.generation(), peer.index());
             let cancel = Token::new(kind::CANCEL, peer.generation(), peer.index());
-            self.ring.cancel(watch, cancel)?;
+            self.engine.cancel(conn.raw(), watch, cancel)?;
         }
         self.close_if_quiet(peer);
         Ok(())

@@ -37,11 +37,11 @@ impl Token {
         self.0 as u32
     }
 
-    pub(super) const fn from_user_data(user_data: u64) -> Token {
+    pub(in crate::sys) const fn from_user_data(user_data: u64) -> Token {
         Token(user_data)
     }
 
-    pub(super) const fn user_data(self) -> u64 {
+    pub(in crate::sys) const fn user_data(self) -> u64 {
         self.0
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{UringDriver, kind};
+use super::{Driver, kind};
 use crate::driver::EventSink;
 use crate::driver::conn::Conn;
 use crate::frame::{Decoded, Kind};
@@ -11,13 +11,13 @@ use crate::limits;
 use crate::liveness::decode::{self, Received};
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::{Fact, PeerId};
-use crate::sys::uring::{Completion, Token};
+use crate::sys::engine::{Completion, Lent, Token};
 use crate::time::Instant;
 
 /// How long starved operations rest before they are tried again.
 const STARVED_PAUSE: Duration = Duration::from_millis(1);
 
-impl<S: EventSink> UringDriver<S> {
+impl<S: EventSink> Driver<S> {
     pub(super) fn complete(&mut self, completion: Completion, now: Instant) -> io::Result<()> {
         let token = completion.token;
         match token.kind() {
@@ -80,10 +80,7 @@ impl<S: EventSink> UringDriver<S> {
     }
 
     pub(super) fn on_recv(&mut self, completion: Completion, now: Instant) -> io::Result<()> {
-        let full = match &self.pool {
-            Some(_) => limits::FRAME_BUFFER_BYTES,
-            None => limits::MAX_DISCARD,
-        };
+        let full = if self.reads_frames() { limits::FRAME_BUFFER_BYTES } else { limits::MAX_DISCARD };
         let Some((peer, conn)) = self.conn(completion.token) else {
             self.recycle(completion.buffer);
             return Ok(());
@@ -107,7 +104,7 @@ impl<S: EventSink> UringDriver<S> {
                 }
                 let streams = conn.has(Conn::STREAMING);
                 self.tracker.handle(peer, Fact::Taken { bytes }, now);
-                if let Some(buffer) = completion.buffer {
+                if let Some(buffer) = &completion.buffer {
                     self.parse(peer, buffer, bytes as usize, now);
                 }
                 if again || to_end || streams || bytes >= full {
@@ -151,11 +148,9 @@ impl<S: EventSink> UringDriver<S> {
 
     /// Feeds the frames in a buffer, and answers the newest PING among them: one answer a batch is
     /// enough to tell that we are here, and bounds what a flood of PINGs can make us send.
-    pub(super) fn parse(&mut self, peer: PeerId, buffer: u16, length: usize, now: Instant) {
-        let (Some(pool), Some(decoder)) = (&self.pool, self.decoders.get_mut(peer.index() as usize)) else {
-            return;
-        };
-        let mut bytes = pool.bytes(buffer, length);
+    pub(super) fn parse(&mut self, peer: PeerId, buffer: &Lent, length: usize, now: Instant) {
+        let Some(decoder) = self.decoders.get_mut(peer.index() as usize) else { return };
+        let mut bytes = self.engine.bytes(buffer, length);
         let mut ping = None;
         let outcome = loop {
             match decoder.next(&mut bytes) {
@@ -207,9 +202,9 @@ impl<S: EventSink> UringDriver<S> {
         }
     }
 
-    pub(super) fn recycle(&mut self, buffer: Option<u16>) {
-        if let (Some(pool), Some(buffer)) = (&mut self.pool, buffer) {
-            pool.recycle(buffer);
+    pub(super) fn recycle(&mut self, buffer: Option<Lent>) {
+        if let Some(buffer) = buffer {
+            self.engine.recycle(buffer);
         }
     }
 

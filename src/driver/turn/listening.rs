@@ -2,34 +2,37 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{UringDriver, kind};
+use socket2::SockRef;
+
+use super::{AdoptError, Driver, kind};
 use crate::driver::EventSink;
 use crate::driver::conn::Conn;
+use crate::driver::listener;
 use crate::frame::Decoder;
 use crate::limits;
-use crate::liveness::{Event, EventKind, PeerId, PollMask};
+use crate::liveness::{Event, EventKind, Heartbeat, PeerId, PollMask, TcpState};
+use crate::sys::engine::{Token, Wait};
 use crate::sys::tcp;
-use crate::sys::uring::{Token, Wait};
 use crate::time::Instant;
 
 /// How often a saturated listener looks whether another ring has given something back.
 const SATURATED_PAUSE: Duration = Duration::from_millis(20);
 
-impl<S: EventSink> UringDriver<S> {
+impl<S: EventSink> Driver<S> {
     pub(super) fn arm(&mut self) -> io::Result<()> {
         self.watch_wakeup()?;
         for index in 0..self.listeners.len() {
             self.watch_listener(index)?;
         }
-        self.ring.submit_and_wait(Wait::NOT)
+        self.engine.submit_and_wait(Wait::NOT)
     }
 
     pub(super) fn watch_listener(&mut self, index: usize) -> io::Result<()> {
         let fd = self.listeners[index].listener.as_raw_fd();
-        self.ring.watch(fd, PollMask::IN, Token::new(kind::LISTENER, 0, index as u32))
+        self.engine.watch(fd, PollMask::IN, Token::new(kind::LISTENER, 0, index as u32))
     }
 
     /// Gives the ports back. The kernel takes a ring apart some time after its descriptor was closed,
@@ -38,15 +41,16 @@ impl<S: EventSink> UringDriver<S> {
     pub(super) fn stop_listening(&mut self) -> io::Result<()> {
         for index in 0..self.listeners.len() as u32 {
             let (watch, cancel) = (Token::new(kind::LISTENER, 0, index), Token::new(kind::CANCEL, 0, index));
-            self.ring.cancel(watch, cancel)?;
+            let fd = self.listeners[index as usize].listener.as_raw_fd();
+            self.engine.cancel(fd, watch, cancel)?;
         }
-        self.ring.submit_and_wait(Wait::NOT)?;
+        self.engine.submit_and_wait(Wait::NOT)?;
         self.listeners.clear();
         Ok(())
     }
 
     pub(super) fn watch_wakeup(&mut self) -> io::Result<()> {
-        self.ring.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))
+        self.engine.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))
     }
 
     pub(super) fn accept_pending(&mut self) -> io::Result<()> {
@@ -125,6 +129,50 @@ impl<S: EventSink> UringDriver<S> {
         Ok(())
     }
 
+    /// Whether bytes are heartbeat frames, and read.
+    pub(super) fn reads_frames(&self) -> bool {
+        self.config.tracker.policy.heartbeat == Heartbeat::Frames
+    }
+
+    /// Takes a connected socket over that somebody else has accepted or made.
+    ///
+    /// # Errors
+    ///
+    /// [`AdoptError`] with the socket: it is no TCP socket (ENOPROTOOPT, EOPNOTSUPP, ENOTSOCK), not connected
+    /// (ENOTCONN), or there is no room for one more (ENOSPC).
+    pub fn adopt(&mut self, socket: OwnedFd) -> Result<PeerId, AdoptError> {
+        match self.take_over(&socket) {
+            Ok(peer) => {
+                self.held_places += 1;
+                self.hold(Conn::new(socket), peer);
+                // An engine that takes nothing any more says so in the next turn.
+                let _ = self.watch(peer);
+                Ok(peer)
+            }
+            Err(reason) => Err(AdoptError { socket, reason }),
+        }
+    }
+
+    fn take_over(&mut self, socket: &OwnedFd) -> io::Result<PeerId> {
+        let os = io::Error::from_raw_os_error;
+        let info = tcp::info(socket.as_fd())?;
+        if matches!(TcpState::from_kernel(info.state), TcpState::Listen | TcpState::SynSent | TcpState::Close)
+        {
+            return Err(os(libc::ENOTCONN));
+        }
+        let address = tcp::peer_address(socket.as_fd())?;
+        let local = self.locals.intern(plain(tcp::local_address(socket.as_fd())?));
+        listener::inherit(SockRef::from(socket), &self.config.tracker)?;
+        if self.tracker.is_full() || !self.shared.take() {
+            return Err(os(libc::ENOSPC));
+        }
+        let now = Instant::now();
+        let Some(peer) = self.tracker.accept(plain(address), local, now) else {
+            unreachable!("it was not full");
+        };
+        Ok(peer)
+    }
+
     pub(super) fn hold(&mut self, conn: Conn, peer: PeerId) {
         let index = peer.index() as usize;
         if self.conns.len() <= index {
@@ -132,7 +180,7 @@ impl<S: EventSink> UringDriver<S> {
         }
         assert!(self.conns[index].is_none(), "a place is given out again only after its release");
         self.conns[index] = Some(conn);
-        if self.pool.is_some() {
+        if self.reads_frames() {
             if self.decoders.len() <= index {
                 self.decoders.resize_with(index + 1, Decoder::new);
             }

@@ -1,0 +1,10 @@
+//! By epoll.
+
+use crate::sys::engine::EngineChoice;
+
+const IO: EngineChoice = EngineChoice::Epoll;
+
+#[path = "edges.rs"]
+mod edges;
+#[path = "turns.rs"]
+mod turns;

@@ -1,0 +1,10 @@
+//! By a ring.
+
+use crate::sys::engine::EngineChoice;
+
+const IO: EngineChoice = EngineChoice::Uring;
+
+#[path = "edges.rs"]
+mod edges;
+#[path = "turns.rs"]
+mod turns;

@@ -1,0 +1,326 @@
+//! The shape of a ring, made of epoll and recv(2).
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use super::{Completion, Counters, Lent, Token, Wait};
+use crate::limits::{CQ_ENTRIES, FRAME_BUFFER_BYTES, FRAME_BUFFERS, MAX_COMPLETIONS_PER_TURN};
+use crate::sys::epoll::{Epoll, ReadyList};
+use crate::sys::tcp;
+
+/// An operation that waits for the next submission.
+enum Queued {
+    Discard { fd: RawFd, length: u32, token: Token },
+    Receive { fd: RawFd, token: Token },
+}
+
+/// What a descriptor is watched for, as epoll knows it.
+#[derive(Clone, Copy)]
+struct Entry {
+    token: Token,
+    once: bool,
+    /// Which arming of this descriptor it is: an event that carries another is of a socket that had its number
+    /// before, and lives on through a duplicate somewhere.
+    arming: u32,
+}
+
+/// Buffers in memory of our own.
+struct Buffers {
+    number: u32,
+    memory: Vec<u8>,
+    free: Vec<u16>,
+}
+
+/// Does what a ring does. See the [module above](super).
+pub struct EpollEngine {
+    epoll: Epoll,
+    found: ReadyList,
+    /// By descriptor: who has an entry in epoll. One that has fired once keeps it, to be armed again in place. A
+    /// descriptor that was closed has none, whatever stands here.
+    entries: Vec<Option<Entry>>,
+    armings: u32,
+    queued: Vec<Queued>,
+    completed: VecDeque<Completion>,
+    buffers: Option<Buffers>,
+    counters: Counters,
+}
+
+impl EpollEngine {
+    /// One that watches nothing.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn new() -> io::Result<EpollEngine> {
+        Ok(EpollEngine {
+            epoll: Epoll::new()?,
+            found: ReadyList::new(MAX_COMPLETIONS_PER_TURN),
+            entries: Vec::new(),
+            armings: 0,
+            queued: Vec::with_capacity(MAX_COMPLETIONS_PER_TURN),
+            completed: VecDeque::with_capacity(MAX_COMPLETIONS_PER_TURN),
+            buffers: None,
+            counters: Counters::default(),
+        })
+    }
+
+    pub(super) const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub(super) fn lend_buffers(&mut self) {
+        self.buffers.get_or_insert_with(|| Buffers {
+            number: Lent::pool_number(),
+            memory: vec![0; usize::from(FRAME_BUFFERS) * FRAME_BUFFER_BYTES as usize],
+            free: (0..FRAME_BUFFERS).collect(),
+        });
+    }
+
+    pub(super) fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
+        let buffers = self.buffers.as_ref().expect("a lent buffer has a pool");
+        assert!(length <= FRAME_BUFFER_BYTES as usize);
+        &buffers.memory[start(lent.of(buffers.number))..][..length]
+    }
+
+    pub(super) fn recycle(&mut self, lent: Lent) {
+        let buffers = self.buffers.as_mut().expect("a lent buffer has a pool");
+        let buffer = lent.of(buffers.number);
+        buffers.free.push(buffer);
+    }
+
+    pub(super) fn watch(&mut self, fd: RawFd, mask: u16, token: Token) {
+        self.arm(fd, u32::from(mask) | libc::EPOLLET.cast_unsigned(), token, false);
+    }
+
+    pub(super) fn watch_once(&mut self, fd: RawFd, mask: u16, token: Token) {
+        self.arm(fd, u32::from(mask) | libc::EPOLLONESHOT.cast_unsigned(), token, true);
+    }
+
+    /// Arms at once: what happens from now on is seen. A poll tells of RDHUP unasked; epoll does not.
+    fn arm(&mut self, fd: RawFd, mask: u32, token: Token, once: bool) {
+        self.armings = self.armings.wrapping_add(1);
+        let entry = Entry { token, once, arming: self.armings };
+        let data = u64::from(self.armings) << 32 | u64::from(fd.cast_unsigned());
+        let mask = mask | libc::EPOLLRDHUP.cast_unsigned();
+        let place = usize::try_from(fd).unwrap_or(0);
+        if self.entries.len() <= place {
+            self.entries.resize(place + 1, None);
+        }
+        // It is most likely what it was the last time; a number that means another socket by now is corrected.
+        let known = self.entries[place].is_some();
+        let armed = match known {
+            true => self.epoll.modify_number(fd, mask, data),
+            false => self.epoll.add_number(fd, mask, data),
+        };
+        let armed = match armed.as_ref().map_err(io::Error::raw_os_error) {
+            Err(Some(libc::ENOENT)) if known => self.epoll.add_number(fd, mask, data),
+            Err(Some(libc::EEXIST)) if !known => self.epoll.modify_number(fd, mask, data),
+            _ => armed,
+        };
+        self.counters.submitted += 1;
+        match armed {
+            Ok(()) => self.entries[place] = Some(entry),
+            Err(error) => {
+                self.entries[place] = None;
+                self.complete(token, -error.raw_os_error().unwrap_or(libc::EIO), false);
+            }
+        }
+    }
+
+    pub(super) fn cancel(&mut self, fd: RawFd, what: Token) {
+        let place = usize::try_from(fd).unwrap_or(usize::MAX);
+        let Some(entry) = self.entries.get_mut(place) else { return };
+        if entry.is_some_and(|entry| entry.token == what) {
+            *entry = None;
+            let _ = self.epoll.delete_number(fd); // at worst it was closed
+            self.complete(what, -libc::ECANCELED, false);
+        }
+    }
+
+    pub(super) fn discard(&mut self, fd: RawFd, length: u32, token: Token) {
+        assert!(length > 0, "a recv of nothing looks like a FIN");
+        self.queued.push(Queued::Discard { fd, length, token });
+    }
+
+    pub(super) fn receive(&mut self, fd: RawFd, token: Token) {
+        assert!(self.buffers.is_some(), "nothing to receive into");
+        self.queued.push(Queued::Receive { fd, token });
+    }
+
+    pub(super) fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
+        let mut queued = std::mem::take(&mut self.queued);
+        self.counters.submitted += queued.len() as u64;
+        for operation in queued.drain(..) {
+            match operation {
+                Queued::Discard { fd, length, token } => {
+                    self.complete(token, tcp::discard(fd, length), false)
+                }
+                Queued::Receive { fd, token } => self.receive_now(fd, token),
+            }
+        }
+        self.queued = queued;
+        let waits = wait.completions > 0 && self.completed.is_empty();
+        self.look(if waits { wait.timeout } else { Duration::ZERO })?;
+        let some = !self.completed.is_empty() && self.completed.len() < wait.completions as usize;
+        if waits && some && !wait.window.is_zero() {
+            // Who comes meanwhile wakes nobody.
+            std::thread::sleep(wait.window.min(wait.timeout));
+            self.look(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    /// Takes all that is ready, up to as much as a ring would hold.
+    fn look(&mut self, mut timeout: Duration) -> io::Result<()> {
+        loop {
+            self.counters.enters += 1;
+            self.epoll.wait(&mut self.found, Some(timeout))?;
+            for ready in self.found.iter() {
+                let place = (ready.token & u64::from(u32::MAX)) as usize;
+                let entry = self.entries.get(place).copied().flatten();
+                let Some(Entry { token, once, .. }) =
+                    entry.filter(|entry| u64::from(entry.arming) == ready.token >> 32)
+                else {
+                    continue;
+                };
+                // The masks are those of poll(2).
+                let result = (ready.mask & 0xFFFF) as i32;
+                self.completed.push_back(Completion { token, result, more: !once, buffer: None });
+            }
+            if !self.found.is_full() || self.completed.len() >= CQ_ENTRIES as usize {
+                return Ok(());
+            }
+            timeout = Duration::ZERO;
+        }
+    }
+
+    fn receive_now(&mut self, fd: RawFd, token: Token) {
+        let Some(buffers) = &mut self.buffers else { return };
+        let Some(buffer) = buffers.free.pop() else { return self.complete(token, -libc::ENOBUFS, false) };
+        let result = tcp::receive(fd, &mut buffers.memory[start(buffer)..][..FRAME_BUFFER_BYTES as usize]);
+        let lent = (result > 0).then(|| Lent::new(buffers.number, buffer));
+        if lent.is_none() {
+            buffers.free.push(buffer);
+        }
+        self.completed.push_back(Completion { token, result, more: false, buffer: lent });
+    }
+
+    fn complete(&mut self, token: Token, result: i32, more: bool) {
+        self.completed.push_back(Completion { token, result, more, buffer: None });
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
+    pub(super) fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
+        let count = most.min(self.completed.len());
+        into.extend(self.completed.drain(..count));
+        self.counters.completions += count as u64;
+        !self.completed.is_empty()
+    }
+}
+
+impl AsFd for EpollEngine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+fn start(buffer: u16) -> usize {
+    usize::from(buffer) * FRAME_BUFFER_BYTES as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    const IN: u16 = libc::POLLIN as u16;
+    const RDHUP: i32 = libc::POLLRDHUP as i32;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, client)
+    }
+
+    fn completions(engine: &mut EpollEngine) -> Vec<(u32, i32, bool)> {
+        engine.submit_and_wait(Wait::NOT).unwrap();
+        let mut found = Vec::new();
+        engine.reap(&mut found, usize::MAX);
+        found.iter().map(|one| (one.token.index(), one.result, one.more)).collect()
+    }
+
+    #[test]
+    fn what_comes_between_a_shot_and_the_next_arming_is_not_lost() {
+        let mut engine = EpollEngine::new().unwrap();
+        let (mut server, mut client) = pair();
+        engine.watch_once(server.as_raw_fd(), IN, Token::new(1, 0, 1));
+        client.write_all(b"a").unwrap();
+        assert_eq!(completions(&mut engine), [(1, 1, false)]);
+        server.read_exact(&mut [0]).unwrap();
+        client.write_all(b"b").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(completions(&mut engine), [], "one shot is one shot");
+        engine.watch_once(server.as_raw_fd(), IN, Token::new(1, 0, 1));
+        assert_eq!(completions(&mut engine), [(1, 1 | RDHUP, false)]);
+    }
+
+    #[test]
+    fn a_number_that_is_given_out_again_is_another_socket() {
+        let mut engine = EpollEngine::new().unwrap();
+        let (server, mut client) = pair();
+        let number = server.as_raw_fd();
+        let duplicate = server.try_clone().unwrap();
+        engine.watch_once(number, IN, Token::new(1, 0, 1));
+        // The socket lives on in its duplicate, and so does its entry; the number means another one at once.
+        let (other, mut its_client) = pair();
+        // SAFETY: both are open descriptors of this test's.
+        assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
+        engine.watch_once(number, IN, Token::new(1, 1, 2));
+        client.write_all(b"old").unwrap();
+        assert_eq!(completions(&mut engine), []);
+        its_client.write_all(b"new").unwrap();
+        assert_eq!(completions(&mut engine), [(2, 1, false)]);
+        drop((server, duplicate));
+    }
+
+    #[test]
+    fn an_empty_pool_starves_and_what_comes_back_is_used_again() {
+        let mut engine = EpollEngine::new().unwrap();
+        engine.lend_buffers();
+        let (server, mut client) = pair();
+        client.write_all(b"abc").unwrap();
+        let buffers = engine.buffers.as_mut().unwrap();
+        let kept: Vec<_> = buffers.free.drain(1..).collect();
+        engine.receive(server.as_raw_fd(), Token::new(2, 0, 1));
+        engine.receive(server.as_raw_fd(), Token::new(2, 0, 2));
+        engine.submit_and_wait(Wait::NOT).unwrap();
+        let mut found = Vec::new();
+        engine.reap(&mut found, 9);
+        assert_eq!((found[0].result, found[1].result), (3, -libc::ENOBUFS));
+        let lent = found.remove(0).buffer.unwrap();
+        assert_eq!(engine.bytes(&lent, 3), b"abc");
+        engine.recycle(lent);
+        engine.receive(server.as_raw_fd(), Token::new(2, 0, 3));
+        assert_eq!(completions(&mut engine), [(3, -libc::EAGAIN, false)], "an empty recv keeps no buffer");
+        assert_eq!(engine.buffers.as_ref().unwrap().free.len() + kept.len(), usize::from(FRAME_BUFFERS));
+    }
+
+    #[test]
+    fn what_cannot_be_watched_completes_with_its_errno() {
+        let mut engine = EpollEngine::new().unwrap();
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        let directory = std::fs::File::open("/proc").unwrap();
+        engine.watch(directory.as_raw_fd(), IN, Token::new(1, 0, 1));
+        engine.watch(-1, IN, Token::new(1, 0, 2));
+        assert_eq!(completions(&mut engine), [(1, -libc::EPERM, false), (2, -libc::EBADF, false)]);
+        drop(file);
+    }
+}

@@ -1,0 +1,498 @@
+//! What a loop waits on and works through: a ring, or epoll where there is none.
+//!
+//! # Intuition
+//!
+//! A loop queues operations, submits them with its wait, and takes completions. That is io_uring's shape, and
+//! nothing in it needs io_uring: a poll that is armed can be an entry in epoll, and a recv that never waits can be
+//! a system call. So the loop is written once, against this shape, and where a kernel or a container forbids
+//! io_uring it runs on epoll with the same facts in the same order, a few system calls more each turn.
+//!
+//! # Model
+//!
+//! | operation | [`Ring`] | [`EpollEngine`] |
+//! |---|---|---|
+//! | [`watch`](Engine::watch): each wake-up, until cancelled | multishot POLL_ADD | EPOLLET |
+//! | [`watch_once`](Engine::watch_once): one wake-up | POLL_ADD | EPOLLONESHOT, armed again in place |
+//! | [`cancel`](Engine::cancel): a last completion | ASYNC_CANCEL | EPOLL_CTL_DEL |
+//! | [`discard`](Engine::discard), [`receive`](Engine::receive) | RECV, in one submission | recv(2), one by one |
+//! | a wait for a batch or a short time | min-wait (6.12) | a rest of that time after the first |
+//!
+//! # Contract
+//!
+//! - Whatever is queued is done by the next [`submit_and_wait`](Engine::submit_and_wait), in order, and completes exactly
+//!   once without [`more`](Completion::more), a watch at its end.
+//! - A descriptor that is watched or being read is not closed before its last completion.
+//! - A wait that is over early only does not find anything: nobody concludes anything from that.
+//!
+//! # Example
+//!
+//! ```
+//! use deadpeer::sys::engine::{Engine, EngineChoice, Token, Wait};
+//! use std::io::Write;
+//! use std::os::fd::AsRawFd;
+//! use std::os::unix::net::UnixStream;
+//!
+//! let (mut one, other) = UnixStream::pair()?;
+//! for choice in [EngineChoice::Auto, EngineChoice::Epoll] {
+//!     let mut engine = Engine::open(choice, 8, 16)?;
+//!     engine.watch_once(other.as_raw_fd(), libc::POLLIN as u16, Token::new(1, 0, 7))?;
+//!     one.write_all(b"x")?;
+//!     engine.submit_and_wait(Wait { completions: 1, ..Wait::NOT })?;
+//!     let mut completions = Vec::new();
+//!     engine.reap(&mut completions, 10);
+//!     assert_eq!(completions[0].token, Token::new(1, 0, 7));
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod awaited;
+mod epoll;
+mod self_test;
+mod token;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::uring::{Ring, RingError};
+use super::wakeup::Wakeup;
+pub use awaited::Awaited;
+pub use epoll::EpollEngine;
+pub use self_test::{SelfTestError, self_test};
+pub use token::Token;
+
+/// How long to wait, and for how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Wake at so many completions.
+    pub completions: u32,
+    /// Once there is one, wait at most this long for the others; zero wakes at the first.
+    pub window: Duration,
+    /// Wake after this long whatever happens.
+    pub timeout: Duration,
+}
+
+impl Wait {
+    /// Takes what is there and does not wait.
+    pub const NOT: Wait = Wait { completions: 0, window: Duration::ZERO, timeout: Duration::ZERO };
+}
+
+/// One completion, as a plain value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// What it belongs to.
+    pub token: Token,
+    /// Bytes, a mask or a negated errno.
+    pub result: i32,
+    /// Whether the operation goes on and will complete again (F_MORE).
+    pub more: bool,
+    /// The buffer that was taken for it, to be recycled whatever the result is.
+    pub buffer: Option<Lent>,
+}
+
+/// A buffer with received bytes: ours until it is recycled. Neither copied nor made by anybody else, so that nobody
+/// reads what the kernel is writing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lent {
+    pool: u32,
+    buffer: u16,
+}
+
+impl Lent {
+    /// A number that no other pool of this process has.
+    pub(super) fn pool_number() -> u32 {
+        static NUMBERS: AtomicU32 = AtomicU32::new(0);
+        NUMBERS.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) const fn new(pool: u32, buffer: u16) -> Lent {
+        Lent { pool, buffer }
+    }
+
+    pub(super) fn of(&self, pool: u32) -> u16 {
+        assert_eq!(self.pool, pool, "this buffer is another pool's");
+        self.buffer
+    }
+}
+
+/// What an engine did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Calls of io_uring_enter or epoll_wait.
+    pub enters: u64,
+    /// Operations submitted.
+    pub submitted: u64,
+    /// Completions taken.
+    pub completions: u64,
+    /// Times that the completion queue was found overflown.
+    pub overflows: u64,
+}
+
+/// On what to wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// A ring, with as many of its features as the kernel has; epoll where no ring is to be had.
+    #[default]
+    Auto,
+    /// A ring or nothing.
+    Uring,
+    /// Epoll.
+    Epoll,
+}
+
+/// Why there is no engine.
+#[derive(Debug)]
+pub enum EngineError {
+    /// No ring.
+    Ring(RingError),
+    /// One that is not to be trusted.
+    SelfTest(SelfTestError),
+    /// No epoll.
+    Epoll(io::Error),
+}
+
+impl EngineError {
+    /// Whether io_uring is missing here or does not do what it should.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        match self {
+            EngineError::Ring(error) => error.is_missing(),
+            EngineError::SelfTest(_) => true,
+            EngineError::Epoll(_) => false,
+        }
+    }
+
+    /// Whether io_uring is forbidden here.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, EngineError::Ring(error) if error.is_forbidden())
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::Ring(error) => error.fmt(f),
+            EngineError::SelfTest(error) => error.fmt(f),
+            EngineError::Epoll(source) => {
+                write!(
+                    f,
+                    "cannot set up epoll: {}; raise `ulimit -n` (LimitNOFILE=)",
+                    super::describe(source)
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for EngineError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            EngineError::Ring(error) => Some(error),
+            EngineError::SelfTest(error) => Some(error),
+            EngineError::Epoll(source) => Some(source),
+        }
+    }
+}
+
+/// What to wait on. See the [module](self).
+#[allow(clippy::large_enum_variant)] // one a thread
+pub enum Engine {
+    /// A ring.
+    Uring(Ring),
+    /// Epoll.
+    Epoll(EpollEngine),
+}
+
+impl Engine {
+    /// Sets one up and tests the kernel on it; a ring of `sq` submission and `cq` completion entries.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`], whose message names the cause and the cure. With [`EngineChoice::Auto`] only where there is
+    /// no epoll either.
+    pub fn open(choice: EngineChoice, sq: u32, cq: u32) -> Result<Engine, EngineError> {
+        Engine::open_and_tell(choice, sq, cq).map(|(engine, _)| engine)
+    }
+
+    /// As [`Engine::open`], and says why it is no better one: why there is no ring where there should be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::open`].
+    pub fn open_and_tell(
+        choice: EngineChoice,
+        sq: u32,
+        cq: u32,
+    ) -> Result<(Engine, Option<EngineError>), EngineError> {
+        let mut why_not = None;
+        if choice != EngineChoice::Epoll {
+            match Engine::ring(sq, cq) {
+                Ok(engine) => return Ok((engine, None)),
+                Err(error) if choice == EngineChoice::Auto => why_not = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut engine = Engine::Epoll(EpollEngine::new().map_err(EngineError::Epoll)?);
+        self_test(&mut engine).map_err(EngineError::SelfTest)?;
+        Ok((engine, why_not))
+    }
+
+    fn ring(sq: u32, cq: u32) -> Result<Engine, EngineError> {
+        let mut engine = Engine::Uring(Ring::new(sq, cq).map_err(EngineError::Ring)?);
+        self_test(&mut engine).map_err(EngineError::SelfTest)?;
+        Ok(engine)
+    }
+
+    /// What it is called: `io_uring` or `epoll`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Engine::Uring(_) => "io_uring",
+            Engine::Epoll(_) => "epoll",
+        }
+    }
+
+    /// The names of what the kernel gave it.
+    #[must_use]
+    pub fn features(&self) -> Vec<&'static str> {
+        match self {
+            Engine::Uring(ring) => ring.features().names().collect(),
+            Engine::Epoll(_) => Vec::new(),
+        }
+    }
+
+    /// What the kernel could have given it and did not, and what to do about it.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        match self {
+            Engine::Uring(ring) => ring.features().missing(),
+            Engine::Epoll(_) => None,
+        }
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        match self {
+            Engine::Uring(ring) => ring.counters(),
+            Engine::Epoll(epoll) => epoll.counters(),
+        }
+    }
+
+    /// Makes [buffers](crate::limits::FRAME_BUFFERS) for [`Engine::receive`].
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`]: the kernel is too old for them, or memory is short.
+    pub fn lend_buffers(&mut self) -> Result<(), EngineError> {
+        match self {
+            Engine::Uring(ring) => ring.lend_buffers().map_err(EngineError::Ring),
+            Engine::Epoll(epoll) => {
+                epoll.lend_buffers();
+                Ok(())
+            }
+        }
+    }
+
+    /// The first `length` bytes of a buffer that a completion named.
+    ///
+    /// # Panics
+    ///
+    /// When it is another engine's, or shorter.
+    #[must_use]
+    pub fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
+        match self {
+            Engine::Uring(ring) => ring.bytes(lent, length),
+            Engine::Epoll(epoll) => epoll.bytes(lent, length),
+        }
+    }
+
+    /// Gives a buffer back, for the next [`Engine::publish`]. Once for every completion that names one, whatever
+    /// its result says.
+    ///
+    /// # Panics
+    ///
+    /// When it is another engine's.
+    pub fn recycle(&mut self, lent: Lent) {
+        match self {
+            Engine::Uring(ring) => ring.recycle(lent),
+            Engine::Epoll(epoll) => epoll.recycle(lent),
+        }
+    }
+
+    /// Lets what was given back be used again: once a batch.
+    pub fn publish(&mut self) {
+        if let Engine::Uring(ring) = self {
+            ring.publish();
+        }
+    }
+
+    /// Watches `fd` for the events in `mask` until [`Engine::cancel`]: one completion each time that
+    /// something wakes it. A completion without `more` means that the watch is over.
+    ///
+    /// # Errors
+    ///
+    /// Those of `io_uring_enter(2)`, when a full queue had to be submitted first.
+    pub fn watch(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
+        match self {
+            Engine::Uring(ring) => ring.watch(fd, mask, token),
+            Engine::Epoll(epoll) => {
+                epoll.watch(fd, mask, token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Watches `fd` until one of the events in `mask` is there, at once if one is: one completion, and the
+    /// watch is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::watch`].
+    pub fn watch_once(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
+        match self {
+            Engine::Uring(ring) => ring.watch_once(fd, mask, token),
+            Engine::Epoll(epoll) => {
+                epoll.watch_once(fd, mask, token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the watch `what` of `fd` back. Its last completion still comes; a success of the taking back itself
+    /// is not reported.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::watch`].
+    pub fn cancel(&mut self, fd: RawFd, what: Token, token: Token) -> io::Result<()> {
+        match self {
+            Engine::Uring(ring) => ring.cancel(what, token),
+            Engine::Epoll(epoll) => {
+                epoll.cancel(fd, what);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::watch`].
+    ///
+    /// # Panics
+    ///
+    /// When `length` is 0: a recv of nothing gives 0, which is a FIN to everybody who reads it.
+    pub fn discard(&mut self, fd: RawFd, length: u32, token: Token) -> io::Result<()> {
+        match self {
+            Engine::Uring(ring) => ring.discard(fd, length, token),
+            Engine::Epoll(epoll) => {
+                epoll.discard(fd, length, token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Receives into a buffer that was [lent](Engine::lend_buffers), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::watch`].
+    ///
+    /// # Panics
+    ///
+    /// When no buffers were lent.
+    pub fn receive(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
+        match self {
+            Engine::Uring(ring) => ring.receive(fd, token),
+            Engine::Epoll(epoll) => {
+                epoll.receive(fd, token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Submits what is queued and waits. Completions that are already there end the wait at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel that are not about time, signals or a full queue.
+    pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
+        match self {
+            Engine::Uring(ring) => ring.submit_and_wait(wait),
+            Engine::Epoll(epoll) => epoll.submit_and_wait(wait),
+        }
+    }
+
+    /// Moves at most `most` completions out, in order, behind what `into` holds. Returns whether
+    /// more are waiting.
+    pub fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
+        match self {
+            Engine::Uring(ring) => ring.reap(into, most),
+            Engine::Epoll(epoll) => epoll.reap(into, most),
+        }
+    }
+
+    /// Whether the kernel holds completions back because the queue was full. They come with the next
+    /// [`Engine::submit_and_wait`] after some were reaped.
+    pub fn is_overflown(&mut self) -> bool {
+        match self {
+            Engine::Uring(ring) => ring.is_overflown(),
+            Engine::Epoll(_) => false,
+        }
+    }
+
+    /// Whether completions are there to be reaped.
+    pub fn is_ready(&mut self) -> bool {
+        match self {
+            Engine::Uring(ring) => ring.is_ready(),
+            Engine::Epoll(epoll) => epoll.is_ready(),
+        }
+    }
+
+    /// A descriptor that becomes readable, edge by edge, when there may be something to reap: for whoever waits
+    /// elsewhere. Call [`submit_and_wait`](Engine::submit_and_wait) with [`Wait::NOT`] then.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn readiness(&mut self) -> io::Result<Readiness> {
+        match self {
+            // Not the ring's own descriptor: work that it puts off until it is asked is no readiness of that.
+            Engine::Uring(ring) => {
+                let eventfd = Wakeup::new()?;
+                ring.notify(eventfd.as_fd())?;
+                Ok(Readiness::Eventfd(eventfd))
+            }
+            Engine::Epoll(epoll) => Ok(Readiness::Epoll(epoll.as_fd().try_clone_to_owned()?)),
+        }
+    }
+}
+
+/// A descriptor to wait for: see [`Engine::readiness`].
+#[derive(Debug)]
+pub enum Readiness {
+    /// Written by the ring.
+    Eventfd(Wakeup),
+    /// The epoll instance itself.
+    Epoll(OwnedFd),
+}
+
+impl AsRawFd for Readiness {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Readiness {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Readiness::Eventfd(eventfd) => eventfd.as_fd(),
+            Readiness::Epoll(epoll) => epoll.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The tracker in somebody else's runtime, on somebody else's thread.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
+
+use deadpeer::driver::{EngineChoice, bind};
+use deadpeer::hosted::{Config, Tracker};
+use deadpeer::liveness::{Cause, Death, EventKind, PeerId, Policy};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const QUICK: Policy = Policy {
+    idle: Duration::from_millis(400),
+    interval: Duration::from_millis(100),
+    probes: 3,
+    ..Policy::STRICT
+};
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener.accept().unwrap().0, client)
+}
+
+/// In each runtime, on each engine.
+fn everywhere(body: impl AsyncFn(Config)) {
+    for io in [EngineChoice::Uring, EngineChoice::Epoll] {
+        let config = Config { io, ..Config::new(QUICK, 100) };
+        tokio_uring::start(async { body(config).await });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { body(config).await });
+    }
+}
+
+async fn died(tracker: &mut Tracker) -> Death {
+    loop {
+        let event = tokio::time::timeout(PATIENCE, tracker.next()).await.expect("an event").unwrap();
+        if let EventKind::Died(death) = event.kind {
+            return death;
+        }
+    }
+}
+
+#[test]
+fn an_adopted_socket_dies_in_the_way_that_it_dies() {
+    everywhere(async |config| {
+        let mut tracker = Tracker::new(config).unwrap();
+        let mut adopt = |server: TcpStream| -> PeerId { tracker.adopt(server).unwrap() };
+        let [(closing, mut its), (resetting, theirs), (silent, mut other)] = [pair(), pair(), pair()];
+        let (address, local) = (its.local_addr().unwrap(), its.peer_addr().unwrap());
+        let peers = [adopt(closing), adopt(resetting), adopt(silent)];
+        other.write_all(b"a last beat").unwrap();
+        its.write_all(b"bytes before the end").unwrap();
+        its.shutdown(Shutdown::Write).unwrap();
+        let death = died(&mut tracker).await;
+        assert_eq!((death.peer, death.cause, death.bytes), (peers[0], Cause::Closed, 20));
+        assert_eq!(death.address, address);
+        assert_eq!(tracker.local(death.local), Some(local));
+        socket2::SockRef::from(&theirs).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(theirs);
+        let death = died(&mut tracker).await;
+        assert_eq!((death.peer, death.cause), (peers[1], Cause::Aborted));
+        let death = died(&mut tracker).await;
+        assert_eq!((death.peer, death.cause, death.bytes), (peers[2], Cause::HeartbeatExpired, 11));
+        assert!(death.silent_for() >= QUICK.detection_time());
+        assert_eq!(tracker.counts().living, 0);
+    });
+}
+
+#[test]
+fn it_accepts_too() {
+    everywhere(async |config| {
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();
+        let address = listeners[0].address();
+        let mut tracker = Tracker::with(config, listeners).unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let event = tracker.next().await.unwrap();
+        assert!(matches!(event.kind, EventKind::Up));
+        drop(client);
+        assert_eq!(died(&mut tracker).await.cause, Cause::Closed);
+    });
+}
+
+#[test]
+fn what_is_no_connection_is_given_back_with_the_reason() {
+    everywhere(async |config| {
+        let mut tracker = Tracker::new(Config {
+            tracker: deadpeer::liveness::TrackerConfig { capacity: 1, ..config.tracker },
+            ..config
+        })
+        .unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let refused = tracker.adopt(udp).unwrap_err();
+        assert_eq!(UdpSocket::from(refused.socket).local_addr().unwrap(), address, "the socket comes back");
+        let listening = tracker.adopt(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap_err();
+        assert_eq!(listening.reason.raw_os_error(), Some(libc::ENOTCONN));
+        let (server, _client) = pair();
+        tracker.adopt(server).unwrap();
+        let (server, _other) = pair();
+        let full = tracker.adopt(server).unwrap_err();
+        assert_eq!(full.reason.raw_os_error(), Some(libc::ENOSPC), "{full}");
+    });
+}
+
+#[test]
+fn a_wait_that_is_given_up_loses_nothing_and_others_run_meanwhile() {
+    everywhere(async |config| {
+        let mut tracker = Tracker::new(config).unwrap();
+        let (server, client) = pair();
+        tracker.adopt(server).unwrap();
+        let ticks = Rc::new(Cell::new(0));
+        let counting = ticks.clone();
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async move {
+                tokio::task::spawn_local(async move {
+                    loop {
+                        counting.set(counting.get() + 1);
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                });
+                let mut client = Some(client);
+                let mut kinds = Vec::new();
+                while kinds.len() < 2 {
+                    // Given up again and again.
+                    if let Ok(event) = tokio::time::timeout(Duration::from_millis(2), tracker.next()).await {
+                        kinds.push(event.unwrap().kind);
+                    }
+                    if ticks.get() > 20 {
+                        client.take();
+                    }
+                }
+                assert!(matches!(kinds[..], [EventKind::Up, EventKind::Died(_)]), "{kinds:?}");
+                assert!(ticks.get() > 20);
+            })
+            .await;
+    });
+}
+
+#[test]
+fn a_task_that_holds_the_thread_is_a_stall_and_nobody_dies_of_it() {
+    everywhere(async |config| {
+        let mut tracker = Tracker::new(config).unwrap();
+        let (server, mut client) = pair();
+        tracker.adopt(server).unwrap();
+        let beating = std::thread::spawn(move || {
+            for _ in 0..30 {
+                client.write_all(b"beat").unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        assert!(matches!(tracker.next().await.unwrap().kind, EventKind::Up));
+        let quiet = tokio::time::timeout(Duration::from_millis(300), tracker.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        std::thread::sleep(Duration::from_millis(1_500)); // two detection times
+        let event = tracker.next().await.unwrap();
+        assert!(
+            matches!(event.kind, EventKind::Stall { held } if held >= Duration::from_millis(500)),
+            "{event:?}"
+        );
+        let death = died(&mut tracker).await;
+        assert_eq!(death.cause, Cause::Closed, "{:?}", death.proof);
+        beating.join().unwrap();
+    });
+}

@@ -1,0 +1,28 @@
+//! The ways to die on a real kernel, as `tests/kernel` has them. The same in the tokio-uring runtime, row by row.
+
+use deadpeer::driver::EngineChoice;
+
+#[path = "../kernel/daemon.rs"]
+mod daemon;
+#[path = "../kernel/endings.rs"]
+mod endings;
+#[path = "../kernel/frames.rs"]
+mod frames;
+#[path = "../kernel/limits.rs"]
+mod limits;
+#[path = "../kernel/path.rs"]
+mod path;
+#[path = "../kernel/processes.rs"]
+mod processes;
+#[path = "../kernel/silence.rs"]
+mod silence;
+#[path = "../kernel/skip.rs"]
+mod skip;
+#[path = "../kernel/storms.rs"]
+mod storms;
+#[path = "../kernel/watch.rs"]
+mod watch;
+
+const IO: EngineChoice = EngineChoice::Uring;
+const IO_NAME: &str = "tokio-uring";
+const HOSTED: bool = true;
