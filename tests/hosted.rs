@@ -145,6 +145,7 @@ fn a_task_that_holds_the_thread_is_a_stall_and_nobody_dies_of_it() {
     everywhere(async |config| {
         let mut tracker = Tracker::new(config).unwrap();
         let (server, mut client) = pair();
+        std::thread::sleep(Duration::from_millis(600)); // nobody is kept waiting by this
         tracker.adopt(server).unwrap();
         let beating = std::thread::spawn(move || {
             for _ in 0..30 {

@@ -141,6 +141,10 @@ impl<S: EventSink> Driver<S> {
     /// [`AdoptError`] with the socket: it is no TCP socket (ENOPROTOOPT, EOPNOTSUPP, ENOTSOCK), not connected
     /// (ENOTCONN), or there is no room for one more (ENOSPC).
     pub fn adopt(&mut self, socket: OwnedFd) -> Result<PeerId, AdoptError> {
+        if self.tracker.is_empty() {
+            // Nobody was kept waiting until now, however long ago the last turn was.
+            self.rest_until = self.rest_until.max(Instant::now());
+        }
         match self.take_over(&socket) {
             Ok(peer) => {
                 self.held_places += 1;
