@@ -55,7 +55,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -66,6 +66,7 @@ use crate::driver::{
 use crate::limits;
 use crate::liveness::{self, Event, PeerId, Policy, TrackerConfig, TrackerCounts};
 use crate::sys::engine::Awaited;
+use crate::sys::tcp;
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
 
@@ -163,6 +164,18 @@ impl Tracker {
         self.driver.adopt(socket.into())
     }
 
+    /// Takes over a stream that cannot be turned into its descriptor but shows it, as
+    /// `tokio_uring::net::TcpStream` does: its socket gets another descriptor, and the stream is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`TakeOverError`].
+    pub fn take_over(&mut self, stream: impl AsRawFd) -> Result<PeerId, TakeOverError> {
+        let socket = tcp::duplicate(&stream).map_err(TakeOverError::Duplicate)?;
+        drop(stream);
+        self.driver.adopt(socket).map_err(TakeOverError::Adopt)
+    }
+
     /// The next event; waits for it.
     ///
     /// # Errors
@@ -193,6 +206,35 @@ impl Tracker {
     #[must_use]
     pub fn judgement(&self) -> &liveness::Tracker {
         self.driver.tracker()
+    }
+}
+
+/// Why a stream was not taken over.
+#[derive(Debug)]
+pub enum TakeOverError {
+    /// There is no descriptor left for it; the stream is closed.
+    Duplicate(io::Error),
+    /// It is no connection, or there is no room.
+    Adopt(AdoptError),
+}
+
+impl fmt::Display for TakeOverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TakeOverError::Duplicate(source) => {
+                write!(f, "cannot duplicate a stream's descriptor: {}", crate::sys::describe(source))
+            }
+            TakeOverError::Adopt(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TakeOverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TakeOverError::Duplicate(source) => Some(source),
+            TakeOverError::Adopt(error) => Some(error),
+        }
     }
 }
 

@@ -70,6 +70,31 @@ fn an_adopted_socket_dies_in_the_way_that_it_dies() {
 }
 
 #[test]
+fn a_stream_of_tokio_urings_own_is_taken_over() {
+    tokio_uring::start(async {
+        let mut tracker = Tracker::new(Config::new(QUICK, 10)).unwrap();
+        let listener = tokio_uring::net::TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        // Much of it: who seems to have that lying unread is not judged by his silence.
+        let (mut sent, mut read) = (0, 0);
+        while read < 100_000 {
+            client.write_all(&[7; 10_000]).unwrap();
+            sent += 10_000;
+            let (taken, _) = stream.read(vec![0; 10_000]).await;
+            read += taken.unwrap();
+        }
+        let peer = tracker.take_over(stream).unwrap();
+        client.write_all(b"for the tracker").unwrap();
+        // Its own descriptor is closed by now, and the connection stands.
+        let waited = tokio::time::timeout(Duration::from_millis(100), died(&mut tracker)).await;
+        assert!(waited.is_err(), "{waited:?}");
+        let death = died(&mut tracker).await;
+        assert_eq!((death.peer, death.cause, death.bytes), (peer, Cause::HeartbeatExpired, sent + 15));
+    });
+}
+
+#[test]
 fn it_accepts_too() {
     everywhere(async |config| {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();

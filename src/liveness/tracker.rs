@@ -247,6 +247,14 @@ impl Tracker {
         Some(PeerId::new(index, generation))
     }
 
+    /// Tells that somebody else has taken so many bytes off before the peer was [taken in](Tracker::accept):
+    /// they do not lie unread.
+    pub fn taken_before(&mut self, id: PeerId, bytes: u64) {
+        if let Some(peer) = self.living(id) {
+            peer.taken = bytes;
+        }
+    }
+
     /// Feeds one fact. A fact about a peer that is not, or not any more, changes nothing.
     pub fn handle(&mut self, id: PeerId, fact: Fact, now: Instant) {
         let Some(peer) = self.living(id) else { return };

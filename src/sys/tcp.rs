@@ -103,7 +103,7 @@ impl Default for TickClock {
 /// # Errors
 ///
 /// Those of `getsockopt(2)`: the descriptor is no TCP socket.
-pub fn info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+pub fn info(socket: impl AsRawFd) -> io::Result<TcpInfo> {
     info_of(socket.as_raw_fd())
 }
 
@@ -195,7 +195,8 @@ pub fn set_low_water_mark(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> 
 /// # Errors
 ///
 /// Those of `setsockopt(2)`: a value is out of the kernel's range.
-pub fn set_keepalive(socket: BorrowedFd<'_>, idle: u32, interval: u32, count: u32) -> io::Result<()> {
+pub fn set_keepalive(socket: impl AsRawFd, idle: u32, interval: u32, count: u32) -> io::Result<()> {
+    let socket = socket.as_raw_fd();
     set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, clamp(idle))?;
     set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, clamp(interval))?;
@@ -207,7 +208,7 @@ pub fn set_keepalive(socket: BorrowedFd<'_>, idle: u32, interval: u32, count: u3
 /// # Errors
 ///
 /// Those of `setsockopt(2)`.
-pub fn set_user_timeout(socket: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+pub fn set_user_timeout(socket: impl AsRawFd, timeout: Duration) -> io::Result<()> {
     let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, clamp(millis))
 }
@@ -233,7 +234,7 @@ fn clamp(value: u32) -> libc::c_int {
     libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX)
 }
 
-fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: T) -> io::Result<()> {
+fn set<T>(socket: impl AsRawFd, level: i32, name: i32, value: T) -> io::Result<()> {
     // SAFETY: `value` is ours and outlives the call, which reads `size_of::<T>()` bytes of it. The
     // types used above are those of the man pages.
     let result = unsafe {
@@ -246,6 +247,32 @@ fn set<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: T) -> io::Result
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes that lie unread in a socket (`SIOCINQ`); its FIN is none.
+///
+/// # Errors
+///
+/// Those of `ioctl(2)`.
+pub fn unread(socket: impl AsRawFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `bytes` is ours and outlives the call, which writes an int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Another descriptor of the same socket, close-on-exec.
+///
+/// # Errors
+///
+/// When there is none left, or this is none.
+pub fn duplicate(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes a number and keeps nothing; a non-negative result is a descriptor that nobody else
+    // owns.
+    unsafe {
+        let fd = libc::fcntl(socket.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 0);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
 }
 
 /// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting (`tcp(7)`,

@@ -64,7 +64,7 @@ mod watched;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::limits;
@@ -216,36 +216,36 @@ impl Watcher {
         Ok(Watcher { handle: Arc::new(handle) })
     }
 
-    /// Watches a stream. What comes back is the stream, and says whether its peer is there; dropping it ends
+    /// Watches a stream: of std, tokio, tokio-uring, socket2, or anything else that shows its descriptor. What comes back is the stream, and says whether its peer is there; dropping it ends
     /// the watch and closes the stream, in this order.
     ///
     /// # Errors
     ///
     /// [`WatchError`]. The stream is dropped then: to keep it, [`observe`](Watcher::observe) it.
-    pub fn watch<S: AsFd>(&self, stream: S, policy: Policy) -> Result<Watched<S>, WatchError> {
+    pub fn watch<S: AsRawFd>(&self, stream: S, policy: Policy) -> Result<Watched<S>, WatchError> {
         let watch = self.observe(&stream, policy)?;
         Ok(Watched::new(watch, stream))
     }
 
-    /// Watches a socket that stays where it is: for streams that somebody else owns (a framework, a runtime
-    /// whose streams show no descriptor). Drop the [`Watch`] when the socket is closed, or before.
+    /// Watches a socket that stays where it is: for streams that somebody else owns, a framework say. Drop the
+    /// [`Watch`] when the socket is closed, or before.
     ///
     /// # Errors
     ///
     /// [`WatchError`].
-    pub fn observe(&self, socket: &impl AsFd, policy: Policy) -> Result<Watch, WatchError> {
+    pub fn observe(&self, socket: &impl AsRawFd, policy: Policy) -> Result<Watch, WatchError> {
         policy.check().map_err(WatchError::Policy)?;
         if policy.heartbeat == Heartbeat::Frames {
             return Err(WatchError::Frames);
         }
-        let socket = socket.as_fd();
+        let socket = socket.as_raw_fd();
         let info = tcp::info(socket).map_err(WatchError::NotTcp)?;
         let state = TcpState::from_kernel(info.state);
         if matches!(state, TcpState::Listen | TcpState::SynSent | TcpState::Close) {
             return Err(WatchError::NotConnected(state));
         }
         let io = |attempted| move |source| WatchError::Io { attempted, source };
-        let cookie = tcp::cookie(socket.as_raw_fd()).map_err(io("ask for the socket's cookie"))?;
+        let cookie = tcp::cookie(socket).map_err(io("ask for the socket's cookie"))?;
         let plan = policy.keepalive();
         tcp::set_keepalive(socket, plan.idle, plan.interval, plan.count).map_err(io("set its keepalive"))?;
         // Not the plan's own: this program sends, and one that does must not kill a peer whose window is shut.

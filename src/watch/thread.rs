@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -101,7 +101,7 @@ impl Handle {
     /// Enters a socket, whose first look is `info`.
     pub(super) fn enter(
         &self,
-        socket: BorrowedFd<'_>,
+        socket: RawFd,
         cookie: u64,
         policy: Policy,
         info: &TcpInfo,
@@ -116,7 +116,7 @@ impl Handle {
             return Err(WatchError::Full { capacity: book.watches.capacity() });
         };
         // It is looked at at once if it has ended already: epoll tells at the adding.
-        if let Err(source) = self.shared.epoll.add(socket, INTEREST, token(id)) {
+        if let Err(source) = self.shared.epoll.add_number(socket, INTEREST, token(id)) {
             book.watches.remove(id);
             return Err(match source.raw_os_error() {
                 Some(libc::EEXIST) => WatchError::Twice,
@@ -128,8 +128,7 @@ impl Handle {
         if book.entries.len() <= index {
             book.entries.resize_with(index + 1, || None);
         }
-        book.entries[index] =
-            Some(Entry { fd: socket.as_raw_fd(), cookie, mask: PollMask(0), slot: slot.clone() });
+        book.entries[index] = Some(Entry { fd: socket, cookie, mask: PollMask(0), slot: slot.clone() });
         let early = book.watches.next_due().is_some_and(|due| due < book.asleep_until);
         drop(book);
         if early {
@@ -138,9 +137,14 @@ impl Handle {
         Ok(Ticket { id, slot })
     }
 
-    /// Ends a watch. Nothing is told of it any more, but a callback that has begun goes on.
+    /// Ends a watch, with a last look: whoever reads may see an end sooner than the thread does, and drop the
+    /// stream for it. Nothing is told after that, but a callback that has begun goes on.
     pub(super) fn leave(&self, ticket: &Ticket) {
         let mut book = lock(&self.shared.book);
+        let mut news = Vec::new();
+        if book.watches.has(ticket.id) && !self.shared.stopping.load(Ordering::Acquire) {
+            self.shared.judge(&mut book, ticket.id, &mut news);
+        }
         if book.watches.remove(ticket.id) {
             let entry = book.entries[ticket.id.index() as usize].take();
             if let Some(entry) = entry {
@@ -151,6 +155,9 @@ impl Handle {
             }
         }
         drop(book);
+        for (slot, change) in news {
+            slot.tell(&change);
+        }
         ticket.slot.end();
     }
 

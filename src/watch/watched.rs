@@ -9,7 +9,8 @@ use super::thread::{Handle, Ticket};
 use crate::liveness::Proof;
 use crate::liveness::watch::Verdict;
 
-/// The watch of one socket. Dropping it ends the watch.
+/// The watch of one socket. Dropping it ends the watch, after a last look: whoever waits gets the verdict of
+/// that.
 pub struct Watch {
     handle: Arc<Handle>,
     ticket: Ticket,
@@ -50,8 +51,9 @@ impl Watch {
         self.ticket.slot.wait(Verdict::is_gone)
     }
 
-    /// Has `callback` called once when the peer is gone: on the watcher's thread, where it must not block, or
-    /// at once on this one if it is gone already. Not called if the watch ends before.
+    /// Has `callback` called once when the peer is gone: on the watcher's thread, where it must not block; at
+    /// once on this one if it is gone already; or on the one that drops the watch, if the last look finds it gone.
+    /// Not called if the watch ends before.
     pub fn on_gone(&self, callback: impl FnOnce(Verdict) + Send + 'static) {
         self.ticket.slot.on_gone(Box::new(callback));
     }

@@ -95,7 +95,7 @@ fn a_handler_stops_when_its_client_leaves_also_where_its_server_is_blind() {
             }
             drop(client);
             let verdict = tells.recv_timeout(PATIENCE).expect("the handler is told");
-            assert_eq!(verdict, if reset { ABORTED } else { CLOSED }, "{:?}", &request[..60]);
+            assert_eq!(verdict, if reset { ABORTED } else { CLOSED }, "{request:.90}");
         }
     }
 }
@@ -108,7 +108,9 @@ fn the_handler_of_the_document_ends_with_its_client() {
     let mut response = String::new();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.read_to_string(&mut response).unwrap();
-    assert!(response.starts_with("HTTP/1.1 200") && !response.contains("42"), "{response}");
+    // Who sees the FIN first answers: the handler with nothing, or hyper by closing.
+    assert!(response.is_empty() || response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(!response.contains("42"), "{response}");
 }
 
 #[test]
@@ -168,15 +170,18 @@ fn a_gateway_of_ten_thousand_knows_who_left() {
 }
 
 #[test]
-fn a_socket_goes_on_to_tokio_uring_and_its_watch_with_it() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    client.write_all(b"?").unwrap();
+fn a_stream_of_tokio_uring_is_watched_like_any_other() {
     let watcher = watcher();
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        drop(client);
+    tokio_uring::start(async {
+        let listener = tokio_uring::net::TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"?").unwrap();
+        let address = client.local_addr().unwrap();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(client);
+        });
+        assert_eq!(ring::serve_one(&listener, &watcher).await.unwrap(), (address, CLOSED));
     });
-    let verdict = tokio_uring::start(async { ring::serve_one(&listener, &watcher).await }).unwrap();
-    assert_eq!(verdict, CLOSED);
+    assert!(watcher.is_empty());
 }

@@ -1,18 +1,15 @@
-use std::net::TcpListener;
+use std::net::SocketAddr;
 
 use deadpeer::liveness::Policy;
 use deadpeer::watch::{Verdict, Watcher};
+use tokio_uring::net::TcpListener;
 
-/// On tokio-uring, whose streams show no descriptor: the socket is watched before it becomes one.
-pub async fn serve_one(listener: &TcpListener, watcher: &Watcher) -> std::io::Result<Verdict> {
-    let (stream, _) = listener.accept()?;
-    let watch = watcher.observe(&stream, Policy::STANDARD.transport_only()).map_err(std::io::Error::other)?;
-    let stream = tokio_uring::net::TcpStream::from_std(stream);
+/// On tokio-uring: its streams are watched like all others.
+pub async fn serve_one(listener: &TcpListener, watcher: &Watcher) -> std::io::Result<(SocketAddr, Verdict)> {
+    let (stream, address) = listener.accept().await?;
+    let stream = watcher.watch(stream, Policy::STANDARD.transport_only()).map_err(std::io::Error::other)?;
     let (read, _buffer) = stream.read(vec![0; 512]).await;
     read?;
     // It works, and reads nothing meanwhile.
-    let verdict = watch.gone().await;
-    drop(watch); // before the stream
-    drop(stream);
-    Ok(verdict)
+    Ok((address, stream.gone().await))
 }

@@ -316,6 +316,22 @@ fn a_callback_may_watch_drop_and_stop() {
 }
 
 #[test]
+fn a_watch_that_ends_looks_once_more() {
+    // Whoever reads may see the end first, and drop the stream for it.
+    for _ in 0..100 {
+        let (_watcher, mut server, client) = watched(Policy::STANDARD);
+        let token = server.token();
+        let dropping = std::thread::spawn(move || {
+            assert_eq!(server.read(&mut [0]).unwrap(), 0);
+            drop(server);
+        });
+        drop(client);
+        dropping.join().unwrap();
+        assert_eq!(token.state(), CLOSED);
+    }
+}
+
+#[test]
 fn whoever_waits_is_woken_when_the_watch_ends() {
     let (watcher, server, _client) = watched(Policy::STANDARD);
     let (token, waiting): (Token, _) = (server.token(), server.gone());

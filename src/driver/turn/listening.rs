@@ -10,6 +10,7 @@ use socket2::SockRef;
 use super::{AdoptError, Driver, kind};
 use crate::driver::EventSink;
 use crate::driver::conn::Conn;
+use crate::driver::evidence::evidence_of;
 use crate::driver::listener;
 use crate::frame::Decoder;
 use crate::limits;
@@ -164,6 +165,7 @@ impl<S: EventSink> Driver<S> {
         {
             return Err(os(libc::ENOTCONN));
         }
+        let unread = tcp::unread(socket.as_fd())?;
         let address = tcp::peer_address(socket.as_fd())?;
         let local = self.locals.intern(plain(tcp::local_address(socket.as_fd())?));
         listener::inherit(SockRef::from(socket), &self.config.tracker)?;
@@ -174,6 +176,9 @@ impl<S: EventSink> Driver<S> {
         let Some(peer) = self.tracker.accept(plain(address), local, now) else {
             unreachable!("it was not full");
         };
+        // Looked at before the bytes: what comes in between is one to be taken.
+        let received = evidence_of(&info, PollMask(0), self.ticks).received;
+        self.tracker.taken_before(peer, received.saturating_sub(u64::from(unread)));
         Ok(peer)
     }
 
