@@ -116,6 +116,13 @@ impl fmt::Debug for Tracker {
     }
 }
 
+impl Drop for Tracker {
+    /// Gives its ports back at once: an armed poll would hold them until the kernel has taken the ring apart.
+    fn drop(&mut self) {
+        let _ = self.driver.stop_listening(); // at worst they are free a little later
+    }
+}
+
 impl Tracker {
     /// A tracker of sockets that are [adopted](Tracker::adopt). To be called within the runtime.
     ///
@@ -183,6 +190,8 @@ impl Tracker {
     /// Those of the ring that no turn can get around.
     pub async fn next(&mut self) -> io::Result<Event> {
         loop {
+            // However many events there are, the runtime's other tasks have their turn.
+            tokio::task::coop::consume_budget().await;
             if let Some(event) = self.waiting.0.borrow_mut().pop_front() {
                 return Ok(event);
             }

@@ -127,6 +127,8 @@ fn what_is_no_connection_is_given_back_with_the_reason() {
         let (server, _other) = pair();
         let full = tracker.adopt(server).unwrap_err();
         assert_eq!(full.reason.raw_os_error(), Some(libc::ENOSPC), "{full}");
+        let socket = socket2::SockRef::from(&full.socket);
+        assert!(!socket.keepalive().unwrap() && !socket.tcp_nodelay().unwrap(), "it comes back as it was");
     });
 }
 
@@ -190,5 +192,98 @@ fn a_task_that_holds_the_thread_is_a_stall_and_nobody_dies_of_it() {
         let death = died(&mut tracker).await;
         assert_eq!(death.cause, Cause::Closed, "{:?}", death.proof);
         beating.join().unwrap();
+    });
+}
+
+#[test]
+fn one_stall_is_told_once_and_silence_is_judged_behind_it() {
+    everywhere(async |config| {
+        let mut tracker = Tracker::new(config).unwrap();
+        let (server, mut client) = pair();
+        tracker.adopt(server).unwrap();
+        client.write_all(b"the last that is heard of it").unwrap();
+        assert!(matches!(tracker.next().await.unwrap().kind, EventKind::Up));
+        let quiet = tokio::time::timeout(Duration::from_millis(100), tracker.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        std::thread::sleep(Duration::from_millis(1_500));
+        let mut stalls = 0;
+        let death = loop {
+            let event = tokio::time::timeout(PATIENCE, tracker.next()).await.expect("an event").unwrap();
+            match event.kind {
+                EventKind::Stall { .. } => stalls += 1,
+                EventKind::Died(death) => break death,
+                _ => {}
+            }
+            assert!(stalls <= 1, "one stall is told once");
+        };
+        assert_eq!((stalls, death.cause), (1, Cause::HeartbeatExpired));
+    });
+}
+
+#[test]
+fn a_steady_flow_of_events_is_no_stall_and_lets_others_run() {
+    everywhere(async |config| {
+        let mut tracker = Tracker::new(config).unwrap();
+        let end = tokio::time::Instant::now() + Duration::from_millis(800);
+        while tokio::time::Instant::now() < end {
+            let (server, client) = pair();
+            tracker.adopt(server).unwrap();
+            drop(client);
+            for _ in 0..2 {
+                let event = tracker.next().await.unwrap();
+                assert!(matches!(event.kind, EventKind::Up | EventKind::Died(_)), "{event:?}");
+            }
+        }
+        // A mass of events that are all there at once: a timer beside them comes to its turn.
+        let peers: Vec<_> = (0..50).map(|_| pair()).collect();
+        let mut kept = Vec::new();
+        for (server, client) in peers {
+            tracker.adopt(server).unwrap();
+            kept.push(client);
+        }
+        let local = tokio::task::LocalSet::new();
+        let ran = Rc::new(Cell::new(0));
+        let running = ran.clone();
+        let others = local.run_until(async move {
+            tokio::task::spawn_local(async move {
+                loop {
+                    running.set(running.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            });
+            drop(kept);
+            for _ in 0..100 {
+                let event = tracker.next().await.unwrap();
+                assert!(matches!(event.kind, EventKind::Up | EventKind::Died(_)), "{event:?}");
+            }
+        });
+        others.await;
+        assert!(ran.get() > 0, "nobody else had a turn");
+    });
+}
+
+#[test]
+fn a_first_turn_that_comes_late_is_no_stall() {
+    everywhere(async |config| {
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();
+        let address = listeners[0].address();
+        let mut tracker = Tracker::with(config, listeners).unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let _client = TcpStream::connect(address).unwrap();
+        let event = tracker.next().await.unwrap();
+        assert!(matches!(event.kind, EventKind::Up), "{event:?}");
+    });
+}
+
+#[test]
+fn a_tracker_that_is_dropped_gives_its_port_back() {
+    everywhere(async |config| {
+        let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();
+        let address = listeners[0].address();
+        let mut tracker = Tracker::with(config, listeners).unwrap();
+        let quiet = tokio::time::timeout(Duration::from_millis(20), tracker.next()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+        drop(tracker);
+        bind(address, 1, &config.tracker).unwrap();
     });
 }

@@ -237,13 +237,13 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
     let started = Instant::now();
-    let probed = probe(args.io.choice()).map_err(|error| {
+    probe(args.io.choice()).map_err(|error| {
         let Refusal { code, message } = error.into();
-        let meanwhile = matches!(code, Refusal::NO_URING | Refusal::FORBIDDEN);
+        let meanwhile = args.io != IoName::Epoll && matches!(code, Refusal::NO_URING | Refusal::FORBIDDEN);
         let meanwhile = if meanwhile { "; until then it runs with --io epoll" } else { "" };
         Refusal { code, message: message + meanwhile }
     })?;
-    let config = DriverConfig { tracker, batch_window, io: probed.choice };
+    let config = DriverConfig { tracker, batch_window, io: args.io.choice() };
     let shared = Arc::new(Shared::new(capacity));
     let locals = Arc::new(Locals::default());
     let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
@@ -281,9 +281,9 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let taps = taps.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let outlets = outlets.into_iter().zip(taps).collect();
     let hosted = args.io == IoName::TokioUring;
-    let rings = start(&config, hosted, listeners, outlets, &shared, &locals, &tell, &go)?;
+    let (rings, obtained) = start(&config, hosted, listeners, outlets, &shared, &locals, &tell, &go)?;
     // The first line promises that all is ready, and nothing is told before it.
-    sink.announce(listening(&config, policy_name, &addresses, threads, probed, hosted));
+    sink.announce(listening(&config, policy_name, &addresses, threads, worst(obtained), hosted));
     go.wait();
     let outcome = supervise(rings, &shared, &told);
     finish(sink, log, outcome, started)
@@ -503,7 +503,7 @@ fn start(
     locals: &Arc<Locals>,
     tell: &Sender<Told>,
     go: &Arc<Barrier>,
-) -> Result<Vec<RingThread>, Refusal> {
+) -> Result<(Vec<RingThread>, Vec<Probed>), Refusal> {
     let mut rings = Vec::with_capacity(listeners.len());
     let (ready, started) = mpsc::channel();
     for (number, (listeners, (mut outlet, tap))) in listeners.into_iter().zip(outlets).enumerate() {
@@ -519,12 +519,21 @@ fn start(
         let go = Arc::clone(go);
         let body = move || {
             let ended = Ended(tell);
+            // Before the first line promises anything.
+            let runtime = hosted.then(|| tokio_uring::Runtime::new(&tokio_uring::builder())).transpose();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(source) => {
+                    let _ = ready.send(Err(StartError::Io { attempted: "start tokio-uring", source }));
+                    return Err(io::Error::other("not started"));
+                }
+            };
             let driver = match Driver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
                 Ok(mut driver) => {
                     if let Some(tap) = tap {
                         driver.log_latency(tap);
                     }
-                    let _ = ready.send(Ok(()));
+                    let _ = ready.send(Ok(driver.obtained().clone()));
                     driver
                 }
                 Err(error) => {
@@ -533,21 +542,39 @@ fn start(
                 }
             };
             go.wait();
-            let report = if hosted { tokio_uring::start(drive(driver)) } else { driver.run() };
+            let report = match runtime {
+                Some(runtime) => runtime.block_on(drive(driver)),
+                None => driver.run(),
+            };
             drop(ended);
             report
         };
         rings.push(RingThread { wakeup, thread: spawn(&format!("ring-{number}"), body)? });
     }
     drop(ready);
+    let mut obtained = Vec::with_capacity(rings.len());
     for _ in 0..rings.len() {
         match started.recv() {
-            Ok(Ok(())) => {}
+            Ok(Ok(one)) => obtained.push(one),
             Ok(Err(error)) => return Err(error.into()),
             Err(_) => return Err(Refusal::new(Refusal::FAILED, "a ring's thread ended while it started")),
         }
     }
-    Ok(rings)
+    Ok((rings, obtained))
+}
+
+/// What is told of all threads: the worst that one got. Locked memory may run out between two of them.
+fn worst(mut obtained: Vec<Probed>) -> Probed {
+    let threads = obtained.len();
+    let lesser = obtained.iter().filter(|one| one.choice == EngineChoice::Epoll).count();
+    let place = obtained.iter().position(|one| one.choice == EngineChoice::Epoll).unwrap_or(0);
+    let mut told = obtained.swap_remove(place);
+    if (1..threads).contains(&lesser)
+        && let Some(why_not) = &mut told.why_not
+    {
+        *why_not = format!("{lesser} of {threads} threads have no ring: {why_not}");
+    }
+    told
 }
 
 /// Tells the main thread that a ring's thread is over, also when it panicked.

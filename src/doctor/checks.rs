@@ -140,7 +140,17 @@ fn ring(facts: &Facts) -> Check {
         }
         RingFacts::Forbidden(why) | RingFacts::Missing(why) | RingFacts::Short(why) => {
             let (found, cure) = why.split_once("; ").unwrap_or((why.as_str(), "see io_uring_setup(2)"));
-            let cure = format!("{cure}; until then `deadpeer run` takes epoll (--io auto)");
+            let meanwhile = if why.contains("self-test: cannot") {
+                ""
+            } else {
+                "; until then `deadpeer run` takes epoll (--io auto)"
+            };
+            let cure = if why.contains("self-test: cannot") {
+                "`ip link set lo up`, and allow TCP on loopback"
+            } else {
+                cure
+            };
+            let cure = format!("{cure}{meanwhile}");
             check(name, Verdict::Bad, found, cure)
         }
     }
@@ -215,7 +225,7 @@ fn memlock(facts: &Facts) -> Check {
     // A restart may meet the rings of the process before.
     let verdict = match rings {
         0 => Verdict::Bad,
-        rings if rings < 2 * facts.cores as u64 => Verdict::Warn,
+        rings if rings < 2_u64.saturating_mul(facts.cores as u64) => Verdict::Warn,
         _ => Verdict::Ok,
     };
     check(
@@ -231,7 +241,7 @@ const FEW_CONNECTIONS: u64 = 10_000;
 
 /// How many connections `deadpeer run` would take.
 pub(super) fn capacity(facts: &Facts) -> u64 {
-    let own = limits::RESERVED_FDS + 3 * facts.cores as u64;
+    let own = limits::RESERVED_FDS.saturating_add(3_u64.saturating_mul(facts.cores as u64));
     facts.nofile.saturating_sub(own).min(limits::MAX_PEERS as u64)
 }
 
@@ -382,7 +392,7 @@ fn ports(facts: &Facts) -> Check {
             "ports",
             format!(
                 "{low}-{high}: {} connections from one address to another (for `bench` and `beat`)",
-                grouped((high + 1).saturating_sub(low))
+                grouped(high.saturating_add(1).saturating_sub(low))
             ),
         ),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::driver::{EngineChoice, probe};
 use crate::sys::tcp::TickClock;
-use crate::sys::{process, rlimit, uring};
+use crate::sys::{rlimit, uring};
 
 /// What became of setting up a ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Facts {
             ring,
             operations: uring::supported_operations(),
             tick: TickClock::new().tick(),
-            cores: process::usable_cores().len(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from), // as `run` counts them
             nofile: rlimit::raise_nofile().unwrap_or(0),
             ..Facts::read_from(Path::new("/"))
         }
@@ -139,7 +139,10 @@ impl Facts {
             cores: 1,
             quota: quota(root),
             memory: meminfo(root),
-            cgroup_memory: of_cgroup(root, "memory.max").and_then(|text| text.trim().parse().ok()),
+            cgroup_memory: of_cgroups(root, "memory.max")
+                .iter()
+                .filter_map(|text| text.trim().parse().ok())
+                .min(),
             somaxconn: sysctl("net/core/somaxconn"),
             syn_backlog: sysctl("net/ipv4/tcp_max_syn_backlog"),
             syn_cookies: sysctl("net/ipv4/tcp_syncookies"),
@@ -166,10 +169,11 @@ fn meminfo(root: &Path) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
-/// A file of this process's control group (version 2), or of the nearest one above that has it.
-fn of_cgroup(root: &Path, name: &str) -> Option<String> {
-    let text = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+/// A file of this process's control group (version 2) and of those above, as far as they set a limit.
+fn of_cgroups(root: &Path, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return found };
     let mounted = root.join("sys/fs/cgroup");
     let mut folder = mounted.join(own.trim_start_matches('/'));
     // A name with `..` in it leads out of what is mounted here.
@@ -180,17 +184,20 @@ fn of_cgroup(root: &Path, name: &str) -> Option<String> {
         if let Ok(text) = fs::read_to_string(folder.join(name))
             && !text.starts_with("max")
         {
-            return Some(text);
+            found.push(text);
         }
         if folder == mounted || !folder.pop() {
-            return None;
+            return found;
         }
     }
 }
 
 fn quota(root: &Path) -> Option<Quota> {
-    let text = of_cgroup(root, "cpu.max")?;
-    let mut words = text.split_whitespace().map(|word| word.parse::<f64>().ok());
-    let (share, period) = (words.next()??, words.next()??);
-    (period > 0.0).then_some(Quota { cores: share / period })
+    let cores = |text: &String| {
+        let mut words = text.split_whitespace().map(|word| word.parse::<f64>().ok());
+        let (share, period) = (words.next()??, words.next()??);
+        (period > 0.0).then_some(share / period)
+    };
+    let tightest = of_cgroups(root, "cpu.max").iter().filter_map(cores).min_by(f64::total_cmp)?;
+    Some(Quota { cores: tightest })
 }

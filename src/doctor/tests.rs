@@ -168,6 +168,8 @@ fn facts_are_read_from_where_they_stand() {
             ("proc/self/cgroup", "0::/a/b\n"),
             ("sys/fs/cgroup/a/b/memory.max", "max\n"),
             ("sys/fs/cgroup/a/memory.max", "1048576\n"),
+            ("sys/fs/cgroup/memory.max", "9000000\n"),
+            ("sys/fs/cgroup/a/cpu.max", "400000 100000\n"),
             ("sys/fs/cgroup/a/b/cpu.max", "50000 100000\n"),
             ("proc/meminfo", "MemTotal:       2048 kB\n"),
             ("proc/sys/net/ipv4/ip_local_port_range", "1024\t65535\n"),

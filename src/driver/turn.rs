@@ -157,7 +157,7 @@ pub struct Report {
 }
 
 /// What there is to wait on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Probed {
     /// What to ask a driver for, so that all threads get the same.
     pub choice: EngineChoice,
@@ -175,13 +175,18 @@ pub struct Probed {
 ///
 /// [`StartError`], whose message names the cause and the cure.
 pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
-    let (engine, why_not) = Engine::open_and_tell(choice, 8, 16).map_err(StartError::Engine)?;
+    Engine::open_and_tell(choice, 8, 16)
+        .map(|(engine, why_not)| obtained(&engine, why_not))
+        .map_err(StartError::Engine)
+}
+
+fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
     let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
-    let choice = match engine {
+    let choice = match *engine {
         Engine::Uring(_) => EngineChoice::Uring,
         Engine::Epoll(_) => EngineChoice::Epoll,
     };
-    Ok(Probed { choice, name: engine.name(), features: engine.features(), why_not })
+    Probed { choice, name: engine.name(), features: engine.features(), why_not }
 }
 
 struct Listening {
@@ -195,6 +200,7 @@ struct Listening {
 pub struct Driver<S> {
     config: DriverConfig,
     engine: Engine,
+    obtained: Probed,
     tracker: Tracker,
     conns: Vec<Option<Conn>>,
     decoders: Vec<Decoder>,
@@ -254,8 +260,9 @@ impl<S: EventSink> Driver<S> {
         wakeup: Arc<Wakeup>,
         sink: S,
     ) -> Result<Driver<S>, StartError> {
-        let engine = Engine::open(config.io, limits::SQ_ENTRIES, limits::CQ_ENTRIES);
-        let mut engine = engine.map_err(StartError::Engine)?;
+        let opened = Engine::open_and_tell(config.io, limits::SQ_ENTRIES, limits::CQ_ENTRIES);
+        let (mut engine, why_not) = opened.map_err(StartError::Engine)?;
+        let obtained = obtained(&engine, why_not);
         let frames = config.tracker.policy.heartbeat == Heartbeat::Frames;
         if frames {
             engine.lend_buffers().map_err(StartError::Engine)?;
@@ -273,6 +280,7 @@ impl<S: EventSink> Driver<S> {
         let mut driver = Driver {
             config,
             engine,
+            obtained,
             tracker: Tracker::new(config.tracker, now),
             conns: Vec::with_capacity(capacity),
             decoders: Vec::with_capacity(if frames { capacity } else { 0 }),
@@ -300,12 +308,18 @@ impl<S: EventSink> Driver<S> {
             suspended: suspended(),
             wake: now,
             ended: now,
-            rest_until: now,
+            rest_until: Instant::NEVER, // the first turn is nobody's delay
             stalls: 0,
             rearms: 0,
         };
         driver.arm().map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
         Ok(driver)
+    }
+
+    /// What it waits on, and why that is no better.
+    #[must_use]
+    pub fn obtained(&self) -> &Probed {
+        &self.obtained
     }
 
     /// Hands its measurements over interval by interval from now on.
@@ -472,6 +486,8 @@ impl<S: EventSink> Driver<S> {
             self.stalled(began, end);
         }
         self.ended = end;
+        // Who hosts the loop may take turn after turn without a rest; each is late only after the one before.
+        self.rest_until = end;
         Ok(())
     }
 

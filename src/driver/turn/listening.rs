@@ -39,7 +39,7 @@ impl<S: EventSink> Driver<S> {
     /// Gives the ports back. The kernel takes a ring apart some time after its descriptor was closed,
     /// and an armed poll holds its listener until then: whoever starts anew at once would find the
     /// port taken.
-    pub(super) fn stop_listening(&mut self) -> io::Result<()> {
+    pub(crate) fn stop_listening(&mut self) -> io::Result<()> {
         for index in 0..self.listeners.len() as u32 {
             let (watch, cancel) = (Token::new(kind::LISTENER, 0, index), Token::new(kind::CANCEL, 0, index));
             let fd = self.listeners[index as usize].listener.as_raw_fd();
@@ -167,11 +167,19 @@ impl<S: EventSink> Driver<S> {
         }
         let unread = tcp::unread(socket.as_fd())?;
         let address = tcp::peer_address(socket.as_fd())?;
-        let local = self.locals.intern(plain(tcp::local_address(socket.as_fd())?));
-        listener::inherit(SockRef::from(socket), &self.config.tracker)?;
+        let local = plain(tcp::local_address(socket.as_fd())?);
         if self.tracker.is_full() || !self.shared.take() {
             return Err(os(libc::ENOSPC));
         }
+        // From here on it is ours: one that is refused comes back as it was.
+        let inherited = listener::inherit(SockRef::from(socket), &self.config.tracker);
+        // A close must not wait for a dead peer to take our last bytes.
+        let inherited = inherited.and_then(|()| SockRef::from(socket).set_linger(None));
+        if let Err(error) = inherited {
+            self.shared.give(1);
+            return Err(error);
+        }
+        let local = self.locals.intern(local);
         let now = Instant::now();
         let Some(peer) = self.tracker.accept(plain(address), local, now) else {
             unreachable!("it was not full");

@@ -75,12 +75,18 @@ impl Tracker {
 
     pub(super) fn on_taken(&mut self, index: u32, bytes: u32, now: Instant) {
         let (wake, drain_every) = (self.config.wake, u32::from(self.config.drain_every));
+        let heartbeat = self.config.policy.heartbeat;
         let unread = self.config.unread;
         let peer = self.at(index);
         peer.taken += u64::from(bytes);
         if wake == Wake::Lazy {
             let steps = pace::steps_since(peer.pace, now);
             peer.pace = pace::stamp(now);
+            if peer.state == State::Alive && heartbeat == Heartbeat::Bytes {
+                // Whatever is found came after the last drain. That is life enough to need no look at who is
+                // drained more often than it could be missed.
+                peer.life = peer.life.max(pace::steps_before(now, steps));
+            }
             // As many bytes in as much time again; nothing of them is there yet.
             if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread) {
                 self.foresee(index, pace::point(now, rest));

@@ -39,6 +39,11 @@ pub(super) fn round_up(at: Instant) -> Instant {
     }
 }
 
+/// The point of the grid so many steps before the present one.
+pub(super) fn steps_before(now: Instant, steps: u16) -> Instant {
+    round_down(now) - GRID * u32::from(steps)
+}
+
 /// In how many steps a peer that gave `bytes` in `steps` gives three quarters of `mark`. `None` for
 /// who streams, or of whom nothing can be said: there the mark itself wakes.
 pub(super) fn steps_to_full(bytes: u64, steps: u16, mark: u32) -> Option<u64> {
@@ -82,6 +87,7 @@ mod tests {
         assert_eq!(round_up(at(3) + Duration::from_nanos(1)), at(4));
         assert_eq!(round_up(Instant::NEVER), Instant::NEVER);
         assert_eq!(round_down(at(3)), at(3));
+        assert_eq!(steps_before(at(9) + Duration::from_millis(1), 4), at(5));
         assert_eq!(round_down(at(4) - Duration::from_nanos(1)), at(3));
     }
 }

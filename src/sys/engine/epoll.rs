@@ -9,6 +9,7 @@ use super::{Completion, Counters, Lent, Token, Wait};
 use crate::limits::{CQ_ENTRIES, FRAME_BUFFER_BYTES, FRAME_BUFFERS, MAX_COMPLETIONS_PER_TURN};
 use crate::sys::epoll::{Epoll, ReadyList};
 use crate::sys::tcp;
+use crate::time::Instant;
 
 /// An operation that waits for the next submission.
 enum Queued {
@@ -24,6 +25,8 @@ struct Entry {
     /// Which arming of this descriptor it is: an event that carries another is of a socket that had its number
     /// before, and lives on through a duplicate somewhere.
     arming: u32,
+    /// A one-shot that has completed: nothing is left to be cancelled.
+    fired: bool,
 }
 
 /// Buffers in memory of our own.
@@ -101,10 +104,10 @@ impl EpollEngine {
     /// Arms at once: what happens from now on is seen. A poll tells of RDHUP unasked; epoll does not.
     fn arm(&mut self, fd: RawFd, mask: u32, token: Token, once: bool) {
         self.armings = self.armings.wrapping_add(1);
-        let entry = Entry { token, once, arming: self.armings };
+        let entry = Entry { token, once, arming: self.armings, fired: false };
         let data = u64::from(self.armings) << 32 | u64::from(fd.cast_unsigned());
         let mask = mask | libc::EPOLLRDHUP.cast_unsigned();
-        let place = usize::try_from(fd).unwrap_or(0);
+        let Ok(place) = usize::try_from(fd) else { return self.complete(token, -libc::EBADF, false) };
         if self.entries.len() <= place {
             self.entries.resize(place + 1, None);
         }
@@ -132,10 +135,11 @@ impl EpollEngine {
     pub(super) fn cancel(&mut self, fd: RawFd, what: Token) {
         let place = usize::try_from(fd).unwrap_or(usize::MAX);
         let Some(entry) = self.entries.get_mut(place) else { return };
-        if entry.is_some_and(|entry| entry.token == what) {
-            *entry = None;
+        if let Some(Entry { fired, .. }) = entry.take_if(|entry| entry.token == what) {
             let _ = self.epoll.delete_number(fd); // at worst it was closed
-            self.complete(what, -libc::ECANCELED, false);
+            if !fired {
+                self.complete(what, -libc::ECANCELED, false);
+            }
         }
     }
 
@@ -150,6 +154,8 @@ impl EpollEngine {
     }
 
     pub(super) fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
+        let waits = wait.completions > 0 && self.completed.is_empty();
+        let end = Instant::now() + wait.timeout;
         let mut queued = std::mem::take(&mut self.queued);
         self.counters.submitted += queued.len() as u64;
         for operation in queued.drain(..) {
@@ -161,12 +167,11 @@ impl EpollEngine {
             }
         }
         self.queued = queued;
-        let waits = wait.completions > 0 && self.completed.is_empty();
-        self.look(if waits { wait.timeout } else { Duration::ZERO })?;
+        self.look(if waits && self.completed.is_empty() { wait.timeout } else { Duration::ZERO })?;
         let some = !self.completed.is_empty() && self.completed.len() < wait.completions as usize;
         if waits && some && !wait.window.is_zero() {
             // Who comes meanwhile wakes nobody.
-            std::thread::sleep(wait.window.min(wait.timeout));
+            std::thread::sleep(wait.window.min(end.since(Instant::now())));
             self.look(Duration::ZERO)?;
         }
         Ok(())
@@ -174,26 +179,30 @@ impl EpollEngine {
 
     /// Takes all that is ready, up to as much as a ring would hold.
     fn look(&mut self, mut timeout: Duration) -> io::Result<()> {
-        loop {
+        while self.completed.len() < CQ_ENTRIES as usize {
             self.counters.enters += 1;
             self.epoll.wait(&mut self.found, Some(timeout))?;
             for ready in self.found.iter() {
                 let place = (ready.token & u64::from(u32::MAX)) as usize;
                 let entry = self.entries.get(place).copied().flatten();
                 let Some(Entry { token, once, .. }) =
-                    entry.filter(|entry| u64::from(entry.arming) == ready.token >> 32)
+                    entry.filter(|entry| u64::from(entry.arming) == ready.token >> 32 && !entry.fired)
                 else {
                     continue;
                 };
+                if once && let Some(entry) = &mut self.entries[place] {
+                    entry.fired = true;
+                }
                 // The masks are those of poll(2).
                 let result = (ready.mask & 0xFFFF) as i32;
                 self.completed.push_back(Completion { token, result, more: !once, buffer: None });
             }
-            if !self.found.is_full() || self.completed.len() >= CQ_ENTRIES as usize {
-                return Ok(());
+            if !self.found.is_full() {
+                break;
             }
             timeout = Duration::ZERO;
         }
+        Ok(())
     }
 
     fn receive_now(&mut self, fd: RawFd, token: Token) {
@@ -289,6 +298,39 @@ mod tests {
         its_client.write_all(b"new").unwrap();
         assert_eq!(completions(&mut engine), [(2, 1, false)]);
         drop((server, duplicate));
+    }
+
+    #[test]
+    fn everything_completes_once_also_what_is_cancelled_after_it_fired() {
+        let (server, mut client) = pair();
+        for reap_first in [false, true] {
+            let mut engine = EpollEngine::new().unwrap();
+            engine.watch_once(server.as_raw_fd(), IN, Token::new(1, 0, 1));
+            client.write_all(b"x").unwrap();
+            engine.submit_and_wait(Wait::NOT).unwrap();
+            let mut found = Vec::new();
+            engine.reap(&mut found, if reap_first { 9 } else { 0 });
+            engine.cancel(server.as_raw_fd(), Token::new(1, 0, 1));
+            engine.submit_and_wait(Wait::NOT).unwrap();
+            engine.reap(&mut found, 9);
+            assert_eq!(found.len(), 1, "{found:?}");
+            engine.watch(server.as_raw_fd(), IN, Token::new(1, 0, 2));
+            engine.cancel(server.as_raw_fd(), Token::new(1, 0, 2));
+            assert_eq!(completions(&mut engine).last(), Some(&(2, -libc::ECANCELED, false)));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_waited_for_within_the_timeout_also_behind_a_recv() {
+        let mut engine = EpollEngine::new().unwrap();
+        let (server, mut client) = pair();
+        client.write_all(b"x").unwrap();
+        engine.discard(server.as_raw_fd(), 9, Token::new(2, 0, 1));
+        let (window, timeout) = (Duration::from_secs(50), Duration::from_millis(20));
+        let before = Instant::now();
+        engine.submit_and_wait(Wait { completions: 8, window, timeout }).unwrap();
+        let waited = Instant::now().since(before);
+        assert!(waited >= timeout && waited < window, "{waited:?}");
     }
 
     #[test]
