@@ -210,7 +210,7 @@ fn where_io_uring_is_forbidden_the_default_runs_on_epoll_and_says_why() {
 
 #[test]
 fn locked_memory_that_runs_out_is_refused_with_the_limit_that_it_is_about() {
-    let line = "run --listen 127.0.0.1:0 --threads 4 --events -";
+    let line = "run --io uring --listen 127.0.0.1:0 --threads 4 --events -";
     let Some(command) = sandboxed(&["--cap-drop", "CAP_IPC_LOCK"], line) else { return };
     // Before Linux 6.14 a ring's memory was not counted, so there is nothing to run out of.
     if !counts_locked_memory() {
@@ -219,6 +219,17 @@ fn locked_memory_that_runs_out_is_refused_with_the_limit_that_it_is_about() {
     let words =
         ["set up io_uring", "Cannot allocate memory", "`ulimit -l`", "LimitMEMLOCK=", "fewer --threads"];
     Outcome::of(&mut limited("-l 1024", &command)).assert_refusal(1, &words);
+
+    // By default those threads that find none take epoll, and the first line says of how many.
+    let line = "run --listen 127.0.0.1:0 --threads 4 --events -";
+    let Some(command) = sandboxed(&["--cap-drop", "CAP_IPC_LOCK"], line) else { return };
+    let child = limited("-l 1024", &command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = Killed(child.unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let listening: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(listening["engine"], "epoll");
+    let why_not = listening["why_not"].as_str().unwrap();
+    assert!(why_not.contains("Cannot allocate memory") && why_not.contains("`ulimit -l`"), "{why_not}");
 }
 
 fn counts_locked_memory() -> bool {
