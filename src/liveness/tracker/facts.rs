@@ -82,10 +82,13 @@ impl Tracker {
         if wake == Wake::Lazy {
             let steps = pace::steps_since(peer.pace, now);
             peer.pace = pace::stamp(now);
-            if peer.state == State::Alive && heartbeat == Heartbeat::Bytes {
-                // Whatever is found came after the last drain. That is life enough to need no look at who is
-                // drained more often than it could be missed.
-                peer.life = peer.life.max(pace::steps_before(now, steps));
+            // Whatever is found came after the last drain. That is life enough to need no look at who is
+            // drained more often than it could be missed.
+            let heard = pace::steps_before(now, steps);
+            let quiet = peer.state == State::Alive && !peer.flags.has(Flags::VISITING | Flags::DOUBT);
+            if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) && heard > peer.life {
+                peer.life = heard;
+                self.rest(index, now);
             }
             // As many bytes in as much time again; nothing of them is there yet.
             if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread) {

@@ -37,13 +37,16 @@ fn in_beat_mode_a_calm_peer_is_drained_every_so_many_beats_and_a_stream_at_once(
 
 #[test]
 fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_us() {
-    // 16 bytes every 100 ms: the mark of 1,024 bytes would be reached after 6.4 s.
-    for (policy, most_looks) in [(Policy::STRICT, 16), (Policy::STANDARD, 4)] {
+    // 16 bytes every 100 ms: the mark of 1,024 bytes would be reached after 6.4 s. Who is drained more often than
+    // it could be missed is looked at once, to learn its pace.
+    for (policy, every, most_looks) in
+        [(Policy::STRICT, 100, 16), (Policy::STANDARD, 100, 1), (Policy::STANDARD, 150, 1)]
+    {
         let (mut tracker, peers) = with_peers(TrackerConfig::new(policy, 1));
         let (mut taken, mut drains, mut looks) = (0, Vec::new(), 0);
         while let Some(now) = tracker.next_due().filter(|&due| due <= after(60_000)) {
-            let beats = now.since(START).as_millis() as u64 / 100;
-            let (received, last) = (beats * 16, after(beats * 100));
+            let beats = now.since(START).as_millis() as u64 / every;
+            let (received, last) = (beats * 16, after(beats * every));
             assert!(received - taken < 1_024, "it woke us at {} ms", now.since(START).as_millis());
             tracker.handle_time(now);
             while let Some(action) = tracker.poll_action() {
@@ -64,7 +67,8 @@ fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_us() {
             }
         }
         assert!(drains.iter().all(|bytes| *bytes >= 512), "too often: {drains:?}");
-        assert!((9..=16).contains(&drains.len()), "{} drains of 9,600 bytes", drains.len());
+        let least = usize::try_from(60_000 / every * 16 / 1_024).unwrap();
+        assert!((least..=16).contains(&drains.len()), "{} drains", drains.len());
         assert!(looks <= most_looks, "{looks} looks in 60 s");
     }
 }
