@@ -33,7 +33,7 @@
 //!
 //! let start = Instant::from_nanos(1);
 //! let mut watches = Watches::new(10, start);
-//! let healthy = Look { evidence: Evidence::default(), acknowledged_beyond_data: 0 };
+//! let healthy = Look { evidence: Evidence::default(), acknowledged_beyond_data: 0, unread: 0 };
 //! let id = watches.add(Policy::STRICT, &healthy, start).unwrap();
 //!
 //! let closed = Evidence { tcp_state: TcpState::CloseWait, ..Evidence::default() };
@@ -96,6 +96,8 @@ pub struct Look {
     /// What of the sequence space was acknowledged and is no data: one more than before once our own FIN
     /// was. Tells an orderly end from a reset whose error the program has taken.
     pub acknowledged_beyond_data: i64,
+    /// Bytes that the program has not read: when they are many, it is we who keep the peer from speaking.
+    pub unread: u32,
 }
 
 /// A verdict that has just been reached.
@@ -116,6 +118,8 @@ struct Record {
     fin: Option<Instant>,
     /// `acknowledged_beyond_data` at a time when nothing was under way.
     beyond: Option<i64>,
+    /// ERR was there while the connection stood: a time stamp in its error queue, say, and no reset.
+    erring: bool,
     due: Instant,
 }
 
@@ -191,6 +195,7 @@ impl Watches {
             born: now,
             fin: None,
             beyond: settled(look),
+            erring: false,
             due,
         };
         let index = self.records.insert(record) as u32;
@@ -242,7 +247,7 @@ impl Watches {
     /// nothing.
     ///
     /// The error of a closed socket is the program's to take, so its cause is inferred: no error waits and our
-    /// own FIN was acknowledged, `Closed`; unanswered probes or repetitions for about as long as the keepalive or the
+    /// own FIN was acknowledged, `Closed` (also where a reset came behind it and the program took its error); unanswered probes or repetitions for about as long as the keepalive or the
     /// user timeout takes, `KeepaliveExpired` or `UserTimeout`; otherwise a reset, `Aborted`. A path that
     /// said EHOSTUNREACH is therefore told as `UserTimeout`, and a socket killed by `ss -K` as `Aborted`.
     pub fn look(&mut self, id: PeerId, look: &Look, now: Instant) -> Option<Change> {
@@ -252,7 +257,9 @@ impl Watches {
         if fin {
             record.fin.get_or_insert(now);
         }
-        let life = record.life(evidence, now);
+        let by_bytes = record.by_bytes(look);
+        let life = record.life(look, now);
+        record.erring |= evidence.mask.has(PollMask::ERR) && evidence.tcp_state != TcpState::Close;
         if evidence.tcp_state == TcpState::Close {
             let cause = record.cause_of_close(look, now);
             return Some(self.gone(id, cause, life, evidence, now));
@@ -265,10 +272,14 @@ impl Watches {
         }
         let expired = self.stalls.put_off(life, policy.detection_time());
         if now >= expired {
-            let by_bytes = policy.heartbeat == Heartbeat::Bytes && !fin;
             let cause = if by_bytes { Cause::HeartbeatExpired } else { Cause::KeepaliveExpired };
-            return Some(self.gone(id, cause, life, evidence, now));
+            // A kernel is silent only if it was asked. Behind a closed window its answers come as seldom as it is
+            // asked, up to two minutes apart: a probe may be out at this moment, two in a row were not answered.
+            if by_bytes || evidence.probes >= ASKED || evidence.retransmits >= ASKED {
+                return Some(self.gone(id, cause, life, evidence, now));
+            }
         }
+        let expired = if now >= expired { now + policy.interval } else { expired };
         let due = appointment(graced.map_or(expired, |end| end.min(expired)), now);
         let index = id.index();
         let record = &mut self.records[index as usize];
@@ -315,21 +326,24 @@ impl Watches {
 }
 
 impl Record {
-    /// The last that was heard of the peer, as far as its policy counts it. After its FIN no byte of it can
-    /// come; then its kernel's answers count.
-    fn life(&self, evidence: &Evidence, now: Instant) -> Instant {
+    /// Whether it is judged by its bytes. Not after its FIN, when none can come, nor while so much lies unread
+    /// that the window may be full; then its kernel's answers count.
+    fn by_bytes(&self, look: &Look) -> bool {
+        self.policy.heartbeat == Heartbeat::Bytes && self.fin.is_none() && look.unread < HEAP_BYTES
+    }
+
+    /// The last that was heard of the peer, as far as it counts.
+    fn life(&self, look: &Look, now: Instant) -> Instant {
+        let evidence = &look.evidence;
         let bytes = if evidence.received > 0 { evidence.last_data } else { Instant::ZERO };
-        let heard = match self.policy.heartbeat {
-            Heartbeat::Bytes if self.fin.is_none() => bytes,
-            Heartbeat::Bytes | Heartbeat::Frames | Heartbeat::None => bytes.max(evidence.last_ack),
-        };
+        let heard = if self.by_bytes(look) { bytes } else { bytes.max(evidence.last_ack) };
         heard.min(now).max(self.born)
     }
 
     fn cause_of_close(&self, look: &Look, now: Instant) -> Cause {
         let evidence = &look.evidence;
         let finished = self.beyond.is_some_and(|beyond| look.acknowledged_beyond_data > beyond);
-        if finished && !evidence.mask.has(PollMask::ERR) {
+        if finished && (self.erring || !evidence.mask.has(PollMask::ERR)) {
             return Cause::Closed;
         }
         // The kernel's timers may be a little early, and the ages are whole ticks.
@@ -362,6 +376,11 @@ impl Record {
         }
     }
 }
+
+/// Unanswered probes or repetitions in a row that make a silence: one may be under way.
+const ASKED: u8 = 2;
+/// More unread bytes than any heartbeat leaves: the window may be full of them.
+const HEAP_BYTES: u32 = 4_096;
 
 /// When to look at one whose deadline is `deadline`: shortly before it, at an hour that many share, so that one
 /// wake serves them all; and again at the deadline itself if it was not heard from by then.

@@ -131,7 +131,7 @@ pub enum WatchError {
         /// How many.
         capacity: usize,
     },
-    /// The watcher was stopped.
+    /// The watcher was stopped, or this is a child that was forked without its thread.
     Stopped,
     /// Something that a watch needs.
     Io {
@@ -247,13 +247,15 @@ impl Watcher {
         let io = |attempted| move |source| WatchError::Io { attempted, source };
         let cookie = tcp::cookie(socket).map_err(io("ask for the socket's cookie"))?;
         let plan = policy.keepalive();
+        // Entered first: one that is refused keeps the options that it has.
+        let ticket: Ticket = self.handle.enter(socket, cookie, policy, &info)?;
+        let watch = Watch::new(self.handle.clone(), ticket);
         tcp::set_keepalive(socket, plan.idle, plan.interval, plan.count).map_err(io("set its keepalive"))?;
         // Not the plan's own: this program sends, and one that does must not kill a peer whose window is shut.
         if let Some(timeout) = policy.user_timeout {
             tcp::set_user_timeout(socket, timeout).map_err(io("set its user timeout"))?;
         }
-        let ticket: Ticket = self.handle.enter(socket, cookie, policy, &info)?;
-        Ok(Watch::new(self.handle.clone(), ticket))
+        Ok(watch)
     }
 
     /// How many sockets are watched now.

@@ -40,7 +40,7 @@ impl Slot {
         Slot { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
-    /// No user's code runs under the lock, so a poisoned one is as good as any.
+    /// No code of others runs under the lock, not even a waker's clone or drop, so a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +75,7 @@ impl Slot {
         inner.over = true;
         let unused = std::mem::take(&mut inner.callbacks);
         self.release(inner);
-        drop(unused); // they may own what they like, and drop it outside of the lock
+        guarded(|| drop(unused)); // they may own what they like, and drop it outside of the lock
     }
 
     fn release(&self, mut inner: MutexGuard<'_, Inner>) {
@@ -83,7 +83,7 @@ impl Slot {
         drop(inner);
         self.changed.notify_all();
         for (_, waker) in wakers {
-            waker.wake();
+            guarded(|| waker.wake());
         }
     }
 
@@ -109,9 +109,15 @@ impl Slot {
     }
 }
 
-/// A callback that panics must not take the others' verdicts with it; its message was printed by the hook.
 fn call(callback: Callback, verdict: Verdict) {
-    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| callback(verdict)));
+    guarded(|| callback(verdict));
+}
+
+/// Code of others that panics must not take the others' verdicts with it; its message was printed by the hook.
+fn guarded(code: impl FnOnce()) {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)) {
+        std::mem::forget(payload); // dropping it may panic again
+    }
 }
 
 /// Becomes ready with the verdict that was waited for. Belongs to no runtime, borrows nothing, and may be dropped
@@ -140,6 +146,7 @@ impl Future for Gone {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Verdict> {
         let this = &mut *self;
+        let fresh = context.waker().clone();
         let mut inner = this.slot.lock();
         if inner.over || (this.enough)(inner.verdict) {
             return Poll::Ready(inner.verdict);
@@ -148,10 +155,15 @@ impl Future for Gone {
             inner.next_key += 1;
             inner.next_key
         });
-        match inner.wakers.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, waker)) => waker.clone_from(context.waker()),
-            None => inner.wakers.push((key, context.waker().clone())),
-        }
+        let old = match inner.wakers.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, waker)) => Some(std::mem::replace(waker, fresh)),
+            None => {
+                inner.wakers.push((key, fresh));
+                None
+            }
+        };
+        drop(inner);
+        drop(old);
         Poll::Pending
     }
 }
@@ -159,7 +171,11 @@ impl Future for Gone {
 impl Drop for Gone {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.slot.lock().wakers.retain(|(known, _)| *known != key);
+            let mut inner = self.slot.lock();
+            let place = inner.wakers.iter().position(|(known, _)| *known == key);
+            let old = place.map(|place| inner.wakers.swap_remove(place));
+            drop(inner);
+            drop(old);
         }
     }
 }

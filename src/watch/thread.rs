@@ -62,6 +62,8 @@ struct Shared {
 pub(super) struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whose it is: a child that was forked has the memory and not the thread.
+    process: u32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,7 +97,7 @@ impl Handle {
             .name("deadpeer-watch".into())
             .spawn(move || of_thread.run())
             .map_err(|error| ("start a watcher's thread", error))?;
-        Ok(Handle { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Handle { shared, thread: Mutex::new(Some(thread)), process: std::process::id() })
     }
 
     /// Enters a socket, whose first look is `info`.
@@ -106,8 +108,11 @@ impl Handle {
         policy: Policy,
         info: &TcpInfo,
     ) -> Result<Ticket, WatchError> {
+        if self.process != std::process::id() {
+            return Err(WatchError::Stopped);
+        }
         let now = Instant::now();
-        let look = self.shared.see(info, PollMask(0));
+        let look = self.shared.see(socket, info, PollMask(0));
         let mut book = lock(&self.shared.book);
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(WatchError::Stopped);
@@ -140,6 +145,9 @@ impl Handle {
     /// Ends a watch, with a last look: whoever reads may see an end sooner than the thread does, and drop the
     /// stream for it. Nothing is told after that, but a callback that has begun goes on.
     pub(super) fn leave(&self, ticket: &Ticket) {
+        if self.process != std::process::id() {
+            return; // what epoll holds is the parent's
+        }
         let mut book = lock(&self.shared.book);
         let mut news = Vec::new();
         if book.watches.has(ticket.id) && !self.shared.stopping.load(Ordering::Acquire) {
@@ -166,7 +174,7 @@ impl Handle {
         let book = lock(&self.shared.book);
         let entry = book.entries.get(ticket.id.index() as usize)?.as_ref()?;
         let info = tcp::info_if_still(entry.fd, entry.cookie)?;
-        let look = self.shared.see(&info, entry.mask);
+        let look = self.shared.see(entry.fd, &info, entry.mask);
         book.watches.proof(ticket.id, &look, Instant::now())
     }
 
@@ -219,11 +227,12 @@ impl Shared {
         self.wakeup.wake();
     }
 
-    fn see(&self, info: &TcpInfo, mask: PollMask) -> Look {
+    fn see(&self, fd: RawFd, info: &TcpInfo, mask: PollMask) -> Look {
         let data = info.bytes_sent.saturating_sub(info.bytes_retrans);
         Look {
             evidence: evidence_of(info, mask, self.ticks),
             acknowledged_beyond_data: info.bytes_acked.cast_signed().wrapping_sub(data.cast_signed()),
+            unread: tcp::unread(fd).unwrap_or(0),
         }
     }
 
@@ -247,7 +256,7 @@ impl Shared {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let now = Instant::now();
-            self.look(&found, until, now, &mut news);
+            self.look(&found, (before, until), now, &mut news);
             for (slot, change) in news.drain(..) {
                 slot.tell(&change);
             }
@@ -255,12 +264,19 @@ impl Shared {
     }
 
     /// Looks at those that woke and at those whose hour has come, a portion of each.
-    fn look(&self, found: &ReadyList, until: Instant, now: Instant, news: &mut Vec<(Arc<Slot>, Change)>) {
+    fn look(
+        &self,
+        found: &ReadyList,
+        (before, until): (Instant, Instant),
+        now: Instant,
+        news: &mut Vec<(Arc<Slot>, Change)>,
+    ) {
         let mut book = lock(&self.book);
         let book = &mut *book;
         book.asleep_until = Instant::ZERO; // awake
-        if now > until + limits::STALL_THRESHOLD {
-            book.watches.handle_stall(until, now);
+        if now > until.max(before) + limits::STALL_THRESHOLD {
+            // From where it began to be one: with many due at once the oldest hour is long past.
+            book.watches.handle_stall(until.max(before), now);
         }
         for ready in found.iter() {
             if ready.token == WAKEUP {
@@ -288,7 +304,7 @@ impl Shared {
         // After the look: what it shows is not newer than this.
         let now = Instant::now();
         let change = match info {
-            Some(info) => book.watches.look(id, &self.see(&info, entry.mask), now),
+            Some(info) => book.watches.look(id, &self.see(entry.fd, &info, entry.mask), now),
             None => book.watches.lost(id, now),
         };
         if let Some(change) = change {

@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use deadpeer::liveness::Policy;
 use deadpeer::watch::{Verdict, Watched, Watcher};
@@ -12,7 +13,11 @@ pub type Departure = (SocketAddr, Verdict);
 /// Holds very many devices, echoes what they say, and tells of each that is gone: also of one that vanished
 /// without a word, and of one whose session is stuck elsewhere and does not read.
 pub async fn serve(listener: TcpListener, watcher: Watcher, departures: UnboundedSender<Departure>) {
-    while let Ok((stream, address)) = listener.accept().await {
+    loop {
+        let Ok((stream, address)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors, say
+            continue;
+        };
         match watcher.watch(stream, Policy::STANDARD) {
             Ok(stream) => {
                 let departures = departures.clone();

@@ -517,3 +517,51 @@ fn play_the_leaker() {
     assert_eq!((descriptors(), threads()), (at_first, threads_at_first));
     println!("NOTHING LEFT");
 }
+
+#[test]
+fn a_peer_that_does_not_read_or_is_not_read_is_here() {
+    let policy = Policy { idle: Duration::from_secs(2), probes: 1, ..Policy::STRICT };
+    // Its window is shut: keepalive rests, and the kernel asks more and more seldom.
+    let (_watcher, server, mut slow) = watched(policy.transport_only());
+    server.set_nonblocking(true).unwrap();
+    while (&*server).write(&[7; 100_000]).is_ok() {}
+    // Ours is shut, so it cannot speak.
+    let (_other, stuck, eager) = watched(policy);
+    eager.set_nonblocking(true).unwrap();
+    while (&eager).write(&[7; 100_000]).is_ok() {}
+    std::thread::sleep(Duration::from_secs(12)); // four detection times
+    assert_eq!(server.state(), Verdict::Here, "{:?}", server.proof());
+    assert_eq!(stuck.state(), Verdict::Here, "{:?}", stuck.proof());
+    slow.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.read_exact(&mut vec![0; 100_000]).unwrap();
+}
+
+#[test]
+fn a_refusal_leaves_the_options_of_a_standing_watch_alone() {
+    let (watcher, server, _client) = watched(Policy::STRICT);
+    let slow = Policy { idle: Duration::from_secs(30_000), ..Policy::STANDARD };
+    assert!(matches!(watcher.observe(&*server, slow).map(drop), Err(WatchError::Twice)));
+    let time = socket2::SockRef::from(&*server).tcp_keepalive_time().unwrap();
+    assert_eq!(time, Duration::from_secs(u64::from(Policy::STRICT.keepalive().idle)));
+}
+
+/// A waker that panics, as a runtime in trouble may have one.
+struct Panicking;
+
+impl std::task::Wake for Panicking {
+    fn wake(self: std::sync::Arc<Self>) {
+        panic!("a waker of the program's, on purpose");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_ends_nobody_elses_watch() {
+    let (watcher, server, client) = watched(Policy::STANDARD);
+    let waker = std::task::Waker::from(std::sync::Arc::new(Panicking));
+    let mut waiting = std::pin::pin!(server.gone());
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    drop(client);
+    assert_eq!(within(server.gone()), CLOSED);
+    settle(&watcher);
+}

@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A peer that is there and was heard at `at`.
 fn heard(at: Instant) -> Look {
     let evidence = Evidence { received: 5, last_data: at, last_ack: at, ..Evidence::default() };
-    Look { evidence, acknowledged_beyond_data: 1 }
+    Look { evidence, acknowledged_beyond_data: 1, unread: 0 }
 }
 
 fn with(look: Look, change: impl FnOnce(&mut Evidence)) -> Look {
@@ -106,9 +106,19 @@ fn silence_is_held_against_the_program_or_its_kernel_as_the_policy_says() {
     assert_eq!(change.proof.transport, Transport::Answering);
     assert_eq!(change.proof.last_life, START);
     assert_eq!(verdict(Policy::STRICT.transport_only(), &mute, 20 * SECOND), None);
-    let silent = heard(START);
+    let silent = with(heard(START), |evidence| evidence.probes = 3);
     let gone = Some(Verdict::Gone(Cause::KeepaliveExpired));
     assert_eq!(verdict(Policy::STRICT.transport_only(), &silent, 20 * SECOND), gone);
+    // Whoever was not asked, or has a probe under way, as behind a closed window, is looked at again.
+    for probes in [0, 1] {
+        let (mut watches, id) = watch(Policy::STRICT.transport_only());
+        let unasked = with(heard(START), |evidence| evidence.probes = probes);
+        assert_eq!(watches.look(id, &unasked, later), None);
+        assert!(watches.next_due().unwrap() <= later + SECOND + Duration::from_millis(2));
+    }
+    // Nor is one held silent who cannot speak because we do not read.
+    let full = Look { unread: 100_000, ..mute };
+    assert_eq!(verdict(Policy::STRICT, &full, 20 * SECOND), None);
 }
 
 #[test]
@@ -117,6 +127,7 @@ fn after_its_fin_a_peer_is_judged_by_its_kernel() {
     let later = START + 20 * SECOND;
     let fin = with(ended(TcpState::CloseWait), |evidence| evidence.last_ack = later);
     assert_eq!(watches.look(id, &fin, later).unwrap().verdict, Verdict::HalfClosed);
+    let fin = with(fin, |evidence| evidence.retransmits = 4);
     let change = watches.look(id, &fin, later + 20 * SECOND).unwrap();
     assert_eq!(change.verdict, Verdict::Gone(Cause::KeepaliveExpired));
 }
@@ -204,7 +215,8 @@ proptest! {
                 prop_assert_eq!(named, id);
                 looks += 1;
                 let heard_at = *spoke.iter().rfind(|&&at| at <= now).unwrap();
-                if let Some(change) = watches.look(id, &heard(heard_at), now) {
+                let seen = with(heard(heard_at), |evidence| evidence.probes = 3);
+                if let Some(change) = watches.look(id, &seen, now) {
                     prop_assert!(change.verdict.is_gone());
                     prop_assert_eq!(change.proof.last_life, heard_at);
                     break;
