@@ -17,7 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("measure", &["liveness", "limits", "time"]),
     ("driver", &["frame", "limits", "liveness", "measure", "outbox", "sys", "time"]),
     ("client", &["frame", "limits", "outbox", "sys", "time"]),
-    ("doctor", &["driver", "limits", "sys"]),
+    ("doctor", &["driver", "limits", "measure", "sys"]),
     ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
     ("watch", &["driver", "limits", "liveness", "sys", "time"]),
     ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sys", "time"]),

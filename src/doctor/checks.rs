@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::facts::{Facts, RingFacts};
 use crate::limits;
+use crate::measure::report::show::count as grouped;
 
 /// How it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,18 +98,6 @@ fn at_least(name: &'static str, value: Option<u64>, enough: u64, what: &str, cur
         Some(value) if value >= enough => well(name, format!("{} {what}", grouped(value))),
         Some(value) => check(name, Verdict::Warn, format!("{} {what}", grouped(value)), cure),
     }
-}
-
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 pub(super) fn version(kernel: &str) -> Option<(u32, u32)> {

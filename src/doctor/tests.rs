@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::checks::{capacity, grouped, version};
+use super::checks::{capacity, version};
 use super::*;
 
 /// A machine on which nothing is to be said.
@@ -228,14 +228,6 @@ fn the_document_lists_every_check() {
     for check in examine(&fine()) {
         assert!(section.contains(&format!("| `{}` |", check.name)), "{} has no row", check.name);
     }
-}
-
-#[test]
-fn numbers_are_grouped() {
-    assert_eq!(
-        ["0", "12", "1,234", "12,345", "123,456", "1,234,567"].map(str::to_owned),
-        [0, 12, 1_234, 12_345, 123_456, 1_234_567].map(grouped)
-    );
 }
 
 proptest! {
