@@ -210,6 +210,7 @@ impl Ring {
         } else {
             builder.setup_coop_taskrun();
         }
+        builder.setup_taskrun_flag();
         if no_sqarray {
             builder.setup_no_sqarray();
         }
@@ -457,25 +458,42 @@ impl Ring {
 
     /// Copies at most `most` completions out, in order, behind what `into` holds. Returns whether
     /// more are waiting.
+    ///
+    /// What had happened before the call is all there to be taken: in one call the kernel works off only some 20
+    /// (measured, 6.18) of what it has put off with DEFER_TASKRUN, so it is called again until nothing is left.
     pub fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
-        let mut queue = self.inner.completion();
-        queue.sync();
         let before = into.len();
-        let buffers = self.buffers.as_ref();
-        into.extend(queue.by_ref().take(most).map(|entry: cqueue::Entry| Completion {
-            token: Token::from_user_data(entry.user_data()),
-            result: entry.result(),
-            more: cqueue::more(entry.flags()),
-            buffer:
-                buffers.and_then(|pool| cqueue::buffer_select(entry.flags()).map(|buffer| pool.lent(buffer))),
-        }));
-        self.counters.completions += (into.len() - before) as u64;
-        !queue.is_empty()
+        loop {
+            let mut queue = self.inner.completion();
+            queue.sync();
+            let room = most - (into.len() - before);
+            let buffers = self.buffers.as_ref();
+            into.extend(queue.by_ref().take(room).map(|entry: cqueue::Entry| Completion {
+                token: Token::from_user_data(entry.user_data()),
+                result: entry.result(),
+                more: cqueue::more(entry.flags()),
+                buffer: buffers
+                    .and_then(|pool| cqueue::buffer_select(entry.flags()).map(|buffer| pool.lent(buffer))),
+            }));
+            let left = !queue.is_empty();
+            drop(queue);
+            let full = into.len() - before == most;
+            // An error shows again at the next submission, which tells it.
+            if full || left || !self.has_put_off() || self.enter(0, true, None).is_err() {
+                self.counters.completions += (into.len() - before) as u64;
+                return left || self.has_put_off();
+            }
+        }
+    }
+
+    /// Whether the kernel has work that it leaves until we call it.
+    fn has_put_off(&mut self) -> bool {
+        self.inner.submission().taskrun()
     }
 
     /// Whether completions are there to be reaped.
     pub fn is_ready(&mut self) -> bool {
-        !self.inner.completion().is_empty()
+        !self.inner.completion().is_empty() || self.has_put_off()
     }
 
     /// Whether the kernel holds completions back because the queue was full. They come with the next
@@ -514,6 +532,30 @@ mod tests {
         let indices: Vec<_> = seen.iter().map(|completion| completion.token.index()).collect();
         assert_eq!(indices, (0..all).collect::<Vec<_>>());
         assert!(!ring.is_overflown());
+    }
+
+    #[test]
+    fn all_that_has_happened_is_reaped_at_once() {
+        use std::io::Write;
+        use std::os::unix::net::UnixStream;
+        let mut ring = Ring::new(256, 1024).unwrap();
+        let (mut one, other) = UnixStream::pair().unwrap();
+        let all = 200;
+        for index in 0..all {
+            ring.watch_once(other.as_raw_fd(), libc::POLLIN as u16, Token::new(1, 0, index)).unwrap();
+        }
+        ring.submit_and_wait(Wait::NOT).unwrap();
+        one.write_all(b"x").unwrap();
+        ring.submit_and_wait(Wait { completions: 1, timeout: Duration::from_secs(30), ..Wait::NOT }).unwrap();
+        let mut seen = Vec::new();
+        assert!(ring.reap(&mut seen, 90), "a portion of it leaves some");
+        assert_eq!(seen.len(), 90);
+        assert!(ring.is_ready());
+        assert!(!ring.reap(&mut seen, 512));
+        let mut indices: Vec<_> = seen.iter().map(|completion| completion.token.index()).collect();
+        indices.sort_unstable();
+        assert_eq!(indices, (0..all).collect::<Vec<_>>());
+        assert!(!ring.is_ready());
     }
 
     #[test]
