@@ -153,3 +153,53 @@ const _: () = assert!(CQ_ENTRIES >= 2 * SQ_ENTRIES);
 const _: () = assert!(MAX_BATCH_WINDOW.as_millis() < STALL_THRESHOLD.as_millis() / 2);
 const _: () = assert!(HISTORY >= 4 && HISTORY < 16);
 const _: () = assert!(MAX_DISCARD > 0 && FRAME_BUFFER_BYTES > 0); // a recv of nothing looks like a FIN
+
+/// Bytes of a head, of a request's or a response's: what nginx and HAProxy refuse is 8 to 32 KiB, and RFC 9112 asks for
+/// 8,000 at least. A longer request is answered with 431; behind a longer response its connection is not followed any more.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Headers in a head. HAProxy takes 101, hyper 100. More are refused as too long a head.
+pub const MAX_HEADERS: usize = 128;
+
+/// Bytes of one chunk extension. Nobody uses them, and each is one that is not looked at.
+pub const MAX_CHUNK_EXTENSION: u32 = 4 * 1024;
+
+/// Bytes of a target that are kept for telling of its exchange; a longer one is cut off there.
+pub const MAX_TOLD_TARGET: usize = 1_024;
+
+/// Bytes that one side of a relayed connection may be ahead of the other, beyond what its sockets hold: then it is not
+/// read any more. Also how much is read at once, so that nothing is kept of what the other side takes.
+pub const MAX_HELD: usize = 64 * 1024;
+
+/// Bytes of further requests that are taken off a socket while one is worked at. The rest waits in the socket, where it
+/// slows its sender down.
+pub const MAX_PIPELINED: usize = 16 * 1024;
+
+/// When a half-closed client that was there is asked again, after the first and the second time. Not more often: Go's
+/// client (before 1.23) takes five interim responses before the final one, and some are the server's own.
+pub const HALF_CLOSE_PROBES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
+
+/// When the acknowledgement of a question is looked for: the kernel does not tell of it. The last repeats.
+pub const PROBE_CHECKS: [Duration; 6] = [
+    Duration::from_millis(1),
+    Duration::from_millis(2),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+];
+
+/// How long a connection that we have ended with a FIN may go on sending before it is closed: a close with unread bytes
+/// would be a RST, and could take our last answer from the client.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a client may take nothing of an answer that ends its connection.
+pub const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an upstream that failed is left out, at first, and at most: the time doubles with each failure in a row.
+pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(100);
+/// See [`UPSTREAM_PAUSE`].
+pub const MAX_UPSTREAM_PAUSE: Duration = Duration::from_secs(30);
+
+/// Events of one proxy thread that the sink has not taken. Beyond that it takes no more from its clients.
+pub const MAX_UNTOLD: usize = 4_096;

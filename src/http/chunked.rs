@@ -1,0 +1,121 @@
+//! A body in chunks (RFC 9112 section 7.1), read strictly.
+
+use super::Reason;
+use crate::limits::{MAX_CHUNK_EXTENSION, MAX_HEAD};
+
+/// Where in a chunked body we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Before the first digit of a size.
+    Size,
+    /// After one.
+    Digits,
+    /// In an extension, behind its semicolon.
+    Extension,
+    /// After the CR of a size line.
+    SizeLf,
+    /// In the data of a chunk.
+    Data,
+    /// After the data.
+    DataCr,
+    DataLf,
+    /// At the beginning of a line of the trailer section.
+    TrailerStart,
+    /// Within one.
+    Trailer,
+    TrailerLf,
+    /// After the CR of the empty line.
+    LastLf,
+    Over,
+}
+
+/// Follows a chunked body.
+#[derive(Clone, Debug)]
+pub(super) struct Chunked {
+    at: At,
+    /// Of the size that is being read, then bytes of the chunk that are still to come.
+    left: u64,
+    /// Bytes of the extension, or of all trailers.
+    line: u32,
+}
+
+impl Chunked {
+    pub(super) const fn new() -> Chunked {
+        Chunked { at: At::Size, left: 0, line: 0 }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.at == At::Over
+    }
+
+    /// How many of these bytes belong to the body.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+        let mut taken = 0;
+        while taken < bytes.len() && self.at != At::Over {
+            if self.at == At::Data {
+                let here = (bytes.len() - taken).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                self.left -= here as u64;
+                taken += here;
+                if self.left == 0 {
+                    self.at = At::DataCr;
+                }
+                continue;
+            }
+            self.at = self.step(bytes[taken])?;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<At, Reason> {
+        Ok(match (self.at, byte) {
+            (At::Size | At::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                // A length that would be negative for somebody who counts with signs is none.
+                if self.left >= 1 << 59 {
+                    return Err(Reason::ChunkSize);
+                }
+                self.left = self.left << 4 | u64::from(digit);
+                At::Digits
+            }
+            (At::Digits, b';') => {
+                self.line = 0;
+                At::Extension
+            }
+            (At::Digits | At::Extension, b'\r') => At::SizeLf,
+            (At::Extension, b'\n' | 0) => return Err(Reason::ChunkSize),
+            (At::Extension, _) => {
+                self.line += 1;
+                if self.line > MAX_CHUNK_EXTENSION {
+                    return Err(Reason::ChunkSize);
+                }
+                At::Extension
+            }
+            (At::SizeLf, b'\n') if self.left > 0 => At::Data,
+            (At::SizeLf, b'\n') => {
+                self.line = 0;
+                At::TrailerStart
+            }
+            (At::Size | At::Digits | At::SizeLf, _) => return Err(Reason::ChunkSize),
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => At::Size,
+            (At::DataCr | At::DataLf, _) => return Err(Reason::ChunkEnd),
+            (At::TrailerStart, b'\r') => At::LastLf,
+            // What begins with a blank would belong to the line before.
+            (At::TrailerStart, b' ' | b'\t' | b'\n' | b':' | 0) => return Err(Reason::Trailer),
+            (At::Trailer, b'\r') => At::TrailerLf,
+            (At::Trailer, b'\n' | 0) => return Err(Reason::Trailer),
+            (At::TrailerStart | At::Trailer, _) => {
+                self.line += 1;
+                if self.line as usize > MAX_HEAD {
+                    return Err(Reason::Trailer);
+                }
+                At::Trailer
+            }
+            (At::TrailerLf, b'\n') => At::TrailerStart,
+            (At::LastLf, b'\n') => At::Over,
+            (At::TrailerLf | At::LastLf, _) => return Err(Reason::Trailer),
+            (At::Data | At::Over, _) => unreachable!("not stepped through"),
+        })
+    }
+}

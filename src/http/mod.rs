@@ -1,0 +1,48 @@
+//! HTTP/1 as one who stands between must know it: where each message begins and ends, and nothing else.
+//!
+//! # Intuition
+//!
+//! Whoever relays a connection and wants to know whether somebody waits for an answer must know where requests and
+//! responses end. Two programs that disagree about that can be played off against each other (request
+//! smuggling). So what could be read in two ways is read in none: it is named as a [`Reason`], and whoever asked
+//! stops following that connection.
+//!
+//! # Model
+//!
+//! ```text
+//!   bytes ──► RequestHead / ResponseHead ──► Framing ──► Body: how many of these bytes are still the message's?
+//!                 (head)                                  (body, chunked)
+//! ```
+//!
+//! # Contract
+//!
+//! - Pure: no clock, no descriptor, and nothing is kept of what was fed but counts.
+//! - A message ends in the same place however its bytes are cut into pieces.
+//! - Lines end in CR LF. Bare CR, bare LF, NUL, folded lines, two lengths, a length beside a transfer coding, a coding
+//!   that is not exactly `chunked`, and sizes that are no plain hexadecimal numbers are [`Reason`]s (RFC 9112
+//!   sections 2.2, 5.2, 6.1 to 6.3, 7.1, which leave each to the recipient's choice).
+//!
+//! # Example
+//!
+//! ```
+//! use deadpeer::http::{Body, Head, RequestHead, Scan};
+//!
+//! let wire = b"POST /query HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n";
+//! let mut scan = Scan::default();
+//! let Head::Whole { head, length } = RequestHead::read(wire, &mut scan) else { unreachable!() };
+//! assert_eq!((head.method(), head.target()), ("POST", "/query"));
+//! let mut body = Body::new(head.framing());
+//! let fed = body.feed(&wire[length..]).unwrap();
+//! assert_eq!((fed.taken, fed.over), (3, true)); // what follows is another request
+//! ```
+
+mod body;
+mod chunked;
+mod head;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+pub use body::{Body, Fed, Framing};
+pub use head::{Head, RequestHead, ResponseHead, Scan};
+pub use reason::Reason;
