@@ -1,0 +1,419 @@
+"""How soon a server knows that its client has left while it still works for it.
+
+Real servers (Go, uvicorn, Node, asyncio), clients that leave in every way there is, and between
+them nothing, deadpeer's proxy, or another's. Prints a table in Markdown.
+
+    leaving.py                       all, with no front and with deadpeer's
+    leaving.py --quick --check       the gate's: fails if deadpeer's proxy missed a leaving
+    leaving.py --silent              clients that vanish without a word (root only)
+
+How a time comes about: the driver notes CLOCK_MONOTONIC when its client leaves, the handler when its
+own runtime tells it so, and the difference is what the table shows.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
+
+from fronts import FRONTS
+from network import OURS, Network
+from responses import Response, read_response
+from serving import SERVERS, TARGET, Missing, Server
+from ways import SILENCE, WAYS
+
+SOON_MS = 1000
+SILENT_SOON_MS = 9000  # strict: 4 s of silence and the probes, and room for the handler to hear of it
+BETWEEN_CASES = 0.02  # so that no two leave at the same moment
+BEFORE_LEAVING = 0.2
+
+# Who cannot hear of it, whatever the front does: net/http reads on, and so sees the connection's end,
+# only after the handler has read the request's body.
+DEAF = {("go", "/slow-unread")}
+
+
+@dataclass
+class Result:
+    """What became of one client. `ms` is from its leaving until the handler knew."""
+
+    server: str
+    front: str
+    way: str
+    round: int
+    outcome: str  # noticed, never, cut, served, or failed: and then `why`
+    ms: float | None = None
+    why: str | None = None
+    interims: list | None = None
+
+
+def connect(address):
+    return socket.create_connection(address, 5)
+
+
+def send(client, data):
+    """Sends what the other side takes: a body that nobody reads may not fit."""
+    client.settimeout(0.3)
+    try:
+        client.sendall(data)
+    except TimeoutError:
+        pass
+    client.settimeout(None)
+
+
+def play(server, front, way, round, options):
+    """One client, from its request to what became of it."""
+    case = f"{WAYS.index(way)}-{round}-{time.monotonic_ns()}"
+    result = Result(server.name, front.name, way.name, round, "failed")
+    try:
+        client = connect(front.address)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send(client, way.request(case, options.ms))
+        if server.told(case, ["began"], 5)[0] is None:
+            client.close()
+            result.why = "the handler never began"
+            return result
+        time.sleep(BEFORE_LEAVING)
+        if way.leave:
+            conclude(result, way.leave(client), server, case, options)
+        else:
+            wait_for_answer(result, way, client, server, case, options)
+    except OSError as error:
+        result.why = str(error)
+    return result
+
+
+def conclude(result, left, server, case, options):
+    """Waits until the handler has noticed, or has worked to its end for nobody."""
+    event, noticed = server.told(case, ["left", "finished"], options.ms / 1000 + 5)
+    if event == "left":
+        result.ms = (noticed - left) / 1e6
+        # Before the leaving there was but a half-close: that was taken for it.
+        result.outcome = "noticed" if result.ms >= 0 else "cut"
+    elif event == "finished":
+        result.outcome = "never"
+    else:
+        result.why = "the handler neither noticed nor came to its end"
+
+
+def wait_for_answer(result, way, client, server, case, options):
+    client.shutdown(socket.SHUT_WR)
+    response = read_response(client, options.ms / 1000 + 5)
+    client.close()
+    result.interims = response.interims
+    result.why = unlike_expected(response, way, options.ms)
+    result.outcome = "cut" if result.why else "served"
+
+
+def unlike_expected(response, way, ms):
+    """What is wrong with an answer; None if it is all that the handler wrote."""
+    body = b"worked\n"
+    if way.path == "/chunked":
+        body = b"".join(b"piece %d\n" % piece for piece in range(ms // 100 + 1)) + b"end\n"
+    if response.fault:
+        return response.fault
+    if response.status != 200:
+        return f"status {response.status}"
+    if response.body != body:
+        return f"another body of {len(response.body)} bytes"
+    if response.interims and way.version == "1.0":
+        return "an interim response to a client of HTTP/1.0"
+    return None
+
+
+def greet(front):
+    """Nothing is measured before plain requests, two on one connection, are answered well."""
+    connection = HTTPConnection(*front.address, timeout=5)
+    for path, body in (("/quick", b"q" * 1024), ("/chunked", b"piece 0\nend\n"), ("/quick", b"q" * 1024)):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        if (response.status, response.read()) != (200, body):
+            raise Missing(f"{front.name} answers {path} with {response.status} or a wrong body")
+    connection.close()
+
+
+def run_front(server, name, options, play_all):
+    """All cases of one server behind one front."""
+    front = FRONTS[name](server, options)
+    front.name = name
+    try:
+        results = play_all(server, front, options)
+        fell = front.fell()
+        if fell:
+            results.append(Result(server.name, name, "all", 0, "failed", why=fell))
+        return results, list(front.events)
+    finally:
+        front.end()
+
+
+def leave_in_all_ways(server, front, options):
+    greet(front)
+    cases = [(way, round) for round in range(options.rounds) for way in options.ways]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        running = []
+        for way, round in cases:
+            running.append(pool.submit(play, server, front, way, round, options))
+            time.sleep(BETWEEN_CASES)
+        return [future.result() for future in running]
+
+
+def vanish(server, front, options):
+    """Clients whose cable is cut while the handler works."""
+    clients, cases = [], []
+    for round in range(options.rounds):
+        case = f"silent-{round}-{time.monotonic_ns()}"
+        client = options.connect(front.address)
+        clients.append(client)
+        client.sendall(SILENCE.request(case, options.ms))
+        cases.append((round, case))
+    begun = [server.told(case, ["began"], 5)[0] for _, case in cases]
+    options.all_begun.wait()  # one cable for all: it is cut when everybody's handler works
+    results = []
+    for (round, case), began in zip(cases, begun):
+        result = Result(server.name, front.name, SILENCE.name, round, "failed", why=None if began else "never began")
+        results.append(result)
+        if began:
+            conclude(result, options.cut_at, server, case, options)
+    for client in clients:
+        client.close()
+    return results
+
+
+# -- the table ---------------------------------------------------------------------------------------
+
+
+def number(ms):
+    return f"{ms:.2f}" if ms < 10 else f"{ms:.0f}"
+
+
+def cell(results):
+    """What became of one way in all rounds."""
+    if not results:
+        return ""
+    times = [result.ms for result in results if result.outcome == "noticed"]
+    others = [result.outcome for result in results if result.outcome != "noticed"]
+    parts = [number(statistics.median(times))] if times else []
+    for outcome in sorted(set(others)):
+        count = others.count(outcome)
+        parts.append(outcome if count == len(results) else f"{outcome} {count} of {len(results)}")
+    return ", ".join(parts)
+
+
+def table(results, servers, fronts, ways):
+    lines = [
+        "| server | the client's way | " + " | ".join(fronts) + " |",
+        "|---|---|" + "---:|" * len(fronts),
+    ]
+    for server in servers:
+        for way in ways:
+            cells = [
+                cell([r for r in results if (r.server, r.front, r.way) == (server, front, way.name)])
+                for front in fronts
+            ]
+            if any(cells):
+                lines.append(f"| {server} | {way.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def faults(results, soon):
+    """What deadpeer's proxy must not do, and did."""
+    ways = {way.name: way for way in [*WAYS, SILENCE]}
+    found = []
+    for result in results:
+        if result.front != "deadpeer":
+            continue
+        where = f"{result.server}, {result.way}, round {result.round + 1}"
+        way = ways.get(result.way)
+        if result.outcome == "failed":
+            found.append(f"{where}: {result.why}")
+        elif result.outcome == "cut" and way.version != "1.0":
+            found.append(f"{where}: a client that half-closed was cut ({result.why or 'before it left'})")
+        elif result.outcome == "never" and (result.server, way.path) not in DEAF:
+            found.append(f"{where}: the leaving was never noticed")
+        elif result.outcome == "noticed" and result.ms > soon:
+            found.append(f"{where}: the leaving was noticed only after {number(result.ms)} ms")
+    return found
+
+
+# -- the command line --------------------------------------------------------------------------------
+
+
+def names(known):
+    def parse(text):
+        chosen = text.split(",")
+        for name in chosen:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
+        return chosen
+
+    return parse
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--servers", type=names(SERVERS), default=list(SERVERS), help=",".join(SERVERS))
+    parser.add_argument("--fronts", type=names(FRONTS), default=["none", "deadpeer"], help=",".join(FRONTS))
+    parser.add_argument("--deadpeer", default=str(TARGET / "release" / "deadpeer"), metavar="PATH")
+    parser.add_argument(
+        "--deadpeer-options", type=shlex.split, default=[], metavar="TEXT", help="more options for its proxy"
+    )
+    parser.add_argument("--rounds", type=int, help="how often each way is taken (3; with --quick 1)")
+    parser.add_argument("--ms", type=int, help="how long a handler works (4000; quick 1500; silent 15000)")
+    parser.add_argument("--quick", action="store_true", help="one round, shorter work, fewer ways")
+    parser.add_argument("--silent", action="store_true", help="only the loss without a word; root only")
+    parser.add_argument("--json", metavar="FILE", help="all single results")
+    parser.add_argument("--check", action="store_true", help="fail if deadpeer missed a leaving or cut a client")
+    parser.add_argument(
+        "--require", type=names([*SERVERS, *FRONTS]), default=[], help="servers and fronts that must not be missing"
+    )
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.ms = options.ms or (15000 if options.silent else 1500 if options.quick else 4000)
+    options.ways = [way for way in WAYS if way.quick or not options.quick]
+    options.address, options.within, options.connect = "127.0.0.1", [], connect
+    return options
+
+
+class Run:
+    """What was measured, and what could not be."""
+
+    def __init__(self, options):
+        self.options = options
+        self.results, self.events, self.missing = [], [], []
+
+    def miss(self, name, why):
+        self.missing.append(name)
+        print(f"skipped: {name}: {why}", file=sys.stderr, flush=True)
+
+    def pair(self, server, front, play_all):
+        try:
+            results, events = run_front(server, front, self.options, play_all)
+        except Missing as why:
+            self.miss(front, why)
+            return
+        self.results += results
+        self.events.append({"server": server.name, "front": front, "events": events})
+
+
+def measure(run):
+    options = run.options
+    fronts = list(options.fronts)
+    for name in options.servers:
+        try:
+            server = Server(name)
+        except Missing as why:
+            run.miss(name, why)
+            continue
+        try:
+            for front in fronts:
+                run.pair(server, front, leave_in_all_ways)
+            fronts = [front for front in fronts if front not in run.missing]
+        finally:
+            server.end()
+
+
+def measure_silence(run):
+    """Every pair at once, each with a server of its own, for there is one cable and one cut."""
+    options = run.options
+    try:
+        network = Network()
+    except Missing as why:
+        run.miss("silent loss", why)
+        return
+    options.address, options.within, options.connect = OURS, network.within, network.connect
+    try:
+        for front in options.fronts:
+            pairs = []
+            for name in options.servers:
+                try:
+                    pairs.append((Server(name, "0.0.0.0", network.within), front))
+                except Missing as why:
+                    run.miss(name, why)
+            play_silence(run, network, pairs)
+    finally:
+        network.end()
+
+
+def play_silence(run, network, pairs):
+    options = run.options
+
+    def cut():
+        options.cut_at = time.monotonic_ns()
+        network.cut()
+
+    options.all_begun = threading.Barrier(len(pairs), cut)
+    threads = [threading.Thread(target=run.pair, args=(server, front, vanish)) for server, front in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for server, _ in pairs:
+        server.end()
+    network.mend()
+
+
+def main():
+    options = arguments()
+    # Ended from outside, we still end whom we began.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run = Run(options)
+    began = time.monotonic()
+    measure_silence(run) if options.silent else measure(run)
+    took = time.monotonic() - began
+
+    ways = [SILENCE] if options.silent else options.ways
+    fronts = [front for front in options.fronts if any(r.front == front for r in run.results)]
+    print(table(run.results, options.servers, fronts, ways))
+    print(f"\nMilliseconds from the leaving until the handler knew (median of {options.rounds}); handlers")
+    print(f"worked for {options.ms / 1000:g} s. never: it worked to its end for nobody. cut: the half-close of a")
+    print(f"client that waits was taken for its leaving. served: it got all of its answer. Took {took:.0f} s.")
+    if options.json:
+        write_json(options.json, run, took)
+    sys.exit(verdict(run))
+
+
+def write_json(path, run, took):
+    everything = {
+        "rounds": run.options.rounds,
+        "handler_ms": run.options.ms,
+        "took_s": round(took, 1),
+        "missing": sorted(set(run.missing)),
+        "results": [asdict(result) for result in run.results],
+        "front_events": [pair for pair in run.events if pair["events"]],
+    }
+    with open(path, "w") as file:
+        json.dump(everything, file, indent=1)
+        file.write("\n")
+
+
+def verdict(run):
+    """The exit code, and why it is not zero."""
+    options, code = run.options, 0
+    for name in sorted(set(options.require) & set(run.missing)):
+        print(f"error: {name} is required and was not there", file=sys.stderr)
+        code = 1
+    if options.check:
+        if not any(result.front == "deadpeer" for result in run.results):
+            print("check failed: nothing was measured behind deadpeer", file=sys.stderr)
+            return 1
+        found = faults(run.results, SILENT_SOON_MS if options.silent else SOON_MS)
+        for fault in found:
+            print(f"check failed: {fault}", file=sys.stderr)
+        if found:
+            return 1
+        print("check passed: behind deadpeer every leaving was noticed and no half-closing client was cut")
+    return code
+
+
+if __name__ == "__main__":
+    main()
