@@ -169,6 +169,10 @@ class HaproxyHttp(Haproxy):
     mode, options = "http", ["option abortonclose"]
 
 
+class HaproxyPlain(Haproxy):
+    mode, options = "http", []
+
+
 class Nginx(Configured):
     program = ("nginx", "nginx-light")
     template = NGINX
@@ -183,5 +187,6 @@ FRONTS = {
     "deadpeer": Deadpeer,
     "haproxy-tcp": HaproxyTcp,
     "haproxy-http": HaproxyHttp,
+    "haproxy-plain": HaproxyPlain,
     "nginx": Nginx,
 }

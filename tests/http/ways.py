@@ -75,9 +75,9 @@ class Way:
     name: str
     request: Callable
     leave: Callable | None = None
-    half_closes: bool = False
     quick: bool = False
     version: str = "1.1"
+    unread: int = 0
 
     @property
     def path(self):
@@ -94,22 +94,22 @@ READ = ask("POST", "/slow-read", size=SMALL)
 WAYS = [
     Way("FIN", GET, fin, quick=True),
     Way("RST", GET, rst, quick=True),
-    Way("half-close, RST 300 ms later", GET, half_close_then_rst, half_closes=True, quick=True),
+    Way("half-close, RST 300 ms later", GET, half_close_then_rst, quick=True),
     Way("one pipelined byte, FIN", GET, byte_then_fin, quick=True),
     Way("a pipelined request, FIN", GET, request_then_fin),
     Way("body read, FIN", READ, fin),
     Way("body read, RST", READ, rst),
-    Way("body of 2 KiB unread, FIN", UNREAD, fin),
-    Way("body of 2 KiB unread, RST", UNREAD, rst, quick=True),
-    Way("body of 256 KiB unread, FIN", UNREAD_LARGE, fin),
-    Way("body of 256 KiB unread, RST", UNREAD_LARGE, rst),
+    Way("body of 2 KiB unread, FIN", UNREAD, fin, unread=SMALL),
+    Way("body of 2 KiB unread, RST", UNREAD, rst, unread=SMALL, quick=True),
+    Way("body of 256 KiB unread, FIN", UNREAD_LARGE, fin, unread=LARGE),
+    Way("body of 256 KiB unread, RST", UNREAD_LARGE, rst, unread=LARGE),
     Way("FIN amid a chunked answer", STREAM, drained_then(fin)),
     Way("RST amid a chunked answer", STREAM, rst),
     Way("HTTP/1.0: FIN", GET_10, fin, quick=True, version="1.0"),
-    Way("half-close, waits", GET, half_closes=True, quick=True),
-    Way("half-close after a body, waits", READ, half_closes=True),
-    Way("half-close amid a chunked answer, waits", STREAM, half_closes=True),
-    Way("HTTP/1.0: half-close, waits", GET_10, half_closes=True, version="1.0"),
+    Way("half-close, waits", GET, quick=True),
+    Way("half-close after a body, waits", READ),
+    Way("half-close amid a chunked answer, waits", STREAM),
+    Way("HTTP/1.0: half-close, waits", GET_10, version="1.0"),
 ]
 
 SILENCE = Way("silent loss", GET)
