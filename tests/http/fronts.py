@@ -1,5 +1,6 @@
 """What stands before the servers under test: nothing, deadpeer's proxy, or another's."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -52,10 +53,13 @@ http {{
 """
 
 
+OWN_PORTS = itertools.count(8000)
+
+
 def free_port(address, within):
     """A port that nobody has: for those that cannot choose one themselves and tell."""
     if within:
-        return 8080  # a network namespace of our own: all are free
+        return next(OWN_PORTS)  # a network namespace of our own: all are free
     with socket.create_server((address, 0)) as taken:
         return taken.getsockname()[1]
 

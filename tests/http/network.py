@@ -71,7 +71,7 @@ class Network:
         """From here on, nothing comes from their side and nothing reaches it."""
         rules = "table inet silence {"
         for hook in ("input", "output"):
-            rules += f" chain {hook} {{ type filter hook {hook} priority 0; policy drop; }}"
+            rules += f" chain {hook} {{ type filter hook {hook} priority 0; policy drop; }};"
         run("ip", "netns", "exec", self.theirs, "nft", rules + " }")
 
     def mend(self):
