@@ -18,6 +18,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+sys.dont_write_bytecode = True  # nothing beside the sources
+
 from serving import HERE, Missing, go_program, has_module, node_program, venv_python
 
 PROGRAMS = HERE / "clients"
@@ -243,7 +245,8 @@ def main():
         found = dict(zip(cases, pool.map(lambda case: harm(asks[case[0]], *case[1:]), cases)))
     print(table(found, options.codes, options.counts))
     if options.json:
-        rows = [{"client": c, "code": code, "count": count, "harm": why} for (c, code, count), why in found.items()]
+        columns = ("client", "code", "count", "harm")
+        rows = [dict(zip(columns, [*case, why])) for case, why in found.items()]
         with open(options.json, "w") as file:
             json.dump(rows, file, indent=1)
             file.write("\n")

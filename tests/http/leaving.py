@@ -13,7 +13,6 @@ own runtime tells it so, and the difference is what the table shows.
 
 import argparse
 import json
-import os
 import shlex
 import signal
 import socket
@@ -25,9 +24,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 
+sys.dont_write_bytecode = True  # nothing beside the sources
+
 from fronts import FRONTS
 from network import OURS, Network
-from responses import Response, read_response
+from responses import read_response
 from serving import SERVERS, TARGET, Missing, Server
 from ways import LARGE, SILENCE, SMALL, WAYS
 
@@ -223,11 +224,12 @@ def faults(results, soon):
         if result.outcome == "failed":
             found.append(f"{where}: {result.why}")
         elif result.outcome == "cut" and way.version != "1.0":
-            found.append(f"{where}: a client that half-closed was cut ({result.why or 'before it left'})")
+            why = result.why or "before it left"
+            found.append(f"{where}: a client that half-closed was cut ({why})")
         elif result.outcome == "never" and not deaf(result.server, way):
             found.append(f"{where}: the leaving was never noticed")
         elif result.outcome == "noticed" and result.ms > soon:
-            found.append(f"{where}: the leaving was noticed only after {number(result.ms)} ms")
+            found.append(f"{where}: the leaving was noticed after {number(result.ms)} ms")
     return found
 
 
@@ -260,9 +262,9 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="one round, shorter work, fewer ways")
     parser.add_argument("--silent", action="store_true", help="only the loss without a word; root only")
     parser.add_argument("--json", metavar="FILE", help="all single results")
-    parser.add_argument("--check", action="store_true", help="fail if deadpeer missed a leaving or cut a client")
+    parser.add_argument("--check", action="store_true", help="fail if deadpeer missed one or cut a client")
     parser.add_argument(
-        "--require", type=names([*SERVERS, *FRONTS]), default=[], help="servers and fronts that must not be missing"
+        "--require", type=names([*SERVERS, *FRONTS]), default=[], help="servers and fronts that must be there"
     )
     options = parser.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 3)

@@ -34,7 +34,8 @@ class Network:
     def _make(self):
         run("ip", "netns", "add", self.ours)
         run("ip", "netns", "add", self.theirs)
-        run("ip", "-n", self.ours, "link", "add", "cable", "type", "veth", "peer", "cable", "netns", self.theirs)
+        ends = ["add", "cable", "type", "veth", "peer", "cable", "netns", self.theirs]
+        run("ip", "-n", self.ours, "link", *ends)
         for namespace, address in ((self.ours, OURS), (self.theirs, THEIRS)):
             run("ip", "-n", namespace, "address", "add", f"{address}/24", "dev", "cable")
             run("ip", "-n", namespace, "link", "set", "cable", "up")
