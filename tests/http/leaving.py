@@ -258,7 +258,7 @@ def arguments():
         "--deadpeer-options", type=shlex.split, default=[], metavar="TEXT", help="more options for its proxy"
     )
     parser.add_argument("--rounds", type=int, help="how often each way is taken (3; with --quick 1)")
-    parser.add_argument("--ms", type=int, help="how long a handler works (4000; quick 1500; silent 15000)")
+    parser.add_argument("--ms", type=int, help="how long a handler works (4000; 1500; 15000)")
     parser.add_argument("--quick", action="store_true", help="one round, shorter work, fewer ways")
     parser.add_argument("--silent", action="store_true", help="only the loss without a word; root only")
     parser.add_argument("--json", metavar="FILE", help="all single results")
@@ -422,7 +422,8 @@ def verdict(run):
             print(f"check failed: {fault}", file=sys.stderr)
         if found:
             return 1
-        print("check passed: behind deadpeer every leaving was noticed and no half-closing client was cut")
+        print("check passed: behind deadpeer no half-closing client of HTTP/1.1 was cut, and every leaving")
+        print("was noticed that the server can hear of at all")
     return code
 
 
