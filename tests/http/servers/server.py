@@ -1,0 +1,113 @@
+"""The ASGI server under test: uvicorn, its handlers told of the leaving by `http.disconnect`.
+
+    server.py ADDRESS h11|httptools
+
+Every handler reports on standard output, one JSON line for each thing that happens, with the
+monotonic clock's nanoseconds of that moment.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from urllib.parse import parse_qs
+
+import uvicorn
+
+
+def report(event, **fields):
+    fields |= {"event": event, "ns": time.monotonic_ns()}
+    os.write(1, json.dumps(fields).encode() + b"\n")
+
+
+async def read_body(receive):
+    """Reads to the body's end; False if the client left before it."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return False
+        if not message.get("more_body"):
+            return True
+
+
+async def disconnected(receive):
+    # ASGI has one stream for the body and for the leaving: who waits for the one drops the other.
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def start(send, *headers):
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+async def slow(case, ms, receive, send):
+    report("began", id=case)
+    leaving = asyncio.create_task(disconnected(receive))
+    done, _ = await asyncio.wait({leaving}, timeout=ms / 1000)
+    if done:
+        report("left", id=case)
+        return
+    leaving.cancel()
+    report("finished", id=case)
+    await start(send, (b"content-length", b"7"))
+    await send({"type": "http.response.body", "body": b"worked\n"})
+
+
+async def slow_read(case, ms, receive, send):
+    if await read_body(receive):
+        await slow(case, ms, receive, send)
+    else:
+        report("left", id=case)
+
+
+async def quick(case, ms, receive, send):
+    await start(send, (b"content-length", b"1024"))
+    await send({"type": "http.response.body", "body": b"q" * 1024})
+
+
+async def chunked(case, ms, receive, send):
+    report("began", id=case)
+    leaving = asyncio.create_task(disconnected(receive))
+    await start(send)
+    pieces = ms // 100 + 1
+    for piece in range(pieces):
+        await send({"type": "http.response.body", "body": b"piece %d\n" % piece, "more_body": True})
+        if piece == pieces - 1:
+            break
+        done, _ = await asyncio.wait({leaving}, timeout=0.1)
+        if done:
+            report("left", id=case)
+            return
+    leaving.cancel()
+    report("finished", id=case)
+    await send({"type": "http.response.body", "body": b"end\n"})
+
+
+HANDLERS = {
+    "/slow": (slow, 4000),
+    "/slow-unread": (slow, 4000),
+    "/slow-read": (slow_read, 4000),
+    "/quick": (quick, 0),
+    "/chunked": (chunked, 0),
+}
+
+
+async def app(scope, receive, send):
+    handler, otherwise = HANDLERS[scope["path"]]
+    query = parse_qs(scope["query_string"].decode())
+    ms = int(query.get("ms", [otherwise])[0])
+    await handler(query.get("id", [""])[0], ms, receive, send)
+
+
+def main():
+    address, parser = sys.argv[1:]
+    listener = socket.create_server((address, 0))
+    config = uvicorn.Config(app, http=parser, lifespan="off", log_level="critical", access_log=False)
+    report("listening", port=listener.getsockname()[1])
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
