@@ -12,6 +12,7 @@ pub mod limits;
 pub mod liveness;
 pub mod measure;
 mod outbox;
+pub mod sink;
 pub mod sys;
 pub mod time;
 pub mod watch;

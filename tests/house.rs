@@ -14,19 +14,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wheel", &["limits", "time"]),
     ("liveness", &["frame", "limits", "time", "wheel"]),
     ("sys", &["limits", "time"]),
+    ("sink", &["limits", "sys", "time"]),
     ("measure", &["liveness", "limits", "time"]),
     ("driver", &["frame", "limits", "liveness", "measure", "outbox", "sys", "time"]),
     ("client", &["frame", "limits", "outbox", "sys", "time"]),
     ("doctor", &["driver", "limits", "measure", "sys"]),
     ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
     ("watch", &["driver", "limits", "liveness", "sys", "time"]),
-    ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sys", "time"]),
+    ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sink", "sys", "time"]),
     ("bench", &["frame", "limits", "measure", "sys", "time"]),
     (
         "cli",
         &[
             "bench", "client", "daemon", "doctor", "driver", "frame", "hosted", "limits", "liveness",
-            "measure", "sys", "time",
+            "measure", "sink", "sys", "time",
         ],
     ),
 ];
@@ -110,7 +111,7 @@ fn the_pure_rooms_read_no_clock_and_hold_no_descriptor() {
 #[test]
 fn the_wall_clock_is_read_for_dates_only() {
     for (path, text) in sources() {
-        let dates = matches!(room(&path).as_str(), "daemon" | "time")
+        let dates = matches!(room(&path).as_str(), "daemon" | "sink" | "time")
             || path.ends_with("sys/clock.rs")
             || path.ends_with("cli/bench.rs"); // the date of a result
         for word in ["WallClock", "realtime_nanos", "CLOCK_REALTIME", "SystemTime"] {

@@ -22,7 +22,7 @@ use signal_hook::iterator::Signals;
 use crate::cli::duration;
 use crate::daemon::jsonl::{Closing, Listening, RingTotals};
 use crate::daemon::latency_log::LatencyLog;
-use crate::daemon::sink::{Finish, Format, Outlet, Output, Sink};
+use crate::daemon::voice::{self, EventVoice, RingOutlet};
 use crate::driver::{
     Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError, bind,
     default_batch_window, probe,
@@ -32,6 +32,7 @@ use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
+use crate::sink::{Finish, Format, Output, Sink};
 use crate::sys::hangup::wait_for_hangup;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{describe, rlimit};
@@ -271,7 +272,7 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     };
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
-    let (sink, outlets) = Sink::spawn(format, output, threads, Arc::clone(&locals))
+    let (sink, outlets) = voice::spawn(format, output, threads, Arc::clone(&locals))
         .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
     tell_of_end(&sink, &tell);
     if to_stdout {
@@ -467,7 +468,7 @@ fn output(args: &RunArgs) -> (Format, Output) {
     }
 }
 
-fn tell_of_end(sink: &Sink, tell: &Sender<Told>) {
+fn tell_of_end(sink: &Sink<EventVoice>, tell: &Sender<Told>) {
     let tell = tell.clone();
     sink.on_closed(Arc::new(move || {
         let _ = tell.send(Told::OutputClosed);
@@ -498,7 +499,7 @@ fn start(
     config: &DriverConfig,
     hosted: bool,
     listeners: Vec<Vec<Listener>>,
-    outlets: Vec<(Outlet, Option<Tap>)>,
+    outlets: Vec<(RingOutlet, Option<Tap>)>,
     shared: &Arc<Shared>,
     locals: &Arc<Locals>,
     tell: &Sender<Told>,
@@ -617,7 +618,12 @@ fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> 
 /// What helps against an output that takes nothing.
 const TOO_SLOW: &str = "let its reader read faster, or write to a file with --events PATH";
 
-fn finish(sink: Sink, log: Option<LatencyLog>, outcome: Outcome, started: Instant) -> Result<(), Refusal> {
+fn finish(
+    sink: Sink<EventVoice>,
+    log: Option<LatencyLog>,
+    outcome: Outcome,
+    started: Instant,
+) -> Result<(), Refusal> {
     let now = Instant::now();
     let mut recorder = Recorder::new();
     if let Some(log) = log {

@@ -255,6 +255,12 @@ impl Printer {
         }
     }
 
+    /// Whether it keeps a status line.
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        self.status
+    }
+
     /// Clears the status line, so that lines can take its place. Nothing without a status line.
     pub fn clear_status(&mut self, out: &mut Vec<u8>) {
         if self.status {

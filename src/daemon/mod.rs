@@ -1,6 +1,6 @@
 //! The daemon: what `deadpeer run` adds to the judgement.
 //!
-//! - [`sink`]: the thread that writes events, so that a ring thread never waits for a pipe or a disk;
+//! - [`voice`]: what the daemon's [sink](crate::sink) says, and each ring's way to it;
 //! - [`jsonl`]: events for programs, one JSON object a line (`docs/EVENTS.md`);
 //! - [`human`]: events for people, one sentence a line;
 //! - [`latency_log`]: histograms for operators, interval by interval;
@@ -10,4 +10,4 @@ pub mod counters;
 pub mod human;
 pub mod jsonl;
 pub mod latency_log;
-pub mod sink;
+pub mod voice;

@@ -1,4 +1,5 @@
-//! The sink: one thread that writes what all ring threads have to say.
+//! The sink: one thread that writes what all ring threads have to say. What that is, and in which
+//! words, is a [`Voice`]'s affair.
 //!
 //! # Intuition
 //!
@@ -16,13 +17,15 @@
 //!
 //! A ring may have [`EVENT_BATCHES`] batches on the way; each comes back empty, to be filled again.
 //! When all are on the way, [`Outlet::offer`] gives the batch back, and the outlet's waker is called
-//! once there is room again. Meanwhile events wait in the tracker, and a peer's place is not free
-//! before its death was taken: a sink that is stuck ends in back-pressure at the connection limit.
+//! once there is room again. Meanwhile events wait where they came from, so a sink that is stuck is
+//! felt there: the daemon's peers keep their places until their deaths were taken, and it comes to
+//! back-pressure at the connection limit.
 //!
 //! # Contract
 //!
 //! - `offer` never blocks, and what it took is written, in order, or counted as undelivered.
-//! - Batches are written in the order in which they were offered; `seq` counts their lines.
+//! - Batches are written in the order in which they were offered.
+//! - A voice speaks on the sink's thread only: first its opening, then events, last its closing.
 //! - When nobody reads any more (a closed pipe) or nothing can be written (a full disk), the sink
 //!   stays: it takes what is offered, counts it as undelivered, and says so once, by
 //!   [`Sink::on_closed`], so that the program can end.
@@ -31,47 +34,49 @@
 //! # Example
 //!
 //! ```
-//! # use deadpeer::daemon::jsonl::{Closing, Listening};
-//! # use deadpeer::daemon::sink::{Finish, Format, Output, Sink};
-//! # use deadpeer::driver::Locals;
-//! # use deadpeer::liveness::{Event, EventKind, Policy};
-//! # use deadpeer::time::Instant;
-//! # use std::io::Read;
-//! # use std::sync::Arc;
-//! # use std::time::Duration;
-//! let listening = Listening {
-//!     addresses: vec!["127.0.0.1:7400".parse().unwrap()],
-//!     pid: 1,
-//!     engine: "io_uring",
-//!     host: None,
-//!     why_not: None,
-//!     features: vec!["defer_taskrun"],
-//!     threads: 1,
-//!     policy_name: "standard",
-//!     policy: Policy::STANDARD,
-//!     wake: "lazy",
-//!     unread: 1024,
-//!     capacity: 1000,
-//!     batch_window: Duration::ZERO,
-//!     at: Instant::now(),
-//! };
+//! use deadpeer::sink::{Finish, Output, Sink, Voice};
+//! use deadpeer::time::WallClock;
+//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//!
+//! /// Says numbers.
+//! struct Teller;
+//!
+//! impl Voice for Teller {
+//!     type Opening = &'static str;
+//!     type Event = u64;
+//!     type Closing = &'static str;
+//!
+//!     fn set_clock(&mut self, _: WallClock) {}
+//!
+//!     fn opening(&mut self, greeting: &&'static str, into: &mut Vec<u8>) {
+//!         writeln!(into, "{greeting}").unwrap();
+//!     }
+//!
+//!     fn event(&mut self, ring: usize, number: &u64, into: &mut Vec<u8>) {
+//!         writeln!(into, "{number} from ring {ring}").unwrap();
+//!     }
+//!
+//!     fn closing(&mut self, farewell: &&'static str, into: &mut Vec<u8>) {
+//!         writeln!(into, "{farewell}").unwrap();
+//!     }
+//! }
+//!
 //! let (mut reader, writer) = std::io::pipe().unwrap();
 //! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
-//! let locals = Arc::new(Locals::new());
-//! let (sink, mut outlets) = Sink::spawn(Format::JsonLines, output, 1, locals).unwrap();
-//! sink.announce(listening);
+//! let (sink, mut outlets) = Sink::spawn(Teller, output, 1).unwrap();
+//! sink.announce("hello");
 //!
 //! let outlet = &mut outlets[0];
 //! let mut batch = outlet.empty_batch();
-//! batch.push(Event { at: Instant::now(), subject: None, kind: EventKind::Resumed });
+//! batch.push(7);
 //! let next = outlet.offer(batch).expect("there is room");
 //! assert!(next.is_empty());
 //!
-//! assert!(matches!(sink.finish(Closing::default(), Duration::from_secs(9)), Finish::Delivered));
+//! assert!(matches!(sink.finish("goodbye", Duration::from_secs(9)), Finish::Delivered));
 //! let mut text = String::new();
 //! reader.read_to_string(&mut text).unwrap();
-//! let events: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
-//! assert_eq!(events, ["listening", "resumed", "summary"]);
+//! assert_eq!(text, "hello\n7 from ring 0\ngoodbye\n");
 //! ```
 
 use std::fmt;
@@ -85,12 +90,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::daemon::counters::{Counters, Totals};
-use crate::daemon::human::Printer;
-use crate::daemon::jsonl::{Closing, Encoder, Listening};
-use crate::driver::{EventSink, Locals};
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
-use crate::liveness::{Event, TrackerCounts};
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
 
@@ -98,7 +98,7 @@ use crate::time::{Instant, WallClock};
 /// default (`pipe(7)`). The buffer is this and one line.
 const WRITE_AT: usize = 64 * 1024;
 
-/// Room for the line that goes beyond: a `died` line has about 1,100 bytes.
+/// Room for the line that goes beyond: the longest of the daemon's, a death, has about 1,100 bytes.
 const LINE: usize = 4 * 1024;
 
 /// Waiting batches that are written together before the clock is read anew.
@@ -114,12 +114,52 @@ const NOT_READY: Duration = Duration::from_millis(5);
 /// What is called when something happens on the sink's thread. It must not block.
 pub type Callback = Arc<dyn Fn() + Send + Sync>;
 
+/// What a sink writes, and how. Lives on the sink's thread.
+///
+/// Nothing here may fail: a voice appends to a buffer, and the sink has the trouble with the output.
+pub trait Voice: Send + 'static {
+    /// What is said first: that everything is ready.
+    type Opening: Send + 'static;
+    /// What happens.
+    type Event: Send + 'static;
+    /// What is said last: the summary.
+    type Closing: Send + 'static;
+
+    /// Sets the relation between clock and date; called before everything that is written together.
+    fn set_clock(&mut self, wall: WallClock);
+
+    /// Appends what is said first.
+    fn opening(&mut self, opening: &Self::Opening, into: &mut Vec<u8>);
+
+    /// Appends an event of the ring thread `ring`.
+    fn event(&mut self, ring: usize, event: &Self::Event, into: &mut Vec<u8>);
+
+    /// Appends what is said last.
+    fn closing(&mut self, closing: &Self::Closing, into: &mut Vec<u8>);
+
+    /// Whether there is a status line, written anew when nothing happens. Asked once, by
+    /// [`Sink::spawn`]; the two that follow are called only if there is one.
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    /// Clears the status line, so that lines can take its place.
+    fn clear_status(&mut self, into: &mut Vec<u8>) {
+        let _ = into;
+    }
+
+    /// Writes the status line, without an end of line.
+    fn status(&mut self, now: Instant, into: &mut Vec<u8>) {
+        let _ = (now, into);
+    }
+}
+
 /// For whom to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For programs; see [`jsonl`](crate::daemon::jsonl).
+    /// For programs: one JSON object a line.
     JsonLines,
-    /// For people; see [`human`](crate::daemon::human).
+    /// For people: one sentence a line.
     Human {
         /// Colour the words.
         colour: bool,
@@ -308,15 +348,15 @@ struct Shared {
     on_closed: Mutex<Option<Callback>>,
 }
 
-/// One ring's part of it.
+/// One ring's part of it. On a cache line of its own, so that one ring's offer is not another's miss.
 #[derive(Default)]
+#[repr(align(64))]
 struct Ring {
     /// Batches that were taken and not yet given back.
     in_flight: AtomicUsize,
     /// An offer was refused; the waker is to be called.
     waiting: AtomicBool,
     waker: Mutex<Option<Callback>>,
-    counters: Counters,
 }
 
 impl Shared {
@@ -324,10 +364,6 @@ impl Shared {
         // In this order: what is delivered was accepted before.
         let delivered = self.delivered.load(SeqCst);
         self.accepted.load(SeqCst) - delivered
-    }
-
-    fn totals(&self) -> Totals {
-        self.rings.iter().map(|ring| ring.counters.load()).sum()
     }
 
     fn close(&self) {
@@ -340,30 +376,32 @@ impl Shared {
     }
 }
 
-enum Message {
-    Listening(Box<Listening>),
-    Batch { ring: usize, events: Vec<Event> },
-    Finish(Box<Closing>),
+/// What waits in the queue. The first word and the last keep their place in it, and travel beside
+/// it: an outlet knows the type of its events, and not the whole voice.
+enum Message<E> {
+    Opening,
+    Batch { ring: usize, events: Vec<E> },
+    Closing,
 }
 
 /// One ring thread's way to the sink.
-pub struct Outlet {
+pub struct Outlet<E> {
     ring: usize,
     shared: Arc<Shared>,
-    queue: SyncSender<Message>,
-    empties: Receiver<Vec<Event>>,
+    queue: SyncSender<Message<E>>,
+    empties: Receiver<Vec<E>>,
 }
 
-impl fmt::Debug for Outlet {
+impl<E> fmt::Debug for Outlet<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outlet").field("ring", &self.ring).field("in_flight", &self.in_flight()).finish()
     }
 }
 
-impl Outlet {
+impl<E> Outlet<E> {
     /// Hands a batch over and returns an empty one, or returns the batch itself when there is no
-    /// room: then keep it, offer it again once the waker was called, and do not take more events
-    /// from the tracker than it has room for. Never blocks; allocates only until there are
+    /// room: then keep it, offer it again once the waker was called, and let more events wait where
+    /// they come from than it has room for. Never blocks; allocates only until there are
     /// as many batches as the sink is behind.
     ///
     /// # Errors
@@ -373,7 +411,7 @@ impl Outlet {
     /// # Panics
     ///
     /// When the batch has more than [`EVENT_BATCH`] events.
-    pub fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
+    pub fn offer(&mut self, batch: Vec<E>) -> Result<Vec<E>, Vec<E>> {
         assert!(batch.len() <= EVENT_BATCH, "a batch of {} events", batch.len());
         if batch.is_empty() {
             return Ok(batch);
@@ -401,7 +439,7 @@ impl Outlet {
     }
 
     /// An empty batch: one that came back, or a new one.
-    pub fn empty_batch(&mut self) -> Vec<Event> {
+    pub fn empty_batch(&mut self) -> Vec<E> {
         self.empties.try_recv().unwrap_or_else(|_| Vec::with_capacity(EVENT_BATCH))
     }
 
@@ -427,32 +465,19 @@ impl Outlet {
     pub fn in_flight(&self) -> usize {
         self.shared.rings[self.ring].in_flight.load(SeqCst)
     }
-
-    /// Says how many peers there are, for the status line. Five stores.
-    pub fn count(&self, counts: &TrackerCounts) {
-        self.shared.rings[self.ring].counters.store(counts);
-    }
-}
-
-impl EventSink for Outlet {
-    fn offer(&mut self, batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
-        Outlet::offer(self, batch)
-    }
-
-    fn progress(&mut self, counts: &TrackerCounts) {
-        self.count(counts);
-    }
 }
 
 /// The thread that writes.
-pub struct Sink {
+pub struct Sink<V: Voice> {
     shared: Arc<Shared>,
-    queue: SyncSender<Message>,
+    queue: SyncSender<Message<V::Event>>,
+    opening: SyncSender<V::Opening>,
+    closing: SyncSender<V::Closing>,
     ended: Receiver<Ended>,
     thread: thread::JoinHandle<()>,
 }
 
-impl fmt::Debug for Sink {
+impl<V: Voice> fmt::Debug for Sink<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sink")
             .field("closed", &self.closed())
@@ -461,19 +486,19 @@ impl fmt::Debug for Sink {
     }
 }
 
-impl Sink {
+impl<V: Voice> Sink<V> {
     /// Opens the output and starts the thread, with one outlet for each ring thread. Nothing is
     /// written before [`Sink::announce`].
     ///
     /// # Errors
     ///
     /// When the output cannot be opened or the thread cannot be started.
+    #[allow(clippy::type_complexity)] // a pair that is taken apart at once needs no name
     pub fn spawn(
-        format: Format,
+        voice: V,
         output: Output,
         rings: usize,
-        locals: Arc<Locals>,
-    ) -> Result<(Sink, Vec<Outlet>), SinkError> {
+    ) -> Result<(Sink<V>, Vec<Outlet<V::Event>>), SinkError> {
         let name = output.name();
         let out = output.open()?;
         let shared = Arc::new(Shared {
@@ -485,6 +510,8 @@ impl Sink {
         });
         // Two places more than all batches: for the first line and the last, which must never wait.
         let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 2);
+        let (opening, first) = sync_channel(1);
+        let (closing, last) = sync_channel(1);
         let (end, ended) = sync_channel(1);
         let mut empties = Vec::with_capacity(rings);
         let mut outlets = Vec::with_capacity(rings);
@@ -493,16 +520,14 @@ impl Sink {
             empties.push(give);
             outlets.push(Outlet { ring, shared: shared.clone(), queue: queue.clone(), empties: take });
         }
-        let (voice, status) = match format {
-            Format::JsonLines => (Voice::Json(Encoder::new(locals)), false),
-            Format::Human { colour, status } => (Voice::Human(Printer::new(locals, colour, status)), status),
-        };
         let writer = Writer {
             shared: shared.clone(),
             messages,
+            first,
+            last,
             empties,
+            status: voice.has_status(),
             voice,
-            status,
             name,
             out,
             buffer: Vec::with_capacity(WRITE_AT + LINE),
@@ -519,14 +544,15 @@ impl Sink {
                 }
             })
             .map_err(SinkError::Thread)?;
-        Ok((Sink { shared, queue, ended, thread }, outlets))
+        Ok((Sink { shared, queue, opening, closing, ended, thread }, outlets))
     }
 
     /// Writes the first line, which says that everything is ready. To be called once, before any
     /// outlet offers anything.
-    pub fn announce(&self, listening: Listening) {
+    pub fn announce(&self, opening: V::Opening) {
         // If the thread panicked, `finish` says so.
-        let _ = self.queue.try_send(Message::Listening(Box::new(listening)));
+        let _ = self.opening.try_send(opening);
+        let _ = self.queue.try_send(Message::Opening);
     }
 
     /// Sets what is called, on the sink's thread, when nothing can be written any more; at once, and
@@ -550,18 +576,13 @@ impl Sink {
         self.shared.undelivered()
     }
 
-    /// All rings' counters.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        self.shared.totals()
-    }
-
     /// Writes what waits, then the summary. To be called when no outlet offers anything any more:
     /// what is offered later is not written.
     #[must_use]
-    pub fn finish(self, closing: Closing, patience: Duration) -> Finish {
+    pub fn finish(self, closing: V::Closing, patience: Duration) -> Finish {
         // If the thread panicked, its end of `ended` is gone too.
-        let _ = self.queue.try_send(Message::Finish(Box::new(closing)));
+        let _ = self.closing.try_send(closing);
+        let _ = self.queue.try_send(Message::Closing);
         let ended = self.ended.recv_timeout(patience);
         let undelivered = self.shared.undelivered();
         let finish = match ended {
@@ -582,20 +603,19 @@ enum Ended {
     Failed(SinkError),
 }
 
-enum Voice {
-    Json(Encoder),
-    Human(Printer),
-}
-
 /// Why nothing is written any more. `None`: the reader has gone.
 type Trouble = Option<SinkError>;
 
 /// The thread's side.
-struct Writer {
+struct Writer<V: Voice> {
     shared: Arc<Shared>,
-    messages: Receiver<Message>,
-    empties: Vec<SyncSender<Vec<Event>>>,
-    voice: Voice,
+    messages: Receiver<Message<V::Event>>,
+    /// What is said first; there before its message is.
+    first: Receiver<V::Opening>,
+    /// What is said last; there before its message is.
+    last: Receiver<V::Closing>,
+    empties: Vec<SyncSender<Vec<V::Event>>>,
+    voice: V,
     status: bool,
     name: String,
     out: Box<dyn Write + Send>,
@@ -605,17 +625,15 @@ struct Writer {
     trouble: Option<Trouble>,
 }
 
-impl Writer {
+impl<V: Voice> Writer<V> {
     /// `None` when the sink and all outlets were dropped without a farewell.
     fn run(mut self) -> Option<Ended> {
-        let Message::Listening(listening) = self.messages.recv().ok()? else {
+        let Message::Opening = self.messages.recv().ok()? else {
             unreachable!("a stream begins before anything is offered");
         };
+        let opening = self.first.recv().ok()?;
         self.begin();
-        match &mut self.voice {
-            Voice::Json(encoder) => encoder.listening(&listening, &mut self.buffer),
-            Voice::Human(printer) => printer.listening(&listening, &mut self.buffer),
-        }
+        self.voice.opening(&opening, &mut self.buffer);
         self.flush();
         let closing = loop {
             // The status line is the only thing that happens by itself.
@@ -635,8 +653,8 @@ impl Writer {
                 // end was once lost there.
                 match first.take().or_else(|| self.messages.try_recv().ok()) {
                     Some(Message::Batch { ring, events }) => self.take(ring, events),
-                    Some(Message::Finish(last)) => closing = Some(last),
-                    Some(Message::Listening(_)) => unreachable!("a stream begins once"),
+                    Some(Message::Closing) => closing = Some(self.last.recv().ok()?),
+                    Some(Message::Opening) => unreachable!("a stream begins once"),
                     None => break,
                 }
             }
@@ -647,10 +665,7 @@ impl Writer {
         };
         if self.trouble.is_none() {
             self.status = false;
-            match &mut self.voice {
-                Voice::Json(encoder) => encoder.summary(&closing, &mut self.buffer),
-                Voice::Human(printer) => printer.summary(&closing, &mut self.buffer),
-            }
+            self.voice.closing(&closing, &mut self.buffer);
         }
         self.flush();
         Some(match self.trouble.take() {
@@ -662,28 +677,19 @@ impl Writer {
 
     /// What every write begins with.
     fn begin(&mut self) {
-        let wall = WallClock::read();
-        match &mut self.voice {
-            Voice::Json(encoder) => encoder.set_clock(wall),
-            Voice::Human(printer) => {
-                printer.set_clock(wall);
-                if self.status {
-                    printer.clear_status(&mut self.buffer);
-                }
-            }
+        self.voice.set_clock(WallClock::read());
+        if self.status {
+            self.voice.clear_status(&mut self.buffer);
         }
     }
 
     /// Encodes a batch and gives it back empty.
-    fn take(&mut self, ring: usize, mut events: Vec<Event>) {
+    fn take(&mut self, ring: usize, mut events: Vec<V::Event>) {
         for event in &events {
             if self.trouble.is_some() {
                 break;
             }
-            match &mut self.voice {
-                Voice::Json(encoder) => encoder.event(ring, event, &mut self.buffer),
-                Voice::Human(printer) => printer.event(ring, event, &mut self.buffer),
-            }
+            self.voice.event(ring, event, &mut self.buffer);
             self.encoded += 1;
             if self.buffer.len() >= WRITE_AT {
                 self.write();
@@ -708,10 +714,8 @@ impl Writer {
 
     /// Ends a write: with the status line, where there is one.
     fn flush(&mut self) {
-        if self.status
-            && let Voice::Human(printer) = &mut self.voice
-        {
-            printer.status(self.shared.totals(), Instant::now(), &mut self.buffer);
+        if self.status {
+            self.voice.status(Instant::now(), &mut self.buffer);
         }
         self.write();
     }
@@ -736,7 +740,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl<V: Voice> Drop for Writer<V> {
     /// A writer of the caller's may panic; then somebody has to hear that nothing is written.
     fn drop(&mut self) {
         if thread::panicking() {

@@ -7,19 +7,63 @@ use std::time::Instant as StdInstant;
 use serde_json::Value;
 
 use super::*;
-use crate::daemon::jsonl::tests::samples;
-use crate::liveness::EventKind;
 
 /// Far longer than anything here takes, so that a test that hangs says where.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn spawn(output: Output, rings: usize) -> (Sink, Vec<Outlet>) {
-    let (sink, outlets) = Sink::spawn(Format::JsonLines, output, rings, samples::locals()).unwrap();
-    sink.announce(samples::listening());
+/// Says numbers as JSON lines, and `<` and `>` around a status line.
+#[derive(Default)]
+struct Numbers {
+    seq: u64,
+    status: bool,
+}
+
+impl Numbers {
+    fn line(&mut self, event: &str, rest: fmt::Arguments<'_>, into: &mut Vec<u8>) {
+        writeln!(into, r#"{{"event":"{event}","seq":{}{rest}}}"#, self.seq).unwrap();
+        self.seq += 1;
+    }
+}
+
+impl Voice for Numbers {
+    type Opening = &'static str;
+    type Event = u64;
+    type Closing = &'static str;
+
+    fn set_clock(&mut self, _: WallClock) {}
+
+    fn opening(&mut self, word: &&'static str, into: &mut Vec<u8>) {
+        self.line(word, format_args!(""), into);
+    }
+
+    fn event(&mut self, ring: usize, number: &u64, into: &mut Vec<u8>) {
+        self.line("number", format_args!(r#","thread":{ring},"number":{number}"#), into);
+    }
+
+    fn closing(&mut self, word: &&'static str, into: &mut Vec<u8>) {
+        self.line(word, format_args!(""), into);
+    }
+
+    fn has_status(&self) -> bool {
+        self.status
+    }
+
+    fn clear_status(&mut self, into: &mut Vec<u8>) {
+        into.push(b'<');
+    }
+
+    fn status(&mut self, _: Instant, into: &mut Vec<u8>) {
+        into.extend_from_slice(b"status>");
+    }
+}
+
+fn spawn(output: Output, rings: usize) -> (Sink<Numbers>, Vec<Outlet<u64>>) {
+    let (sink, outlets) = Sink::spawn(Numbers::default(), output, rings).unwrap();
+    sink.announce("opening");
     (sink, outlets)
 }
 
-fn piped(rings: usize) -> (PipeReader, Sink, Vec<Outlet>) {
+fn piped(rings: usize) -> (PipeReader, Sink<Numbers>, Vec<Outlet<u64>>) {
     let (reader, writer) = io::pipe().unwrap();
     let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
     let (sink, outlets) = spawn(output, rings);
@@ -44,7 +88,7 @@ impl Write for Gated {
 }
 
 /// A sink that is stuck until the sender is dropped.
-fn stuck(rings: usize) -> (mpsc::Sender<()>, PipeReader, Sink, Vec<Outlet>) {
+fn stuck(rings: usize) -> (mpsc::Sender<()>, PipeReader, Sink<Numbers>, Vec<Outlet<u64>>) {
     let (open, gate) = mpsc::channel();
     let (reader, pipe) = io::pipe().unwrap();
     let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(Gated { gate, pipe }) };
@@ -53,7 +97,7 @@ fn stuck(rings: usize) -> (mpsc::Sender<()>, PipeReader, Sink, Vec<Outlet>) {
 }
 
 /// Offers full batches until one is refused. Returns how many events were taken, and that batch.
-fn fill(outlet: &mut Outlet) -> (u64, Vec<Event>) {
+fn fill(outlet: &mut Outlet<u64>) -> (u64, Vec<u64>) {
     let mut offered = 0;
     for _ in 0..=EVENT_BATCHES {
         match outlet.offer(batch(offered, EVENT_BATCH)) {
@@ -65,14 +109,8 @@ fn fill(outlet: &mut Outlet) -> (u64, Vec<Event>) {
     panic!("nothing was written, and still there was room");
 }
 
-/// An event that carries a number.
-fn numbered(number: u64) -> Event {
-    let held = Duration::from_millis(number);
-    Event { at: samples::at_millis(number), subject: None, kind: EventKind::Stall { held } }
-}
-
-fn batch(first: u64, length: usize) -> Vec<Event> {
-    (first..).take(length).map(numbered).collect()
+fn batch(first: u64, length: usize) -> Vec<u64> {
+    (first..).take(length).collect()
 }
 
 fn waker() -> (Callback, mpsc::Receiver<()>) {
@@ -81,12 +119,12 @@ fn waker() -> (Callback, mpsc::Receiver<()>) {
 }
 
 /// Offers `count` numbered events in batches, waiting for room where there is none.
-fn offer_all(outlet: &mut Outlet, count: u64) {
+fn offer_all(outlet: &mut Outlet<u64>, count: u64) {
     let (call, called) = waker();
     outlet.set_waker(call);
     let mut batch = outlet.empty_batch();
     for number in 0..count {
-        batch.push(numbered(number));
+        batch.push(number);
         if batch.len() == EVENT_BATCH || number + 1 == count {
             while let Err(refused) = outlet.offer(std::mem::take(&mut batch)) {
                 called.recv_timeout(PATIENCE).expect("who was refused is called");
@@ -109,12 +147,12 @@ fn check(reader: impl Read, threads: usize) -> Vec<u64> {
         last = value["event"].as_str().unwrap().to_owned();
         if let Some(thread) = value["thread"].as_u64() {
             let next = &mut next[thread as usize];
-            assert_eq!(value["held_ms"], *next);
+            assert_eq!(value["number"], *next);
             *next += 1;
         }
         seq += 1;
     }
-    assert_eq!(last, "summary");
+    assert_eq!(last, "closing");
     assert_eq!(seq, 2 + next.iter().sum::<u64>());
     next
 }
@@ -128,7 +166,7 @@ fn nothing_is_lost_of_a_hundred_thousand_events_from_two_threads() {
             scope.spawn(move || offer_all(&mut outlet, 50_000));
         }
     });
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     assert_eq!(reading.join().unwrap(), [50_000, 50_000]);
 }
 
@@ -150,7 +188,7 @@ fn a_stuck_pipe_is_refused_room_and_nothing_is_lost_when_it_moves_again() {
     let reading = thread::spawn(move || check(reader, 2));
     called.recv_timeout(PATIENCE).expect("there is room again");
     assert!(outlets[0].offer(refused).is_ok());
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     assert_eq!(reading.join().unwrap(), [offered + EVENT_BATCH as u64, 3]);
 }
 
@@ -161,7 +199,7 @@ fn more_batches_than_one_write_takes_are_all_written() {
     let offered: Vec<_> = outlets.iter_mut().map(|outlet| fill(outlet).0).collect();
     let reading = thread::spawn(move || check(reader, rings));
     drop(open);
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     assert_eq!(reading.join().unwrap(), offered);
 }
 
@@ -177,7 +215,7 @@ fn a_waker_that_is_set_after_the_refusal_is_called_too() {
     let (call, called) = waker();
     outlets[0].set_waker(call);
     called.recv_timeout(PATIENCE).expect("the room that came before the waker");
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     assert_eq!(reading.join().unwrap(), [offered]);
 }
 
@@ -203,7 +241,7 @@ fn a_reader_that_has_gone_ends_the_sink_quietly() {
     let (late, called) = waker();
     sink.on_closed(late);
     assert_eq!(called.try_recv(), Ok(()), "who comes late is told at once");
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Closed));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Closed));
 }
 
 #[test]
@@ -213,7 +251,7 @@ fn a_full_disk_is_an_error_with_its_path_and_cure() {
     sink.on_closed(call);
     called.recv_timeout(PATIENCE).expect("the callback");
     assert!(outlets[0].offer(batch(0, 7)).is_ok());
-    match sink.finish(samples::closing(), PATIENCE) {
+    match sink.finish("closing", PATIENCE) {
         Finish::Failed { error, undelivered: 7 } => {
             let message = error.to_string();
             assert!(message.contains("/dev/full") && message.contains("free some space"), "{message}");
@@ -228,7 +266,7 @@ fn finishing_gives_up_on_a_stuck_pipe() {
     let (open, _reader, sink, mut outlets) = stuck(1);
     let (offered, _) = fill(&mut outlets[0]);
     let start = StdInstant::now();
-    match sink.finish(samples::closing(), Duration::from_millis(50)) {
+    match sink.finish("closing", Duration::from_millis(50)) {
         Finish::Stuck { undelivered } => assert_eq!(undelivered, offered),
         other => panic!("{other:?}"),
     }
@@ -242,7 +280,7 @@ fn what_cannot_be_opened_is_named_with_its_cure() {
     for (path, cure) in
         [("/nonexistent/directory/events", "create its directory"), ("/tmp", "name a file in it")]
     {
-        let refused = Sink::spawn(Format::JsonLines, Output::File(path.into()), 1, samples::locals());
+        let refused = Sink::spawn(Numbers::default(), Output::File(path.into()), 1);
         let message = refused.unwrap_err().to_string();
         assert!(message.contains(path) && message.contains(cure), "{message}");
     }
@@ -274,11 +312,11 @@ fn a_file_is_appended_to() {
     for _ in 0..2 {
         let (sink, mut outlets) = spawn(Output::File(file.path().to_owned()), 1);
         assert!(outlets[0].offer(batch(0, 1)).is_ok());
-        assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+        assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     }
     let text = std::fs::read_to_string(file.path()).unwrap();
     let events: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
-    assert_eq!(events, ["listening", "stall", "summary", "listening", "stall", "summary"]);
+    assert_eq!(events, ["opening", "number", "closing", "opening", "number", "closing"]);
 }
 
 #[test]
@@ -289,14 +327,14 @@ fn batches_come_back_and_no_more_of_them_are_made_than_are_needed() {
     let mut batch = outlets[0].empty_batch();
     for number in 0..1_000 {
         seen.insert(batch.as_ptr() as usize);
-        batch.push(numbered(number));
+        batch.push(number);
         batch = outlets[0].offer(batch).unwrap();
         while outlets[0].in_flight() > 0 {
             thread::yield_now();
         }
     }
     assert!(seen.len() <= 3, "{}", seen.len());
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     reading.join().unwrap();
 }
 
@@ -328,7 +366,7 @@ fn an_output_that_takes_little_at_a_time_gets_everything() {
     let writer = Box::new(Reluctant(send, 0));
     let (sink, mut outlets) = spawn(Output::Writer { name: "reluctant".to_owned(), writer }, 1);
     offer_all(&mut outlets[0], 500);
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     let bytes: Vec<u8> = receive.iter().collect();
     assert_eq!(check(&*bytes, 1), [500]);
 }
@@ -353,25 +391,33 @@ fn a_panic_on_the_sinks_thread_is_reported_and_spreads_no_further() {
     called.recv_timeout(PATIENCE).expect("the callback");
     let empty = outlets[0].offer(batch(0, 3)).unwrap();
     assert!(empty.is_empty());
-    let finish = sink.finish(samples::closing(), PATIENCE);
+    let finish = sink.finish("closing", PATIENCE);
     assert!(matches!(finish, Finish::Failed { error: SinkError::Panicked, undelivered: 3 }), "{finish:?}");
 }
 
+/// What is read until as many status lines have ended.
+fn read_statuses(reader: &mut impl Read, statuses: usize) -> String {
+    let mut text = String::new();
+    let mut byte = [0];
+    while text.matches('>').count() < statuses {
+        reader.read_exact(&mut byte).unwrap();
+        text.push(byte[0].into());
+    }
+    text
+}
+
 #[test]
-fn people_get_sentences_and_the_status_line_is_gone_at_the_end() {
+fn a_status_line_is_written_anew_when_nothing_happens_and_is_gone_at_the_end() {
     let (mut reader, writer) = io::pipe().unwrap();
     let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
-    let format = Format::Human { colour: false, status: true };
-    let (sink, mut outlets) = Sink::spawn(format, output, 1, samples::locals()).unwrap();
-    sink.announce(samples::listening());
-    outlets[0].count(&TrackerCounts { opened: 5, living: 5, suspects: 1, ..TrackerCounts::default() });
-    assert_eq!(sink.totals().alive, 4);
-    assert!(outlets[0].offer(vec![samples::reset()]).is_ok());
-    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
-    let mut text = String::new();
-    reader.read_to_string(&mut text).unwrap();
-    assert!(text.contains("died         127.0.0.1:40312        aborted"), "{text}");
-    let last = text.rsplit("\x1b[K").next().unwrap();
-    assert!(last.contains("151 died") && last.ends_with('\n'), "{last}");
-    assert!(!last.contains("half-closed, "), "{last}");
+    let (sink, mut outlets) = Sink::spawn(Numbers { status: true, ..Numbers::default() }, output, 1).unwrap();
+    sink.announce("opening");
+    let idle = read_statuses(&mut reader, 2);
+    assert!(idle.starts_with("<{") && idle.ends_with("}\nstatus><status>"), "{idle}");
+    assert!(outlets[0].offer(batch(0, 1)).is_ok());
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    let last = rest.rsplit('<').next().unwrap();
+    assert!(last.contains("closing") && last.ends_with("}\n"), "{rest}");
 }
