@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
 use deadpeer::cli::bench::{BenchArgs, bench};
 use deadpeer::cli::doctor::{DoctorArgs, doctor};
+use deadpeer::cli::proxy::{ProxyArgs, proxy};
 use deadpeer::cli::report::{ReportArgs, report};
 use deadpeer::cli::run::{RunArgs, run};
 
@@ -21,6 +22,14 @@ struct Arguments {
 enum Command {
     /// Listen, and tell of every connection what becomes of it
     Run(RunArgs),
+    /// Stand before an HTTP server, know at once when a client has left, and make the server notice
+    #[command(
+        long_about = "Stand before an HTTP server, know at once when a client has left, and make the server notice\n\nRelays \
+                            HTTP/1 byte for byte, unchanged servers and clients. When a client leaves while its handler still works, the \
+                            upstream's connection is aborted, so that the server cancels the work. A client that only half-closes and \
+                            waits is asked, and gets its response."
+    )]
+    Proxy(ProxyArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
     /// Let peers die in every way there is, and measure how soon it is known
@@ -47,6 +56,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(args) => run(args),
+        Command::Proxy(args) => proxy(args),
         Command::Beat(args) => beat(args),
         Command::Bench(args) => bench(args),
         Command::BenchRole { role, plan } => match deadpeer::bench::play(&role, &plan) {

@@ -4,5 +4,7 @@ pub mod beat;
 pub mod bench;
 pub mod doctor;
 pub mod duration;
+pub mod proxy;
 pub mod report;
 pub mod run;
+mod serving;

@@ -1,41 +1,35 @@
 //! `deadpeer run`: the daemon's arguments, its start and its end.
 //!
 //! Everything that can be refused is refused before the first connection is taken, with a message
-//! that names the cause and the cure. Exit codes: 0 after an orderly end, 1 when something failed, 2
-//! for wrong arguments, 71 where there is no io_uring, 77 where it is forbidden, 78 for a configuration that this machine
-//! cannot carry.
+//! that names the cause and the cure.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
+use crate::cli::serving::{
+    self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals, worst,
+};
 use crate::daemon::jsonl::{Closing, Listening, RingTotals};
 use crate::daemon::latency_log::LatencyLog;
 use crate::daemon::voice::{self, EventVoice, RingOutlet};
 use crate::driver::{
-    Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError, bind,
-    default_batch_window, probe,
+    Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError, default_batch_window,
+    probe,
 };
 use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
-use crate::sink::{Finish, Format, Output, Sink};
-use crate::sys::hangup::wait_for_hangup;
-use crate::sys::wakeup::Wakeup;
-use crate::sys::{describe, rlimit};
+use crate::sink::{Output, Sink};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer run`.
@@ -181,51 +175,17 @@ impl IoName {
     }
 }
 
-/// Why there is no daemon, with the exit code that says so to scripts.
-struct Refusal {
-    code: u8,
-    message: String,
-}
-
-impl Refusal {
-    const FAILED: u8 = 1;
-    const USAGE: u8 = 2;
-    const NO_URING: u8 = 71;
-    const FORBIDDEN: u8 = 77;
-    const CONFIGURATION: u8 = 78;
-
-    fn new(code: u8, message: impl ToString) -> Refusal {
-        Refusal { code, message: message.to_string() }
-    }
-}
-
-impl From<StartError> for Refusal {
-    fn from(error: StartError) -> Refusal {
-        let code = match () {
-            () if error.is_forbidden() => Refusal::FORBIDDEN,
-            () if error.is_missing() => Refusal::NO_URING,
-            () => Refusal::FAILED,
-        };
-        Refusal::new(code, error)
-    }
-}
-
 /// Runs `deadpeer run` until SIGTERM, SIGINT or a closed output.
 #[must_use]
 pub fn run(args: RunArgs) -> ExitCode {
-    match serve(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => {
-            let _ = writeln!(io::stderr(), "deadpeer run: {}", refusal.message);
-            ExitCode::from(refusal.code)
-        }
-    }
+    serving::exit("run", serve(&args))
 }
 
 fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let (policy, policy_name) = policy(args).map_err(|message| Refusal::new(Refusal::USAGE, message))?;
     let threads = usize::from(args.threads.unwrap_or_else(cores));
-    let capacity = capacity(args, threads)?;
+    let wanted = args.max_connections.map(|wanted| wanted as usize);
+    let capacity = fitting(wanted, 1, threads * (2 + args.listen.len()))?;
     let wake = match args.wake {
         WakeName::Lazy => Wake::Lazy,
         WakeName::Beat => Wake::Beat,
@@ -238,42 +198,25 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
     let started = Instant::now();
-    probe(args.io.choice()).map_err(|error| {
-        let Refusal { code, message } = error.into();
-        let meanwhile = args.io != IoName::Epoll && matches!(code, Refusal::NO_URING | Refusal::FORBIDDEN);
-        let meanwhile = if meanwhile { "; until then it runs with --io epoll" } else { "" };
-        Refusal { code, message: message + meanwhile }
-    })?;
+    probe(args.io.choice()).map_err(|error| Refusal::of_start(error, args.io != IoName::Epoll))?;
     let config = DriverConfig { tracker, batch_window, io: args.io.choice() };
     let shared = Arc::new(Shared::new(capacity));
     let locals = Arc::new(Locals::default());
-    let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    for (number, &address) in args.listen.iter().enumerate() {
-        if address.port() != 0 && args.listen[..number].contains(&address) {
-            let message = format!("--listen names {address} twice: once is enough");
-            return Err(Refusal::new(Refusal::USAGE, message));
-        }
-        let bound = bind(address, threads, &tracker).map_err(|error| Refusal::new(Refusal::FAILED, error))?;
-        addresses.push(bound[0].address());
-        for (ring, listener) in listeners.iter_mut().zip(bound) {
-            ring.push(listener);
-        }
-    }
+    let (listeners, addresses) = serving::listen(&args.listen, threads, &tracker)?;
 
-    let (format, output) = output(args);
+    let (format, output) = output(args.events.as_deref());
     let to_stdout = matches!(output, Output::Stdout);
     // Before signals are watched: one that comes while a FIFO waits for its reader ends the program.
-    let output = output.opened().map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+    let output = output.opened().map_err(Refusal::failed)?;
     let log = args.latency_log.as_ref().map(|path| LatencyLog::start(path, args.latency_interval, threads));
-    let (log, taps) = match log.transpose().map_err(|error| Refusal::new(Refusal::FAILED, error))? {
+    let (log, taps) = match log.transpose().map_err(Refusal::failed)? {
         Some((log, taps)) => (Some(log), taps),
         None => (None, Vec::new()),
     };
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
     let (sink, outlets) = voice::spawn(format, output, threads, Arc::clone(&locals))
-        .map_err(|error| Refusal::new(Refusal::FAILED, error))?;
+        .map_err(Refusal::failed)?;
     tell_of_end(&sink, &tell);
     if to_stdout {
         watch_reader(&tell)?;
@@ -282,22 +225,17 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let taps = taps.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let outlets = outlets.into_iter().zip(taps).collect();
     let hosted = args.io == IoName::TokioUring;
-    let (rings, obtained) = start(&config, hosted, listeners, outlets, &shared, &locals, &tell, &go)?;
+    let mut crew = Crew::new(&tell);
+    start(&mut crew, &config, hosted, listeners, outlets, &shared, &locals, &go)?;
+    let obtained = worst(crew.started()?);
     // The first line promises that all is ready, and nothing is told before it.
-    sink.announce(listening(&config, policy_name, &addresses, threads, worst(obtained), hosted));
+    sink.announce(listening(&config, policy_name, &addresses, threads, obtained, hosted));
     go.wait();
-    let outcome = supervise(rings, &shared, &told);
+    let outcome = crew.supervise(&shared, &told);
     finish(sink, log, outcome, started)
 }
 
 // --- arguments ---------------------------------------------------------------------------------
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text.to_socket_addrs().map_err(|error| {
-        format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
-    })?;
-    found.next().ok_or_else(|| format!("`{text}` has no address"))
-}
 
 fn batch_window(text: &str) -> Result<Duration, String> {
     let window = duration::parse(text)?;
@@ -316,10 +254,6 @@ fn latency_interval(text: &str) -> Result<Duration, String> {
         return Err(format!("an interval lasts from {least} to {most}"));
     }
     Ok(interval)
-}
-
-fn cores() -> u16 {
-    thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(256).min(256))
 }
 
 /// The policy that the arguments ask for, and what it is called.
@@ -356,82 +290,7 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
     Ok((policy, name))
 }
 
-/// How many connections there may be: what is asked for, if the limit on descriptors allows it.
-fn capacity(args: &RunArgs, threads: usize) -> Result<usize, Refusal> {
-    let descriptors = rlimit::raise_nofile().map_err(|error| {
-        let error = describe(&error);
-        Refusal::new(
-            Refusal::FAILED,
-            format!(
-                "cannot raise the limit on descriptors: {error}; raise it before the start (`ulimit -n`)"
-            ),
-        )
-    })?;
-    let own = limits::RESERVED_FDS + (threads * (2 + args.listen.len())) as u64;
-    let most = usize::try_from(descriptors.saturating_sub(own)).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
-    let wanted = args.max_connections.map(|wanted| wanted as usize);
-    if most == 0 {
-        return Err(Refusal::new(
-            Refusal::CONFIGURATION,
-            format!(
-                "no connection fits: the hard limit on descriptors is {descriptors}, and {own} are needed for our \
-                 own; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take fewer --threads"
-            ),
-        ));
-    }
-    if let Some(wanted) = wanted.filter(|&wanted| wanted > most) {
-        return Err(Refusal::new(
-            Refusal::CONFIGURATION,
-            format!(
-                "{wanted} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} of our \
-                 own leaves {most}; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take \
-                 --max-connections {most}"
-            ),
-        ));
-    }
-    let capacity = wanted.unwrap_or(most);
-    rlimit::reserve_descriptors((capacity as u64 + own).min(limits::MAX_RESERVED_TABLE));
-    Ok(capacity)
-}
-
 // --- start -------------------------------------------------------------------------------------
-
-/// What the main thread is told.
-enum Told {
-    Signal,
-    OutputClosed,
-    RingEnded,
-}
-
-fn watch_signals(tell: &Sender<Told>) -> Result<(), Refusal> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
-        let error = describe(&error);
-        Refusal::new(Refusal::FAILED, format!("cannot watch for signals: {error}; raise `ulimit -n`"))
-    })?;
-    let tell = tell.clone();
-    let watch = move || {
-        let mut first = true;
-        for signal in signals.forever() {
-            if !std::mem::take(&mut first) {
-                std::process::exit(128 + signal);
-            }
-            let _ = tell.send(Told::Signal);
-        }
-    };
-    spawn("signals", watch).map(drop)
-}
-
-fn spawn<T: Send + 'static>(
-    name: &str,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, Refusal> {
-    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
-        Refusal::new(
-            Refusal::FAILED,
-            format!("cannot start a thread: {}; raise `ulimit -u` (TasksMax=)", describe(&error)),
-        )
-    })
-}
 
 fn listening(
     config: &DriverConfig,
@@ -460,66 +319,25 @@ fn listening(
     }
 }
 
-fn output(args: &RunArgs) -> (Format, Output) {
-    match &args.events {
-        None => (Format::human_on_stdout(), Output::Stdout),
-        Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
-        Some(path) => (Format::JsonLines, Output::File(path.clone())),
-    }
-}
-
-fn tell_of_end(sink: &Sink<EventVoice>, tell: &Sender<Told>) {
-    let tell = tell.clone();
-    sink.on_closed(Arc::new(move || {
-        let _ = tell.send(Told::OutputClosed);
-    }));
-}
-
-/// A reader of standard output that leaves while nothing happens is not met by any write.
-fn watch_reader(tell: &Sender<Told>) -> Result<(), Refusal> {
-    let tell = tell.clone();
-    let watch = move || {
-        // After an error the next write will tell.
-        if wait_for_hangup(io::stdout().as_fd()).is_ok() {
-            let _ = tell.send(Told::OutputClosed);
-        }
-    };
-    spawn("reader", watch).map(drop)
-}
-
-/// A ring's thread and how to wake it.
-struct RingThread {
-    wakeup: Arc<Wakeup>,
-    thread: JoinHandle<io::Result<Report>>,
-}
-
 /// Makes the rings, each on its thread, where they wait for `go`.
 #[allow(clippy::too_many_arguments)]
 fn start(
+    crew: &mut Crew<Report>,
     config: &DriverConfig,
     hosted: bool,
     listeners: Vec<Vec<Listener>>,
     outlets: Vec<(RingOutlet, Option<Tap>)>,
     shared: &Arc<Shared>,
     locals: &Arc<Locals>,
-    tell: &Sender<Told>,
     go: &Arc<Barrier>,
-) -> Result<(Vec<RingThread>, Vec<Probed>), Refusal> {
-    let mut rings = Vec::with_capacity(listeners.len());
-    let (ready, started) = mpsc::channel();
-    for (number, (listeners, (mut outlet, tap))) in listeners.into_iter().zip(outlets).enumerate() {
-        let wakeup = Wakeup::new().map_err(|error| {
-            let error = describe(&error);
-            Refusal::new(Refusal::FAILED, format!("cannot make an eventfd: {error}; raise `ulimit -n`"))
-        })?;
-        let wakeup = Arc::new(wakeup);
+) -> Result<(), Refusal> {
+    for (listeners, (mut outlet, tap)) in listeners.into_iter().zip(outlets) {
+        let wakeup = serving::wakeup()?;
         let waker = Arc::clone(&wakeup);
         outlet.set_waker(Arc::new(move || waker.wake()));
         let (config, shared, locals) = (*config, Arc::clone(shared), Arc::clone(locals));
-        let (ring_wakeup, ready, tell) = (Arc::clone(&wakeup), ready.clone(), tell.clone());
-        let go = Arc::clone(go);
-        let body = move || {
-            let ended = Ended(tell);
+        let (own, go) = (Arc::clone(&wakeup), Arc::clone(go));
+        crew.hire(wakeup, move |ready| {
             // Before the first line promises anything.
             let runtime = hosted.then(|| tokio_uring::Runtime::new(&tokio_uring::builder())).transpose();
             let runtime = match runtime {
@@ -529,7 +347,7 @@ fn start(
                     return Err(io::Error::other("not started"));
                 }
             };
-            let driver = match Driver::new(config, listeners, shared, locals, ring_wakeup, outlet) {
+            let driver = match Driver::new(config, listeners, shared, locals, own, outlet) {
                 Ok(mut driver) => {
                     if let Some(tap) = tap {
                         driver.log_latency(tap);
@@ -542,86 +360,23 @@ fn start(
                     return Err(io::Error::other("not started"));
                 }
             };
+            drop(ready);
             go.wait();
-            let report = match runtime {
+            match runtime {
                 Some(runtime) => runtime.block_on(drive(driver)),
                 None => driver.run(),
-            };
-            drop(ended);
-            report
-        };
-        rings.push(RingThread { wakeup, thread: spawn(&format!("ring-{number}"), body)? });
+            }
+        })?;
     }
-    drop(ready);
-    let mut obtained = Vec::with_capacity(rings.len());
-    for _ in 0..rings.len() {
-        match started.recv() {
-            Ok(Ok(one)) => obtained.push(one),
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => return Err(Refusal::new(Refusal::FAILED, "a ring's thread ended while it started")),
-        }
-    }
-    Ok((rings, obtained))
-}
-
-/// What is told of all threads: the worst that one got. Locked memory may run out between two of them.
-fn worst(mut obtained: Vec<Probed>) -> Probed {
-    let threads = obtained.len();
-    let lesser = obtained.iter().filter(|one| one.choice == EngineChoice::Epoll).count();
-    let place = obtained.iter().position(|one| one.choice == EngineChoice::Epoll).unwrap_or(0);
-    let mut told = obtained.swap_remove(place);
-    if (1..threads).contains(&lesser)
-        && let Some(why_not) = &mut told.why_not
-    {
-        *why_not = format!("{lesser} of {threads} threads have no ring: {why_not}");
-    }
-    told
-}
-
-/// Tells the main thread that a ring's thread is over, also when it panicked.
-struct Ended(Sender<Told>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.send(Told::RingEnded);
-    }
+    Ok(())
 }
 
 // --- end ---------------------------------------------------------------------------------------
 
-/// What all rings did together.
-struct Outcome {
-    reports: Vec<Report>,
-    failure: Option<String>,
-}
-
-/// Waits for the word to end, gives it to all rings, and collects what they did.
-fn supervise(rings: Vec<RingThread>, shared: &Shared, told: &Receiver<Told>) -> Outcome {
-    let _ = told.recv();
-    shared.stop();
-    for ring in &rings {
-        ring.wakeup.wake();
-    }
-    let mut outcome = Outcome { reports: Vec::with_capacity(rings.len()), failure: None };
-    for ring in rings {
-        match ring.thread.join() {
-            Ok(Ok(report)) => outcome.reports.push(report),
-            Ok(Err(error)) => {
-                outcome.failure = Some(format!("a ring failed: {}", describe(&error)));
-            }
-            Err(_) => outcome.failure = Some("a ring's thread panicked; this is a bug of ours".to_owned()),
-        }
-    }
-    outcome
-}
-
-/// What helps against an output that takes nothing.
-const TOO_SLOW: &str = "let its reader read faster, or write to a file with --events PATH";
-
 fn finish(
     sink: Sink<EventVoice>,
     log: Option<LatencyLog>,
-    outcome: Outcome,
+    outcome: Outcome<Report>,
     started: Instant,
 ) -> Result<(), Refusal> {
     let now = Instant::now();
@@ -651,20 +406,5 @@ fn finish(
     closing.measures = recorder.summary();
     let kept = closing.undelivered;
     let finish = sink.finish(closing, limits::SHUTDOWN_PATIENCE / 2);
-    if let Some(failure) = outcome.failure {
-        return Err(Refusal::new(Refusal::FAILED, failure));
-    }
-    match finish {
-        Finish::Closed => Ok(()),
-        Finish::Delivered if kept == 0 => Ok(()),
-        Finish::Delivered => Err(Refusal::new(
-            Refusal::FAILED,
-            format!("{kept} events were not taken by the output before the end; {TOO_SLOW}"),
-        )),
-        Finish::Stuck { undelivered } => Err(Refusal::new(
-            Refusal::FAILED,
-            format!("the output is stuck: {} events were not delivered; {TOO_SLOW}", undelivered + kept),
-        )),
-        Finish::Failed { error, .. } => Err(Refusal::new(Refusal::FAILED, error)),
-    }
+    serving::ending(finish, outcome.failure, kept)
 }

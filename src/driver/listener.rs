@@ -31,7 +31,7 @@ impl Listener {
     }
 
     /// Listens again, if it does not any more; a listener that does is not changed.
-    pub(super) fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         let _ = self.socket.listen(BACKLOG); // at worst the next accept fails as this one did
     }
 }

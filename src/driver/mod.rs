@@ -20,6 +20,7 @@ pub(crate) use evidence::evidence_of;
 pub use listener::{ListenError, Listener, bind};
 pub use locals::Locals;
 pub use shared::Shared;
+pub(crate) use turn::obtained;
 pub use turn::{AdoptError, Driver, DriverConfig, Probed, Report, StartError, default_batch_window, probe};
 
 use crate::liveness::{Event, TrackerCounts};

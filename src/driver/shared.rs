@@ -34,22 +34,22 @@ impl Shared {
     }
 
     /// Takes the right to one more connection, if there is one left.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 
     /// Gives rights back.
-    pub(super) fn give(&self, count: usize) {
+    pub(crate) fn give(&self, count: usize) {
         self.left.fetch_add(count, Ordering::AcqRel);
     }
 
     /// Marks the limit as reached; whether this call was the first to say so.
-    pub(super) fn saturate(&self) -> bool {
+    pub(crate) fn saturate(&self) -> bool {
         !self.saturated.swap(true, Ordering::AcqRel)
     }
 
     /// Marks the limit as left; whether it had been reached.
-    pub(super) fn resume(&self) -> bool {
+    pub(crate) fn resume(&self) -> bool {
         self.saturated.load(Ordering::Acquire) && self.saturated.swap(false, Ordering::AcqRel)
     }
 }

@@ -180,7 +180,8 @@ pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
         .map_err(StartError::Engine)
 }
 
-fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
+/// What is told of an engine.
+pub(crate) fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
     let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
     let choice = match *engine {
         Engine::Uring(_) => EngineChoice::Uring,

@@ -48,7 +48,11 @@ impl RequestHead {
         match bytes.first() {
             None => return Head::Partial,
             Some(0x16) => return Head::Not(Reason::Tls),
-            Some(&first) if !first.is_ascii_alphabetic() && !b"\r!#$%&'*+-.^_`|~".contains(&first) && !first.is_ascii_digit() => {
+            Some(&first)
+                if !first.is_ascii_alphabetic()
+                    && !b"\r!#$%&'*+-.^_`|~".contains(&first)
+                    && !first.is_ascii_digit() =>
+            {
                 return Head::Not(Reason::NotHttp);
             }
             Some(_) => {}
@@ -71,7 +75,8 @@ impl RequestHead {
             _ if bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n") => return Head::Not(Reason::Http2),
             _ => return Head::Not(Reason::NotHttp),
         }
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+        else {
             return Head::Not(Reason::NotHttp);
         };
         let fields = match Fields::of(request.headers, minor) {

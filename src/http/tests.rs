@@ -40,7 +40,11 @@ fn what_a_request_says_is_read() {
     assert_eq!((head.method(), head.target(), head.minor_version()), ("GET", "/a?b", 1));
     assert_eq!((head.framing(), head.expects_continue()), (Framing::None, false));
     let head = whole(b"\r\n\r\nPOST / HTTP/1.0\r\ncontent-LENGTH:\t12 \r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!((head.framing(), head.expects_continue()), (Framing::Length(12), false), "HTTP/1.0 cannot expect");
+    assert_eq!(
+        (head.framing(), head.expects_continue()),
+        (Framing::Length(12), false),
+        "HTTP/1.0 cannot expect"
+    );
     let head = whole(b"PUT / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\nEXPECT: 100-Continue\r\n\r\n");
     assert_eq!((head.framing(), head.expects_continue()), (Framing::Chunked, true));
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(5_000));
@@ -80,7 +84,9 @@ fn what_could_be_read_in_two_ways_is_not_read() {
         assert_eq!(refused(&format!("POST / HTTP/1.1\r\n{fields}\r\n")), reason, "{fields:?}");
     }
     assert_eq!(refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Reason::TransferEncoding);
-    for line in ["GET  / HTTP/1.1", "GET / HTTP/1.1 ", "GET / HTTP/2.0", "GET /", "GET / x HTTP/1.1", "{} / HTTP/1.1"] {
+    for line in
+        ["GET  / HTTP/1.1", "GET / HTTP/1.1 ", "GET / HTTP/2.0", "GET /", "GET / x HTTP/1.1", "{} / HTTP/1.1"]
+    {
         assert_eq!(refused(&format!("{line}\r\n\r\n")), Reason::NotHttp, "{line:?}");
     }
     assert_eq!(refused("PRI * HTTP/2.0\r\n\r\n"), Reason::Http2);
@@ -115,7 +121,10 @@ fn where_a_response_ends_depends_on_what_it_answers() {
     assert_eq!(framing("HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n", "GET"), Framing::Chunked);
     assert_eq!(response("HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\n"), Err(Reason::BodyForbidden));
     assert_eq!(response("HTTP/1.1 100 C\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Reason::BodyForbidden));
-    assert_eq!(response("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Reason::TransferEncoding));
+    assert_eq!(
+        response("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        Err(Reason::TransferEncoding)
+    );
     assert_eq!(response("\r\nHTTP/1.1 200 OK\r\n\r\n"), Err(Reason::NotHttp));
     assert_eq!(response("HTTQ"), Err(Reason::NotHttp));
     let interim = response("HTTP/1.1 103 Early\r\n\r\n").unwrap();
@@ -139,7 +148,8 @@ fn where_a_response_ends_depends_on_what_it_answers() {
 #[test]
 fn chunks_are_read_strictly() {
     let feed = |wire: &str| Body::new(Framing::Chunked).feed(wire.as_bytes());
-    let over = |wire: &str, taken: usize| assert_eq!(feed(wire), Ok(super::Fed { taken, over: true }), "{wire:?}");
+    let over =
+        |wire: &str, taken: usize| assert_eq!(feed(wire), Ok(super::Fed { taken, over: true }), "{wire:?}");
     over("0\r\n\r\nGET", 5);
     over("3\r\nabc\r\n0\r\n\r\n", 13);
     over("00003\r\nabc\r\n000\r\n\r\n", 19);

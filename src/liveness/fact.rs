@@ -16,6 +16,8 @@ pub struct PollMask(pub u16);
 impl PollMask {
     /// Bytes to read, or a FIN, or an error.
     pub const IN: u16 = 0x1;
+    /// Room to write, or a connect that has come to its end.
+    pub const OUT: u16 = 0x4;
     /// An error waits in the socket.
     pub const ERR: u16 = 0x8;
     /// Both directions are shut: after a RST, or our own full shutdown.

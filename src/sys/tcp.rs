@@ -261,6 +261,35 @@ pub fn unread(socket: impl AsRawFd) -> io::Result<u32> {
     if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes that were sent and that the peer's kernel has not acknowledged (`SIOCOUTQ`); a FIN is none.
+///
+/// # Errors
+///
+/// Those of `ioctl(2)`.
+pub fn unsent(socket: impl AsRawFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `bytes` is ours and outlives the call, which writes an int.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Begins to connect, without waiting: the socket is writable when it has come to an end, and
+/// [`take_error`] says to which. What is sent goes out at once (`TCP_NODELAY`).
+///
+/// # Errors
+///
+/// Those of `socket(2)` and `connect(2)` that come at once: no descriptor, no port, no route.
+pub fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
+}
+
 /// Another descriptor of the same socket, close-on-exec.
 ///
 /// # Errors

@@ -468,12 +468,15 @@ impl Ring {
             queue.sync();
             let room = most - (into.len() - before);
             let buffers = self.buffers.as_ref();
-            into.extend(queue.by_ref().take(room).map(|entry: cqueue::Entry| Completion {
-                token: Token::from_user_data(entry.user_data()),
-                result: entry.result(),
-                more: cqueue::more(entry.flags()),
-                buffer: buffers
-                    .and_then(|pool| cqueue::buffer_select(entry.flags()).map(|buffer| pool.lent(buffer))),
+            into.extend(queue.by_ref().take(room).map(|entry: cqueue::Entry| {
+                Completion {
+                    token: Token::from_user_data(entry.user_data()),
+                    result: entry.result(),
+                    more: cqueue::more(entry.flags()),
+                    buffer: buffers.and_then(|pool| {
+                        cqueue::buffer_select(entry.flags()).map(|buffer| pool.lent(buffer))
+                    }),
+                }
             }));
             let left = !queue.is_empty();
             drop(queue);

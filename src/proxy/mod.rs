@@ -1,0 +1,31 @@
+//! A proxy before any HTTP server that knows within a millisecond when a client has left.
+//!
+//! # Intuition
+//!
+//! A server whose handler works has no reason to look at its connection, and cannot see what lies behind bytes that
+//! it does not read. Whoever stands before it can: it has nothing else to do. It follows each exchange just far
+//! enough to know whether somebody waits, and when that one leaves, it makes the server notice.
+//!
+//! # Model
+//!
+//! ```text
+//!   engine ──► relay ──► Session (what does this mean?) ──► relay: send, connect, close
+//!                          └──► Told ──► journal ──► sink's thread
+//! ```
+//!
+//! - `session`: the judgement, pure.
+//! - `upstreams`: who works, and who is left out.
+//! - `relay`: one thread's loop: sockets, buffers, time.
+//! - `told`, `journal`: what is told, and how it is written.
+
+mod journal;
+mod relay;
+mod session;
+mod told;
+mod upstreams;
+
+pub use journal::{Closing, Journal, JsonLines, Line, Listening, Pen, Sentences, Shown};
+pub use relay::{Config, Counts, Relay, Report, SendProxy};
+pub use session::{End, HalfClose, OnGone, Rules, Session, Wire};
+pub use told::{Done, Failure, Interrupted, Parties, Phase, Told, UpstreamFailed};
+pub use upstreams::Upstreams;

@@ -1,0 +1,766 @@
+//! One thread's loop: sockets and buffers, told by sessions what to do.
+//!
+//! Every socket has one poll for its life, edge by edge, which also sees an end behind bytes that nobody takes off.
+//! Bytes are read into one buffer of the thread and sent on from there at once; only what the other side does not take
+//! is kept, and then nothing more is read. A socket is closed after its poll has completed for the last time,
+//! since a poll holds the file, and a close would send nothing until then.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::journal::{Journal, Line};
+use super::session::{End, Rules, Session, Wire};
+use super::told::{Failure, Phase};
+use super::upstreams::Upstreams;
+use crate::driver::{EngineChoice, Listener, Probed, Shared, StartError, obtained};
+use crate::limits;
+use crate::liveness::errno::{self, Meaning};
+use crate::liveness::{Cause, Hop, LocalCause, Policy, PollMask};
+use crate::sys::engine::{Completion, Counters, Engine, Token, Wait};
+use crate::sys::tcp;
+use crate::sys::wakeup::Wakeup;
+use crate::time::Instant;
+use crate::wheel::Wheel;
+
+mod counts;
+mod hands;
+mod send_proxy;
+#[cfg(test)]
+mod tests;
+
+pub use counts::Counts;
+pub use send_proxy::SendProxy;
+
+use hands::{Common, Hands, Link};
+
+/// What kind of operation a completion belongs to.
+mod kind {
+    pub(super) const LISTENER: u8 = 1;
+    pub(super) const WAKEUP: u8 = 2;
+    pub(super) const CLIENT: u8 = 3;
+    pub(super) const UPSTREAM: u8 = 4;
+    pub(super) const CANCEL: u8 = 5;
+}
+
+/// What every socket is watched for: bytes, room, and ends.
+const MASK: u16 = PollMask::IN | PollMask::OUT | PollMask::RDHUP;
+
+/// Reads of one socket in one turn; the rest waits for the others.
+const READS: usize = 4;
+
+/// How often a full house looks whether somebody has left another thread.
+const SATURATED_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a relay is made from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How connections are treated.
+    pub rules: Rules,
+    /// How long silence may last; sets both sides' keepalive.
+    pub policy: Policy,
+    /// Who works.
+    pub upstreams: Arc<Upstreams>,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// Whether upstreams are told whom they serve.
+    pub send_proxy: Option<SendProxy>,
+    /// Bytes of requests that this thread may hold.
+    pub hold: usize,
+    /// Connections of all threads.
+    pub capacity: usize,
+    /// On what to wait.
+    pub io: EngineChoice,
+}
+
+/// What a relay did, told when it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// How many, of what.
+    pub counts: Counts,
+    /// What its engine did.
+    pub engine: Counters,
+    /// Events that the sink did not take before the end.
+    pub untold: u64,
+}
+
+struct Conn {
+    session: Session,
+    link: Link,
+    /// When the wheel will bring it.
+    due: Option<Instant>,
+    /// When it is looked at whether somebody is silent.
+    visit: Option<Instant>,
+    /// It waits in the ready queue.
+    queued: bool,
+}
+
+struct Listening {
+    listener: Listener,
+    pending: bool,
+}
+
+/// One thread's relay. See the [module](self).
+pub struct Relay<J> {
+    config: Config,
+    obtained: Probed,
+    conns: Slab<Conn>,
+    common: Common,
+    wheel: Wheel,
+    ready: VecDeque<(usize, u32)>,
+    listeners: Vec<Listening>,
+    accept_pause: Option<Instant>,
+    shared: Arc<Shared>,
+    wakeup: Arc<Wakeup>,
+    journal: J,
+    batch: Vec<Line>,
+    completions: Vec<Completion>,
+    scratch: Vec<u8>,
+    told_counts: Instant,
+    now: Instant,
+}
+
+impl<J: Journal> Relay<J> {
+    /// Sets up an engine and arms the listeners. To be called on the thread that will [run](Relay::run) it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], whose message names the cause and the cure.
+    pub fn new(
+        config: Config,
+        listeners: Vec<Listener>,
+        shared: Arc<Shared>,
+        wakeup: Arc<Wakeup>,
+        journal: J,
+    ) -> Result<Relay<J>, StartError> {
+        let opened = Engine::open_and_tell(config.io, limits::SQ_ENTRIES, limits::CQ_ENTRIES);
+        let (engine, why_not) = opened.map_err(StartError::Engine)?;
+        let now = Instant::now();
+        let mut relay = Relay {
+            obtained: obtained(&engine, why_not),
+            conns: Slab::new(),
+            common: Common {
+                engine,
+                upstreams: config.upstreams.clone(),
+                policy: config.policy,
+                told: VecDeque::new(),
+                counts: Counts::default(),
+                retiring: HashMap::new(),
+                generation: 0,
+                held: 0,
+                hold: config.hold,
+                connect_timeout: config.connect_timeout,
+            },
+            wheel: Wheel::with_capacity(config.capacity, now),
+            ready: VecDeque::new(),
+            listeners: listeners.into_iter().map(|listener| Listening { listener, pending: false }).collect(),
+            accept_pause: None,
+            shared,
+            wakeup,
+            journal,
+            batch: Vec::new(),
+            completions: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN),
+            scratch: vec![0; limits::MAX_HELD],
+            told_counts: now,
+            now,
+            config,
+        };
+        relay.arm().map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
+        Ok(relay)
+    }
+
+    /// What it waits on, and why that is no better.
+    #[must_use]
+    pub fn obtained(&self) -> &Probed {
+        &self.obtained
+    }
+
+    fn arm(&mut self) -> io::Result<()> {
+        let engine = &mut self.common.engine;
+        engine.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))?;
+        for (index, listening) in self.listeners.iter().enumerate() {
+            let token = Token::new(kind::LISTENER, 0, index as u32);
+            engine.watch(listening.listener.as_raw_fd(), PollMask::IN, token)?;
+        }
+        engine.submit_and_wait(Wait::NOT)
+    }
+
+    /// Runs until [`Shared::stop`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the engine that no turn can get around.
+    pub fn run(mut self) -> io::Result<Report> {
+        while !self.shared.is_stopping() {
+            self.turn()?;
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> io::Result<Report> {
+        // The ports are free at once, and not when the kernel has taken the ring apart.
+        for (index, listening) in self.listeners.iter().enumerate() {
+            let [watch, cancel] = [kind::LISTENER, kind::CANCEL].map(|kind| Token::new(kind, 0, index as u32));
+            self.common.engine.cancel(listening.listener.as_raw_fd(), watch, cancel)?;
+        }
+        self.common.engine.submit_and_wait(Wait::NOT)?;
+        self.listeners.clear();
+        self.tell_counts();
+        let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3;
+        while !self.hand_over() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let untold = (self.batch.len() + self.common.told.len()) as u64;
+        Ok(Report { counts: self.common.counts.clone(), engine: self.common.engine.counters(), untold })
+    }
+
+    /// One turn: waits, and works off what came. Time is looked at only when everything that came was seen.
+    fn turn(&mut self) -> io::Result<()> {
+        let wait = self.plan_wait();
+        self.common.engine.submit_and_wait(wait)?;
+        let began = Instant::now();
+        self.now = began;
+        let mut batch = std::mem::take(&mut self.completions);
+        let rest = self.common.engine.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
+        for completion in batch.drain(..) {
+            self.complete(completion)?;
+        }
+        self.completions = batch;
+        for _ in 0..self.ready.len() {
+            let Some((index, generation)) = self.ready.pop_front() else { break };
+            if self.conns.get(index).is_some_and(|conn| conn.link.generation == generation) {
+                self.conns[index].queued = false;
+                self.read(index);
+            }
+        }
+        if !rest && !self.common.engine.is_overflown() {
+            self.on_time();
+        }
+        self.accept_pending()?;
+        if self.now.since(self.told_counts) >= Duration::from_secs(1) {
+            self.tell_counts();
+        }
+        self.hand_over();
+        let end = Instant::now();
+        if end.since(began) > limits::STALL_THRESHOLD {
+            self.common.counts.stalls += 1;
+            self.common.told.push_back(Line::Stall { at: end, held: end.since(began) });
+        }
+        Ok(())
+    }
+
+    fn plan_wait(&mut self) -> Wait {
+        if !self.ready.is_empty() && !self.is_held_up() {
+            return Wait::NOT;
+        }
+        let now = Instant::now();
+        let mut until = self.wheel.next_due().unwrap_or(Instant::NEVER);
+        if let Some(pause) = self.accept_pause {
+            until = until.min(pause);
+        }
+        if self.common.counts.untold_completed > 0 {
+            until = until.min(self.told_counts + Duration::from_secs(1));
+        }
+        if !self.common.told.is_empty() || !self.batch.is_empty() {
+            // The sink wakes us when it has room; until then nothing is lost by looking now and then.
+            until = until.min(now + SATURATED_PAUSE);
+        }
+        if self.listeners.iter().any(|listening| listening.pending) && self.accept_pause.is_none() {
+            return Wait::NOT;
+        }
+        let timeout = until.since(now).min(Duration::from_secs(3600));
+        if timeout.is_zero() {
+            return Wait::NOT;
+        }
+        Wait { completions: 1, window: Duration::ZERO, timeout }
+    }
+
+    /// Whether nobody takes our events: then clients are not read.
+    fn is_held_up(&self) -> bool {
+        self.common.told.len() >= limits::MAX_UNTOLD
+    }
+
+    fn complete(&mut self, completion: Completion) -> io::Result<()> {
+        let token = completion.token;
+        let index = token.index() as usize;
+        match token.kind() {
+            kind::WAKEUP => {
+                self.wakeup.clear();
+                if !completion.more {
+                    self.common.engine.watch(self.wakeup.as_raw_fd(), PollMask::IN, token)?;
+                }
+            }
+            kind::LISTENER => {
+                if let Some(listening) = self.listeners.get_mut(index) {
+                    listening.pending = true;
+                    if !completion.more {
+                        let fd = listening.listener.as_raw_fd();
+                        self.common.engine.watch(fd, PollMask::IN, token)?;
+                    }
+                }
+            }
+            kind::CLIENT | kind::UPSTREAM => self.on_socket(&completion)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_socket(&mut self, completion: &Completion) -> io::Result<()> {
+        let token = completion.token;
+        let index = token.index() as usize;
+        let client = token.kind() == kind::CLIENT;
+        let socket = self.conns.get_mut(index).and_then(|conn| conn.link.socket(client));
+        let Some(socket) = socket.filter(|socket| socket.generation == token.generation()) else {
+            if !completion.more {
+                // The last word of a socket that was given up: now it can be closed.
+                self.common.retiring.remove(&token);
+            }
+            return Ok(());
+        };
+        if !completion.more {
+            let fd = socket.fd.as_raw_fd();
+            self.common.engine.watch(fd, MASK, token)?;
+        }
+        let Ok(mask) = u16::try_from(completion.result) else { return Ok(()) };
+        let mask = PollMask(mask);
+        let link = &mut self.conns[index].link;
+        let Some(socket) = link.socket(client) else { return Ok(()) };
+        socket.shown.mask = mask.0;
+        let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
+        if mask.has(PollMask::RDHUP) || ended {
+            socket.end_seen = true;
+        }
+        if mask.has(PollMask::IN) || socket.end_seen {
+            socket.readable = true;
+        }
+        if client {
+            if ended {
+                let error = tcp::take_error(socket.fd.as_fd()).unwrap_or(libc::EIO);
+                let over = error != 0 || (mask.has(PollMask::HUP) && !socket.fin_sent);
+                if over {
+                    socket.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
+                }
+            }
+        } else if link.connecting {
+            if ended || mask.has(PollMask::OUT) {
+                self.connected(index);
+            }
+            return Ok(());
+        }
+        if mask.has(PollMask::OUT) && let Some(socket) = link.socket(client) {
+            socket.flush();
+        }
+        self.read(index);
+        Ok(())
+    }
+
+    /// A connect has come to its end.
+    fn connected(&mut self, index: usize) {
+        let now = self.now;
+        let Conn { session, link, .. } = &mut self.conns[index];
+        let Some(upstream) = &mut link.upstream else { return };
+        let error = tcp::take_error(upstream.fd.as_fd()).unwrap_or(libc::EIO);
+        if error != 0 {
+            link.connect_failed = Some(failure(error));
+        } else {
+            link.connecting = false;
+            link.connect_by = None;
+            if let Some(chosen) = link.chosen {
+                self.common.upstreams.works(chosen);
+            }
+            if let Some(version) = self.config.send_proxy {
+                let local = link.client.as_ref().and_then(|client| tcp::local_address(client.fd.as_fd()).ok());
+                let header = version.header(link.address, local);
+                upstream.send(&header);
+            }
+            let mut hands = Hands { link, common: &mut self.common, index, now };
+            session.on_connected(&self.config.rules, now, &mut hands);
+        }
+        self.read(index);
+    }
+
+    /// Reads what there is on both sides and is wanted, and settles what follows.
+    fn read(&mut self, index: usize) {
+        self.settle(index);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..READS {
+            let again = self.read_once(index, true, &mut scratch) | self.read_once(index, false, &mut scratch);
+            if !again {
+                break;
+            }
+        }
+        self.scratch = scratch;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let wanted = conn.wants(true) || conn.wants(false);
+        if wanted && !conn.queued {
+            conn.queued = true;
+            self.ready.push_back((index, conn.link.generation));
+        }
+    }
+
+    /// One read of one side; whether it may have more.
+    fn read_once(&mut self, index: usize, client: bool, scratch: &mut [u8]) -> bool {
+        if client && self.is_held_up() {
+            return false;
+        }
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(index) else { return false };
+        if !conn.wants(client) {
+            let Conn { session, link, .. } = conn;
+            let behind = |socket: &hands::Socket| socket.end_seen && socket.readable && !socket.eof;
+            if client && link.client.as_ref().is_some_and(behind) {
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                session.on_client_fin_ahead(&self.config.rules, now, &mut hands);
+                self.settle(index);
+            }
+            return false;
+        }
+        let Conn { session, link, .. } = conn;
+        let Some(socket) = link.socket(client) else { return false };
+        let result = tcp::receive(socket.fd.as_raw_fd(), scratch);
+        let rules = &self.config.rules;
+        match result {
+            1.. => {
+                let bytes = &scratch[..result.cast_unsigned() as usize];
+                // A short read has emptied the socket, and the next bytes are another edge.
+                if bytes.len() < scratch.len() && !socket.end_seen {
+                    socket.readable = false;
+                }
+                let before = session.holds();
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                if client {
+                    hands.common.counts.client_bytes += bytes.len() as u64;
+                    session.on_client_bytes(bytes, rules, now, &mut hands);
+                } else {
+                    hands.common.counts.upstream_bytes += bytes.len() as u64;
+                    session.on_upstream_bytes(bytes, rules, now, &mut hands);
+                }
+                self.common.held = (self.common.held + session.holds()).saturating_sub(before);
+            }
+            0 => {
+                socket.readable = false;
+                socket.eof = true;
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                if client {
+                    session.on_client_fin(rules, now, &mut hands);
+                } else {
+                    session.on_upstream_fin(rules, now, &mut hands);
+                }
+            }
+            _ => match -result {
+                libc::EAGAIN => socket.readable = false,
+                libc::EINTR => {}
+                error => socket.failed = Some(error),
+            },
+        }
+        self.settle(index);
+        self.conns.get(index).is_some_and(|conn| conn.wants(client))
+    }
+
+    /// Draws the consequences of what was done: failures of sends and connects, ends, time.
+    fn settle(&mut self, index: usize) {
+        let now = self.now;
+        loop {
+            let Some(Conn { session, link, .. }) = self.conns.get_mut(index) else { return };
+            let rules = &self.config.rules;
+            let before = session.holds();
+            if let Some(error) = link.client.as_mut().and_then(|client| client.failed.take()) {
+                if let Some(client) = &mut link.client {
+                    client.shown.errno = Some(error);
+                }
+                let cause = cause(error, link);
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                session.on_client_gone(cause, rules, now, &mut hands);
+                hands.end_client(End::Close);
+            } else if let Some(failure) = link.connect_failed.take() {
+                if let Some(chosen) = link.chosen
+                    && failure != Failure::Local
+                {
+                    self.common.upstreams.fails(chosen, now);
+                }
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                hands.drop_upstream(End::Close);
+                if hands.try_another() {
+                    continue;
+                }
+                session.on_refused(failure, &mut hands);
+            } else if let Some(error) = link.upstream.as_mut().and_then(|upstream| upstream.failed.take()) {
+                let failure = match failure(error) {
+                    Failure::Refused | Failure::Local => Failure::Reset,
+                    other => other,
+                };
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                session.on_upstream_gone(failure, rules, now, &mut hands);
+                if hands.link.upstream.is_some() {
+                    hands.drop_upstream(End::Close);
+                }
+            } else {
+                break;
+            }
+            self.common.held = (self.common.held + session.holds()).saturating_sub(before);
+        }
+        let Some(Conn { link, .. }) = self.conns.get_mut(index) else { return };
+        if link.finishing && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed()) {
+            if client.eof {
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                hands.end_client(End::Close);
+            } else if !link.lingers {
+                link.lingers = true;
+                link.finish_by = Some(now + limits::LINGER);
+            }
+        }
+        if link.client.is_none() && link.upstream.is_none() {
+            return self.remove(index);
+        }
+        self.schedule(index);
+    }
+
+    fn remove(&mut self, index: usize) {
+        let conn = self.conns.remove(index);
+        self.common.held = self.common.held.saturating_sub(conn.session.holds());
+        self.wheel.cancel(index as u32);
+        self.shared.give(1);
+        self.common.counts.open -= 1;
+    }
+
+    // --- time ---------------------------------------------------------------------------------
+
+    fn schedule(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        if conn.visit.is_none() && conn.is_busy() {
+            conn.visit = Some(self.now + conn_visit(&self.config.policy));
+        }
+        if let Some(at) = conn.deadline(&self.config.rules)
+            && conn.due.is_none_or(|due| at < due)
+        {
+            conn.due = Some(at);
+            self.wheel.schedule(index as u32, at);
+        }
+    }
+
+    fn on_time(&mut self) {
+        for _ in 0..limits::MAX_VISITS_PER_TURN {
+            let Some(key) = self.wheel.expire(self.now) else { break };
+            let index = key as usize;
+            if let Some(conn) = self.conns.get_mut(index) {
+                conn.due = None;
+                self.visit(index);
+            }
+        }
+    }
+
+    fn visit(&mut self, index: usize) {
+        let now = self.now;
+        let rules = &self.config.rules;
+        let Conn { session, link, visit, .. } = &mut self.conns[index];
+        if link.connect_by.is_some_and(|by| by <= now) {
+            link.connect_failed = Some(Failure::TimedOut);
+        }
+        if link.finish_by.is_some_and(|by| by <= now) {
+            link.finish_by = None;
+            let how = if link.is_flushed(true) { End::Close } else { End::Abort };
+            let mut hands = Hands { link, common: &mut self.common, index, now };
+            hands.end_client(how);
+        }
+        if visit.is_some_and(|at| at <= now) {
+            *visit = None;
+            let silence = self.config.policy.detection_time();
+            if let Some(client) = link.client.as_mut()
+                && client.is_unheard(silence)
+            {
+                client.failed = Some(libc::ETIMEDOUT);
+            }
+            if let Some(upstream) = link.upstream.as_mut().filter(|_| !link.connecting)
+                && upstream.is_unheard(silence)
+            {
+                upstream.failed = Some(libc::ETIMEDOUT);
+            }
+        }
+        let before = session.holds();
+        let mut hands = Hands { link, common: &mut self.common, index, now };
+        session.on_time(rules, now, &mut hands);
+        self.common.held = (self.common.held + session.holds()).saturating_sub(before);
+        self.read(index);
+    }
+
+    // --- coming in ----------------------------------------------------------------------------
+
+    fn accept_pending(&mut self) -> io::Result<()> {
+        if self.accept_pause.is_some_and(|until| self.now < until) || self.is_held_up() {
+            return Ok(());
+        }
+        self.accept_pause = None;
+        for at in 0..self.listeners.len() {
+            if self.listeners[at].pending {
+                self.accept(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, at: usize) -> io::Result<()> {
+        for _ in 0..limits::MAX_ACCEPTS_PER_TURN {
+            if !self.shared.take() {
+                self.saturate("max_connections", SATURATED_PAUSE);
+                return Ok(());
+            }
+            match tcp::accept(self.listeners[at].listener.as_fd()) {
+                Ok((fd, address)) => {
+                    self.resume();
+                    self.take_in(fd, address)?;
+                }
+                Err(error) => {
+                    self.shared.give(1);
+                    match error.raw_os_error() {
+                        Some(libc::EAGAIN) => {
+                            self.listeners[at].pending = false;
+                            self.resume();
+                            return Ok(());
+                        }
+                        Some(libc::ECONNABORTED | libc::EINTR) => {}
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                            self.saturate("descriptors", limits::ACCEPT_PAUSE);
+                            return Ok(());
+                        }
+                        _ => {
+                            self.saturate("accept", limits::ACCEPT_PAUSE);
+                            self.listeners[at].listener.reopen();
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, fd: OwnedFd, address: SocketAddr) -> io::Result<()> {
+        let now = self.now;
+        self.common.counts.opened += 1;
+        self.common.counts.open += 1;
+        let entry = self.conns.vacant_entry();
+        let index = entry.key();
+        let generation = self.common.next_generation();
+        let token = Token::new(kind::CLIENT, generation, index as u32);
+        self.common.engine.watch(fd.as_raw_fd(), MASK, token)?;
+        let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let mut link = Link::new(fd, generation, plain);
+        let mut hands = Hands { link: &mut link, common: &mut self.common, index, now };
+        let session = Session::new(&self.config.rules, now, &mut hands);
+        entry.insert(Conn { session, link, due: None, visit: None, queued: false });
+        self.settle(index);
+        Ok(())
+    }
+
+    fn saturate(&mut self, limit: &'static str, pause: Duration) {
+        self.accept_pause = Some(self.now + pause);
+        if self.shared.saturate() {
+            self.common.told.push_back(Line::Saturated { at: self.now, limit });
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.shared.resume() {
+            self.common.told.push_back(Line::Resumed { at: self.now });
+        }
+    }
+
+    // --- telling ------------------------------------------------------------------------------
+
+    fn tell_counts(&mut self) {
+        self.told_counts = self.now;
+        let completed = std::mem::take(&mut self.common.counts.untold_completed);
+        if completed > 0 {
+            let counts = &self.common.counts;
+            let line = Line::Completed {
+                at: self.now,
+                completed,
+                completed_total: counts.completed,
+                interrupted_total: counts.interrupted(),
+            };
+            self.common.told.push_back(line);
+        }
+    }
+
+    /// Hands over what is told; whether all of it was taken.
+    fn hand_over(&mut self) -> bool {
+        loop {
+            let room = limits::EVENT_BATCH - self.batch.len();
+            let more = room.min(self.common.told.len());
+            self.batch.extend(self.common.told.drain(..more));
+            if self.batch.is_empty() {
+                return true;
+            }
+            match self.journal.offer(std::mem::take(&mut self.batch)) {
+                Ok(empty) => self.batch = empty,
+                Err(batch) => {
+                    self.batch = batch;
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+impl Conn {
+    /// Whether bytes of that side are there, as far as is known, and wanted.
+    fn wants(&self, client: bool) -> bool {
+        let link = &self.link;
+        let readable = |socket: &Option<hands::Socket>| {
+            socket.as_ref().is_some_and(|socket| socket.readable && !socket.eof && socket.failed.is_none())
+        };
+        if client {
+            readable(&link.client) && self.session.wants_client() && link.is_flushed(false)
+        } else {
+            readable(&link.upstream) && !link.connecting && link.is_flushed(true)
+        }
+    }
+
+    /// Whether somebody waits for something.
+    fn is_busy(&self) -> bool {
+        self.session.phase() != Phase::Idle || !self.link.is_flushed(true)
+    }
+
+    fn deadline(&self, rules: &Rules) -> Option<Instant> {
+        let session = self.session.deadline(rules);
+        [session, self.link.connect_by, self.link.finish_by, self.visit].into_iter().flatten().min()
+    }
+}
+
+fn conn_visit(policy: &Policy) -> Duration {
+    policy.detection_time() / 4
+}
+
+/// How a client that ended with this errno has left.
+fn cause(error: i32, link: &Link) -> Cause {
+    match errno::meaning(error) {
+        Meaning::Reset => Cause::Aborted,
+        Meaning::TimedOut if link.client.as_ref().is_some_and(hands::Socket::has_unacknowledged) => {
+            Cause::UserTimeout
+        }
+        Meaning::TimedOut => Cause::KeepaliveExpired,
+        Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
+        Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
+        _ if error == libc::EPIPE => Cause::Aborted,
+        _ => Cause::Local(LocalCause::Destroyed),
+    }
+}
+
+/// How an upstream has failed.
+fn failure(error: i32) -> Failure {
+    match error {
+        libc::ECONNREFUSED => Failure::Refused,
+        libc::ECONNRESET | libc::EPIPE => Failure::Reset,
+        _ => match errno::meaning(error) {
+            Meaning::Reset => Failure::Reset,
+            Meaning::TimedOut => Failure::TimedOut,
+            Meaning::HostUnreachable | Meaning::NetUnreachable => Failure::Unreachable,
+            _ => Failure::Local,
+        },
+    }
+}

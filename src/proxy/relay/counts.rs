@@ -1,0 +1,62 @@
+//! How many, of what.
+
+use crate::liveness::Cause;
+use crate::proxy::told::{Interrupted, Phase};
+
+/// What one thread's relay counts.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Connections that were accepted.
+    pub opened: u64,
+    /// Connections that are open.
+    pub open: u64,
+    /// Exchanges that were passed on whole.
+    pub completed: u64,
+    /// Of those, how many were not told yet.
+    pub untold_completed: u64,
+    /// Interruptions by phase and [`Cause::code`].
+    pub by_phase: [[u64; Cause::ALL.len()]; Phase::ALL.len()],
+    /// Of those, how often the upstream was spared the rest.
+    pub saved: u64,
+    /// Upstreams that failed.
+    pub upstream_failed: u64,
+    /// Connections that were not followed any more.
+    pub not_followed: u64,
+    /// Bytes that came from clients, and from upstreams.
+    pub client_bytes: u64,
+    /// See [`Counts::client_bytes`].
+    pub upstream_bytes: u64,
+    /// Own stalls.
+    pub stalls: u64,
+}
+
+impl Counts {
+    /// Interruptions, of all phases and causes.
+    #[must_use]
+    pub fn interrupted(&self) -> u64 {
+        self.by_phase.iter().flatten().sum()
+    }
+
+    pub(super) fn interrupt(&mut self, told: &Interrupted) {
+        let phase = Phase::ALL.iter().position(|&phase| phase == told.phase).unwrap_or(0);
+        self.by_phase[phase][usize::from(told.cause.code())] += 1;
+        self.saved += u64::from(told.saved);
+    }
+
+    /// Adds another thread's.
+    pub fn add(&mut self, other: &Counts) {
+        self.opened += other.opened;
+        self.open += other.open;
+        self.completed += other.completed;
+        self.untold_completed += other.untold_completed;
+        for (sum, one) in self.by_phase.iter_mut().flatten().zip(other.by_phase.iter().flatten()) {
+            *sum += one;
+        }
+        self.saved += other.saved;
+        self.upstream_failed += other.upstream_failed;
+        self.not_followed += other.not_followed;
+        self.client_bytes += other.client_bytes;
+        self.upstream_bytes += other.upstream_bytes;
+        self.stalls += other.stalls;
+    }
+}

@@ -1,0 +1,346 @@
+//! What a session's decisions do to sockets.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::counts::Counts;
+use super::{MASK, failure, kind};
+use crate::limits;
+use crate::liveness::Policy;
+use crate::proxy::journal::{Line, Shown};
+use crate::proxy::session::{End, Wire};
+use crate::proxy::told::{Failure, Parties, Told};
+use crate::proxy::upstreams::Upstreams;
+use crate::sys::engine::{Engine, Token};
+use crate::sys::tcp;
+use crate::time::Instant;
+
+/// One side of a connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) fd: OwnedFd,
+    pub(super) generation: u32,
+    /// Bytes that the kernel did not take yet.
+    outbox: Vec<u8>,
+    sent: usize,
+    fin_wanted: bool,
+    pub(super) fin_sent: bool,
+    /// It may have bytes that were not read.
+    pub(super) readable: bool,
+    /// Its poll has shown an end: reads go on until they meet it.
+    pub(super) end_seen: bool,
+    /// The end was read.
+    pub(super) eof: bool,
+    /// What a call or a poll said of it, and the session has not heard.
+    pub(super) failed: Option<i32>,
+    /// What its poll and its errors said last.
+    pub(super) shown: Shown,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd, generation: u32) -> Socket {
+        Socket {
+            fd,
+            generation,
+            outbox: Vec::new(),
+            sent: 0,
+            fin_wanted: false,
+            fin_sent: false,
+            readable: false,
+            end_seen: false,
+            eof: false,
+            failed: None,
+            shown: Shown::default(),
+        }
+    }
+
+    /// Whether the kernel has all of it.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Sends behind what waits.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        if self.failed.is_some() || self.fin_sent || self.fin_wanted {
+            return;
+        }
+        let written = if self.outbox.is_empty() { self.write(bytes) } else { 0 };
+        if written < bytes.len() && self.failed.is_none() {
+            self.outbox.extend_from_slice(&bytes[written..]);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match tcp::Now(self.fd.as_fd()).write(&bytes[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    self.outbox = Vec::new();
+                    self.sent = 0;
+                    break;
+                }
+            }
+        }
+        written
+    }
+
+    /// There may be room for what waits.
+    pub(super) fn flush(&mut self) {
+        if !self.outbox.is_empty() {
+            let outbox = std::mem::take(&mut self.outbox);
+            self.sent += self.write(&outbox[self.sent..]);
+            if self.sent < outbox.len() && self.failed.is_none() {
+                self.outbox = outbox;
+                return;
+            }
+            self.sent = 0;
+        }
+        if self.fin_wanted && !self.fin_sent && self.failed.is_none() {
+            self.fin_sent = true;
+            // Who is not connected any more needs none.
+            let _ = SockRef::from(&self.fd).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    pub(super) fn fin(&mut self) {
+        self.fin_wanted = true;
+        self.flush();
+    }
+
+    /// Whether something sent was not acknowledged.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        tcp::info(self.fd.as_fd()).is_ok_and(|info| info.unacked > 0)
+    }
+
+    /// Whether nothing was heard from it for so long although something waits for its acknowledgement. Who
+    /// only does not read is heard: it answers the probes of its closed window.
+    pub(super) fn is_unheard(&self, silence: Duration) -> bool {
+        let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+        tcp::info(self.fd.as_fd()).is_ok_and(|info| {
+            info.unacked > 0 && info.retransmits > 0 && info.last_ack_recv >= millis && info.last_data_recv >= millis
+        })
+    }
+}
+
+/// Both sides of a connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) client: Option<Socket>,
+    /// Tells the connections of one place apart.
+    pub(super) generation: u32,
+    pub(super) address: SocketAddr,
+    /// The client's connection is over once it is flushed and its FIN is read, or at `finish_by`.
+    pub(super) finishing: bool,
+    pub(super) lingers: bool,
+    pub(super) finish_by: Option<Instant>,
+    pub(super) upstream: Option<Socket>,
+    pub(super) chosen: Option<usize>,
+    /// Who was tried for the present request.
+    tried: Vec<usize>,
+    pub(super) connecting: bool,
+    pub(super) connect_by: Option<Instant>,
+    pub(super) connect_failed: Option<Failure>,
+}
+
+impl Link {
+    pub(super) fn new(fd: OwnedFd, generation: u32, address: SocketAddr) -> Link {
+        Link {
+            client: Some(Socket::new(fd, generation)),
+            generation,
+            address,
+            finishing: false,
+            lingers: false,
+            finish_by: None,
+            upstream: None,
+            chosen: None,
+            tried: Vec::new(),
+            connecting: false,
+            connect_by: None,
+            connect_failed: None,
+        }
+    }
+
+    pub(super) fn socket(&mut self, client: bool) -> Option<&mut Socket> {
+        if client { self.client.as_mut() } else { self.upstream.as_mut() }
+    }
+
+    /// Whether a side has taken all that was sent to it, or is not there to take it.
+    pub(super) fn is_flushed(&self, client: bool) -> bool {
+        let socket = if client { &self.client } else { &self.upstream };
+        socket.as_ref().is_none_or(Socket::is_flushed)
+    }
+}
+
+/// What all connections of a thread share.
+pub(super) struct Common {
+    pub(super) engine: Engine,
+    pub(super) upstreams: std::sync::Arc<Upstreams>,
+    pub(super) policy: Policy,
+    pub(super) told: VecDeque<Line>,
+    pub(super) counts: Counts,
+    /// Sockets that were given up, until their polls have completed for the last time.
+    pub(super) retiring: HashMap<Token, OwnedFd>,
+    pub(super) generation: u32,
+    /// Bytes of requests that are held, and that may be.
+    pub(super) held: usize,
+    pub(super) hold: usize,
+    pub(super) connect_timeout: Duration,
+}
+
+impl Common {
+    pub(super) fn next_generation(&mut self) -> u32 {
+        self.generation = (self.generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
+        self.generation
+    }
+
+    fn retire(&mut self, socket: Socket, token: Token, how: End) {
+        if how == End::Abort {
+            // At worst it ends with a FIN.
+            let _ = tcp::abort_on_close(socket.fd.as_fd());
+        }
+        let cancel = Token::new(kind::CANCEL, 0, token.index());
+        // An engine that takes nothing any more says so in the next turn.
+        let _ = self.engine.cancel(socket.fd.as_raw_fd(), token, cancel);
+        self.retiring.insert(token, socket.fd);
+    }
+}
+
+/// One session's way to its sockets.
+pub(super) struct Hands<'a> {
+    pub(super) link: &'a mut Link,
+    pub(super) common: &'a mut Common,
+    pub(super) index: usize,
+    pub(super) now: Instant,
+}
+
+impl Hands<'_> {
+    /// Gives the upstream's socket up.
+    pub(super) fn drop_upstream(&mut self, how: End) {
+        self.link.connecting = false;
+        self.link.connect_by = None;
+        if let Some(chosen) = self.link.chosen.take() {
+            self.common.upstreams.give(chosen);
+        }
+        if let Some(socket) = self.link.upstream.take() {
+            let token = Token::new(kind::UPSTREAM, socket.generation, self.index as u32);
+            self.common.retire(socket, token, how);
+        }
+    }
+
+    /// Connects to one that was not tried yet, if there is one.
+    pub(super) fn try_another(&mut self) -> bool {
+        let Some(chosen) = self.common.upstreams.take(self.now, &self.link.tried) else { return false };
+        self.link.tried.push(chosen);
+        self.link.chosen = Some(chosen);
+        let address = self.common.upstreams.address(chosen);
+        match tcp::connect(address) {
+            Ok(fd) => {
+                let plan = self.common.policy.keepalive();
+                // Without it, a silent upstream is found by the response timeout, if there is one.
+                let _ = tcp::set_keepalive(fd.as_fd(), plan.idle, plan.interval, plan.count);
+                let generation = self.common.next_generation();
+                let token = Token::new(kind::UPSTREAM, generation, self.index as u32);
+                match self.common.engine.watch(fd.as_raw_fd(), MASK, token) {
+                    Ok(()) => {}
+                    Err(_) => self.link.connect_failed = Some(Failure::Local),
+                }
+                self.link.upstream = Some(Socket::new(fd, generation));
+                self.link.connecting = true;
+                self.link.connect_by = Some(self.now + self.common.connect_timeout);
+            }
+            Err(error) => {
+                self.link.connect_failed = Some(failure(error.raw_os_error().unwrap_or(libc::EIO)));
+            }
+        }
+        true
+    }
+}
+
+impl Wire for Hands<'_> {
+    fn to_client(&mut self, bytes: &[u8]) {
+        if let Some(client) = &mut self.link.client {
+            client.send(bytes);
+        }
+    }
+
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        if let Some(upstream) = &mut self.link.upstream {
+            upstream.send(bytes);
+        }
+    }
+
+    fn connect(&mut self) {
+        self.link.tried.clear();
+        let tried = self.try_another();
+        debug_assert!(tried, "there is at least one");
+    }
+
+    fn fin_client(&mut self) {
+        if let Some(client) = &mut self.link.client {
+            client.fin();
+        }
+    }
+
+    fn fin_upstream(&mut self) {
+        if let Some(upstream) = &mut self.link.upstream {
+            upstream.fin();
+        }
+    }
+
+    fn finish_client(&mut self) {
+        if let Some(client) = &mut self.link.client {
+            client.fin();
+            self.link.finishing = true;
+            self.link.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
+        }
+    }
+
+    fn end_client(&mut self, how: End) {
+        if let Some(socket) = self.link.client.take() {
+            let token = Token::new(kind::CLIENT, socket.generation, self.index as u32);
+            self.common.retire(socket, token, how);
+            self.link.finish_by = None;
+        }
+    }
+
+    fn end_upstream(&mut self, how: End) {
+        self.drop_upstream(how);
+    }
+
+    fn client_has_acknowledged(&mut self) -> bool {
+        let Some(client) = &self.link.client else { return false };
+        client.is_flushed() && tcp::unsent(client.fd.as_fd()).is_ok_and(|bytes| bytes == 0)
+    }
+
+    fn may_hold(&mut self, bytes: usize) -> bool {
+        self.common.held.saturating_add(bytes) <= self.common.hold
+    }
+
+    fn tell(&mut self, told: Told) {
+        let counts = &mut self.common.counts;
+        match &told {
+            Told::Completed => {
+                counts.completed += 1;
+                counts.untold_completed += 1;
+                return;
+            }
+            Told::Interrupted(interrupted) => counts.interrupt(interrupted),
+            Told::UpstreamFailed(_) => counts.upstream_failed += 1,
+            Told::NotFollowed { .. } => counts.not_followed += 1,
+        }
+        let upstream = self.link.chosen.or(self.link.tried.last().copied());
+        let upstream = upstream.map(|chosen| self.common.upstreams.address(chosen));
+        let parties = Parties { client: self.link.address, upstream };
+        let shown = self.link.client.as_ref().map(|client| client.shown).unwrap_or_default();
+        self.common.told.push_back(Line::Told { at: self.now, parties, shown, told });
+    }
+}
