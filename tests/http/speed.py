@@ -270,7 +270,13 @@ def settled(cores, nice):
         # PR_SET_PDEATHSIG: should this script be killed outright, its children go too.
         libc.prctl(1, signal.SIGKILL)
         os.sched_setaffinity(0, cores)
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+            # Where the kernel shares its time among sessions first, nice alone is of no use
+            # against another session's work.
+            with contextlib.suppress(OSError):
+                os.setsid()
+                Path("/proc/self/autogroup").write_text(str(nice))
 
     return prepare
 
