@@ -12,13 +12,15 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
 use crate::cli::run::PresetName;
-use crate::cli::serving::{self, Crew, Refusal, address, cores, fitting, output, watch_reader, watch_signals, worst};
+use crate::cli::serving::{
+    self, Crew, Refusal, address, cores, fitting, output, watch_reader, watch_signals, worst,
+};
 use crate::driver::{EngineChoice, Listener, Shared, probe};
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
-    Closing, Config, Counts, HalfClose, JsonLines, Line, Listening, OnGone, Pen, Relay, Report, Rules, SendProxy,
-    Sentences, Upstreams,
+    Closing, Config, Counts, HalfClose, JsonLines, Line, Listening, OnGone, Pen, Relay, Report, Rules,
+    SendProxy, Sentences, Upstreams,
 };
 use crate::sink::{Format, Outlet, Output, Sink};
 use crate::time::Instant;

@@ -15,14 +15,15 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
 use crate::cli::serving::{
-    self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals, worst,
+    self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals,
+    worst,
 };
 use crate::daemon::jsonl::{Closing, Listening, RingTotals};
 use crate::daemon::latency_log::LatencyLog;
 use crate::daemon::voice::{self, EventVoice, RingOutlet};
 use crate::driver::{
-    Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError, default_batch_window,
-    probe,
+    Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError,
+    default_batch_window, probe,
 };
 use crate::hosted::drive;
 use crate::limits;
@@ -215,8 +216,8 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     };
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
-    let (sink, outlets) = voice::spawn(format, output, threads, Arc::clone(&locals))
-        .map_err(Refusal::failed)?;
+    let (sink, outlets) =
+        voice::spawn(format, output, threads, Arc::clone(&locals)).map_err(Refusal::failed)?;
     tell_of_end(&sink, &tell);
     if to_stdout {
         watch_reader(&tell)?;

@@ -48,7 +48,10 @@ impl Refusal {
     pub(super) fn of_start(error: StartError, epoll_would: bool) -> Refusal {
         let Refusal { code, message } = error.into();
         let meanwhile = epoll_would && matches!(code, Refusal::NO_URING | Refusal::FORBIDDEN);
-        Refusal { code, message: message + if meanwhile { "; until then it runs with --io epoll" } else { "" } }
+        Refusal {
+            code,
+            message: message + if meanwhile { "; until then it runs with --io epoll" } else { "" },
+        }
     }
 }
 
@@ -279,7 +282,9 @@ impl<R: Send + 'static> Crew<R> {
             match thread.join() {
                 Ok(Ok(report)) => outcome.reports.push(report),
                 Ok(Err(error)) => outcome.failure = Some(format!("a ring failed: {}", describe(&error))),
-                Err(_) => outcome.failure = Some("a ring's thread panicked; this is a bug of ours".to_owned()),
+                Err(_) => {
+                    outcome.failure = Some("a ring's thread panicked; this is a bug of ours".to_owned())
+                }
             }
         }
         outcome

@@ -354,10 +354,17 @@ impl JsonLines {
         more: impl Serialize,
         into: &mut Vec<u8>,
     ) {
-        let line =
-            Framed { event, seq: self.seq, thread, more, mono_ns: at.as_nanos(), time: &self.wall.rfc3339(at) };
+        let line = Framed {
+            event,
+            seq: self.seq,
+            thread,
+            more,
+            mono_ns: at.as_nanos(),
+            time: &self.wall.rfc3339(at),
+        };
         self.seq += 1;
-        serde_json::to_writer(&mut *into, &line).expect("a line has only strings for keys, and a Vec takes all");
+        serde_json::to_writer(&mut *into, &line)
+            .expect("a line has only strings for keys, and a Vec takes all");
         into.push(b'\n');
     }
 
@@ -585,7 +592,9 @@ impl Sentences {
             Told::Interrupted(told) => {
                 let of = asked(&told.method, &told.target);
                 let sent = match told.after {
-                    Some(after) => format!(", {} bytes and {after:.1?} into the response", told.response_bytes),
+                    Some(after) => {
+                        format!(", {} bytes and {after:.1?} into the response", told.response_bytes)
+                    }
                     None => String::new(),
                 };
                 let done = match told.done {
@@ -600,7 +609,8 @@ impl Sentences {
             }
             Told::UpstreamFailed(told) => {
                 let of = asked(&told.method, &told.target);
-                let upstream = parties.upstream.map_or_else(|| "?".to_owned(), |upstream| upstream.to_string());
+                let upstream =
+                    parties.upstream.map_or_else(|| "?".to_owned(), |upstream| upstream.to_string());
                 let answer = match told.answered {
                     Some(status) => format!("{client} was answered {status}"),
                     None => format!("{client} was cut off"),

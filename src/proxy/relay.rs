@@ -205,7 +205,8 @@ impl<J: Journal> Relay<J> {
     fn finish(mut self) -> io::Result<Report> {
         // The ports are free at once, and not when the kernel has taken the ring apart.
         for (index, listening) in self.listeners.iter().enumerate() {
-            let [watch, cancel] = [kind::LISTENER, kind::CANCEL].map(|kind| Token::new(kind, 0, index as u32));
+            let [watch, cancel] =
+                [kind::LISTENER, kind::CANCEL].map(|kind| Token::new(kind, 0, index as u32));
             self.common.engine.cancel(listening.listener.as_raw_fd(), watch, cancel)?;
         }
         self.common.engine.submit_and_wait(Wait::NOT)?;
@@ -352,7 +353,9 @@ impl<J: Journal> Relay<J> {
             }
             return Ok(());
         }
-        if mask.has(PollMask::OUT) && let Some(socket) = link.socket(client) {
+        if mask.has(PollMask::OUT)
+            && let Some(socket) = link.socket(client)
+        {
             socket.flush();
         }
         self.read(index);
@@ -374,7 +377,8 @@ impl<J: Journal> Relay<J> {
                 self.common.upstreams.works(chosen);
             }
             if let Some(version) = self.config.send_proxy {
-                let local = link.client.as_ref().and_then(|client| tcp::local_address(client.fd.as_fd()).ok());
+                let local =
+                    link.client.as_ref().and_then(|client| tcp::local_address(client.fd.as_fd()).ok());
                 let header = version.header(link.address, local);
                 upstream.send(&header);
             }
@@ -389,7 +393,8 @@ impl<J: Journal> Relay<J> {
         self.settle(index);
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..READS {
-            let again = self.read_once(index, true, &mut scratch) | self.read_once(index, false, &mut scratch);
+            let again =
+                self.read_once(index, true, &mut scratch) | self.read_once(index, false, &mut scratch);
             if !again {
                 break;
             }
@@ -505,7 +510,9 @@ impl<J: Journal> Relay<J> {
             self.common.held = (self.common.held + session.holds()).saturating_sub(before);
         }
         let Some(Conn { link, .. }) = self.conns.get_mut(index) else { return };
-        if link.finishing && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed()) {
+        if link.finishing
+            && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed())
+        {
             if client.eof {
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 hands.end_client(End::Close);

@@ -540,7 +540,11 @@ impl Session {
 
     /// The client's FIN has come behind bytes that are not taken off yet.
     pub fn on_client_fin_ahead(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
-        if self.client == Client::Open && self.phase() == Phase::Waiting && self.probes == 0 && self.question.is_none() {
+        if self.client == Client::Open
+            && self.phase() == Phase::Waiting
+            && self.probes == 0
+            && self.question.is_none()
+        {
             self.ask(rules, now, wire);
         }
     }
@@ -598,7 +602,9 @@ impl Session {
             _ => None,
         };
         match self.client {
-            Client::Open | Client::HalfClosed if !self.nobody_waits() => self.gone(cause, asked, rules, now, wire),
+            Client::Open | Client::HalfClosed if !self.nobody_waits() => {
+                self.gone(cause, asked, rules, now, wire)
+            }
             Client::Open | Client::HalfClosed | Client::Finished => {
                 self.end_upstream(End::Close, wire);
                 self.client = Client::Finished;
@@ -770,7 +776,15 @@ impl Session {
                         }
                         Head::TooLarge | Head::Not(_) => {
                             let Head::Not(reason) = head else {
-                                return self.spoilt(bytes, at, joined, Reason::ResponseHead, rules, now, wire);
+                                return self.spoilt(
+                                    bytes,
+                                    at,
+                                    joined,
+                                    Reason::ResponseHead,
+                                    rules,
+                                    now,
+                                    wire,
+                                );
                             };
                             return self.spoilt(bytes, at, joined, reason, rules, now, wire);
                         }
@@ -809,7 +823,11 @@ impl Session {
                 return;
             }
         }
-        if self.tunnel { self.tunnel_to_client(&bytes[at..], wire) } else { self.pass(&bytes[..at], now, wire) }
+        if self.tunnel {
+            self.tunnel_to_client(&bytes[at..], wire)
+        } else {
+            self.pass(&bytes[..at], now, wire)
+        }
     }
 
     /// Bytes that cannot be followed: what was not passed on yet is passed on as it is.
@@ -990,7 +1008,9 @@ impl Session {
             return;
         }
         match self.question {
-            Some(Question::Until(at)) if at <= now => return self.gone(Cause::Closed, None, rules, now, wire),
+            Some(Question::Until(at)) if at <= now => {
+                return self.gone(Cause::Closed, None, rules, now, wire);
+            }
             Some(Question::Here { again }) if again <= now => return self.probe(now, wire),
             Some(Question::Asked { since, check, checks }) if check <= now => {
                 if wire.client_has_acknowledged() {
@@ -1010,7 +1030,9 @@ impl Session {
         match self.phase() {
             // Nothing was said: nothing is answered.
             Phase::Idle => self.leave(wire),
-            Phase::Receiving if self.exchange.as_ref().is_some_and(|exchange| exchange.response_bytes > 0) => {
+            Phase::Receiving
+                if self.exchange.as_ref().is_some_and(|exchange| exchange.response_bytes > 0) =>
+            {
                 self.end_upstream(End::Abort, wire);
                 self.abort_client(wire);
             }
@@ -1026,8 +1048,12 @@ fn answer(status: u16) -> &'static [u8] {
     macro_rules! answer {
         ($line:literal, $length:literal, $text:literal) => {
             concat!(
-                "HTTP/1.1 ", $line, "\r\nContent-Type: text/plain\r\nContent-Length: ", $length,
-                "\r\nConnection: close\r\n\r\n", $text
+                "HTTP/1.1 ",
+                $line,
+                "\r\nContent-Type: text/plain\r\nContent-Length: ",
+                $length,
+                "\r\nConnection: close\r\n\r\n",
+                $text
             )
             .as_bytes()
         };

@@ -23,7 +23,8 @@ pub enum Phase {
 
 impl Phase {
     /// All of them.
-    pub const ALL: [Phase; 5] = [Phase::Idle, Phase::Receiving, Phase::Waiting, Phase::Sending, Phase::Tunnel];
+    pub const ALL: [Phase; 5] =
+        [Phase::Idle, Phase::Receiving, Phase::Waiting, Phase::Sending, Phase::Tunnel];
 
     /// Its name in events.
     #[must_use]

@@ -126,7 +126,10 @@ impl Socket {
     pub(super) fn is_unheard(&self, silence: Duration) -> bool {
         let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
         tcp::info(self.fd.as_fd()).is_ok_and(|info| {
-            info.unacked > 0 && info.retransmits > 0 && info.last_ack_recv >= millis && info.last_data_recv >= millis
+            info.unacked > 0
+                && info.retransmits > 0
+                && info.last_ack_recv >= millis
+                && info.last_data_recv >= millis
         })
     }
 }

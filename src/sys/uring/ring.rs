@@ -481,22 +481,28 @@ impl Ring {
             let left = !queue.is_empty();
             drop(queue);
             let full = into.len() - before == most;
-            // An error shows again at the next submission, which tells it.
-            if full || left || !self.has_put_off() || self.enter(0, true, None).is_err() {
+            if full || left || !self.work_off() {
                 self.counters.completions += (into.len() - before) as u64;
-                return left || self.has_put_off();
+                return left || (full && self.has_put_off());
             }
         }
     }
 
-    /// Whether the kernel has work that it leaves until we call it.
+    /// Has the kernel work off what it has put off, if it says that there is something; whether something came of it.
+    /// It may say so and have nothing: who puts work off raises the flag after it, and it may be done by then.
+    fn work_off(&mut self) -> bool {
+        // An error shows again at the next submission, which tells it.
+        self.has_put_off() && self.enter(0, true, None).is_ok() && !self.inner.completion().is_empty()
+    }
+
+    /// Whether the kernel says that it has work that it leaves until we call it.
     fn has_put_off(&mut self) -> bool {
         self.inner.submission().taskrun()
     }
 
     /// Whether completions are there to be reaped.
     pub fn is_ready(&mut self) -> bool {
-        !self.inner.completion().is_empty() || self.has_put_off()
+        !self.inner.completion().is_empty() || self.work_off()
     }
 
     /// Whether the kernel holds completions back because the queue was full. They come with the next
