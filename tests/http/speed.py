@@ -294,6 +294,8 @@ class Process:
 
     def last_words(self):
         lines = Path(self.log).read_text(errors="replace").strip().splitlines()
+        # HAProxy's first words are of its version.
+        lines.sort(key=lambda line: line.startswith("[NOTICE]"))
         return lines[0].strip() if lines else "no word"
 
     def stop(self):
@@ -417,7 +419,7 @@ class Bench:
         folder = self.new_folder("haproxy")
         conf = folder / "haproxy.cfg"
         conf.write_text(HAPROXY_CONF.format(
-            threads=self.options.threads, slots=self.slots, mode=mode, host=HOST, port=port,
+            threads=self.options.threads, slots=self.slots // 2, mode=mode, host=HOST, port=port,
             upstream=self.upstream_port))
         return Process([program("haproxy"), "-db", "-f", str(conf)], self.options.front_cores,
                        self.options.nice, folder / "log")
@@ -809,6 +811,7 @@ def parse():
 
 def raise_files(options):
     """Room for descriptors, two a connection in a front; fewer idle ones where there is none."""
+    # HAProxy does not start without room for twice its maxconn, and some more for itself.
     wanted = 2 * max(options.idle, *options.connections) + 2048
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limits in ((max(wanted, soft), max(wanted, hard)), (hard, hard)):
