@@ -645,16 +645,29 @@ def table(title, heads, rows, out):
         print("| " + " | ".join(row) + " |", file=out)
 
 
-def ratios(medians, name, best):
-    """Against the better of HAProxy's modes, and against the one that does the same."""
-    rivals = [medians[rival] for rival in HAPROXY if rival in medians]
-    twin = medians.get(SAME_MODE.get(name, name))
-    mine = medians.get(name)
+def ratios(values, name, best):
+    """Against the better of HAProxy's modes, and against the one that does the same.
 
-    def over(rival):
-        return f"{mine / rival:.2f}" if mine is not None and rival else "-"
+    Values are by front and round. A ratio is taken within a round, as the machine itself may be
+    faster in one than in another; told is the median of the rounds, and from where to where.
+    """
+    rivals = [values[rival] for rival in HAPROXY if rival in values]
+    twin = [values[SAME_MODE[name]]] if SAME_MODE.get(name) in values else []
 
-    return [over(best(rivals)) if rivals else "-", over(twin) if name in SAME_MODE else "-"]
+    def over(rivals):
+        if not rivals or name not in values:
+            return "-"
+        found = []
+        for turn, mine in values[name].items():
+            theirs = best(rival[turn] for rival in rivals)
+            if theirs > 0:
+                found.append(mine / theirs)
+        if not found:
+            return "-"
+        text = f"{statistics.median(found):.2f}"
+        return text if len(found) == 1 else f"{text} ({min(found):.2f}-{max(found):.2f})"
+
+    return [over(rivals), over(twin)]
 
 
 def report(bench, header, names, out):
@@ -678,8 +691,8 @@ def report(bench, header, names, out):
         loads.append(("churn", 50, "50 clients, a connection for each request"))
     for kind, connections, title in loads:
         found = {name: select(kind, name, connections) for name in names}
-        medians = {name: median(runs, "per_cpu_s") for name, runs in found.items()
-                   if runs and name != "direct"}
+        values = {name: {run["round"]: run["per_cpu_s"] for run in runs}
+                  for name, runs in found.items() if name != "direct"}
         rows = []
         for name, runs in found.items():
             tail = [spread([run["rps"] for run in runs], whole)]
@@ -688,7 +701,7 @@ def report(bench, header, names, out):
             if name != "direct":
                 own = [spread([run["per_cpu_s"] for run in runs], whole)]
                 busy = f"{100 * median(runs, 'front_busy'):.0f}%"
-            rows.append([name, *own, *ratios(medians, name, max), *tail, busy,
+            rows.append([name, *own, *ratios(values, name, max), *tail, busy,
                          f"{median(runs, 'machine_busy'):.2f}",
                          f"{max(run['others'] for run in runs):.2f}",
                          str(sum(run["errors"] for run in runs))])
@@ -697,7 +710,7 @@ def report(bench, header, names, out):
                "front busy", "cores busy", "others at most", "errors"], rows, out)
 
     # Added latency is taken within the round: both of its ends saw the same machine.
-    added, medians = {}, {}
+    added = {}
     few = bench.options.few
     direct = {run["round"]: run for run in select("latency", "direct", few)}
     rows = []
@@ -709,16 +722,15 @@ def report(bench, header, names, out):
             if name == "direct" or not direct:
                 cells.append("-")
                 continue
-            more = statistics.median(
-                run["wrk"][key] - direct[run["round"]]["wrk"][key] for run in runs)
-            added[name, key] = more
-            cells.append(whole(more))
-        medians[name] = added.get((name, "p50"))
+            more = {run["round"]: run["wrk"][key] - direct[run["round"]]["wrk"][key]
+                    for run in runs}
+            if key == "p50":
+                added[name] = more
+            cells.append(whole(statistics.median(more.values())))
         rows.append([name, *cells, whole(median(runs, "rps")),
                      f"{max(run['others'] for run in runs):.2f}"])
-    known = {name: value for name, value in medians.items() if value is not None}
     for row in rows:
-        row[-2:-2] = ratios(known, row[0], min)
+        row[-2:-2] = ratios(added, row[0], min)
     table(f"Latency in us, {few} connections, each asking as soon as it was answered",
           ["front", "p50 min", "median", "max", "p50 added", "p99 min", "median", "max",
            "p99 added", *(f"p50 added {head}" for head in ratio_heads), "requests/s",
@@ -727,8 +739,8 @@ def report(bench, header, names, out):
     rows = []
     idle = bench.options.idle
     found = {name: select("idle", name, idle) for name in names}
-    medians = {name: median(runs, "bytes") for name, runs in found.items()
-               if name != "direct" and runs}
+    values = {name: {run["round"]: run["bytes"] for run in runs}
+              for name, runs in found.items() if name != "direct"}
     bare = {run["round"]: run.get("kernel_bytes") for run in found.get("direct", [])}
     for name, runs in found.items():
         kernel = [run["kernel_bytes"] for run in runs if "kernel_bytes" in run]
@@ -737,7 +749,7 @@ def report(bench, header, names, out):
         rows.append([
             name,
             "- | - | -" if name == "direct" else spread([run["bytes"] for run in runs], whole),
-            *ratios(medians, name, min),
+            *ratios(values, name, min),
             whole(statistics.median(kernel)) if kernel else "-",
             whole(statistics.median(more)) if more and name != "direct" else "-",
             whole(median(runs, "upstream_connections")),
@@ -749,7 +761,8 @@ def report(bench, header, names, out):
            "kernel, over direct", "upstream connections", "front empty, KiB", "lost"], rows, out)
 
     print(f"""
-Ratios are of medians; for requests more is better, for latency and memory less. CPU seconds are
+Ratios are taken within each round, and the median told; for requests more is better, for latency
+and memory less. CPU seconds are
 user and system time of all the front's processes and kernel threads of theirs, opening and closing
 the connections included. A front that is less than 90% busy was not at its limit. "Others" is what
 else ran on this machine, in cores; a run with more than 0.1 of it is tried again, twice at most
