@@ -298,6 +298,10 @@ class Process:
         lines.sort(key=lambda line: line.startswith("[NOTICE]"))
         return lines[0].strip() if lines else "no word"
 
+    def check(self):
+        if self.child.poll() is not None:
+            raise Missing(f"it ended with {self.child.returncode}: {self.last_words()}")
+
     def stop(self):
         pids = self.pids()
         self.child.terminate()
@@ -493,8 +497,8 @@ class Bench:
     def ask(self, port, connections, seconds, close=False):
         """One run of wrk: its counts, and the CPU seconds it took itself."""
         threads = min(len(self.options.client_cores), connections)
-        command = [self.wrk, f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
-                   "-s", str(self.script)]
+        command = [self.wrk, f"-t{threads}", f"-c{connections}", f"-d{seconds}s",
+                   "--timeout", "10s", "-s", str(self.script)]
         if close:
             command += ["-H", "Connection: close"]
 
@@ -540,12 +544,16 @@ class Bench:
         close = kind == "churn"
         with self.front(name) as (process, port):
             self.ask(port, connections, 1, close)  # fills pools, and the upstream's connections
+            if process:
+                process.check()
             front = process.pids() if process else []
             upstream = self.upstream.pids()
             began = time.monotonic()
             cores, cpu, own = core_times(), cpu_seconds(front), time.process_time()
             split, behind = system_share(front), cpu_seconds(upstream)
             counts = self.ask(port, connections, self.options.seconds, close)
+            if process:
+                process.check()
             cpu = cpu_seconds(front) - cpu
             behind = cpu_seconds(upstream) - behind
             split = [after - before for after, before in zip(system_share(front), split)]
@@ -771,8 +779,9 @@ Latency is wrk's, whose clients wait for their answers: not an open load, and it
 answers for the requests they held up. Direct, client and upstream share cores; with a front each
 request also wakes another core twice, and that is in what is added.
 Memory is Pss of the front's processes now less what they had before the first connection, so what a
-front sets aside at its start is in "front empty" alone. Kernel memory is what the slabs of the whole
-machine grew by, both ends of each connection and the upstream's included, pages outside of slabs not.
+front sets aside at its start is in "front empty" alone. Kernel memory is what the slabs of the
+whole machine grew by, both ends of each connection and the upstream's included, pages outside of
+slabs not.
 Each idle connection has asked once, 100 of them at a time: a front that shares upstream connections
 holds that many, the others one for each client.""", file=out)
 
@@ -865,7 +874,8 @@ def describe(options):
             deadpeer, version("haproxy", "-v").partition(" - ")[0], version("nginx", "-v"),
             version("wrk", "-v").partition(" Copyright")[0]]),
         "measured": f"{options.rounds} round(s) of {options.seconds} s after 1 s of warming up, a "
-                    f"fresh front for each, nice {options.nice}, load average {os.getloadavg()[0]:.2f} before",
+                    f"fresh front for each, nice {options.nice}, load average "
+                    f"{os.getloadavg()[0]:.2f} before",
     }
 
 
@@ -876,15 +886,25 @@ def measure(bench, names):
     if options.churn:
         steps.append(("churn", 50))
     for turn in range(options.rounds):
-        shift = turn % len(names)
+        shift = turn % max(len(names), 1)
         for kind, count in steps + [("idle", options.idle)]:
             say(f"round {turn + 1} of {options.rounds}: {kind}, {count} connections")
             for name in names[shift:] + names[:shift]:
+                try:
+                    if kind == "idle":
+                        run = bench.idle(name, turn)
+                    else:
+                        run = bench.load(kind, name, turn, count)
+                except (Missing, OSError) as reason:
+                    # The others are still worth their table; half a front's figures are not.
+                    bench.skipped[name] = f"broke under {kind}, {count} connections: {reason}"
+                    say(f"  {name:14} {bench.skipped[name]}")
+                    bench.runs = [run for run in bench.runs if run["front"] != name]
+                    names.remove(name)
+                    continue
                 if kind == "idle":
-                    run = bench.idle(name, turn)
                     say(f"  {name:14} {run.get('bytes', 0):10,.0f} bytes")
                 else:
-                    run = bench.load(kind, name, turn, count)
                     say(f"  {name:14} {run['rps']:10,.0f} requests/s "
                         f"{run.get('per_cpu_s', 0):10,.0f} a CPU second "
                         f"{100 * run.get('front_busy', 0):4.0f}% busy, others {run['others']:.2f}")
