@@ -294,7 +294,13 @@ class Process:
 
     def last_words(self):
         lines = Path(self.log).read_text(errors="replace").strip().splitlines()
+        # HAProxy's first words are of its version.
+        lines.sort(key=lambda line: line.startswith("[NOTICE]"))
         return lines[0].strip() if lines else "no word"
+
+    def check(self):
+        if self.child.poll() is not None:
+            raise Missing(f"it ended with {self.child.returncode}: {self.last_words()}")
 
     def stop(self):
         pids = self.pids()
@@ -417,7 +423,7 @@ class Bench:
         folder = self.new_folder("haproxy")
         conf = folder / "haproxy.cfg"
         conf.write_text(HAPROXY_CONF.format(
-            threads=self.options.threads, slots=self.slots, mode=mode, host=HOST, port=port,
+            threads=self.options.threads, slots=self.slots // 2, mode=mode, host=HOST, port=port,
             upstream=self.upstream_port))
         return Process([program("haproxy"), "-db", "-f", str(conf)], self.options.front_cores,
                        self.options.nice, folder / "log")
@@ -491,8 +497,8 @@ class Bench:
     def ask(self, port, connections, seconds, close=False):
         """One run of wrk: its counts, and the CPU seconds it took itself."""
         threads = min(len(self.options.client_cores), connections)
-        command = [self.wrk, f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
-                   "-s", str(self.script)]
+        command = [self.wrk, f"-t{threads}", f"-c{connections}", f"-d{seconds}s",
+                   "--timeout", "10s", "-s", str(self.script)]
         if close:
             command += ["-H", "Connection: close"]
 
@@ -538,12 +544,16 @@ class Bench:
         close = kind == "churn"
         with self.front(name) as (process, port):
             self.ask(port, connections, 1, close)  # fills pools, and the upstream's connections
+            if process:
+                process.check()
             front = process.pids() if process else []
             upstream = self.upstream.pids()
             began = time.monotonic()
             cores, cpu, own = core_times(), cpu_seconds(front), time.process_time()
             split, behind = system_share(front), cpu_seconds(upstream)
             counts = self.ask(port, connections, self.options.seconds, close)
+            if process:
+                process.check()
             cpu = cpu_seconds(front) - cpu
             behind = cpu_seconds(upstream) - behind
             split = [after - before for after, before in zip(system_share(front), split)]
@@ -643,16 +653,29 @@ def table(title, heads, rows, out):
         print("| " + " | ".join(row) + " |", file=out)
 
 
-def ratios(medians, name, best):
-    """Against the better of HAProxy's modes, and against the one that does the same."""
-    rivals = [medians[rival] for rival in HAPROXY if rival in medians]
-    twin = medians.get(SAME_MODE.get(name, name))
-    mine = medians.get(name)
+def ratios(values, name, best):
+    """Against the better of HAProxy's modes, and against the one that does the same.
 
-    def over(rival):
-        return f"{mine / rival:.2f}" if mine is not None and rival else "-"
+    Values are by front and round. A ratio is taken within a round, as the machine itself may be
+    faster in one than in another; told is the median of the rounds, and from where to where.
+    """
+    rivals = [values[rival] for rival in HAPROXY if rival in values]
+    twin = [values[SAME_MODE[name]]] if SAME_MODE.get(name) in values else []
 
-    return [over(best(rivals)) if rivals else "-", over(twin) if name in SAME_MODE else "-"]
+    def over(rivals):
+        if not rivals or name not in values:
+            return "-"
+        found = []
+        for turn, mine in values[name].items():
+            theirs = best(rival[turn] for rival in rivals)
+            if theirs > 0:
+                found.append(mine / theirs)
+        if not found:
+            return "-"
+        text = f"{statistics.median(found):.2f}"
+        return text if len(found) == 1 else f"{text} ({min(found):.2f}-{max(found):.2f})"
+
+    return [over(rivals), over(twin)]
 
 
 def report(bench, header, names, out):
@@ -676,8 +699,8 @@ def report(bench, header, names, out):
         loads.append(("churn", 50, "50 clients, a connection for each request"))
     for kind, connections, title in loads:
         found = {name: select(kind, name, connections) for name in names}
-        medians = {name: median(runs, "per_cpu_s") for name, runs in found.items()
-                   if runs and name != "direct"}
+        values = {name: {run["round"]: run["per_cpu_s"] for run in runs}
+                  for name, runs in found.items() if name != "direct"}
         rows = []
         for name, runs in found.items():
             tail = [spread([run["rps"] for run in runs], whole)]
@@ -686,7 +709,7 @@ def report(bench, header, names, out):
             if name != "direct":
                 own = [spread([run["per_cpu_s"] for run in runs], whole)]
                 busy = f"{100 * median(runs, 'front_busy'):.0f}%"
-            rows.append([name, *own, *ratios(medians, name, max), *tail, busy,
+            rows.append([name, *own, *ratios(values, name, max), *tail, busy,
                          f"{median(runs, 'machine_busy'):.2f}",
                          f"{max(run['others'] for run in runs):.2f}",
                          str(sum(run["errors"] for run in runs))])
@@ -695,7 +718,7 @@ def report(bench, header, names, out):
                "front busy", "cores busy", "others at most", "errors"], rows, out)
 
     # Added latency is taken within the round: both of its ends saw the same machine.
-    added, medians = {}, {}
+    added = {}
     few = bench.options.few
     direct = {run["round"]: run for run in select("latency", "direct", few)}
     rows = []
@@ -707,16 +730,15 @@ def report(bench, header, names, out):
             if name == "direct" or not direct:
                 cells.append("-")
                 continue
-            more = statistics.median(
-                run["wrk"][key] - direct[run["round"]]["wrk"][key] for run in runs)
-            added[name, key] = more
-            cells.append(whole(more))
-        medians[name] = added.get((name, "p50"))
+            more = {run["round"]: run["wrk"][key] - direct[run["round"]]["wrk"][key]
+                    for run in runs}
+            if key == "p50":
+                added[name] = more
+            cells.append(whole(statistics.median(more.values())))
         rows.append([name, *cells, whole(median(runs, "rps")),
                      f"{max(run['others'] for run in runs):.2f}"])
-    known = {name: value for name, value in medians.items() if value is not None}
     for row in rows:
-        row[-2:-2] = ratios(known, row[0], min)
+        row[-2:-2] = ratios(added, row[0], min)
     table(f"Latency in us, {few} connections, each asking as soon as it was answered",
           ["front", "p50 min", "median", "max", "p50 added", "p99 min", "median", "max",
            "p99 added", *(f"p50 added {head}" for head in ratio_heads), "requests/s",
@@ -725,8 +747,8 @@ def report(bench, header, names, out):
     rows = []
     idle = bench.options.idle
     found = {name: select("idle", name, idle) for name in names}
-    medians = {name: median(runs, "bytes") for name, runs in found.items()
-               if name != "direct" and runs}
+    values = {name: {run["round"]: run["bytes"] for run in runs}
+              for name, runs in found.items() if name != "direct"}
     bare = {run["round"]: run.get("kernel_bytes") for run in found.get("direct", [])}
     for name, runs in found.items():
         kernel = [run["kernel_bytes"] for run in runs if "kernel_bytes" in run]
@@ -735,7 +757,7 @@ def report(bench, header, names, out):
         rows.append([
             name,
             "- | - | -" if name == "direct" else spread([run["bytes"] for run in runs], whole),
-            *ratios(medians, name, min),
+            *ratios(values, name, min),
             whole(statistics.median(kernel)) if kernel else "-",
             whole(statistics.median(more)) if more and name != "direct" else "-",
             whole(median(runs, "upstream_connections")),
@@ -747,7 +769,8 @@ def report(bench, header, names, out):
            "kernel, over direct", "upstream connections", "front empty, KiB", "lost"], rows, out)
 
     print(f"""
-Ratios are of medians; for requests more is better, for latency and memory less. CPU seconds are
+Ratios are taken within each round, and the median told; for requests more is better, for latency
+and memory less. CPU seconds are
 user and system time of all the front's processes and kernel threads of theirs, opening and closing
 the connections included. A front that is less than 90% busy was not at its limit. "Others" is what
 else ran on this machine, in cores; a run with more than 0.1 of it is tried again, twice at most
@@ -756,8 +779,9 @@ Latency is wrk's, whose clients wait for their answers: not an open load, and it
 answers for the requests they held up. Direct, client and upstream share cores; with a front each
 request also wakes another core twice, and that is in what is added.
 Memory is Pss of the front's processes now less what they had before the first connection, so what a
-front sets aside at its start is in "front empty" alone. Kernel memory is what the slabs of the whole
-machine grew by, both ends of each connection and the upstream's included, pages outside of slabs not.
+front sets aside at its start is in "front empty" alone. Kernel memory is what the slabs of the
+whole machine grew by, both ends of each connection and the upstream's included, pages outside of
+slabs not.
 Each idle connection has asked once, 100 of them at a time: a front that shares upstream connections
 holds that many, the others one for each client.""", file=out)
 
@@ -809,6 +833,7 @@ def parse():
 
 def raise_files(options):
     """Room for descriptors, two a connection in a front; fewer idle ones where there is none."""
+    # HAProxy does not start without room for twice its maxconn, and some more for itself.
     wanted = 2 * max(options.idle, *options.connections) + 2048
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limits in ((max(wanted, soft), max(wanted, hard)), (hard, hard)):
@@ -849,7 +874,8 @@ def describe(options):
             deadpeer, version("haproxy", "-v").partition(" - ")[0], version("nginx", "-v"),
             version("wrk", "-v").partition(" Copyright")[0]]),
         "measured": f"{options.rounds} round(s) of {options.seconds} s after 1 s of warming up, a "
-                    f"fresh front for each, nice {options.nice}, load average {os.getloadavg()[0]:.2f} before",
+                    f"fresh front for each, nice {options.nice}, load average "
+                    f"{os.getloadavg()[0]:.2f} before",
     }
 
 
@@ -860,15 +886,25 @@ def measure(bench, names):
     if options.churn:
         steps.append(("churn", 50))
     for turn in range(options.rounds):
-        shift = turn % len(names)
+        shift = turn % max(len(names), 1)
         for kind, count in steps + [("idle", options.idle)]:
             say(f"round {turn + 1} of {options.rounds}: {kind}, {count} connections")
             for name in names[shift:] + names[:shift]:
+                try:
+                    if kind == "idle":
+                        run = bench.idle(name, turn)
+                    else:
+                        run = bench.load(kind, name, turn, count)
+                except (Missing, OSError) as reason:
+                    # The others are still worth their table; half a front's figures are not.
+                    bench.skipped[name] = f"broke under {kind}, {count} connections: {reason}"
+                    say(f"  {name:14} {bench.skipped[name]}")
+                    bench.runs = [run for run in bench.runs if run["front"] != name]
+                    names.remove(name)
+                    continue
                 if kind == "idle":
-                    run = bench.idle(name, turn)
                     say(f"  {name:14} {run.get('bytes', 0):10,.0f} bytes")
                 else:
-                    run = bench.load(kind, name, turn, count)
                     say(f"  {name:14} {run['rps']:10,.0f} requests/s "
                         f"{run.get('per_cpu_s', 0):10,.0f} a CPU second "
                         f"{100 * run.get('front_busy', 0):4.0f}% busy, others {run['others']:.2f}")
