@@ -177,10 +177,10 @@ pub const MAX_PIPELINED: usize = 16 * 1024;
 
 /// When a half-closed client that was there is asked again, after the first and the second time. Not more often: Go's
 /// client (before 1.23) takes five interim responses before the final one, and some are the server's own.
-pub const HALF_CLOSE_PROBES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
+pub static HALF_CLOSE_PROBES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
 
 /// When the acknowledgement of a question is looked for: the kernel does not tell of it. The last repeats.
-pub const PROBE_CHECKS: [Duration; 6] = [
+pub static PROBE_CHECKS: [Duration; 6] = [
     Duration::from_millis(1),
     Duration::from_millis(2),
     Duration::from_millis(5),

@@ -19,15 +19,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("driver", &["frame", "limits", "liveness", "measure", "outbox", "sys", "time"]),
     ("client", &["frame", "limits", "outbox", "sys", "time"]),
     ("doctor", &["driver", "limits", "measure", "sys"]),
+    ("http", &["limits"]),
     ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
     ("watch", &["driver", "limits", "liveness", "sys", "time"]),
+    ("proxy", &["driver", "http", "limits", "liveness", "sink", "sys", "time", "wheel"]),
     ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sink", "sys", "time"]),
     ("bench", &["frame", "limits", "measure", "sys", "time"]),
     (
         "cli",
         &[
             "bench", "client", "daemon", "doctor", "driver", "frame", "hosted", "limits", "liveness",
-            "measure", "sink", "sys", "time",
+            "measure", "proxy", "sink", "sys", "time",
         ],
     ),
 ];
@@ -97,7 +99,7 @@ fn imports_point_one_way() {
 #[test]
 fn the_pure_rooms_read_no_clock_and_hold_no_descriptor() {
     for (path, text) in sources() {
-        if matches!(room(&path).as_str(), "liveness" | "wheel" | "frame" | "limits") {
+        if matches!(room(&path).as_str(), "liveness" | "wheel" | "frame" | "http" | "limits") {
             for word in
                 ["Instant::now", "std::os::fd", "std::fs", "std::io", "println!", "libc::c_", "thread::"]
             {
@@ -111,7 +113,7 @@ fn the_pure_rooms_read_no_clock_and_hold_no_descriptor() {
 #[test]
 fn the_wall_clock_is_read_for_dates_only() {
     for (path, text) in sources() {
-        let dates = matches!(room(&path).as_str(), "daemon" | "sink" | "time")
+        let dates = matches!(room(&path).as_str(), "daemon" | "proxy" | "sink" | "time")
             || path.ends_with("sys/clock.rs")
             || path.ends_with("cli/bench.rs"); // the date of a result
         for word in ["WallClock", "realtime_nanos", "CLOCK_REALTIME", "SystemTime"] {

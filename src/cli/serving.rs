@@ -102,7 +102,6 @@ pub(super) fn fitting(wanted: Option<usize>, each: u64, own: usize) -> Result<us
     let own = limits::RESERVED_FDS + own as u64;
     let most = descriptors.saturating_sub(own) / each;
     let most = usize::try_from(most).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
-    let doubled = if each > 1 { " (two descriptors each)" } else { "" };
     if most == 0 {
         return Err(Refusal::new(
             Refusal::CONFIGURATION,
@@ -116,7 +115,7 @@ pub(super) fn fitting(wanted: Option<usize>, each: u64, own: usize) -> Result<us
         return Err(Refusal::new(
             Refusal::CONFIGURATION,
             format!(
-                "{wanted} connections do not fit{doubled}: the hard limit on descriptors is {descriptors}, less {own} \
+                "{wanted} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} \
                  of our own leaves {most}; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take \
                  --max-connections {most}"
             ),
@@ -243,14 +242,12 @@ impl<R: Send + 'static> Crew<R> {
         wakeup: Arc<Wakeup>,
         body: impl FnOnce(Ready) -> io::Result<R> + Send + 'static,
     ) -> Result<(), Refusal> {
-        let (ready, ended) = (self.ready.clone(), Ended(self.tell.clone()));
+        let ended = Ended(self.tell.clone());
+        let Some(ready) = self.ready.clone() else { unreachable!() };
         let name = format!("ring-{}", self.threads.len());
         let thread = spawn(&name, move || {
             let _ended = ended;
-            match ready {
-                Some(ready) => body(ready),
-                None => unreachable!("hired after all have started"),
-            }
+            body(ready)
         })?;
         self.threads.push((wakeup, thread));
         Ok(())

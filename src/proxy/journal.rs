@@ -244,7 +244,7 @@ struct Begin<'a> {
     half_close: &'static str,
     on_gone: &'static str,
     engine: &'static str,
-    features: &'a [&'static str],
+    features: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_not: Option<&'a str>,
     threads: usize,
@@ -380,7 +380,7 @@ impl JsonLines {
             half_close: opening.half_close,
             on_gone: opening.on_gone,
             engine: opening.engine,
-            features: &opening.features,
+            features: opening.features.join(","),
             why_not: opening.why_not.as_deref(),
             threads: opening.threads,
             policy: opening.policy_name,
