@@ -34,6 +34,7 @@ from ways import LARGE, SILENCE, SMALL, WAYS
 
 SOON_MS = 1000
 SILENT_SOON_MS = 9000  # strict: 4 s of silence and the probes, and room for the handler to hear of it
+CANNOT_ASK_MS = 1000  # a client of HTTP/1.0 cannot be asked; its FIN is given this long
 BETWEEN_CASES = 0.02  # so that no two leave at the same moment
 BEFORE_LEAVING = 0.2
 
@@ -228,7 +229,7 @@ def faults(results, soon):
             found.append(f"{where}: a client that half-closed was cut ({why})")
         elif result.outcome == "never" and not deaf(result.server, way):
             found.append(f"{where}: the leaving was never noticed")
-        elif result.outcome == "noticed" and result.ms > soon:
+        elif result.outcome == "noticed" and result.ms > soon + (CANNOT_ASK_MS if way.version == "1.0" else 0):
             found.append(f"{where}: the leaving was noticed after {number(result.ms)} ms")
     return found
 
