@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""How long it takes to know what a FIN means: deadpeer's proxy asks the client, and the answer of one that has left
+is a RST. Takes the time of each question from the proxy's own events, and the time from the close to the moment the
+upstream met the RST from clocks of its own.
+
+    python3 tests/http/asking.py [--count 2000] [--deadpeer target/release/deadpeer]
+"""
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import threading
+import time
+
+REQUEST = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Upstream:
+    """Takes requests, answers none, and notes when each connection was cut."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.cut = {}
+        self.arrived = threading.Semaphore(0)
+        self.left = threading.Semaphore(0)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            connection, _ = self.listener.accept()
+            threading.Thread(target=self.hold, args=(connection,), daemon=True).start()
+
+    def hold(self, connection):
+        request = connection.recv(4096)
+        self.arrived.release()
+        try:
+            connection.recv(4096)
+        except ConnectionResetError:
+            pass
+        self.cut[request.split()[1]] = time.monotonic_ns()
+        connection.close()
+        self.left.release()
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--deadpeer", default="target/release/deadpeer", metavar="PATH")
+    parser.add_argument("--count", type=int, default=2000)
+    options = parser.parse_args()
+    upstream = Upstream()
+    port = upstream.listener.getsockname()[1]
+    command = [options.deadpeer, "proxy", "--listen", "127.0.0.1:0", "--upstream", f"127.0.0.1:{port}"]
+    proxy = subprocess.Popen([*command, "--threads", "1", "--events", "-"], stdout=subprocess.PIPE)
+    host, port = json.loads(proxy.stdout.readline())["address"].rsplit(":", 1)
+    asked = []
+
+    def read_events():
+        for line in proxy.stdout:
+            event = json.loads(line)
+            if event["event"] == "interrupted":
+                asked.append(event["proof"].get("asked_us"))
+
+    reader = threading.Thread(target=read_events)
+    reader.start()
+    noticed = []
+    for number in range(options.count):
+        client = socket.create_connection((host, int(port)))
+        client.sendall(REQUEST.replace(b"/slow", b"/%d" % number))
+        upstream.arrived.acquire()
+        left = time.monotonic_ns()
+        client.close()
+        upstream.left.acquire()
+        noticed.append((upstream.cut[b"/%d" % number] - left) / 1000)
+    proxy.terminate()
+    proxy.wait()
+    reader.join()
+    times = [time for time in asked if time is not None]
+    if len(times) != options.count:
+        raise SystemExit(f"{options.count} left, and {len(times)} were asked and told")
+    print("| | p50 | p90 | p99 | max |")
+    print("|---|---:|---:|---:|---:|")
+    for name, values in [("question to answer, us", times), ("close to the upstream's RST, us", noticed)]:
+        figures = [statistics.median(values), *(percentile(values, share) for share in (0.9, 0.99)), max(values)]
+        print(f"| {name} | {' | '.join(f'{figure:,.0f}' for figure in figures)} |")
+
+
+if __name__ == "__main__":
+    main()
