@@ -234,6 +234,7 @@ fn serve(args: &ProxyArgs) -> Result<(), Refusal> {
     let obtained = worst(crew.started()?);
     sink.announce(Listening {
         addresses,
+        pid: std::process::id(),
         upstreams: args.upstream.clone(),
         engine: obtained.name,
         features: obtained.features,

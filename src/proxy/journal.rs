@@ -108,6 +108,8 @@ impl<F: FnMut(Line)> Journal for F {
 pub struct Listening {
     /// The addresses listened on, with the ports that the kernel chose.
     pub addresses: Vec<SocketAddr>,
+    /// The process.
+    pub pid: u32,
     /// Who works.
     pub upstreams: Vec<SocketAddr>,
     /// `io_uring` or `epoll`.
@@ -372,7 +374,7 @@ impl JsonLines {
         let begin = Begin {
             version: VERSION,
             program: PROGRAM,
-            pid: std::process::id(),
+            pid: opening.pid,
             address: opening.addresses[0],
             addresses: &opening.addresses,
             upstreams: &opening.upstreams,

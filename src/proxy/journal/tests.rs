@@ -1,1 +1,166 @@
+//! docs/HTTP.md, held against what is written.
 
+use super::*;
+use crate::http::Reason;
+use crate::proxy::{Done, Failure, Interrupted, UpstreamFailed};
+
+const DOCUMENT: &str = include_str!("../../../docs/HTTP.md");
+
+const AT: Instant = Instant::from_nanos(9_000_000_000);
+
+fn parties() -> Parties {
+    let upstream = Some("127.0.0.1:9000".parse().unwrap());
+    Parties { client: "192.0.2.7:50000".parse().unwrap(), upstream }
+}
+
+fn interrupted() -> Interrupted {
+    Interrupted {
+        phase: Phase::Waiting,
+        method: Some("GET".into()),
+        target: Some("/report?year=2026".into()),
+        status: None,
+        request_bytes: 143,
+        response_bytes: 0,
+        elapsed: Duration::from_micros(812_345),
+        after: None,
+        cause: Cause::Aborted,
+        asked: Some(Duration::from_micros(34)),
+        done: Done::Reset,
+        saved: true,
+    }
+}
+
+fn told(told: Told) -> Line {
+    Line::Told { at: AT, parties: parties(), shown: Shown { mask: 0x2018, errno: Some(104) }, told }
+}
+
+fn lines() -> Vec<Line> {
+    let sending = Interrupted {
+        phase: Phase::Sending,
+        status: Some(200),
+        response_bytes: 65_536,
+        after: Some(Duration::from_millis(310)),
+        asked: None,
+        ..interrupted()
+    };
+    let failed = UpstreamFailed {
+        failure: Failure::Refused,
+        phase: Phase::Waiting,
+        method: Some("GET".into()),
+        target: Some("/".into()),
+        status: None,
+        response_bytes: 0,
+        answered: Some(502),
+    };
+    vec![
+        told(Told::Interrupted(Box::new(interrupted()))),
+        told(Told::Interrupted(Box::new(sending))),
+        Line::Completed { at: AT, completed: 120, completed_total: 4_711, interrupted_total: 3 },
+        told(Told::UpstreamFailed(Box::new(failed))),
+        told(Told::NotFollowed { reason: Reason::BothLengths, refused: false }),
+        Line::Stall { at: AT, held: Duration::from_millis(1_234) },
+        Line::Saturated { at: AT, limit: "max_connections" },
+        Line::Resumed { at: AT },
+    ]
+}
+
+fn opening() -> Listening {
+    Listening {
+        addresses: vec!["127.0.0.1:8080".parse().unwrap()],
+        pid: 4_711,
+        upstreams: vec!["127.0.0.1:9000".parse().unwrap()],
+        engine: "io_uring",
+        features: vec!["defer_taskrun", "no_sqarray", "min_wait", "no_iowait", "restricted"],
+        why_not: None,
+        threads: 2,
+        mode: "http",
+        half_close: "probe",
+        on_gone: "reset",
+        policy_name: "standard",
+        detection_time: Duration::from_secs(32),
+        capacity: 9_965,
+        at: AT,
+    }
+}
+
+fn closing() -> Closing {
+    let mut counts = Counts { opened: 160, open: 9, completed: 4_711, saved: 2, ..Counts::default() };
+    counts.by_phase[2][1] = 2;
+    counts.by_phase[1][0] = 1;
+    (counts.upstream_failed, counts.not_followed) = (1, 1);
+    (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
+    Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0 }
+}
+
+/// Without line ends and the blanks that follow them, as a document folds long lines.
+fn unfolded(text: &str) -> String {
+    text.lines().map(str::trim_start).collect()
+}
+
+#[test]
+fn the_document_shows_each_line_as_it_is_written() {
+    let mut json = JsonLines::default();
+    json.wall = WallClock::fixed(1_764_000_000_000_000_000);
+    let mut written = Vec::new();
+    json.opening(&opening(), &mut written);
+    for line in &lines() {
+        json.line(0, line, &mut written);
+    }
+    json.closing(&closing(), &mut written);
+    let document = unfolded(DOCUMENT);
+    for line in String::from_utf8(written).unwrap().lines() {
+        assert!(document.contains(line), "docs/HTTP.md does not show\n{line}");
+    }
+}
+
+#[test]
+fn the_document_names_every_field_and_every_word() {
+    let mut json = JsonLines::default();
+    let mut written = Vec::new();
+    json.opening(&opening(), &mut written);
+    for line in &lines() {
+        json.line(0, line, &mut written);
+    }
+    json.closing(&closing(), &mut written);
+    let prose: String = DOCUMENT.split("```").step_by(2).collect();
+    let mut missing = Vec::new();
+    for line in String::from_utf8(written).unwrap().lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        for name in value.as_object().unwrap().keys() {
+            if !prose.contains(&format!("`{name}`")) {
+                missing.push(name.clone());
+            }
+        }
+    }
+    let failures = [
+        Failure::Refused,
+        Failure::TimedOut,
+        Failure::Unreachable,
+        Failure::Closed,
+        Failure::Reset,
+        Failure::Truncated,
+        Failure::Local,
+    ];
+    let words = Reason::ALL.map(Reason::as_str).into_iter().chain(Phase::ALL.map(Phase::as_str));
+    let words = words.chain(failures.map(Failure::as_str));
+    missing.extend(words.filter(|word| !prose.contains(&format!("`{word}`"))).map(str::to_owned));
+    assert!(missing.is_empty(), "docs/HTTP.md does not say what these are: {missing:?}");
+}
+
+#[test]
+fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_their_terminal() {
+    let mut human = Sentences::new(false, false);
+    let mut written = Vec::new();
+    human.opening(&opening(), &mut written);
+    for line in &lines() {
+        human.line(0, line, &mut written);
+    }
+    let hostile = Interrupted { target: Some("/\u{1b}[2J\u{7}\u{202e}".into()), ..interrupted() };
+    human.line(0, &told(Told::Interrupted(Box::new(hostile))), &mut written);
+    human.closing(&closing(), &mut written);
+    let text = String::from_utf8(written).unwrap();
+    assert!(text.chars().all(|letter| letter == '\n' || (' '..='~').contains(&letter)), "{text:?}");
+    for word in ["GET /report?year=2026 while waiting", "aborted; upstream reset", "answered 502", "3 interrupted"] {
+        assert!(text.contains(word), "{word} in\n{text}");
+    }
+}
