@@ -98,6 +98,8 @@ struct Conn {
     visit: Option<Instant>,
     /// It waits in the ready queue.
     queued: bool,
+    /// Bytes that it holds, as they are counted in the thread's sum.
+    counted: usize,
 }
 
 struct Listening {
@@ -271,7 +273,8 @@ impl<J: Journal> Relay<J> {
             // The sink wakes us when it has room; until then nothing is lost by looking now and then.
             until = until.min(now + SATURATED_PAUSE);
         }
-        if self.listeners.iter().any(|listening| listening.pending) && self.accept_pause.is_none() {
+        let pending = self.listeners.iter().any(|listening| listening.pending);
+        if pending && self.accept_pause.is_none() && !self.is_held_up() {
             return Wait::NOT;
         }
         let timeout = until.since(now).min(Duration::from_secs(3600));
@@ -323,11 +326,16 @@ impl<J: Journal> Relay<J> {
             }
             return Ok(());
         };
+        let Ok(mask) = u16::try_from(completion.result) else {
+            // It cannot be watched: out of memory, or of what may be watched.
+            socket.failed = Some(-completion.result);
+            self.settle(index);
+            return Ok(());
+        };
         if !completion.more {
             let fd = socket.fd.as_raw_fd();
             self.common.engine.watch(fd, MASK, token)?;
         }
-        let Ok(mask) = u16::try_from(completion.result) else { return Ok(()) };
         let mask = PollMask(mask);
         let link = &mut self.conns[index].link;
         let Some(socket) = link.socket(client) else { return Ok(()) };
@@ -436,7 +444,6 @@ impl<J: Journal> Relay<J> {
                 if bytes.len() < scratch.len() && !socket.end_seen {
                     socket.readable = false;
                 }
-                let before = session.holds();
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
                     hands.common.counts.client_bytes += bytes.len() as u64;
@@ -445,11 +452,16 @@ impl<J: Journal> Relay<J> {
                     hands.common.counts.upstream_bytes += bytes.len() as u64;
                     session.on_upstream_bytes(bytes, rules, now, &mut hands);
                 }
-                self.common.held = (self.common.held + session.holds()).saturating_sub(before);
             }
             0 => {
                 socket.readable = false;
                 socket.eof = true;
+                // What ended with an error that a send has met is no orderly end.
+                if let Some(error) = socket.broken {
+                    socket.failed = Some(error);
+                    self.settle(index);
+                    return false;
+                }
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
                     session.on_client_fin(rules, now, &mut hands);
@@ -473,7 +485,6 @@ impl<J: Journal> Relay<J> {
         loop {
             let Some(Conn { session, link, .. }) = self.conns.get_mut(index) else { return };
             let rules = &self.config.rules;
-            let before = session.holds();
             if let Some(error) = link.client.as_mut().and_then(|client| client.failed.take()) {
                 if let Some(client) = &mut link.client {
                     client.shown.errno = Some(error);
@@ -507,9 +518,11 @@ impl<J: Journal> Relay<J> {
             } else {
                 break;
             }
-            self.common.held = (self.common.held + session.holds()).saturating_sub(before);
         }
-        let Some(Conn { link, .. }) = self.conns.get_mut(index) else { return };
+        let Some(Conn { session, link, counted, .. }) = self.conns.get_mut(index) else { return };
+        let holds = session.holds();
+        self.common.held = self.common.held - *counted + holds;
+        *counted = holds;
         if link.finishing
             && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed())
         {
@@ -529,7 +542,7 @@ impl<J: Journal> Relay<J> {
 
     fn remove(&mut self, index: usize) {
         let conn = self.conns.remove(index);
-        self.common.held = self.common.held.saturating_sub(conn.session.holds());
+        self.common.held -= conn.counted;
         self.wheel.cancel(index as u32);
         self.shared.give(1);
         self.common.counts.open -= 1;
@@ -588,10 +601,8 @@ impl<J: Journal> Relay<J> {
                 upstream.failed = Some(libc::ETIMEDOUT);
             }
         }
-        let before = session.holds();
         let mut hands = Hands { link, common: &mut self.common, index, now };
         session.on_time(rules, now, &mut hands);
-        self.common.held = (self.common.held + session.holds()).saturating_sub(before);
         self.read(index);
     }
 
@@ -659,7 +670,7 @@ impl<J: Journal> Relay<J> {
         let mut link = Link::new(fd, generation, plain);
         let mut hands = Hands { link: &mut link, common: &mut self.common, index, now };
         let session = Session::new(&self.config.rules, now, &mut hands);
-        entry.insert(Conn { session, link, due: None, visit: None, queued: false });
+        entry.insert(Conn { session, link, due: None, visit: None, queued: false, counted: 0 });
         self.settle(index);
         Ok(())
     }

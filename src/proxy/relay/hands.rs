@@ -38,12 +38,17 @@ pub(super) struct Socket {
     pub(super) eof: bool,
     /// What a call or a poll said of it, and the session has not heard.
     pub(super) failed: Option<i32>,
+    /// Whether a failed send ends it. An upstream may have answered before it closed with our bytes unread: what it said
+    /// is read first.
+    ends_with_send: bool,
+    /// With what a send to it has failed.
+    pub(super) broken: Option<i32>,
     /// What its poll and its errors said last.
     pub(super) shown: Shown,
 }
 
 impl Socket {
-    fn new(fd: OwnedFd, generation: u32) -> Socket {
+    fn new(fd: OwnedFd, generation: u32, ends_with_send: bool) -> Socket {
         Socket {
             fd,
             generation,
@@ -55,6 +60,8 @@ impl Socket {
             end_seen: false,
             eof: false,
             failed: None,
+            ends_with_send,
+            broken: None,
             shown: Shown::default(),
         }
     }
@@ -66,11 +73,11 @@ impl Socket {
 
     /// Sends behind what waits.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if self.failed.is_some() || self.fin_sent || self.fin_wanted {
+        if self.failed.is_some() || self.broken.is_some() || self.fin_sent || self.fin_wanted {
             return;
         }
         let written = if self.outbox.is_empty() { self.write(bytes) } else { 0 };
-        if written < bytes.len() && self.failed.is_none() {
+        if written < bytes.len() && self.failed.is_none() && self.broken.is_none() {
             self.outbox.extend_from_slice(&bytes[written..]);
         }
     }
@@ -83,7 +90,12 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    self.failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    let error = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    if self.ends_with_send {
+                        self.failed = error;
+                    } else {
+                        (self.broken, self.readable, self.end_seen) = (error, true, true);
+                    }
                     self.outbox = Vec::new();
                     self.sent = 0;
                     break;
@@ -98,7 +110,7 @@ impl Socket {
         if !self.outbox.is_empty() {
             let outbox = std::mem::take(&mut self.outbox);
             self.sent += self.write(&outbox[self.sent..]);
-            if self.sent < outbox.len() && self.failed.is_none() {
+            if self.sent < outbox.len() && self.failed.is_none() && self.broken.is_none() {
                 self.outbox = outbox;
                 return;
             }
@@ -157,7 +169,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(fd: OwnedFd, generation: u32, address: SocketAddr) -> Link {
         Link {
-            client: Some(Socket::new(fd, generation)),
+            client: Some(Socket::new(fd, generation, true)),
             generation,
             address,
             finishing: false,
@@ -256,7 +268,7 @@ impl Hands<'_> {
                     Ok(()) => {}
                     Err(_) => self.link.connect_failed = Some(Failure::Local),
                 }
-                self.link.upstream = Some(Socket::new(fd, generation));
+                self.link.upstream = Some(Socket::new(fd, generation, false));
                 self.link.connecting = true;
                 self.link.connect_by = Some(self.now + self.common.connect_timeout);
             }

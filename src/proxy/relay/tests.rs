@@ -1,4 +1,3 @@
-
 //! What a relay keeps of a connection.
 
 use super::Conn;
