@@ -1,0 +1,218 @@
+//! Whatever both sides send, and whenever they leave: bytes pass unchanged, in order, and nothing is held beyond its bounds.
+
+#![no_main]
+
+use std::time::Duration;
+
+use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
+use deadpeer::liveness::Cause;
+use deadpeer::proxy::{End, Failure, HalfClose, OnGone, Rules, Session, Told, Wire};
+use deadpeer::time::Instant;
+use libfuzzer_sys::fuzz_target;
+
+const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const GATHER: usize = 256;
+
+/// What is said between a client and a server: no fuzzer finds all of that by itself.
+const PHRASES: [&[u8]; 20] = [
+    b"",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nContent-Length: 300\r\n\r\n",
+    b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    b"PUT / HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    b"0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+];
+
+/// What the two sides have got, and in what state they are.
+#[derive(Default)]
+struct World {
+    to_client: Vec<u8>,
+    to_upstream: Vec<u8>,
+    probes: usize,
+    connecting: bool,
+    connected: bool,
+    client_over: bool,
+    client_ended: bool,
+    upstream_fin: bool,
+    interrupted: usize,
+    completed: usize,
+}
+
+impl Wire for World {
+    fn to_client(&mut self, bytes: &[u8]) {
+        assert!(!self.client_over, "bytes behind the client's end");
+        // The upstream may say the same by itself: those are its bytes, and counted as such below.
+        self.probes += usize::from(bytes == PROBE);
+        self.to_client.extend_from_slice(bytes);
+    }
+
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        assert!(self.connected && !self.upstream_fin, "bytes for an upstream that is not there");
+        self.to_upstream.extend_from_slice(bytes);
+    }
+
+    fn connect(&mut self) {
+        assert!(!self.connecting && !self.connected, "connected twice");
+        self.connecting = true;
+    }
+
+    fn fin_client(&mut self) {
+        self.client_over = true;
+    }
+
+    fn fin_upstream(&mut self) {
+        self.upstream_fin = true;
+    }
+
+    fn finish_client(&mut self) {
+        self.client_over = true;
+    }
+
+    fn end_client(&mut self, _how: End) {
+        (self.client_over, self.client_ended) = (true, true);
+    }
+
+    fn end_upstream(&mut self, _how: End) {
+        assert!(self.connecting || self.connected, "ended what is not there");
+        (self.connecting, self.connected, self.upstream_fin) = (false, false, false);
+    }
+
+    fn client_has_acknowledged(&mut self) -> bool {
+        true
+    }
+
+    fn may_hold(&mut self, _bytes: usize) -> bool {
+        true
+    }
+
+    fn tell(&mut self, told: Told) {
+        match told {
+            Told::Interrupted(_) => self.interrupted += 1,
+            Told::Completed => self.completed += 1,
+            _ => {}
+        }
+    }
+}
+
+/// Whether `got` is what was sent, with some of our probes between, and perhaps an answer of ours behind.
+fn is_made_of(got: &[u8], sent: &[u8], probes: usize) -> bool {
+    let same = got.iter().zip(sent).take_while(|(a, b)| a == b).count();
+    // A probe may begin like what was sent: try each place where it could stand.
+    let (rest, sent) = (&got[..], &sent[..]);
+    if probes == 0 {
+        let own = &rest[same..];
+        return own.is_empty() || own.starts_with(b"HTTP/1.1 4") || own.starts_with(b"HTTP/1.1 5");
+    }
+    (0..=same).rev().any(|at| {
+        rest[at..].starts_with(PROBE) && is_made_of(&rest[at + PROBE.len()..], &sent[at..], probes - 1)
+    })
+}
+
+fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
+    let (flags, script) = input;
+    let rules = Rules {
+        http: flags & 128 == 0,
+        strict: flags & 64 != 0,
+        half_close: match flags % 4 {
+            0 => HalfClose::Probe,
+            1 => HalfClose::Gone,
+            2 => HalfClose::Wait(Duration::from_secs(2)),
+            _ => HalfClose::Forward,
+        },
+        on_gone: match flags / 4 % 4 {
+            0 => OnGone::Ignore,
+            1 => OnGone::Close,
+            _ => OnGone::Reset,
+        },
+        request_buffer: GATHER,
+        head_timeout: Duration::from_secs(20),
+        body_timeout: Duration::from_secs(60),
+        response_timeout: (flags & 32 != 0).then_some(Duration::from_secs(30)),
+    };
+    let mut world = World::default();
+    let mut now = Instant::from_nanos(1);
+    let mut session = Session::new(&rules, now, &mut world);
+    let (mut from_client, mut from_upstream) = (Vec::new(), Vec::new());
+    let (mut client_fin, mut upstream_fin) = (false, false);
+    for (kind, phrase, more) in &script {
+        let bytes = &[PHRASES[usize::from(*phrase) % PHRASES.len()], more].concat();
+        if world.client_ended && !world.connected && !world.connecting {
+            break;
+        }
+        match kind % 12 {
+            0..=3 if !client_fin && !world.client_ended && !bytes.is_empty() => {
+                if session.wants_client() {
+                    if !world.client_over {
+                        from_client.extend_from_slice(bytes);
+                    }
+                    session.on_client_bytes(bytes, &rules, now, &mut world);
+                }
+            }
+            4..=6 if world.connected && !upstream_fin && !bytes.is_empty() => {
+                if !world.client_over {
+                    from_upstream.extend_from_slice(bytes);
+                }
+                session.on_upstream_bytes(bytes, &rules, now, &mut world);
+            }
+            7 if world.connecting => {
+                (world.connecting, world.connected, upstream_fin) = (false, true, false);
+                session.on_connected(&rules, now, &mut world);
+            }
+            8 if !client_fin && !world.client_ended && session.wants_client() => {
+                client_fin = true;
+                session.on_client_fin(&rules, now, &mut world);
+            }
+            9 => {
+                now = now + Duration::from_millis(bytes.len() as u64 * 100);
+                for _ in 0..8 {
+                    match session.deadline(&rules) {
+                        Some(at) if at <= now => session.on_time(&rules, now, &mut world),
+                        _ => break,
+                    }
+                }
+            }
+            10 if world.connected && !upstream_fin => {
+                upstream_fin = true;
+                session.on_upstream_fin(&rules, now, &mut world);
+            }
+            11 => match bytes.first().unwrap_or(&0) % 3 {
+                0 if !world.client_ended => {
+                    session.on_client_gone(Cause::Aborted, &rules, now, &mut world);
+                    world.client_ended = true;
+                    world.client_over = true;
+                }
+                1 if world.connecting => {
+                    world.connecting = false;
+                    session.on_refused(Failure::Refused, &mut world);
+                }
+                _ if world.connected => {
+                    session.on_upstream_gone(Failure::Reset, &rules, now, &mut world);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        let most = MAX_HEAD + GATHER + MAX_HELD + MAX_PIPELINED + 2 * bytes.len();
+        assert!(session.holds() <= most, "holds {}", session.holds());
+    }
+    assert!(from_client.starts_with(&world.to_upstream), "the upstream got something else than was sent");
+    assert!(
+        is_made_of(&world.to_client, &from_upstream, world.probes)
+            || is_made_of(&world.to_client, &from_upstream, 0),
+        "the client got something else than was sent"
+    );
+});
