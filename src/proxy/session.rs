@@ -195,6 +195,15 @@ enum Question {
     Until(Instant),
 }
 
+/// A FIN for the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fin {
+    None,
+    /// It waits until the upstream is connected.
+    Wanted,
+    Sent,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Session {
@@ -222,8 +231,7 @@ pub struct Session {
     born: Instant,
     /// Requests that were answered.
     answered: u64,
-    /// A FIN for the upstream waits until it is connected.
-    finish: bool,
+    fin: Fin,
 }
 
 impl Session {
@@ -246,7 +254,7 @@ impl Session {
             tunnelled: (0, 0),
             born: now,
             answered: 0,
-            finish: false,
+            fin: Fin::None,
         };
         if session.tunnel {
             session.connect(wire);
@@ -262,10 +270,16 @@ impl Session {
         }
         match (&self.request, &self.response) {
             (_, Response::Body(_)) => Phase::Sending,
-            (Request::Head(_), Response::None) if self.held.is_empty() => Phase::Idle,
+            (Request::Head(_), Response::None) if self.is_blank() => Phase::Idle,
             (Request::Head(_) | Request::Body { .. }, _) => Phase::Receiving,
             (Request::Whole, _) => Phase::Waiting,
         }
+    }
+
+    /// Whether nothing has come but what a client may say before a request without meaning anything: an empty line
+    /// (RFC 9112 section 2.2), or two.
+    fn is_blank(&self) -> bool {
+        self.held.len() <= 4 && self.held.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
     /// Whether the client's bytes are wanted now.
@@ -346,7 +360,7 @@ impl Session {
         if bytes.is_empty() {
             return;
         }
-        let begins = self.held.is_empty() && matches!(self.request, Request::Head(_)) && !self.tunnel;
+        let begins = self.is_blank() && matches!(self.request, Request::Head(_)) && !self.tunnel;
         if begins || matches!(self.request, Request::Body { .. }) {
             self.since = now;
         }
@@ -364,6 +378,7 @@ impl Session {
             match &mut self.request {
                 Request::Head(_) if self.held.is_empty() => return,
                 Request::Head(scan) => match RequestHead::read(&self.held, scan) {
+                    Head::Partial if self.is_blank() => return,
                     Head::Partial if !wire.may_hold(0) => return self.refuse(503, wire),
                     Head::Partial => return self.cannot_become_whole(rules, now, wire),
                     Head::TooLarge => return self.refuse(431, wire),
@@ -459,7 +474,8 @@ impl Session {
                 self.connect(wire);
             }
             Upstream::Connecting => self.released = self.followed,
-            Upstream::Open => {
+            // In a tunnel, who has said all may still listen.
+            Upstream::Open | Upstream::HalfClosed => {
                 if self.followed > 0 {
                     wire.to_upstream(&self.held[..self.followed]);
                     if self.tunnel {
@@ -468,8 +484,6 @@ impl Session {
                     self.drop_followed();
                 }
             }
-            // It would not read it.
-            Upstream::HalfClosed => self.drop_followed(),
         }
     }
 
@@ -494,8 +508,7 @@ impl Session {
             let begun = self.exchange.as_ref().is_some_and(|exchange| exchange.answered.is_some());
             wire.tell(Told::NotFollowed { reason, refused: true });
             if begun || self.client == Client::Gone {
-                wire.end_upstream(End::Abort);
-                self.upstream = Upstream::None;
+                self.end_upstream(End::Abort, wire);
                 return self.abort_client(wire);
             }
             let ours = matches!(self.response, Response::Body(_)) || !self.begun.is_empty();
@@ -511,11 +524,8 @@ impl Session {
         if let Some(exchange) = self.exchange.take() {
             self.tunnelled = (exchange.request_bytes - self.followed as u64, exchange.response_bytes);
         }
-        if !self.begun.is_empty() {
-            let begun = std::mem::take(&mut self.begun);
-            self.tunnelled.1 += begun.len() as u64;
-            wire.to_client(&begun);
-        }
+        let begun = std::mem::take(&mut self.begun);
+        self.tunnel_to_client(&begun, wire);
         self.followed = self.held.len();
         self.release(wire);
         if self.client == Client::HalfClosed {
@@ -534,6 +544,7 @@ impl Session {
             Phase::Idle => self.leave(wire),
             Phase::Receiving => self.gone(Cause::Closed, None, rules, now, wire),
             Phase::Waiting | Phase::Tunnel => self.ask(rules, now, wire),
+            Phase::Sending if rules.half_close == HalfClose::Forward => self.ask(rules, now, wire),
             Phase::Sending => {}
         }
     }
@@ -542,8 +553,8 @@ impl Session {
     pub fn on_client_fin_ahead(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
         if self.client == Client::Open
             && self.phase() == Phase::Waiting
-            && self.probes == 0
-            && self.question.is_none()
+            && rules.half_close != HalfClose::Forward
+        // it goes behind those bytes
         {
             self.ask(rules, now, wire);
         }
@@ -567,10 +578,16 @@ impl Session {
 
     /// What does this FIN mean?
     fn ask(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
+        // It may have been seen before, behind bytes that were not taken off yet.
+        if self.question.is_some() || (self.probes > 0 && !self.tunnel) {
+            return;
+        }
         let waits = |wait| Some(Question::Until(now + wait));
         match rules.half_close {
             HalfClose::Gone => self.gone(Cause::Closed, None, rules, now, wire),
             HalfClose::Wait(wait) => self.question = waits(wait),
+            // It comes behind the requests that wait here, and is looked at again when the last of them goes.
+            HalfClose::Forward if self.held.len() > self.followed => {}
             HalfClose::Forward => self.forward_fin(wire),
             HalfClose::Probe if self.tunnel => self.question = waits(CANNOT_ASK),
             HalfClose::Probe => {
@@ -580,10 +597,15 @@ impl Session {
         }
     }
 
+    /// Tells the upstream, once, that no more comes.
     fn forward_fin(&mut self, wire: &mut impl Wire) {
         match self.upstream {
-            Upstream::Open => wire.fin_upstream(),
-            Upstream::Connecting => self.finish = true,
+            Upstream::Open if self.fin == Fin::Sent => {}
+            Upstream::Open => {
+                self.fin = Fin::Sent;
+                wire.fin_upstream();
+            }
+            Upstream::Connecting => self.fin = Fin::Wanted,
             Upstream::HalfClosed => self.leave(wire),
             Upstream::None => {}
         }
@@ -625,9 +647,11 @@ impl Session {
     ) {
         let phase = self.phase();
         self.question = None;
-        let working = self.upstream != Upstream::None;
+        // A request that is gathered, or waits for the connection, is none that the upstream knows of.
+        let connected = matches!(self.upstream, Upstream::Open | Upstream::HalfClosed);
+        let works = connected && (self.tunnel || !matches!(self.response, Response::None));
         let done = match rules.on_gone {
-            _ if !working => Done::Nothing,
+            _ if !works => Done::Nothing,
             OnGone::Reset => Done::Reset,
             OnGone::Close => Done::Close,
             OnGone::Ignore => Done::Ignored,
@@ -648,10 +672,14 @@ impl Session {
             saved: matches!(done, Done::Reset | Done::Close),
         })));
         match done {
-            Done::Nothing => {}
+            Done::Nothing => self.end_upstream(End::Close, wire),
             Done::Reset => self.end_upstream(End::Abort, wire),
             Done::Close => self.end_upstream(End::Close, wire),
             Done::Ignored => {
+                if self.tunnel || !matches!(self.request, Request::Whole) {
+                    // It would wait for the rest for ever.
+                    self.forward_fin(wire);
+                }
                 self.client = Client::Gone;
                 self.held = Vec::new();
                 (self.followed, self.released) = (0, 0);
@@ -713,8 +741,8 @@ impl Session {
             self.followed = self.released;
             self.release(wire);
         }
-        if std::mem::take(&mut self.finish) {
-            wire.fin_upstream();
+        if self.fin == Fin::Wanted {
+            self.forward_fin(wire);
         }
         if self.phase() == Phase::Waiting {
             self.since = now;
@@ -724,6 +752,9 @@ impl Session {
 
     /// No upstream can be had.
     pub fn on_refused(&mut self, failure: Failure, wire: &mut impl Wire) {
+        if self.upstream != Upstream::Connecting {
+            return;
+        }
         self.upstream = Upstream::None;
         self.fail(failure, wire);
     }
@@ -739,15 +770,18 @@ impl Session {
         let stale = reused && matches!(failure, Failure::Closed | Failure::Reset);
         let answers = !self.tunnel && !begun && !stale && self.client != Client::Gone;
         let status = if failure == Failure::TimedOut { 504 } else { 502 };
-        wire.tell(Told::UpstreamFailed(Box::new(UpstreamFailed {
-            failure: if begun { Failure::Truncated } else { failure },
-            phase,
-            method: exchange.map(|exchange| exchange.head.method().into()),
-            target: exchange.map(|exchange| exchange.head.target().into()),
-            status: exchange.and_then(|exchange| exchange.status),
-            response_bytes: exchange.map_or(self.tunnelled.1, |exchange| exchange.response_bytes),
-            answered: answers.then_some(status),
-        })));
+        // Who was told that its client is gone may give up.
+        if self.client != Client::Gone || self.fin != Fin::Sent {
+            wire.tell(Told::UpstreamFailed(Box::new(UpstreamFailed {
+                failure: if begun { Failure::Truncated } else { failure },
+                phase,
+                method: exchange.map(|exchange| exchange.head.method().into()),
+                target: exchange.map(|exchange| exchange.head.target().into()),
+                status: exchange.and_then(|exchange| exchange.status),
+                response_bytes: exchange.map_or(self.tunnelled.1, |exchange| exchange.response_bytes),
+                answered: answers.then_some(status),
+            })));
+        }
         self.question = None;
         if answers {
             return self.refuse(status, wire);
@@ -856,6 +890,10 @@ impl Session {
         }
         self.tunnelled.1 += bytes.len() as u64;
         wire.to_client(bytes);
+        if self.question.take().is_some() {
+            // Now the bytes are the probe. Nothing else is left to judge the FIN by, and the upstream may wait for it.
+            self.forward_fin(wire);
+        }
     }
 
     /// Passes bytes of the response on.
@@ -896,45 +934,29 @@ impl Session {
 
     fn response_is_whole(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
         self.question = None;
+        self.response_counts(wire);
         let persistent = self.exchange.as_ref().is_some_and(|exchange| exchange.persistent);
-        if matches!(self.request, Request::Whole) {
-            if persistent {
-                return self.exchange_is_over(rules, now, wire);
+        match self.request {
+            Request::Whole if persistent => self.exchange_is_over(rules, now, wire),
+            // An early answer: the rest of the request goes its way, if there is to be any.
+            Request::Body { .. } if persistent && self.client == Client::Open => {
+                self.response = Response::Whole;
             }
-            self.response_counts(wire);
-        } else if persistent {
-            // An early answer: the rest of the request goes its way.
-            self.response = Response::Whole;
-            return;
-        } else {
-            self.response_counts(wire);
+            // The server will take nothing more on this connection.
+            _ => self.leave(wire),
         }
-        // The server will take nothing more on this connection.
-        self.end_upstream(End::Close, wire);
-        self.finish_client(wire);
     }
 
     /// Request and response are whole, and another may follow.
     fn exchange_is_over(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
-        self.response_counts(wire);
         self.exchange = None;
         self.request = Request::Head(Scan::default());
         self.response = Response::None;
         self.since = now;
         match self.client {
-            Client::Gone => {
-                self.client = Client::Finished;
-                self.end_upstream(End::Close, wire);
-            }
-            Client::HalfClosed if self.held.is_empty() => {
-                // It has what it waited for.
-                self.end_upstream(End::Close, wire);
-                self.finish_client(wire);
-            }
-            _ if self.upstream == Upstream::HalfClosed => {
-                self.end_upstream(End::Close, wire);
-                self.finish_client(wire);
-            }
+            Client::Gone => self.leave(wire),
+            // It has what it waited for.
+            Client::HalfClosed if self.is_blank() => self.leave(wire),
             _ => self.work(rules, now, wire),
         }
     }
@@ -963,20 +985,10 @@ impl Session {
                 }
                 _ => self.fail(Failure::Closed, wire),
             },
-            Phase::Receiving if matches!(self.response, Response::None) => {
-                // Between requests, and the next has begun: the client meets what it would meet without us.
-                self.end_upstream(End::Close, wire);
-                self.finish_client(wire);
-            }
-            Phase::Idle => {
-                self.end_upstream(End::Close, wire);
-                self.finish_client(wire);
-            }
-            Phase::Receiving if matches!(self.response, Response::Whole) => {
-                self.response_counts(wire);
-                self.end_upstream(End::Close, wire);
-                self.finish_client(wire);
-            }
+            Phase::Idle => self.leave(wire),
+            // Between requests, and the next has begun: the client meets what it would meet without us. Or it has its
+            // response, and only the rest of the request is missing.
+            Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(wire),
             Phase::Receiving | Phase::Waiting => self.fail(Failure::Closed, wire),
         }
         let _ = (rules, now);
@@ -1030,12 +1042,8 @@ impl Session {
         match self.phase() {
             // Nothing was said: nothing is answered.
             Phase::Idle => self.leave(wire),
-            Phase::Receiving
-                if self.exchange.as_ref().is_some_and(|exchange| exchange.response_bytes > 0) =>
-            {
-                self.end_upstream(End::Abort, wire);
-                self.abort_client(wire);
-            }
+            // It was answered.
+            Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(wire),
             Phase::Receiving => self.refuse(408, wire),
             Phase::Waiting => self.fail(Failure::TimedOut, wire),
             Phase::Sending | Phase::Tunnel => {}

@@ -1,0 +1,168 @@
+//! Upstreams that fail, and what their clients make of it.
+
+use std::time::Duration;
+
+use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use crate::proxy::session::{End, HalfClose, Rules};
+use crate::proxy::told::{Failure, Phase};
+
+#[test]
+fn an_upstream_that_cannot_be_had_is_a_bad_gateway() {
+    for (failure, status) in [
+        (Failure::Refused, 502),
+        (Failure::Unreachable, 502),
+        (Failure::Local, 502),
+        (Failure::TimedOut, 504),
+    ] {
+        let mut world = World::new(RULES);
+        world.client(GET).refused(failure).client_got_our(status);
+        let told = world.told_upstream_failed();
+        assert_eq!((told.failure, told.phase, told.answered), (failure, Phase::Waiting, Some(status)));
+        assert_eq!((told.method.as_deref(), told.target.as_deref()), (Some("GET"), Some("/a")));
+        // While the body still streams.
+        let mut world = World::new(Rules { request_buffer: 0, ..RULES });
+        world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").refused(failure).client_got_our(status);
+        assert_eq!(world.told_upstream_failed().phase, Phase::Receiving);
+        // In a tunnel there is nothing that could be answered.
+        let mut world = World::new(Rules { http: false, ..RULES });
+        world.client("hello").refused(failure).client_got("");
+        assert_eq!(world.told_upstream_failed().answered, None);
+        assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
+    }
+}
+
+#[test]
+fn a_refusal_that_nobody_waits_for_any_more_is_nothing() {
+    let mut world = World::new(Rules { http: false, half_close: HalfClose::Gone, ..RULES });
+    world.client_fin();
+    world.told_interrupted();
+    world.session.on_refused(Failure::Refused, &mut world.sockets);
+    world.told_nothing().sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Close));
+}
+
+#[test]
+fn an_upstream_that_ends_before_its_response_is_a_bad_gateway() {
+    for failure in [Failure::Closed, Failure::Reset, Failure::TimedOut, Failure::Unreachable] {
+        // Also behind an interim response, and within the head of one that was not passed on.
+        for before in ["", "HTTP/1.1 103 Early\r\n\r\n", "HTTP/1.1 20"] {
+            let mut world = World::asked(RULES);
+            if !before.is_empty() {
+                world.upstream(before);
+            }
+            world.sockets.to_client.clear();
+            if failure == Failure::Closed {
+                world.upstream_fin()
+            } else {
+                world.upstream_gone(failure)
+            };
+            let status = if failure == Failure::TimedOut { 504 } else { 502 };
+            world.client_got_our(status);
+            let told = world.told_upstream_failed();
+            assert_eq!((told.failure, told.phase, told.status), (failure, Phase::Waiting, None));
+            assert_eq!(told.answered, Some(status));
+            assert!(matches!(world.sockets.upstream, UpstreamSocket::Ended(_)));
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_ends_a_used_connection_is_met_as_it_would_be_without_us() {
+    for failure in [Failure::Closed, Failure::Reset] {
+        let mut world = World::answered(RULES);
+        world.client(GET);
+        if failure == Failure::Closed {
+            world.upstream_fin()
+        } else {
+            world.upstream_gone(failure)
+        };
+        let told = world.told_upstream_failed();
+        assert_eq!((told.failure, told.answered), (failure, None));
+        world.client_got("").sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    }
+    // But a timeout is an answer at any time.
+    let mut world = World::answered(RULES);
+    world.client(GET).upstream_gone(Failure::TimedOut).client_got_our(504).told_upstream_failed();
+    let mut world = World::answered(RULES);
+    world.client(GET).after(Duration::from_secs(60)).client_got_our(504).told_upstream_failed();
+}
+
+#[test]
+fn a_response_that_breaks_off_is_never_ended_cleanly() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
+    let until_close = "HTTP/1.1 200 OK\r\n\r\nhel";
+    for (begun, by_fin) in
+        [(&OK[..OK.len() - 1], true), (chunked, true), (chunked, false), (until_close, false)]
+    {
+        for half_closed in [false, true] {
+            let mut world = World::asked(RULES);
+            if half_closed {
+                world.client_fin().client_got_a_probe();
+            }
+            world.upstream(begun).client_got(begun);
+            if by_fin {
+                world.upstream_fin()
+            } else {
+                world.upstream_gone(Failure::Reset)
+            };
+            let told = world.told_upstream_failed();
+            assert_eq!((told.failure, told.phase), (Failure::Truncated, Phase::Sending));
+            assert_eq!((told.status, told.answered), (Some(200), None));
+            assert_eq!(told.response_bytes, begun.len() as u64);
+            world
+                .client_got("")
+                .sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Close));
+        }
+    }
+}
+
+#[test]
+fn an_upstream_may_close_while_nothing_is_asked_of_it() {
+    for reset in [false, true] {
+        for begun in ["", "GET"] {
+            let mut world = World::answered(RULES);
+            if !begun.is_empty() {
+                world.client(begun);
+            }
+            if reset {
+                world.upstream_gone(Failure::Reset)
+            } else {
+                world.upstream_fin()
+            };
+            world.told_nothing().client_got("");
+            world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_whose_upstream_breaks_is_broken_off() {
+    let mut world = World::new(Rules { http: false, ..RULES });
+    world.connected().upstream("hel").client_got("hel").upstream_gone(Failure::Reset);
+    let told = world.told_upstream_failed();
+    assert_eq!((told.failure, told.phase, told.response_bytes), (Failure::Truncated, Phase::Tunnel, 3));
+    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Close));
+    // Before a byte, too: nothing says that this is the end.
+    let mut world = World::new(Rules { http: false, ..RULES });
+    world.connected().upstream_gone(Failure::Reset);
+    assert_eq!(world.told_upstream_failed().failure, Failure::Reset);
+    assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
+}
+
+#[test]
+fn an_upstream_that_fails_while_the_client_still_sends_is_told_at_once() {
+    let mut world = World::new(Rules { request_buffer: 0, ..RULES });
+    world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").connected().upstream_fin();
+    world.client_got_our(502);
+    assert_eq!(world.told_upstream_failed().phase, Phase::Receiving);
+    // The rest is taken, or our close would be a reset that takes the answer with it.
+    assert!(world.session.wants_client());
+    world.client("rest").client_fin().told_nothing();
+}
+
+#[test]
+fn a_fin_of_the_upstream_behind_its_early_response_ends_both() {
+    let mut world = World::new(Rules { request_buffer: 0, ..RULES });
+    world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").connected().upstream(OK).client_got(OK);
+    world.told_completed(1).upstream_gone(Failure::Reset).told_nothing();
+    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+}

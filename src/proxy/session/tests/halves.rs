@@ -1,0 +1,355 @@
+//! What a FIN means, in every phase, to every rule.
+
+use std::time::Duration;
+
+use super::world::{ClientSocket, GET, OK, OLD_GET, RULES, UpstreamSocket, World};
+use crate::liveness::Cause;
+use crate::proxy::session::{End, HalfClose, OnGone, Rules};
+use crate::proxy::told::{Done, Phase, Told};
+
+const RULINGS: [HalfClose; 4] =
+    [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(Duration::from_secs(3)), HalfClose::Forward];
+
+const OVER: (ClientSocket, UpstreamSocket) = (ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+
+const POST: &str = "POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+
+fn ruled(half_close: HalfClose) -> Rules {
+    Rules { half_close, ..RULES }
+}
+
+#[test]
+fn a_fin_while_idle_is_an_orderly_end() {
+    for half_close in RULINGS {
+        let mut world = World::new(ruled(half_close));
+        world.client_fin().told_nothing().client_got("");
+        world.sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
+        let mut world = World::answered(ruled(half_close));
+        world.client_fin().told_nothing().sockets_are(OVER.0, OVER.1);
+    }
+}
+
+#[test]
+fn a_fin_while_receiving_is_an_interruption() {
+    for half_close in RULINGS {
+        for (sent, request_buffer) in [(&GET[..9], 4_096), (POST, 4_096), (POST, 0)] {
+            let mut world = World::new(Rules { request_buffer, ..ruled(half_close) });
+            world.client(sent).client_fin().client_got("");
+            let told = world.told_interrupted();
+            assert_eq!((told.phase, told.cause, told.asked), (Phase::Receiving, Cause::Closed, None));
+            assert_eq!(world.sockets.client, ClientSocket::Ended(End::Close));
+            assert_ne!(world.sockets.upstream, UpstreamSocket::Connecting);
+        }
+        let mut world = World::new(Rules { request_buffer: 0, ..ruled(half_close) });
+        world.client(POST).connected().client("hel").client_fin();
+        assert_eq!(world.told_interrupted().done, Done::Reset);
+    }
+}
+
+#[test]
+fn who_sent_a_fin_while_it_waits_is_asked() {
+    let mut world = World::asked(RULES);
+    world.after(Duration::from_secs(1)).client_fin().client_got_a_probe().told_nothing();
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).in_phase(Phase::Waiting);
+    assert!(!world.session.wants_client());
+    // No: it has left.
+    world.sockets.acknowledges = false;
+    world.after(Duration::from_micros(300)).client_reset();
+    let told = world.told_interrupted();
+    assert_eq!((told.phase, told.cause, told.done), (Phase::Waiting, Cause::Aborted, Done::Reset));
+    assert_eq!(told.asked, Some(Duration::from_micros(300)));
+    assert_eq!(told.response_bytes, 0, "the question is no response");
+    world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
+    // Yes: it gets what it waits for, and then the end.
+    let mut world = World::asked(RULES);
+    world.client_fin().client_got_a_probe().after(Duration::from_millis(500)).client_got("");
+    world.upstream(OK).client_got(OK).told_completed(1).sockets_are(OVER.0, OVER.1);
+}
+
+#[test]
+fn who_is_there_is_asked_again_after_a_second_and_after_eight_and_then_left_alone() {
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    let start = world.now;
+    world.client_fin();
+    let mut asked = Vec::new();
+    while let Some(deadline) = world.session.deadline(&world.rules) {
+        if !world.sockets.to_client.is_empty() {
+            world.client_got_a_probe();
+            asked.push(world.now.since(start).as_millis());
+        }
+        let time = deadline.since(world.now);
+        world.after(time);
+    }
+    assert_eq!(asked, [0, 1_001, 9_002], "each a time after the answer, which is looked for after 1 ms");
+    world.after(Duration::from_secs(10_000)).client_got("").told_nothing();
+    world.client_reset();
+    assert_eq!(world.told_interrupted().asked, None, "nothing was asked lately");
+}
+
+#[test]
+fn who_does_not_answer_is_looked_at_again_and_not_asked_again() {
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.sockets.acknowledges = false;
+    world.client_fin().client_got_a_probe();
+    world.after(Duration::from_secs(20)).client_got("").told_nothing();
+    world.session.on_client_gone(Cause::UserTimeout, &world.rules, world.now, &mut world.sockets);
+    let told = world.told_interrupted();
+    assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(Duration::from_secs(20))));
+    // Or it answers late.
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.sockets.acknowledges = false;
+    world.client_fin().client_got_a_probe().after(Duration::from_secs(10));
+    world.sockets.acknowledges = true;
+    world.after(Duration::from_millis(1_600)).client_got_a_probe().told_nothing();
+    world.upstream(OK).client_got(OK).told_completed(1);
+}
+
+#[test]
+fn each_exchange_has_its_own_questions() {
+    let mut world = World::asked(RULES);
+    world.client(format!("{GET}{GET}")).client_fin();
+    for _ in 0..3 {
+        world.client_got_a_probe().after(Duration::from_millis(1_001)).client_got_a_probe();
+        world.upstream_got(if world.sockets.to_upstream.is_empty() { "" } else { GET });
+        world.upstream(OK).told_completed(1);
+        let got = std::mem::take(&mut world.sockets.to_client);
+        assert!(got.starts_with(OK.as_bytes()));
+        world.sockets.to_client = got[OK.len()..].to_vec();
+    }
+    world.client_got("").sockets_are(OVER.0, OVER.1);
+}
+
+#[test]
+fn a_response_that_begins_ends_the_questions() {
+    let interim = "HTTP/1.1 103 Early\r\n\r\n";
+    let mut world = World::asked(RULES);
+    world.client_fin().client_got_a_probe().upstream(interim).client_got(interim);
+    world.after(Duration::from_millis(1_500)).client_got_a_probe();
+    world.upstream(&OK[..OK.len() - 1]).client_got(&OK[..OK.len() - 1]);
+    assert_eq!(world.session.deadline(&world.rules), None);
+    world.after(Duration::from_secs(100)).client_got("").told_nothing();
+    world.client_reset();
+    let told = world.told_interrupted();
+    assert_eq!((told.phase, told.asked), (Phase::Sending, None));
+    // The beginning of a head is not passed on, and proves nothing.
+    let mut world = World::asked(RULES);
+    world.client_fin().client_got_a_probe().upstream(&OK[..9]).after(Duration::from_millis(1_500));
+    world.client_got_a_probe().upstream(&OK[9..]).client_got(OK).told_completed(1);
+}
+
+#[test]
+fn who_speaks_http_1_0_is_not_asked_but_waited_for() {
+    let mut world = World::asked_with(RULES, OLD_GET);
+    world.client_fin().client_got("").after(Duration::from_millis(999)).told_nothing();
+    world.after(Duration::from_millis(1)).client_got("");
+    let told = world.told_interrupted();
+    assert_eq!((told.phase, told.cause, told.asked), (Phase::Waiting, Cause::Closed, None));
+    world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
+    let mut world = World::asked_with(RULES, OLD_GET);
+    world.client_fin().after(Duration::from_millis(999)).upstream(&OK[..OK.len() - 1]);
+    world.after(Duration::from_secs(100)).told_nothing().upstream("k").told_completed(1).client_got(OK);
+}
+
+#[test]
+fn a_fin_means_that_the_client_is_gone_where_that_is_said() {
+    for request in [GET, OLD_GET] {
+        let mut world = World::asked_with(ruled(HalfClose::Gone), request);
+        world.client_fin().client_got("");
+        let told = world.told_interrupted();
+        assert_eq!((told.phase, told.cause, told.asked), (Phase::Waiting, Cause::Closed, None));
+        world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
+    }
+    let mut world = World::new(Rules { http: false, ..ruled(HalfClose::Gone) });
+    world.connected().client_fin();
+    assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
+    // Also behind a request that came with it.
+    let mut world = World::asked(ruled(HalfClose::Gone));
+    world.upstream(&OK[..OK.len() - 1]).client(GET).client_fin().told_nothing().upstream("k");
+    assert!(matches!(world.told().as_slice(), [Told::Completed, Told::Interrupted(_)]));
+}
+
+#[test]
+fn a_fin_is_waited_out_where_that_is_said() {
+    for request in [GET, OLD_GET] {
+        let rules = ruled(HalfClose::Wait(Duration::from_secs(3)));
+        let mut world = World::asked_with(rules, request);
+        world.client_fin().after(Duration::from_millis(2_999)).told_nothing().client_got("");
+        world.after(Duration::from_millis(1));
+        assert_eq!(world.told_interrupted().elapsed, Duration::from_secs(3));
+        let mut world = World::asked_with(rules, request);
+        world.client_fin().after(Duration::from_millis(2_999)).upstream(&OK[..OK.len() - 1]);
+        world.after(Duration::from_secs(100)).told_nothing();
+        world.upstream("k").told_completed(1).client_got(OK).sockets_are(OVER.0, OVER.1);
+    }
+}
+
+#[test]
+fn a_fin_is_passed_on_where_that_is_said() {
+    let forward = ruled(HalfClose::Forward);
+    let finned = (ClientSocket::Open, UpstreamSocket::Finned);
+    for request in [GET, OLD_GET] {
+        let mut world = World::asked_with(forward, request);
+        world.client_fin().client_got("").sockets_are(finned.0, finned.1).told_nothing();
+        world.after(Duration::from_secs(50)).upstream(OK).client_got(OK).told_completed(1);
+        world.sockets_are(OVER.0, OVER.1);
+    }
+    // Before it is connected, behind the request.
+    let mut world = World::new(forward);
+    world.client(GET).client_fin().connected().upstream_got(GET).sockets_are(finned.0, finned.1);
+    // In the middle of a response.
+    let mut world = World::asked(forward);
+    world.upstream(&OK[..OK.len() - 1]).client_fin().sockets_are(finned.0, finned.1);
+    world.upstream("k").client_got(OK).told_completed(1).sockets_are(OVER.0, OVER.1);
+    // In a tunnel, connected or not.
+    let mut world = World::new(Rules { http: false, ..forward });
+    world.client("all").client_fin().connected().upstream_got("all").sockets_are(finned.0, finned.1);
+    world.upstream("of").upstream("it").client_got("ofit").upstream_fin().sockets_are(OVER.0, OVER.1);
+    world.told_nothing();
+    // Once, also where the response is not followed then.
+    let mut world = World::asked(forward);
+    world.client_fin().upstream("what").upstream("ever").client_got("whatever");
+    world.sockets_are(finned.0, finned.1).upstream_fin().sockets_are(OVER.0, OVER.1);
+}
+
+#[test]
+fn a_fin_behind_requests_that_wait_is_passed_on_behind_them() {
+    let forward = ruled(HalfClose::Forward);
+    let mut world = World::asked(forward);
+    world.client(format!("{GET}{GET}")).client_fin();
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+    world.upstream(OK).upstream_got(GET).sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+    world.upstream(OK).upstream_got(GET).sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+    world.upstream(OK).told_completed(3).sockets_are(OVER.0, OVER.1);
+    // In the middle of a response.
+    let mut world = World::asked(forward);
+    world.upstream(&OK[..OK.len() - 1]).client(GET).client_fin();
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).upstream("k").upstream_got(GET);
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+    // Before the upstream is connected.
+    let mut world = World::new(forward);
+    world.client(format!("{GET}{GET}")).client_fin().connected().upstream_got(GET);
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).upstream(OK).upstream_got(GET);
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+    // One that lies in the socket behind bytes that are not taken off yet is not passed on before them.
+    let mut world = World::asked(forward);
+    world.client_fin_ahead().sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+    world.upstream(OK).client(GET).upstream_got(GET).client_fin();
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+}
+
+#[test]
+fn the_upstream_does_not_hear_of_a_fin_that_is_judged_here() {
+    for half_close in [HalfClose::Probe, HalfClose::Wait(Duration::from_secs(3))] {
+        let mut world = World::asked(ruled(half_close));
+        world.client_fin().after(Duration::from_secs(2)).upstream(&OK[..OK.len() - 1]);
+        world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).after(Duration::from_secs(100));
+        world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).upstream("k").sockets_are(OVER.0, OVER.1);
+    }
+}
+
+#[test]
+fn a_fin_while_a_response_is_sent_is_answered_by_its_bytes() {
+    for half_close in [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(Duration::from_secs(3))] {
+        let mut world = World::asked(ruled(half_close));
+        world.upstream(&OK[..OK.len() - 1]).client_fin().after(Duration::from_secs(100));
+        world.told_nothing().sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+        world.upstream("k").client_got(OK).told_completed(1).sockets_are(OVER.0, OVER.1);
+        let mut world = World::asked(ruled(half_close));
+        world.upstream(&OK[..OK.len() - 1]).client_fin().client_reset();
+        assert_eq!(world.told_interrupted().phase, Phase::Sending);
+    }
+}
+
+#[test]
+fn a_fin_behind_requests_that_wait_is_judged_for_each() {
+    let mut world = World::asked(RULES);
+    world.client(format!("{GET}{}", &GET[..9])).client_fin().client_got_a_probe();
+    world.upstream(OK).upstream_got(GET).told_completed(1);
+    let got = std::mem::take(&mut world.sockets.to_client);
+    assert!(got.ends_with(b" 100 Continue\r\n\r\n"), "asked for the second, too");
+    world.upstream(OK).upstream_got("");
+    let told = world.told();
+    let [Told::Completed, Told::Interrupted(interrupted)] = told.as_slice() else { panic!("{told:?}") };
+    // What is behind them can never become whole.
+    assert_eq!((interrupted.phase, interrupted.done), (Phase::Receiving, Done::Nothing));
+    assert_eq!(interrupted.request_bytes, 9);
+}
+
+#[test]
+fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
+    let mut world = World::asked(RULES);
+    world.client(vec![b'x'; 16 * 1024]).client_fin_ahead().client_got_a_probe();
+    // It is seen again and again; one question is enough.
+    world.client_fin_ahead().client_fin_ahead().client_got("");
+    world.client_reset();
+    assert!(world.told_interrupted().asked.is_some());
+    // Nothing is asked where nobody works.
+    let mut world = World::answered(RULES);
+    world.client_fin_ahead().client_got("").told_nothing();
+    // All of the questions are asked of one who is found to have sent a FIN twice.
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.client_fin_ahead().client_got_a_probe().client_fin().client_got("");
+    world.after(Duration::from_millis(1_001)).client_got_a_probe().after(Duration::from_secs(100));
+    world.client_got_a_probe().client_fin().client_fin_ahead().client_got("");
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.client_fin_ahead().after(Duration::from_secs(100));
+    assert_eq!(world.sockets.to_client.len(), 3 * 25);
+    world.client_fin().after(Duration::from_secs(100));
+    assert_eq!(world.sockets.to_client.len(), 3 * 25, "at most three");
+    // Who is only waited for is not waited for anew.
+    let mut world = World::asked(ruled(HalfClose::Wait(Duration::from_secs(3))));
+    world.client_fin_ahead().after(Duration::from_secs(2)).client_fin().after(Duration::from_secs(1));
+    world.told_interrupted();
+    let mut world = World::asked(ruled(HalfClose::Gone));
+    world.client_fin_ahead();
+    assert_eq!(world.told_interrupted().cause, Cause::Closed);
+}
+
+#[test]
+fn a_fin_in_a_tunnel_is_waited_out() {
+    for (half_close, wait) in [(HalfClose::Probe, 1), (HalfClose::Wait(Duration::from_secs(3)), 3)] {
+        let mut world = World::new(Rules { http: false, ..ruled(half_close) });
+        world.connected().client("hello").client_fin().client_got("");
+        world.after(Duration::from_secs(wait) - Duration::from_millis(1)).told_nothing();
+        world.after(Duration::from_millis(1));
+        let told = world.told_interrupted();
+        assert_eq!((told.phase, told.cause, told.done), (Phase::Tunnel, Cause::Closed, Done::Reset));
+    }
+}
+
+#[test]
+fn who_half_closed_and_gets_what_is_not_followed_is_in_a_tunnel() {
+    let mut world = World::asked(RULES);
+    world.client_fin().client_got_a_probe().upstream("what").client_got("what").in_phase(Phase::Tunnel);
+    world.upstream("ever").client_got("ever").upstream_fin().sockets_are(OVER.0, OVER.1);
+    let mut world = World::asked(RULES);
+    world.client("\0").client_fin().client_got_a_probe().upstream(OK).client_got(OK).upstream_got("\0");
+    world.told();
+    world.after(Duration::from_secs(1));
+    assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
+}
+
+#[test]
+fn who_sent_a_fin_and_is_gone_is_done_with_what_is_said() {
+    for (on_gone, done) in
+        [(OnGone::Reset, Done::Reset), (OnGone::Close, Done::Close), (OnGone::Ignore, Done::Ignored)]
+    {
+        let mut world = World::asked(Rules { on_gone, ..RULES });
+        world.client_fin().client_got_a_probe().client_reset();
+        assert_eq!(world.told_interrupted().done, done);
+        if done == Done::Ignored {
+            world.upstream(OK).client_got("").told_nothing();
+        }
+        let mut world = World::asked(Rules { on_gone, ..ruled(HalfClose::Gone) });
+        world.client_fin();
+        assert_eq!(world.told_interrupted().done, done);
+    }
+}
+
+#[test]
+fn a_timeout_comes_also_to_who_is_there() {
+    let mut world = World::asked(RULES);
+    world.client_fin().after(Duration::from_secs(60));
+    world.sockets.to_client.drain(..3 * 25);
+    world.client_got_our(504).told_upstream_failed();
+}

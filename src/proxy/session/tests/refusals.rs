@@ -1,0 +1,290 @@
+//! What is refused, what is only not followed, and for what one is too late.
+
+use std::time::Duration;
+
+use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use crate::http::Reason;
+use crate::limits::MAX_HEAD;
+use crate::proxy::session::{End, Rules};
+use crate::proxy::told::{Failure, Phase, Told};
+
+const STRICT: Rules = Rules { strict: true, ..RULES };
+
+const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// A request for each reason that a request can be one of.
+const REQUESTS: [(&str, Reason); 13] = [
+    ("\x16\x03\x01", Reason::Tls),
+    ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Reason::Http2),
+    ("\x01\x02\x03", Reason::NotHttp),
+    ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Reason::BareCr),
+    ("GET / HTTP/1.1\nA: b\n\n", Reason::BareLf),
+    ("GET / HTTP/1.1\r\nA: \0\r\n\r\n", Reason::Nul),
+    ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Reason::ObsFold),
+    ("POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc", Reason::BothLengths),
+    ("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", Reason::ManyLengths),
+    ("POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\nabc", Reason::BadLength),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Reason::TransferEncoding),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc", Reason::ChunkSize),
+    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd", Reason::ChunkEnd),
+];
+
+/// A response for each reason that a response can be one of.
+const RESPONSES: [(&str, Reason); 14] = [
+    ("hello\r\n", Reason::NotHttp),
+    ("HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", Reason::BareCr),
+    ("HTTP/1.1 200 OK\nA: b\n\n", Reason::BareLf),
+    ("HTTP/1.1 200 OK\r\nA: \0\r\n\r\n", Reason::Nul),
+    ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", Reason::ObsFold),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", Reason::BothLengths),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc", Reason::ManyLengths),
+    ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", Reason::BadLength),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", Reason::TransferEncoding),
+    ("HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\nabc", Reason::BodyForbidden),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", Reason::ChunkSize),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc", Reason::ChunkEnd),
+    ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n :\r\n\r\n", Reason::Trailer),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1", Reason::Unsolicited),
+];
+
+#[test]
+fn every_reason_is_met_here() {
+    let met = |reason| {
+        REQUESTS.iter().chain(&RESPONSES).any(|&(_, met)| met == reason) || reason == Reason::ResponseHead
+    };
+    assert!(Reason::ALL.into_iter().all(met));
+}
+
+#[test]
+fn a_request_that_is_not_followed_is_relayed_as_it_came() {
+    for (request, reason) in REQUESTS {
+        for cut in 0..request.len() {
+            let mut world = World::new(RULES);
+            world.client(&request[..cut]).client(&request[cut..]).in_phase(Phase::Tunnel);
+            world.client("\0more").connected().upstream_got(format!("{request}\0more"));
+            world.told_not_followed(reason, false);
+            world.upstream("\0an").upstream("swer").client_got("\0answer").told_nothing();
+        }
+        // Behind another one, it waits for its turn like any request.
+        let mut world = World::asked(RULES);
+        world.client(request).told_nothing().upstream_got("").upstream(OK).upstream_got(request);
+        assert_eq!(world.told(), [Told::Completed, Told::NotFollowed { reason, refused: false }]);
+    }
+}
+
+#[test]
+fn a_request_that_is_not_followed_is_refused_where_that_is_wanted() {
+    for (request, reason) in REQUESTS {
+        let mut world = World::new(STRICT);
+        world.client(request);
+        if reason.is_another_protocol() {
+            // There is nothing ambiguous in it.
+            world.told_not_followed(reason, false).connected().upstream_got(request);
+            continue;
+        }
+        world.told_not_followed(reason, true).upstream_got("").client_got_our(400);
+        assert!(!matches!(world.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Connecting));
+        // Also where its upstream has some of it, and may think what it likes of it.
+        let mut world = World::answered(STRICT);
+        world.client(request).told_not_followed(reason, true).upstream_got("").client_got_our(400);
+        world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
+    }
+}
+
+#[test]
+fn a_body_that_goes_wrong_while_it_streams_is_relayed_as_it_came_or_refused() {
+    for strict in [false, true] {
+        let mut world = World::new(Rules { request_buffer: 0, strict, ..RULES });
+        world
+            .client(CHUNKED)
+            .connected()
+            .client("3\r\nabc\r\n")
+            .upstream_got(format!("{CHUNKED}3\r\nabc\r\n"));
+        world.client("1\r\nxyz").told_not_followed(Reason::ChunkEnd, strict);
+        if strict {
+            world.upstream_got("").client_got_our(400);
+            world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
+        } else {
+            world.upstream_got("1\r\nxyz").client("\0").upstream_got("\0").upstream("\0").client_got("\0");
+        }
+    }
+}
+
+#[test]
+fn a_response_that_is_not_followed_is_relayed_as_it_came() {
+    for (response, reason) in RESPONSES {
+        for cut in 0..response.len() {
+            let mut world = World::asked(RULES);
+            // Behind a whole response, what answers the next request is no news.
+            let ahead = if reason == Reason::Unsolicited { "" } else { GET };
+            world.client(ahead).upstream(&response[..cut]);
+            world.upstream(&response[cut..]).upstream("\0more").client_got(format!("{response}\0more"));
+            world.in_phase(Phase::Tunnel).upstream_got(ahead);
+            let told = world.told();
+            assert_eq!(
+                told.last(),
+                Some(&Told::NotFollowed { reason, refused: false }),
+                "{response:?} {cut}"
+            );
+            assert_eq!(told.len(), 1 + usize::from(reason == Reason::Unsolicited));
+        }
+    }
+}
+
+#[test]
+fn a_response_that_is_not_followed_is_refused_where_that_is_wanted() {
+    for (response, reason) in RESPONSES {
+        for cut in 0..response.len() {
+            let mut world = World::asked(STRICT);
+            world.upstream(&response[..cut]);
+            if world.sockets.upstream == UpstreamSocket::Open {
+                world.upstream(&response[cut..]);
+            }
+            let told = world.told();
+            assert_eq!(told.last(), Some(&Told::NotFollowed { reason, refused: true }), "{response:?} {cut}");
+            let head = response.find("\r\n\r\n").map_or(0, |end| end + 4);
+            let begun = matches!(reason, Reason::ChunkSize | Reason::ChunkEnd | Reason::Trailer);
+            if begun {
+                // The client has its head: only a reset tells it that this is not all.
+                assert!(world.sockets.to_client.starts_with(&response.as_bytes()[..head]));
+                world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
+            } else {
+                let whole = if reason == Reason::Unsolicited { head } else { 0 };
+                world.sockets.to_client.drain(..whole);
+                world.client_got_our(502);
+                assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Abort));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_response_whose_head_is_too_large_is_not_followed() {
+    let response = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(MAX_HEAD));
+    let mut world = World::asked(RULES);
+    world.upstream(&response[..MAX_HEAD - 1]).client_got("").told_nothing();
+    world.upstream(&response[MAX_HEAD - 1..]).client_got(&response);
+    world.told_not_followed(Reason::ResponseHead, false);
+    let mut world = World::asked(STRICT);
+    world.upstream(&response).told_not_followed(Reason::ResponseHead, true).client_got_our(502);
+    // Behind an interim response in the same piece, and in order.
+    let interim = "HTTP/1.1 103 Early\r\n\r\n";
+    let mut world = World::asked(RULES);
+    world.upstream(format!("{interim}{response}")).client_got(format!("{interim}{response}"));
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let head = format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(MAX_HEAD));
+    for rules in [RULES, STRICT] {
+        let mut world = World::new(rules);
+        world.client(&head[..MAX_HEAD - 1]).client_got("").client(&head[MAX_HEAD - 1..]).client_got_our(431);
+        world.told_nothing().sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
+        let mut world = World::answered(rules);
+        world.client(&head).client_got_our(431).upstream_got("");
+    }
+}
+
+#[test]
+fn a_head_has_its_time() {
+    let mut world = World::new(RULES);
+    world.after(Duration::from_secs(9)).client("GET").after(Duration::from_secs(9)).client(" ");
+    world.client_got("").after(Duration::from_millis(999)).client_got("");
+    world.after(Duration::from_millis(1)).client_got_our(408).told_nothing();
+    // Also on a connection that has been idle for long.
+    let mut world = World::answered(RULES);
+    world.after(Duration::from_secs(1_000)).client("GET").after(Duration::from_secs(9)).client_got("");
+    world.after(Duration::from_secs(1)).client_got_our(408);
+    // Also behind another request: it counts from when that was answered.
+    let mut world = World::asked(RULES);
+    world.client("GET").after(Duration::from_secs(50)).upstream(OK).client_got(OK);
+    world.after(Duration::from_secs(9)).client_got("").after(Duration::from_secs(1)).client_got_our(408);
+}
+
+#[test]
+fn a_body_has_time_for_each_of_its_pieces() {
+    let post = "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
+    for request_buffer in [0, 4_096] {
+        let mut world = World::new(Rules { request_buffer, ..RULES });
+        world.client(post);
+        for _ in 0..5 {
+            world.after(Duration::from_secs(19)).client("x").client_got("");
+        }
+        world.after(Duration::from_secs(20)).client_got_our(408).told_nothing();
+        let mut world = World::answered(Rules { request_buffer, ..RULES });
+        world.client(post);
+        for _ in 0..5 {
+            world.after(Duration::from_secs(19)).client("x").client_got("");
+        }
+        world.after(Duration::from_secs(20)).client_got_our(408);
+        world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
+    }
+    // An interim response is no answer yet.
+    let expects = post.replace("Content", "Expect: 100-continue\r\nContent");
+    let go = "HTTP/1.1 100 Continue\r\n\r\n";
+    let mut world = World::new(RULES);
+    world.client(&expects).connected().upstream(go).client_got(go);
+    world.after(Duration::from_secs(20)).client_got_our(408);
+}
+
+#[test]
+fn a_client_that_says_nothing_is_closed_without_a_word() {
+    let mut world = World::new(RULES);
+    world.after(Duration::from_millis(9_999)).sockets_are(ClientSocket::Open, UpstreamSocket::None);
+    world.after(Duration::from_millis(1)).sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
+    world.client_got("").told_nothing();
+    // One that was answered may be quiet as long as its upstream bears it.
+    let mut world = World::answered(RULES);
+    world.after(Duration::from_secs(100_000)).sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+}
+
+#[test]
+fn an_upstream_has_its_time_to_answer() {
+    let mut world = World::new(RULES);
+    world.client(GET).after(Duration::from_secs(59)).connected();
+    world.upstream("HTTP/1.1 103 Early\r\n\r\n").client_got("HTTP/1.1 103 Early\r\n\r\n");
+    world.after(Duration::from_millis(59_999)).client_got("").after(Duration::from_millis(1));
+    world.client_got_our(504);
+    let told = world.told_upstream_failed();
+    assert_eq!((told.failure, told.phase, told.answered), (Failure::TimedOut, Phase::Waiting, Some(504)));
+    // Once it has begun, it may take as long as it likes.
+    let mut world = World::asked(RULES);
+    world.upstream(&OK[..OK.len() - 1]).after(Duration::from_secs(100_000)).told_nothing();
+    // And where no time is given, before.
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world
+        .after(Duration::from_secs(100_000))
+        .told_nothing()
+        .sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+}
+
+#[test]
+fn who_waits_long_for_a_connection_meets_the_same_patience() {
+    let mut world = World::new(RULES);
+    world.client(GET).after(Duration::from_secs(60)).client_got_our(504);
+    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
+}
+
+#[test]
+fn without_room_a_body_streams_and_a_head_is_refused() {
+    let post = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
+    let mut world = World::new(RULES);
+    world.sockets.room = 2;
+    world.client(post).sockets_are(ClientSocket::Open, UpstreamSocket::Connecting);
+    world.connected().upstream_got(post).client("abc").upstream_got("abc").in_phase(Phase::Waiting);
+
+    // It gets scarce while chunks are gathered. (No room at all is said of nothing more, too.)
+    let mut world = World::new(RULES);
+    world.client(CHUNKED).sockets_are(ClientSocket::Open, UpstreamSocket::None);
+    world.sockets.scarce = true;
+    world.client("1\r\n").sockets_are(ClientSocket::Open, UpstreamSocket::Connecting);
+    world.connected().upstream_got(format!("{CHUNKED}1\r\n"));
+
+    let mut world = World::new(RULES);
+    world.sockets.scarce = true;
+    world.client(&GET[..5]).client_got_our(503).told_nothing();
+    // A head that needs no waiting for needs no room.
+    let mut world = World::new(RULES);
+    world.sockets.scarce = true;
+    world.client(GET).connected().upstream_got(GET).upstream(OK).told_completed(1);
+}

@@ -1,0 +1,375 @@
+//! A wire that records, and refuses what no socket would do.
+
+use std::time::Duration;
+
+use crate::http::Reason;
+use crate::liveness::Cause;
+use crate::proxy::session::{End, HalfClose, OnGone, PROBE, Rules, Session, Wire};
+use crate::proxy::told::{Failure, Interrupted, Phase, Told, UpstreamFailed};
+use crate::time::Instant;
+
+/// Rules of the examples: everything short enough to be told from everything else.
+pub(super) const RULES: Rules = Rules {
+    http: true,
+    strict: false,
+    half_close: HalfClose::Probe,
+    on_gone: OnGone::Reset,
+    request_buffer: 4 * 1024,
+    head_timeout: Duration::from_secs(10),
+    body_timeout: Duration::from_secs(20),
+    response_timeout: Some(Duration::from_secs(60)),
+};
+
+/// What has become of the client's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientSocket {
+    Open,
+    /// We sent a FIN, and may still read.
+    Finned,
+    /// It is closed once it has taken all, and after its own FIN.
+    Finishing,
+    Ended(End),
+}
+
+/// What has become of the upstream's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UpstreamSocket {
+    None,
+    Connecting,
+    Open,
+    /// We sent a FIN, and may still read.
+    Finned,
+    Ended(End),
+}
+
+/// Everything that was decided, and the sockets that it was decided about.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) client: ClientSocket,
+    pub(super) upstream: UpstreamSocket,
+    pub(super) to_client: Vec<u8>,
+    pub(super) to_upstream: Vec<u8>,
+    pub(super) told: Vec<Told>,
+    /// Whether the client's kernel answers.
+    pub(super) acknowledges: bool,
+    /// Bytes of requests that there is room for.
+    pub(super) room: usize,
+    /// Others hold all that may be held.
+    pub(super) scarce: bool,
+}
+
+impl Wire for Sockets {
+    fn to_client(&mut self, bytes: &[u8]) {
+        assert_eq!(self.client, ClientSocket::Open, "bytes for a client that is not there any more");
+        assert!(!bytes.is_empty(), "a send of nothing");
+        self.to_client.extend_from_slice(bytes);
+    }
+
+    fn to_upstream(&mut self, bytes: &[u8]) {
+        assert_eq!(self.upstream, UpstreamSocket::Open, "bytes for an upstream that does not take them");
+        assert!(!bytes.is_empty(), "a send of nothing");
+        self.to_upstream.extend_from_slice(bytes);
+    }
+
+    fn connect(&mut self) {
+        assert_eq!(self.upstream, UpstreamSocket::None, "one upstream a session");
+        assert!(matches!(self.client, ClientSocket::Open), "a connect for nobody");
+        self.upstream = UpstreamSocket::Connecting;
+    }
+
+    fn fin_client(&mut self) {
+        assert_eq!(self.client, ClientSocket::Open, "a second FIN");
+        self.client = ClientSocket::Finned;
+    }
+
+    fn fin_upstream(&mut self) {
+        assert_eq!(self.upstream, UpstreamSocket::Open, "a FIN for an upstream that is not open");
+        self.upstream = UpstreamSocket::Finned;
+    }
+
+    fn finish_client(&mut self) {
+        assert!(matches!(self.client, ClientSocket::Open | ClientSocket::Finned), "{:?}", self.client);
+        self.client = ClientSocket::Finishing;
+    }
+
+    fn end_client(&mut self, how: End) {
+        assert!(!matches!(self.client, ClientSocket::Ended(_)), "ended twice");
+        self.client = ClientSocket::Ended(how);
+    }
+
+    fn end_upstream(&mut self, how: End) {
+        use UpstreamSocket::{Connecting, Finned, Open};
+        assert!(matches!(self.upstream, Connecting | Open | Finned), "{:?} ended", self.upstream);
+        self.upstream = UpstreamSocket::Ended(how);
+    }
+
+    fn client_has_acknowledged(&mut self) -> bool {
+        assert!(!matches!(self.client, ClientSocket::Ended(_)), "asked of a socket that is closed");
+        self.acknowledges
+    }
+
+    fn may_hold(&mut self, bytes: usize) -> bool {
+        !self.scarce && bytes <= self.room
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.told.push(told);
+    }
+}
+
+/// A session, its sockets and its clock.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) session: Session,
+    pub(super) sockets: Sockets,
+    pub(super) rules: Rules,
+    pub(super) now: Instant,
+}
+
+impl World {
+    pub(super) fn new(rules: Rules) -> World {
+        let mut sockets = Sockets {
+            client: ClientSocket::Open,
+            upstream: UpstreamSocket::None,
+            to_client: Vec::new(),
+            to_upstream: Vec::new(),
+            told: Vec::new(),
+            acknowledges: true,
+            room: usize::MAX,
+            scarce: false,
+        };
+        let now = Instant::from_nanos(1_000_000);
+        let session = Session::new(&rules, now, &mut sockets);
+        World { session, sockets, rules, now }
+    }
+
+    /// What must hold after every fact.
+    fn audit(&mut self) {
+        use {ClientSocket as C, UpstreamSocket as U};
+        let no_upstream = matches!(self.sockets.upstream, U::None | U::Ended(_));
+        match self.sockets.client {
+            C::Open | C::Finned => {}
+            C::Finishing => {
+                assert!(no_upstream, "it works for one that is finished");
+                assert_eq!(self.session.holds(), 0, "bytes that nobody will send");
+            }
+            C::Ended(_) if no_upstream => {}
+            C::Ended(_) => {
+                assert_eq!(self.rules.on_gone, OnGone::Ignore, "it works for one that is gone");
+                assert_ne!(self.sockets.upstream, U::Connecting, "a connect for one that is gone");
+                assert_ne!(self.session.phase(), Phase::Idle, "kept for nobody");
+            }
+        }
+        if let U::Ended(_) = self.sockets.upstream {
+            assert!(
+                matches!(self.sockets.client, C::Finishing | C::Ended(_)),
+                "a client whose upstream is over"
+            );
+        }
+        if self.sockets.client == C::Finishing {
+            assert_eq!(self.session.deadline(&self.rules), None, "nothing is left to be judged");
+        }
+    }
+
+    fn done(&mut self) -> &mut World {
+        self.audit();
+        self
+    }
+
+    pub(super) fn client(&mut self, bytes: impl AsRef<[u8]>) -> &mut World {
+        self.session.on_client_bytes(bytes.as_ref(), &self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn client_fin(&mut self) -> &mut World {
+        self.session.on_client_fin(&self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn client_fin_ahead(&mut self) -> &mut World {
+        self.session.on_client_fin_ahead(&self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn client_reset(&mut self) -> &mut World {
+        self.session.on_client_gone(Cause::Aborted, &self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn connected(&mut self) -> &mut World {
+        assert_eq!(self.sockets.upstream, UpstreamSocket::Connecting);
+        self.sockets.upstream = UpstreamSocket::Open;
+        self.session.on_connected(&self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn refused(&mut self, failure: Failure) -> &mut World {
+        assert_eq!(self.sockets.upstream, UpstreamSocket::Connecting);
+        // Who knows that there is none need not be told to end it.
+        self.sockets.upstream = UpstreamSocket::Ended(End::Close);
+        self.session.on_refused(failure, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn upstream(&mut self, bytes: impl AsRef<[u8]>) -> &mut World {
+        assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
+        self.session.on_upstream_bytes(bytes.as_ref(), &self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn upstream_fin(&mut self) -> &mut World {
+        assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
+        self.session.on_upstream_fin(&self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    pub(super) fn upstream_gone(&mut self, failure: Failure) -> &mut World {
+        assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
+        self.session.on_upstream_gone(failure, &self.rules, self.now, &mut self.sockets);
+        self.done()
+    }
+
+    /// Lets time go by, deadline after deadline.
+    pub(super) fn after(&mut self, time: Duration) -> &mut World {
+        let end = self.now + time;
+        let mut still = 0;
+        while let Some(deadline) = self.session.deadline(&self.rules).filter(|&deadline| deadline <= end) {
+            still = if deadline <= self.now { still + 1 } else { 0 };
+            assert!(still < 4, "a deadline that nothing comes of");
+            self.now = self.now.max(deadline);
+            self.session.on_time(&self.rules, self.now, &mut self.sockets);
+            self.audit();
+        }
+        self.now = end;
+        self
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.session.phase()
+    }
+
+    /// What was sent to the client since this was asked last.
+    #[track_caller]
+    pub(super) fn client_got(&mut self, expected: impl AsRef<[u8]>) -> &mut World {
+        let got = std::mem::take(&mut self.sockets.to_client);
+        same(&got, expected.as_ref());
+        self
+    }
+
+    /// What was sent to the upstream since this was asked last.
+    #[track_caller]
+    pub(super) fn upstream_got(&mut self, expected: impl AsRef<[u8]>) -> &mut World {
+        let got = std::mem::take(&mut self.sockets.to_upstream);
+        same(&got, expected.as_ref());
+        self
+    }
+
+    /// The client got one probe and nothing else.
+    #[track_caller]
+    pub(super) fn client_got_a_probe(&mut self) -> &mut World {
+        self.client_got(PROBE)
+    }
+
+    /// The client got an answer of ours, which is the last it gets.
+    #[track_caller]
+    pub(super) fn client_got_our(&mut self, status: u16) -> &mut World {
+        let got = std::mem::take(&mut self.sockets.to_client);
+        assert_eq!(our_answer(&got), Some((status, got.len())), "{}", String::from_utf8_lossy(&got));
+        assert_eq!(self.sockets.client, ClientSocket::Finishing);
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn in_phase(&mut self, phase: Phase) -> &mut World {
+        assert_eq!(self.phase(), phase);
+        self
+    }
+
+    /// What was told since this was asked last.
+    pub(super) fn told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.sockets.told)
+    }
+
+    #[track_caller]
+    pub(super) fn told_nothing(&mut self) -> &mut World {
+        assert_eq!(self.told(), []);
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn told_completed(&mut self, times: usize) -> &mut World {
+        assert_eq!(self.told(), vec![Told::Completed; times]);
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn told_not_followed(&mut self, reason: Reason, refused: bool) -> &mut World {
+        assert_eq!(self.told(), [Told::NotFollowed { reason, refused }]);
+        self
+    }
+
+    #[track_caller]
+    pub(super) fn told_interrupted(&mut self) -> Interrupted {
+        match self.told().as_slice() {
+            [Told::Interrupted(interrupted)] => (**interrupted).clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn told_upstream_failed(&mut self) -> UpstreamFailed {
+        match self.told().as_slice() {
+            [Told::UpstreamFailed(failed)] => (**failed).clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn sockets_are(&mut self, client: ClientSocket, upstream: UpstreamSocket) -> &mut World {
+        assert_eq!((self.sockets.client, self.sockets.upstream), (client, upstream));
+        self
+    }
+
+    /// A GET that the upstream has.
+    pub(super) fn asked(rules: Rules) -> World {
+        World::asked_with(rules, GET)
+    }
+
+    /// A request that the upstream has.
+    pub(super) fn asked_with(rules: Rules, request: &str) -> World {
+        let mut world = World::new(rules);
+        world.client(request).connected().upstream_got(request);
+        assert_eq!(world.phase(), Phase::Waiting);
+        world
+    }
+
+    /// A request that was answered.
+    pub(super) fn answered(rules: Rules) -> World {
+        let mut world = World::asked(rules);
+        world.upstream(OK).client_got(OK).told_completed(1);
+        assert_eq!(world.phase(), Phase::Idle);
+        world
+    }
+}
+
+pub(super) const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
+pub(super) const OLD_GET: &str = "GET /a HTTP/1.0\r\n\r\n";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Bytes that are the same, or said as text where they are not.
+#[track_caller]
+pub(super) fn same(got: &[u8], expected: &[u8]) {
+    if got != expected {
+        assert_eq!(String::from_utf8_lossy(got), String::from_utf8_lossy(expected));
+    }
+}
+
+/// Status and length of an answer of ours at the beginning of these bytes, read as a client would.
+pub(super) fn our_answer(bytes: &[u8]) -> Option<(u16, usize)> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    assert!(head.contains("\r\nConnection: close"), "the last on its connection");
+    let length: usize = head.split_once("\r\nContent-Length: ")?.1.split("\r\n").next()?.parse().ok()?;
+    (body.len() >= length).then_some((status, head.len() + 4 + length))
+}
