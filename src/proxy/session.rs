@@ -524,13 +524,13 @@ impl Session {
         if let Some(exchange) = self.exchange.take() {
             self.tunnelled = (exchange.request_bytes - self.followed as u64, exchange.response_bytes);
         }
-        let begun = std::mem::take(&mut self.begun);
-        self.tunnel_to_client(&begun, wire);
         self.followed = self.held.len();
         self.release(wire);
         if self.client == Client::HalfClosed {
             self.ask(rules, now, wire);
         }
+        let begun = std::mem::take(&mut self.begun);
+        self.tunnel_to_client(&begun, wire);
     }
 
     /// The client sends no more: its FIN has come, and everything before it was handed over.
@@ -551,11 +551,9 @@ impl Session {
 
     /// The client's FIN has come behind bytes that are not taken off yet.
     pub fn on_client_fin_ahead(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
-        if self.client == Client::Open
-            && self.phase() == Phase::Waiting
-            && rules.half_close != HalfClose::Forward
-        // it goes behind those bytes
-        {
+        // One that is forwarded goes behind those bytes.
+        let judged = rules.half_close != HalfClose::Forward;
+        if judged && self.client == Client::Open && self.phase() == Phase::Waiting {
             self.ask(rules, now, wire);
         }
     }

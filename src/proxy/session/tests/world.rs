@@ -49,6 +49,9 @@ pub(super) struct Sockets {
     pub(super) upstream: UpstreamSocket,
     pub(super) to_client: Vec<u8>,
     pub(super) to_upstream: Vec<u8>,
+    /// All that was sent to the client but the questions, of which there were so many.
+    pub(super) relayed: Vec<u8>,
+    pub(super) probes: usize,
     pub(super) told: Vec<Told>,
     /// Whether the client's kernel answers.
     pub(super) acknowledges: bool,
@@ -63,6 +66,11 @@ impl Wire for Sockets {
         assert_eq!(self.client, ClientSocket::Open, "bytes for a client that is not there any more");
         assert!(!bytes.is_empty(), "a send of nothing");
         self.to_client.extend_from_slice(bytes);
+        if bytes == PROBE {
+            self.probes += 1;
+        } else {
+            self.relayed.extend_from_slice(bytes);
+        }
     }
 
     fn to_upstream(&mut self, bytes: &[u8]) {
@@ -133,6 +141,8 @@ impl World {
             upstream: UpstreamSocket::None,
             to_client: Vec::new(),
             to_upstream: Vec::new(),
+            relayed: Vec::new(),
+            probes: 0,
             told: Vec::new(),
             acknowledges: true,
             room: usize::MAX,

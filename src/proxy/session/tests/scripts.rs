@@ -1,0 +1,564 @@
+//! Random conversations, cut and interleaved at random and cut short in every way, against what is known of them.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::conversation::{Ends, Exchange, exchange};
+use super::world::{ClientSocket, RULES, Sockets, UpstreamSocket, World, our_answer, same};
+use crate::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
+use crate::proxy::session::{End, HalfClose, OnGone, Rules};
+use crate::proxy::told::{Failure, Phase, Told};
+
+/// Bytes that a server sends once it has switched.
+const AFTERWARDS: &[u8] = b"\0\x01HTTP/1.1 200 OK\r\n\r\n";
+
+/// How a conversation ends before its time, at most one way each.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    None,
+    /// After so many steps.
+    ClientReset(usize),
+    /// Whoever leaves answers whatever reaches it with a RST.
+    ClientFin {
+        at: At,
+        leaves: bool,
+    },
+    UpstreamFin(At),
+    UpstreamReset(At),
+    Refused,
+}
+
+/// Behind so many of all bytes, in thousandths; or where the message before ends.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    thousandths: usize,
+    between: bool,
+}
+
+impl At {
+    fn of(self, messages: Vec<&[u8]>) -> usize {
+        let all: usize = messages.iter().map(|message| message.len()).sum();
+        let at = all * self.thousandths / 1_000;
+        if !self.between {
+            return at;
+        }
+        let ends = messages.iter().scan(0, |end, message| {
+            *end += message.len();
+            Some(*end)
+        });
+        ends.take_while(|&end| end <= at).last().unwrap_or(0)
+    }
+}
+
+/// One step of whoever can take one: what, and how much.
+type Step = (u8, u16);
+
+struct Play<'a> {
+    world: World,
+    exchanges: &'a [Exchange],
+    cut: Cut,
+    /// What the client sends, before its FIN if it sends one.
+    sends: Vec<u8>,
+    fins: bool,
+    /// What the server sends, all in all.
+    serves: Vec<u8>,
+    /// How much of each is with the session.
+    read: usize,
+    served: usize,
+    /// How much the client had sent when it was no longer listened to.
+    heard: usize,
+    fin_seen: bool,
+    fin_read: bool,
+    upstream_finned: bool,
+    /// What had reached the client when it left.
+    left_at: Option<(usize, usize)>,
+    /// Responses that were whole while somebody was there.
+    whole: usize,
+    failed: Option<Truth>,
+}
+
+/// What must follow when an upstream fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Truth {
+    /// Nobody waited for it.
+    Unnoticed,
+    Answered,
+    /// A used connection.
+    Closed,
+    Aborted,
+}
+
+impl Play<'_> {
+    fn new(exchanges: &[Exchange], rules: Rules, cut: Cut) -> Play<'_> {
+        let mut sends: Vec<u8> = exchanges.iter().flat_map(|exchange| exchange.request.clone()).collect();
+        let mut serves: Vec<u8> = exchanges.iter().flat_map(|exchange| exchange.response.clone()).collect();
+        let fins = matches!(cut, Cut::ClientFin { .. });
+        match cut {
+            Cut::ClientFin { at, .. } => {
+                sends.truncate(at.of(exchanges.iter().map(|exchange| exchange.request.as_slice()).collect()));
+            }
+            Cut::UpstreamFin(at) | Cut::UpstreamReset(at) => {
+                serves
+                    .truncate(at.of(exchanges.iter().map(|exchange| exchange.response.as_slice()).collect()));
+            }
+            _ => {}
+        }
+        Play {
+            world: World::new(rules),
+            exchanges,
+            cut,
+            sends,
+            fins,
+            serves,
+            read: 0,
+            served: 0,
+            heard: 0,
+            fin_seen: false,
+            fin_read: false,
+            upstream_finned: false,
+            left_at: None,
+            whole: 0,
+            failed: None,
+        }
+    }
+
+    fn request_end(&self, exchanges: usize) -> usize {
+        self.exchanges[..exchanges].iter().map(|exchange| exchange.request.len()).sum()
+    }
+
+    fn response_end(&self, exchanges: usize) -> usize {
+        self.exchanges[..exchanges].iter().map(|exchange| exchange.response.len()).sum()
+    }
+
+    /// Responses that the server has sent whole, but for its FIN.
+    fn served_whole(&self) -> usize {
+        (0..self.exchanges.len()).take_while(|&at| self.response_end(at + 1) <= self.served).count()
+    }
+
+    fn switched(&self) -> bool {
+        let served = self.served_whole();
+        self.exchanges[..served].iter().any(|exchange| exchange.ends == Ends::Switch)
+    }
+
+    fn client_is_there(&self) -> bool {
+        matches!(self.world.sockets.client, ClientSocket::Open | ClientSocket::Finned)
+    }
+
+    fn upstream_is_there(&self) -> bool {
+        matches!(self.world.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned)
+            && !self.upstream_finned
+    }
+
+    /// Up to where the server has anything to say, given what it has read.
+    fn may_serve(&self) -> usize {
+        let got = self.world.sockets.to_upstream.len();
+        let mut until = 0;
+        for (at, exchange) in self.exchanges.iter().enumerate() {
+            if got < self.request_end(at) + exchange.answers_at {
+                break;
+            }
+            until = self.response_end(at + 1);
+            if exchange.ends != Ends::Whole {
+                break;
+            }
+        }
+        until.min(self.serves.len())
+    }
+
+    /// Takes a step, if it can be taken.
+    fn step(&mut self, (what, size): Step) -> bool {
+        let probes = self.world.sockets.probes;
+        let moved = match what % 6 {
+            0 => self.client_sends(usize::from(size)),
+            1 => self.fin_is_seen_ahead(),
+            2 => self.connect_ends(),
+            3 => self.server_sends(usize::from(size)),
+            4 => self.server_ends(),
+            _ => {
+                self.world.after(Duration::from_millis(u64::from(size % 2_000)));
+                false
+            }
+        };
+        if let Some(at) = self.left_at
+            && self.client_is_there()
+            && (self.world.sockets.probes, self.world.sockets.relayed.len()) != at
+        {
+            self.world.client_reset();
+        }
+        if self.world.sockets.probes > probes {
+            self.check_probe(probes);
+        }
+        self.check();
+        moved
+    }
+
+    fn client_sends(&mut self, size: usize) -> bool {
+        if matches!(self.world.sockets.client, ClientSocket::Ended(_)) || !self.world.session.wants_client() {
+            return false;
+        }
+        if self.read == self.sends.len() {
+            if !self.fins || self.fin_read {
+                return false;
+            }
+            self.fin_read = true;
+            self.fin_is_seen();
+            self.world.client_fin();
+            return true;
+        }
+        let until = self.sends.len().min(self.read + size.clamp(1, MAX_HELD));
+        if self.client_is_there() {
+            self.heard = until;
+        }
+        self.world.client(&self.sends[self.read..until]);
+        self.read = until;
+        true
+    }
+
+    fn fin_is_seen(&mut self) {
+        self.fin_seen = true;
+        if matches!(self.cut, Cut::ClientFin { leaves: true, .. }) && self.left_at.is_none() {
+            self.left_at = Some((self.world.sockets.probes, self.world.sockets.relayed.len()));
+            self.world.sockets.acknowledges = false;
+        }
+    }
+
+    fn fin_is_seen_ahead(&mut self) -> bool {
+        let ahead = self.fins && !self.fin_read && !self.world.session.wants_client();
+        if !ahead || matches!(self.world.sockets.client, ClientSocket::Ended(_)) {
+            return false;
+        }
+        self.fin_is_seen();
+        self.world.client_fin_ahead();
+        false
+    }
+
+    fn connect_ends(&mut self) -> bool {
+        if self.world.sockets.upstream != UpstreamSocket::Connecting {
+            return false;
+        }
+        if matches!(self.cut, Cut::Refused) {
+            self.failed = Some(Truth::Answered);
+            self.world.refused(Failure::Refused);
+        } else {
+            self.world.connected();
+        }
+        true
+    }
+
+    fn server_sends(&mut self, size: usize) -> bool {
+        if !self.upstream_is_there() {
+            return false;
+        }
+        let until = self.may_serve().min(self.served + size.clamp(1, MAX_HELD));
+        if until > self.served {
+            let there = self.client_is_there();
+            let bytes = &self.serves[self.served..until];
+            self.world.upstream(bytes);
+            let before = self.served_whole();
+            self.served = until;
+            for at in before..self.served_whole() {
+                if self.exchanges[at].ends != Ends::WithConnection && there {
+                    self.whole += 1;
+                }
+            }
+            return true;
+        }
+        false
+    }
+
+    fn server_ends(&mut self) -> bool {
+        if !self.upstream_is_there() {
+            return false;
+        }
+        let at_cut = self.served == self.serves.len();
+        let fin = match self.cut {
+            Cut::UpstreamFin(_) if at_cut => true,
+            Cut::UpstreamReset(_) if at_cut => {
+                self.failed = Some(self.truth_of_failure(false));
+                self.world.upstream_gone(Failure::Reset);
+                return true;
+            }
+            _ => false,
+        };
+        // Who reads a response that ends with its connection takes every FIN for its end.
+        let with_connection = |at: usize, begun: usize| {
+            let exchange = self.exchanges.get(at)?;
+            let begun = self.served >= self.response_end(at) + begun.min(exchange.begun_at);
+            (exchange.ends == Ends::WithConnection && begun).then_some(())
+        };
+        let whole = self.served_whole();
+        let regular = whole.checked_sub(1).and_then(|last| with_connection(last, 0)).is_some();
+        let early = fin && with_connection(whole, usize::MAX).is_some();
+        if regular || early {
+            self.whole += usize::from(self.client_is_there());
+        } else if fin {
+            self.failed = Some(self.truth_of_failure(true));
+        } else {
+            return false;
+        }
+        self.upstream_finned = true;
+        self.world.upstream_fin();
+        true
+    }
+
+    /// What must follow if the upstream ends now.
+    fn truth_of_failure(&self, by_fin: bool) -> Truth {
+        let whole = self.served_whole();
+        if self.switched() {
+            return if by_fin { Truth::Unnoticed } else { Truth::Aborted };
+        }
+        let with_connection = whole > 0 && self.exchanges[whole - 1].ends == Ends::WithConnection;
+        if with_connection {
+            return Truth::Aborted;
+        }
+        let knows = self.world.sockets.to_upstream.len() > self.request_end(whole);
+        let Some(exchange) = self.exchanges.get(whole).filter(|_| knows) else { return Truth::Unnoticed };
+        let into = self.served - self.response_end(whole);
+        match exchange.ends {
+            _ if into < exchange.begun_at && whole > 0 => Truth::Closed,
+            _ if into < exchange.begun_at => Truth::Answered,
+            Ends::WithConnection if by_fin => Truth::Unnoticed,
+            _ => Truth::Aborted,
+        }
+    }
+
+    /// A question is asked only of one that waits, may be gone, and understands it.
+    fn check_probe(&self, before: usize) {
+        let whole = self.served_whole();
+        let exchange = &self.exchanges[whole];
+        assert_eq!(self.world.sockets.probes, before + 1, "one at a time");
+        assert!(self.fin_seen && self.world.rules.half_close == HalfClose::Probe);
+        assert_eq!(exchange.minor, 1, "HTTP/1.0 knows no interim response");
+        assert!(self.heard >= self.request_end(whole + 1), "its request is not whole");
+        assert!(self.served - self.response_end(whole) < exchange.begun_at, "its response has begun");
+        assert!(before < 3 * (whole + 1), "more than three for one exchange");
+    }
+
+    /// What must hold at any time.
+    fn check(&self) {
+        let Sockets { to_upstream, upstream, client, relayed, .. } = &self.world.sockets;
+        assert!(self.sends.starts_with(to_upstream), "the upstream got what the client did not send");
+        let own = matches!(client, ClientSocket::Finishing) && !self.serves.starts_with(relayed);
+        assert!(own || self.serves.starts_with(relayed), "the client got what the upstream did not send");
+        if !self.switched() {
+            let got = to_upstream.len();
+            let next = self.served_whole().min(self.exchanges.len() - 1);
+            assert!(got <= self.request_end(next + 1), "asked before the response before it was whole");
+            let rest = got.saturating_sub(self.request_end(next));
+            let exchange = &self.exchanges[next];
+            let gathered = !exchange.expects && exchange.request.len() <= self.world.rules.request_buffer;
+            assert!(!gathered || rest == 0 || rest == exchange.request.len(), "half of it was seen");
+            if *upstream == UpstreamSocket::Finned {
+                let forwards = self.world.rules.half_close == HalfClose::Forward && self.fin_read;
+                let gone = matches!(client, ClientSocket::Ended(_));
+                assert!(forwards || gone, "a FIN that is still being judged");
+            }
+        }
+        let most = MAX_HEAD.max(self.world.rules.request_buffer) + 2 * MAX_HELD + MAX_PIPELINED;
+        assert!(self.world.session.holds() <= most);
+    }
+
+    /// Everybody does what is left to do.
+    fn drain(&mut self) {
+        loop {
+            let mut moved = false;
+            for what in [0, 2, 3, 4] {
+                moved |= self.step((what, u16::MAX));
+            }
+            if !moved {
+                break;
+            }
+        }
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        for (at, &step) in steps.iter().enumerate() {
+            if matches!(self.cut, Cut::ClientReset(when) if when == at) && self.client_is_there() {
+                self.world.client_reset();
+            }
+            self.step(step);
+        }
+        self.drain();
+        // Who was asked has had time to answer, and who could not be asked has had its time.
+        self.step((1, 0));
+        self.step((5, 1_999));
+        self.step((5, 1_999));
+        self.drain();
+    }
+
+    fn finish(mut self) {
+        let interrupted =
+            self.world.sockets.told.iter().filter(|told| matches!(told, Told::Interrupted(_))).count();
+        let completed = self.world.sockets.told.iter().filter(|told| matches!(told, Told::Completed)).count();
+        let failed = self.world.sockets.told.len() - interrupted - completed;
+        assert_eq!(completed, self.whole, "{:?}", self.world.sockets.told);
+
+        let last = self.whole > 0
+            && matches!(self.exchanges[self.whole - 1].ends, Ends::Last | Ends::WithConnection);
+        let tunnel = self.exchanges[..self.whole].iter().any(|exchange| exchange.ends == Ends::Switch);
+        let answered = self.request_end(self.whole).min(self.heard);
+        let unanswered = self.sends[answered..self.heard].iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+        let left = matches!(self.cut, Cut::ClientReset(_) | Cut::ClientFin { .. })
+            && self.world.sockets.client == ClientSocket::Ended(End::Close);
+        match self.cut {
+            // A FIN in a tunnel may be judged either way.
+            Cut::ClientFin { .. } if tunnel => assert!(interrupted <= 1),
+            _ if tunnel => assert_eq!(interrupted, usize::from(left && !self.upstream_finned)),
+            _ => assert_eq!(interrupted, usize::from(left && unanswered && !last)),
+        }
+        if let Cut::ClientFin { leaves, .. } = self.cut
+            && !tunnel
+        {
+            let patient = match self.world.rules.half_close {
+                HalfClose::Probe => self.exchanges.iter().all(|exchange| exchange.minor == 1),
+                HalfClose::Gone => false,
+                HalfClose::Wait(_) | HalfClose::Forward => true,
+            };
+            let sent = (0..self.exchanges.len())
+                .take_while(|&at| self.request_end(at + 1) <= self.sends.len())
+                .take_while(|&at| at == 0 || self.exchanges[at - 1].ends == Ends::Whole)
+                .count();
+            assert!(
+                leaves || !patient || self.whole >= sent,
+                "it waited, and did not get all that it asked for"
+            );
+            assert!(
+                interrupted == 1 || self.world.sockets.client == ClientSocket::Finishing,
+                "it is not over"
+            );
+        }
+        let expected = self.failed.filter(|&truth| truth != Truth::Unnoticed);
+        let ignored = left && self.world.rules.on_gone == OnGone::Ignore;
+        assert!(ignored || failed == usize::from(expected.is_some()), "{:?}", self.world.sockets.told);
+        let relayed = &self.world.sockets.relayed;
+        match self.failed {
+            _ if left => {}
+            Some(Truth::Answered) => {
+                let own = &relayed[relayed.len().min(self.passed())..];
+                assert_eq!(our_answer(own), Some((502, own.len())));
+                assert_eq!(self.world.sockets.client, ClientSocket::Finishing);
+            }
+            Some(Truth::Aborted) => {
+                same(relayed, &self.serves[..self.served]);
+                assert_eq!(
+                    self.world.sockets.client,
+                    ClientSocket::Ended(End::Abort),
+                    "a clean end of half a response"
+                );
+            }
+            Some(Truth::Closed | Truth::Unnoticed) => {
+                same(relayed, &self.serves[..self.passed()]);
+                assert_ne!(self.world.sockets.client, ClientSocket::Open);
+            }
+            None => same(relayed, &self.serves[..self.passed()]),
+        }
+        if matches!(self.cut, Cut::None) {
+            self.undisturbed(tunnel, last);
+        }
+        // Whatever is left of it, it can be ended.
+        if !matches!(self.world.sockets.client, ClientSocket::Ended(_)) {
+            self.world.client_reset();
+        }
+        if self.upstream_is_there() {
+            self.world.upstream_gone(Failure::Reset);
+        }
+        assert!(matches!(self.world.sockets.upstream, UpstreamSocket::None | UpstreamSocket::Ended(_)));
+    }
+
+    /// How much of what was served can have been passed on: the beginning of a head is kept until it is whole.
+    fn passed(&self) -> usize {
+        let whole = self.served_whole();
+        let start = self.response_end(whole);
+        let Some(exchange) = self.exchanges.get(whole) else { return self.served };
+        if self.served - start >= exchange.begun_at {
+            return self.served;
+        }
+        let interim =
+            exchange.response[..self.served - start].windows(4).rposition(|four| four == b"\r\n\r\n");
+        start + interim.map_or(0, |at| at + 4)
+    }
+
+    /// All that could be said was said.
+    fn undisturbed(&mut self, tunnel: bool, last: bool) {
+        let reached = self.exchanges.iter().position(|exchange| exchange.ends != Ends::Whole);
+        let reached = reached.map_or(self.exchanges.len(), |at| at + 1);
+        assert_eq!(self.whole, reached, "not all of it was answered");
+        assert_eq!(self.served, self.response_end(reached));
+        if last {
+            assert_eq!(self.world.sockets.client, ClientSocket::Finishing);
+            assert!(self.world.sockets.to_upstream.len() <= self.request_end(reached));
+            return;
+        }
+        same(&self.world.sockets.to_upstream, &self.sends);
+        if tunnel {
+            self.world.upstream(AFTERWARDS).client("\0").upstream_fin();
+            assert!(self.world.sockets.relayed.ends_with(AFTERWARDS));
+        }
+        self.world.told();
+        self.world.client_fin().told_nothing();
+        self.world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    }
+}
+
+pub(super) fn rules() -> impl Strategy<Value = Rules> {
+    let half_close = prop::sample::select(vec![
+        HalfClose::Probe,
+        HalfClose::Probe,
+        HalfClose::Gone,
+        HalfClose::Wait(Duration::from_secs(1_000)),
+        HalfClose::Forward,
+    ]);
+    let on_gone = prop::sample::select(vec![OnGone::Reset, OnGone::Close, OnGone::Ignore]);
+    let request_buffer = prop::sample::select(vec![0, 100, 4_096]);
+    (half_close, on_gone, request_buffer, any::<bool>()).prop_map(
+        |(half_close, on_gone, request_buffer, strict)| {
+            let long = Duration::from_secs(100_000);
+            Rules {
+                half_close,
+                on_gone,
+                request_buffer,
+                strict,
+                head_timeout: long,
+                body_timeout: long,
+                response_timeout: Some(long),
+                ..RULES
+            }
+        },
+    )
+}
+
+fn cut() -> impl Strategy<Value = Cut> {
+    let at =
+        || (0_usize..=1_000, any::<bool>()).prop_map(|(thousandths, between)| At { thousandths, between });
+    prop_oneof![
+        5 => Just(Cut::None),
+        4 => (0_usize..60).prop_map(Cut::ClientReset),
+        8 => (at(), any::<bool>()).prop_map(|(at, leaves)| Cut::ClientFin { at, leaves }),
+        3 => at().prop_map(Cut::UpstreamFin),
+        3 => at().prop_map(Cut::UpstreamReset),
+        1 => Just(Cut::Refused),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let size = prop_oneof![3 => 1_u16..6, 3 => 1_u16..200, 2 => any::<u16>()];
+    let what = prop::sample::select(vec![0_u8, 0, 0, 1, 2, 3, 3, 3, 4, 5]);
+    prop::collection::vec((what, size), 0..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 16_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_known_of_a_conversation_is_what_is_told_of_it(
+        exchanges in prop::collection::vec(exchange(), 1..9),
+        rules in rules(),
+        cut in cut(),
+        steps in steps(),
+    ) {
+        let mut play = Play::new(&exchanges, rules, cut);
+        play.run(&steps);
+        play.finish();
+    }
+}
