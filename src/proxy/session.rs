@@ -459,7 +459,9 @@ impl Session {
                 self.connect(wire);
             }
             Upstream::Connecting => self.released = self.followed,
-            Upstream::Open => {
+            // It would not read it.
+            Upstream::HalfClosed if !self.tunnel => self.drop_followed(),
+            Upstream::Open | Upstream::HalfClosed => {
                 if self.followed > 0 {
                     wire.to_upstream(&self.held[..self.followed]);
                     if self.tunnel {
@@ -468,8 +470,6 @@ impl Session {
                     self.drop_followed();
                 }
             }
-            // It would not read it.
-            Upstream::HalfClosed => self.drop_followed(),
         }
     }
 
@@ -856,6 +856,10 @@ impl Session {
         }
         self.tunnelled.1 += bytes.len() as u64;
         wire.to_client(bytes);
+        // Now the bytes are the probe, and the upstream may know what the client said.
+        if self.question.take().is_some() {
+            self.forward_fin(wire);
+        }
     }
 
     /// Passes bytes of the response on.
@@ -1001,6 +1005,13 @@ impl Session {
     }
 
     // --- time ---------------------------------------------------------------------------------
+
+    /// The upstream does not take what has come, so the client is not read: that its body stands still is not its doing.
+    pub fn on_upstream_behind(&mut self, now: Instant) {
+        if self.phase() == Phase::Receiving {
+            self.since = now;
+        }
+    }
 
     /// It is late enough for [`Session::deadline`].
     pub fn on_time(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
