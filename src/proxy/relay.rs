@@ -92,6 +92,8 @@ pub struct Report {
 struct Conn {
     session: Session,
     link: Link,
+    /// What the session holds, as it stands in the sum of all.
+    held: usize,
     /// When the wheel will bring it.
     due: Option<Instant>,
     /// When it is looked at whether somebody is silent.
@@ -271,7 +273,8 @@ impl<J: Journal> Relay<J> {
             // The sink wakes us when it has room; until then nothing is lost by looking now and then.
             until = until.min(now + SATURATED_PAUSE);
         }
-        if self.listeners.iter().any(|listening| listening.pending) && self.accept_pause.is_none() {
+        let pending = self.listeners.iter().any(|listening| listening.pending);
+        if pending && self.accept_pause.is_none() && !self.is_held_up() {
             return Wait::NOT;
         }
         let timeout = until.since(now).min(Duration::from_secs(3600));
@@ -329,7 +332,7 @@ impl<J: Journal> Relay<J> {
         }
         let Ok(mask) = u16::try_from(completion.result) else { return Ok(()) };
         let mask = PollMask(mask);
-        let link = &mut self.conns[index].link;
+        let Conn { session, link, .. } = &mut self.conns[index];
         let Some(socket) = link.socket(client) else { return Ok(()) };
         socket.shown.mask = mask.0;
         let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
@@ -356,6 +359,9 @@ impl<J: Journal> Relay<J> {
         if mask.has(PollMask::OUT)
             && let Some(socket) = link.socket(client)
         {
+            if !client && !socket.is_flushed() {
+                session.on_upstream_behind(self.now);
+            }
             socket.flush();
         }
         self.read(index);
@@ -436,7 +442,6 @@ impl<J: Journal> Relay<J> {
                 if bytes.len() < scratch.len() && !socket.end_seen {
                     socket.readable = false;
                 }
-                let before = session.holds();
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
                     hands.common.counts.client_bytes += bytes.len() as u64;
@@ -445,8 +450,9 @@ impl<J: Journal> Relay<J> {
                     hands.common.counts.upstream_bytes += bytes.len() as u64;
                     session.on_upstream_bytes(bytes, rules, now, &mut hands);
                 }
-                self.common.held = (self.common.held + session.holds()).saturating_sub(before);
             }
+            // A write has taken the error, and a read shows an end in its place.
+            0 if socket.broken.is_some() => socket.failed = socket.broken,
             0 => {
                 socket.readable = false;
                 socket.eof = true;
@@ -473,8 +479,9 @@ impl<J: Journal> Relay<J> {
         loop {
             let Some(Conn { session, link, .. }) = self.conns.get_mut(index) else { return };
             let rules = &self.config.rules;
-            let before = session.holds();
-            if let Some(error) = link.client.as_mut().and_then(|client| client.failed.take()) {
+            if let Some(error) =
+                link.client.as_mut().and_then(|client| client.failed.take().or(client.broken.take()))
+            {
                 if let Some(client) = &mut link.client {
                     client.shown.errno = Some(error);
                 }
@@ -507,9 +514,11 @@ impl<J: Journal> Relay<J> {
             } else {
                 break;
             }
-            self.common.held = (self.common.held + session.holds()).saturating_sub(before);
         }
-        let Some(Conn { link, .. }) = self.conns.get_mut(index) else { return };
+        // Whatever the session was told, it has come here.
+        let Some(Conn { session, link, held, .. }) = self.conns.get_mut(index) else { return };
+        let before = std::mem::replace(held, session.holds());
+        self.common.held = self.common.held - before + *held;
         if link.finishing
             && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed())
         {
@@ -518,6 +527,7 @@ impl<J: Journal> Relay<J> {
                 hands.end_client(End::Close);
             } else if !link.lingers {
                 link.lingers = true;
+                link.finish_left = client.left();
                 link.finish_by = Some(now + limits::LINGER);
             }
         }
@@ -529,7 +539,7 @@ impl<J: Journal> Relay<J> {
 
     fn remove(&mut self, index: usize) {
         let conn = self.conns.remove(index);
-        self.common.held = self.common.held.saturating_sub(conn.session.holds());
+        self.common.held -= conn.held;
         self.wheel.cancel(index as u32);
         self.shared.give(1);
         self.common.counts.open -= 1;
@@ -569,10 +579,17 @@ impl<J: Journal> Relay<J> {
             link.connect_failed = Some(Failure::TimedOut);
         }
         if link.finish_by.is_some_and(|by| by <= now) {
-            link.finish_by = None;
-            let how = if link.is_flushed(true) { End::Close } else { End::Abort };
-            let mut hands = Hands { link, common: &mut self.common, index, now };
-            hands.end_client(how);
+            let left = link.client.as_ref().map_or(0, hands::Socket::left);
+            if left < std::mem::replace(&mut link.finish_left, left) {
+                // It takes its time, and takes it: after a close, its next byte would cost it the rest.
+                let patience = if link.lingers { limits::LINGER } else { limits::FLUSH_PATIENCE };
+                link.finish_by = Some(now + patience);
+            } else {
+                link.finish_by = None;
+                let how = if link.is_flushed(true) { End::Close } else { End::Abort };
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                hands.end_client(how);
+            }
         }
         if visit.is_some_and(|at| at <= now) {
             *visit = None;
@@ -588,10 +605,11 @@ impl<J: Journal> Relay<J> {
                 upstream.failed = Some(libc::ETIMEDOUT);
             }
         }
-        let before = session.holds();
+        if !link.is_flushed(false) {
+            session.on_upstream_behind(now);
+        }
         let mut hands = Hands { link, common: &mut self.common, index, now };
         session.on_time(rules, now, &mut hands);
-        self.common.held = (self.common.held + session.holds()).saturating_sub(before);
         self.read(index);
     }
 
@@ -659,7 +677,7 @@ impl<J: Journal> Relay<J> {
         let mut link = Link::new(fd, generation, plain);
         let mut hands = Hands { link: &mut link, common: &mut self.common, index, now };
         let session = Session::new(&self.config.rules, now, &mut hands);
-        entry.insert(Conn { session, link, due: None, visit: None, queued: false });
+        entry.insert(Conn { session, link, held: 0, due: None, visit: None, queued: false });
         self.settle(index);
         Ok(())
     }

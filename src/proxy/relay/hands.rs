@@ -20,6 +20,9 @@ use crate::sys::engine::{Engine, Token};
 use crate::sys::tcp;
 use crate::time::Instant;
 
+/// Probes of a closed window in a row without an answer that are no accident any more.
+const UNANSWERED_PROBES: u8 = 3;
+
 /// One side of a connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -38,6 +41,9 @@ pub(super) struct Socket {
     pub(super) eof: bool,
     /// What a call or a poll said of it, and the session has not heard.
     pub(super) failed: Option<i32>,
+    /// It takes nothing any more, a write said. What it had sent before may still be there: a server that refuses a
+    /// long body answers and closes, and its answer would be lost with the rest.
+    pub(super) broken: Option<i32>,
     /// What its poll and its errors said last.
     pub(super) shown: Shown,
 }
@@ -55,6 +61,7 @@ impl Socket {
             end_seen: false,
             eof: false,
             failed: None,
+            broken: None,
             shown: Shown::default(),
         }
     }
@@ -64,13 +71,22 @@ impl Socket {
         self.outbox.is_empty()
     }
 
+    fn is_over(&self) -> bool {
+        self.failed.is_some() || self.broken.is_some()
+    }
+
+    /// How many bytes it has not acknowledged, those that the kernel does not have included.
+    pub(super) fn left(&self) -> usize {
+        (self.outbox.len() - self.sent) + tcp::unsent(self.fd.as_fd()).unwrap_or(0) as usize
+    }
+
     /// Sends behind what waits.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if self.failed.is_some() || self.fin_sent || self.fin_wanted {
+        if self.is_over() || self.fin_sent || self.fin_wanted {
             return;
         }
         let written = if self.outbox.is_empty() { self.write(bytes) } else { 0 };
-        if written < bytes.len() && self.failed.is_none() {
+        if written < bytes.len() && !self.is_over() {
             self.outbox.extend_from_slice(&bytes[written..]);
         }
     }
@@ -83,7 +99,8 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    self.failed = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    self.broken = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    (self.readable, self.end_seen) = (true, true);
                     self.outbox = Vec::new();
                     self.sent = 0;
                     break;
@@ -98,13 +115,13 @@ impl Socket {
         if !self.outbox.is_empty() {
             let outbox = std::mem::take(&mut self.outbox);
             self.sent += self.write(&outbox[self.sent..]);
-            if self.sent < outbox.len() && self.failed.is_none() {
+            if self.sent < outbox.len() && !self.is_over() {
                 self.outbox = outbox;
                 return;
             }
             self.sent = 0;
         }
-        if self.fin_wanted && !self.fin_sent && self.failed.is_none() {
+        if self.fin_wanted && !self.fin_sent && !self.is_over() {
             self.fin_sent = true;
             // Who is not connected any more needs none.
             let _ = SockRef::from(&self.fd).shutdown(std::net::Shutdown::Write);
@@ -122,14 +139,13 @@ impl Socket {
     }
 
     /// Whether nothing was heard from it for so long although something waits for its acknowledgement. Who
-    /// only does not read is heard: it answers the probes of its closed window.
+    /// only does not read is heard: it answers the probes of its closed window. Those are rare (two minutes apart in the
+    /// end), so a single one without an answer is only under way, or lost.
     pub(super) fn is_unheard(&self, silence: Duration) -> bool {
         let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
         tcp::info(self.fd.as_fd()).is_ok_and(|info| {
-            info.unacked > 0
-                && info.retransmits > 0
-                && info.last_ack_recv >= millis
-                && info.last_data_recv >= millis
+            let waits = info.unacked > 0 && info.retransmits > 0 || info.probes >= UNANSWERED_PROBES;
+            waits && info.last_ack_recv >= millis && info.last_data_recv >= millis
         })
     }
 }
@@ -145,6 +161,8 @@ pub(super) struct Link {
     pub(super) finishing: bool,
     pub(super) lingers: bool,
     pub(super) finish_by: Option<Instant>,
+    /// What was left of it when that was set.
+    pub(super) finish_left: usize,
     pub(super) upstream: Option<Socket>,
     pub(super) chosen: Option<usize>,
     /// Who was tried for the present request.
@@ -163,6 +181,7 @@ impl Link {
             finishing: false,
             lingers: false,
             finish_by: None,
+            finish_left: 0,
             upstream: None,
             chosen: None,
             tried: Vec::new(),
@@ -230,6 +249,7 @@ impl Hands<'_> {
     pub(super) fn drop_upstream(&mut self, how: End) {
         self.link.connecting = false;
         self.link.connect_by = None;
+        self.link.connect_failed = None; // nobody is left for whom another would be tried
         if let Some(chosen) = self.link.chosen.take() {
             self.common.upstreams.give(chosen);
         }
@@ -303,6 +323,7 @@ impl Wire for Hands<'_> {
         if let Some(client) = &mut self.link.client {
             client.fin();
             self.link.finishing = true;
+            self.link.finish_left = client.left();
             self.link.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
         }
     }
