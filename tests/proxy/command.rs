@@ -24,7 +24,7 @@ fn arguments_that_mean_nothing_are_refused_with_what_would() {
         ("--io kqueue", &["--io", "uring", "epoll"]),
         ("--send-proxy v3", &["--send-proxy", "v1", "v2"]),
         ("--policy lax", &["--policy", "standard", "strict"]),
-        ("--head-timeout -1s", &["--head-timeout"]),
+        ("--head-timeout=-1s", &["--head-timeout"]),
         ("--request-buffer 99999999999", &["--request-buffer"]),
         ("--request-memory 1", &["--request-memory", "65536"]),
         ("--threads 0", &["--threads"]),

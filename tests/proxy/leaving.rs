@@ -23,23 +23,24 @@ fn waiting(proxy: &Proxy, upstream: &Upstream, request: &str) -> (Peer, Arc<Log>
 #[test]
 fn who_leaves_while_the_upstream_works_is_told_of_however_it_leaves_and_the_upstream_is_reset() {
     type Leave = fn(Peer);
-    let ways: [(&str, bool, Leave); 6] = [
-        ("a FIN", true, drop),
-        ("a RST", false, Peer::reset),
-        ("a half-close, an answered question, a RST", false, |mut client| {
+    // Whether it takes a question to find out; one that was answered may not have been looked at yet.
+    let ways: [(&str, Option<bool>, Leave); 6] = [
+        ("a FIN", Some(true), drop),
+        ("a RST", Some(false), Peer::reset),
+        ("a half-close, an answered question, a RST", None, |mut client| {
             client.half_close();
             assert_eq!(client.head(), CONTINUE);
             client.reset();
         }),
-        ("a byte ahead, then a FIN", true, |mut client| {
+        ("a byte ahead, then a FIN", Some(true), |mut client| {
             client.send("G");
             drop(client);
         }),
-        ("a request ahead, then a FIN", true, |mut client| {
+        ("a request ahead, then a FIN", Some(true), |mut client| {
             client.send(GET);
             drop(client);
         }),
-        ("a request ahead, then a RST", false, |mut client| {
+        ("a request ahead, then a RST", Some(false), |mut client| {
             client.send(GET);
             client.reset();
         }),
@@ -61,7 +62,8 @@ fn who_leaves_while_the_upstream_works_is_told_of_however_it_leaves_and_the_upst
                     "upstream": upstream.address.to_string(),
                 }),
             );
-            assert_eq!(told["proof"].get("asked_us").is_some(), asked, "{io}, {way}: {told:#}");
+            let was_asked = told["proof"].get("asked_us").is_some();
+            assert!(asked.is_none_or(|asked| asked == was_asked), "{io}, {way}: {told:#}");
             assert_eq!(log.ended(), End::Reset, "{io}, {way}");
             assert_eq!(log.bytes(), GET.as_bytes(), "{io}, {way}: no more than the one request");
         }

@@ -86,6 +86,33 @@ fn who_reads_slowly_gets_every_byte() {
 }
 
 #[test]
+fn who_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
+    const BYTES: usize = 4_000_000;
+    for io in engines() {
+        let upstream = Upstream::start(|peer| {
+            peer.head();
+            peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+            peer.send(Dice::new(6).bytes(BYTES));
+            peer.half_close();
+        });
+        let proxy = Proxy::start(io, upstream.address, "");
+        let mut client = Peer::asking(proxy.address, GET);
+        client.head();
+        // Longer than a connection lingers whose client takes nothing; each next request would be its RST.
+        let mut body = Vec::with_capacity(BYTES);
+        for _ in 0..20 {
+            body.extend_from_slice(&client.take(BYTES / 40));
+            thread::park_timeout(Duration::from_millis(200));
+            client.send(GET);
+        }
+        let (rest, end) = client.rest();
+        body.extend_from_slice(&rest);
+        assert!(body == Dice::new(6).bytes(BYTES), "{io}: {} bytes, {end:?}", body.len());
+        proxy.finish_undisturbed(1);
+    }
+}
+
+#[test]
 fn who_expects_a_100_gets_the_upstreams_before_it_sends_its_body() {
     let head = "POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     for io in engines() {

@@ -270,6 +270,37 @@ fn strict_refuses_requests_that_cannot_be_followed_and_nobody_works_for_them() {
     }
 }
 
+#[test]
+fn urgent_bytes_pass_where_they_stand() {
+    fn send_urgently(peer: &mut Peer, dice: &mut Dice) {
+        for _ in 0..500 {
+            peer.send([b'.'; 64]);
+            socket2::SockRef::from(&peer.stream).send_out_of_band(b"!").unwrap();
+            if dice.one_in(4) {
+                thread::yield_now();
+            }
+        }
+        peer.send("the end");
+    }
+    let expected = [b".".repeat(64), b"!".to_vec()].concat().repeat(500);
+    let expected = [&expected, &b"the end"[..]].concat();
+    for io in engines() {
+        let wanted = expected.clone();
+        let upstream = Upstream::start(move |peer| {
+            socket2::SockRef::from(&peer.stream).set_out_of_band_inline(true).unwrap();
+            assert_same("to the upstream", &peer.take(wanted.len()), &wanted);
+            send_urgently(peer, &mut Dice::new(1));
+        });
+        let proxy = Proxy::start(io, upstream.address, "--mode tcp");
+        let mut client = Peer::connect(proxy.address);
+        socket2::SockRef::from(&client.stream).set_out_of_band_inline(true).unwrap();
+        send_urgently(&mut client, &mut Dice::new(2));
+        assert_same(&format!("{io}: to the client"), &client.take(expected.len()), &expected);
+        drop(client);
+        proxy.finish();
+    }
+}
+
 /// An upstream that answers `GET /N` with the Nth hostile response and chance behind it.
 fn hostile() -> (Upstream, Arc<Vec<Vec<u8>>>) {
     let mut dice = Dice::new(9);
