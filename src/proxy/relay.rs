@@ -48,8 +48,8 @@ mod kind {
     pub(super) const CANCEL: u8 = 5;
 }
 
-/// What every socket is watched for: bytes, room, and ends.
-const MASK: u16 = PollMask::IN | PollMask::OUT | PollMask::RDHUP;
+/// What every socket is watched for: bytes, urgent ones, room, and ends.
+const MASK: u16 = PollMask::IN | PollMask::PRI | PollMask::OUT | PollMask::RDHUP;
 
 /// Reads of one socket in one turn; the rest waits for the others.
 const READS: usize = 4;
@@ -339,6 +339,7 @@ impl<J: Journal> Relay<J> {
         if mask.has(PollMask::RDHUP) || ended {
             socket.end_seen = true;
         }
+        socket.urgent |= mask.has(PollMask::PRI);
         if mask.has(PollMask::IN) || socket.end_seen {
             socket.readable = true;
         }
@@ -438,8 +439,9 @@ impl<J: Journal> Relay<J> {
         match result {
             1.. => {
                 let bytes = &scratch[..result.cast_unsigned() as usize];
-                // A short read has emptied the socket, and the next bytes are another edge.
-                if bytes.len() < scratch.len() && !socket.end_seen {
+                // A short read has emptied the socket, and the next bytes are another edge; but one that stopped at an
+                // urgent byte has not.
+                if bytes.len() < scratch.len() && !socket.end_seen && !socket.urgent {
                     socket.readable = false;
                 }
                 let mut hands = Hands { link, common: &mut self.common, index, now };

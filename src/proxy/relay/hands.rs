@@ -37,6 +37,8 @@ pub(super) struct Socket {
     pub(super) readable: bool,
     /// Its poll has shown an end: reads go on until they meet it.
     pub(super) end_seen: bool,
+    /// It has sent urgent bytes.
+    pub(super) urgent: bool,
     /// The end was read.
     pub(super) eof: bool,
     /// What a call or a poll said of it, and the session has not heard.
@@ -59,6 +61,7 @@ impl Socket {
             fin_sent: false,
             readable: false,
             end_seen: false,
+            urgent: false,
             eof: false,
             failed: None,
             broken: None,
@@ -270,6 +273,8 @@ impl Hands<'_> {
                 let plan = self.common.policy.keepalive();
                 // Without it, a silent upstream is found by the response timeout, if there is one.
                 let _ = tcp::set_keepalive(fd.as_fd(), plan.idle, plan.interval, plan.count);
+                // An urgent byte would be missing; the clients' listener has it so, too.
+                let _ = SockRef::from(&fd).set_out_of_band_inline(true);
                 let generation = self.common.next_generation();
                 let token = Token::new(kind::UPSTREAM, generation, self.index as u32);
                 match self.common.engine.watch(fd.as_raw_fd(), MASK, token) {
