@@ -48,8 +48,8 @@ mod kind {
     pub(super) const CANCEL: u8 = 5;
 }
 
-/// What every socket is watched for: bytes, room, and ends.
-const MASK: u16 = PollMask::IN | PollMask::OUT | PollMask::RDHUP;
+/// What every socket is watched for: bytes, urgent ones, room, and ends.
+const MASK: u16 = PollMask::IN | PollMask::PRI | PollMask::OUT | PollMask::RDHUP;
 
 /// Reads of one socket in one turn; the rest waits for the others.
 const READS: usize = 4;
@@ -92,14 +92,14 @@ pub struct Report {
 struct Conn {
     session: Session,
     link: Link,
+    /// What the session holds, as it stands in the sum of all.
+    held: usize,
     /// When the wheel will bring it.
     due: Option<Instant>,
     /// When it is looked at whether somebody is silent.
     visit: Option<Instant>,
     /// It waits in the ready queue.
     queued: bool,
-    /// Bytes that it holds, as they are counted in the thread's sum.
-    counted: usize,
 }
 
 struct Listening {
@@ -337,13 +337,14 @@ impl<J: Journal> Relay<J> {
             self.common.engine.watch(fd, MASK, token)?;
         }
         let mask = PollMask(mask);
-        let link = &mut self.conns[index].link;
+        let Conn { session, link, .. } = &mut self.conns[index];
         let Some(socket) = link.socket(client) else { return Ok(()) };
         socket.shown.mask = mask.0;
         let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
         if mask.has(PollMask::RDHUP) || ended {
             socket.end_seen = true;
         }
+        socket.urgent |= mask.has(PollMask::PRI);
         if mask.has(PollMask::IN) || socket.end_seen {
             socket.readable = true;
         }
@@ -364,6 +365,9 @@ impl<J: Journal> Relay<J> {
         if mask.has(PollMask::OUT)
             && let Some(socket) = link.socket(client)
         {
+            if !client && !socket.is_flushed() {
+                session.on_upstream_behind(self.now);
+            }
             socket.flush();
         }
         self.read(index);
@@ -440,8 +444,9 @@ impl<J: Journal> Relay<J> {
         match result {
             1.. => {
                 let bytes = &scratch[..result.cast_unsigned() as usize];
-                // A short read has emptied the socket, and the next bytes are another edge.
-                if bytes.len() < scratch.len() && !socket.end_seen {
+                // A short read has emptied the socket, and the next bytes are another edge; but one that stopped at an
+                // urgent byte has not.
+                if bytes.len() < scratch.len() && !socket.end_seen && !socket.urgent {
                     socket.readable = false;
                 }
                 let mut hands = Hands { link, common: &mut self.common, index, now };
@@ -453,15 +458,11 @@ impl<J: Journal> Relay<J> {
                     session.on_upstream_bytes(bytes, rules, now, &mut hands);
                 }
             }
+            // A write has taken the error, and a read shows an end in its place.
+            0 if socket.broken.is_some() => socket.failed = socket.broken,
             0 => {
                 socket.readable = false;
                 socket.eof = true;
-                // What ended with an error that a send has met is no orderly end.
-                if let Some(error) = socket.broken {
-                    socket.failed = Some(error);
-                    self.settle(index);
-                    return false;
-                }
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
                     session.on_client_fin(rules, now, &mut hands);
@@ -485,7 +486,9 @@ impl<J: Journal> Relay<J> {
         loop {
             let Some(Conn { session, link, .. }) = self.conns.get_mut(index) else { return };
             let rules = &self.config.rules;
-            if let Some(error) = link.client.as_mut().and_then(|client| client.failed.take()) {
+            if let Some(error) =
+                link.client.as_mut().and_then(|client| client.failed.take().or(client.broken.take()))
+            {
                 if let Some(client) = &mut link.client {
                     client.shown.errno = Some(error);
                 }
@@ -519,10 +522,10 @@ impl<J: Journal> Relay<J> {
                 break;
             }
         }
-        let Some(Conn { session, link, counted, .. }) = self.conns.get_mut(index) else { return };
-        let holds = session.holds();
-        self.common.held = self.common.held - *counted + holds;
-        *counted = holds;
+        // Whatever the session was told, it has come here.
+        let Some(Conn { session, link, held, .. }) = self.conns.get_mut(index) else { return };
+        let before = std::mem::replace(held, session.holds());
+        self.common.held = self.common.held - before + *held;
         if link.finishing
             && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed())
         {
@@ -531,6 +534,7 @@ impl<J: Journal> Relay<J> {
                 hands.end_client(End::Close);
             } else if !link.lingers {
                 link.lingers = true;
+                link.finish_left = client.left();
                 link.finish_by = Some(now + limits::LINGER);
             }
         }
@@ -542,7 +546,7 @@ impl<J: Journal> Relay<J> {
 
     fn remove(&mut self, index: usize) {
         let conn = self.conns.remove(index);
-        self.common.held -= conn.counted;
+        self.common.held -= conn.held;
         self.wheel.cancel(index as u32);
         self.shared.give(1);
         self.common.counts.open -= 1;
@@ -582,10 +586,17 @@ impl<J: Journal> Relay<J> {
             link.connect_failed = Some(Failure::TimedOut);
         }
         if link.finish_by.is_some_and(|by| by <= now) {
-            link.finish_by = None;
-            let how = if link.is_flushed(true) { End::Close } else { End::Abort };
-            let mut hands = Hands { link, common: &mut self.common, index, now };
-            hands.end_client(how);
+            let left = link.client.as_ref().map_or(0, hands::Socket::left);
+            if left < std::mem::replace(&mut link.finish_left, left) {
+                // It takes its time, and takes it: after a close, its next byte would cost it the rest.
+                let patience = if link.lingers { limits::LINGER } else { limits::FLUSH_PATIENCE };
+                link.finish_by = Some(now + patience);
+            } else {
+                link.finish_by = None;
+                let how = if link.is_flushed(true) { End::Close } else { End::Abort };
+                let mut hands = Hands { link, common: &mut self.common, index, now };
+                hands.end_client(how);
+            }
         }
         if visit.is_some_and(|at| at <= now) {
             *visit = None;
@@ -600,6 +611,9 @@ impl<J: Journal> Relay<J> {
             {
                 upstream.failed = Some(libc::ETIMEDOUT);
             }
+        }
+        if !link.is_flushed(false) {
+            session.on_upstream_behind(now);
         }
         let mut hands = Hands { link, common: &mut self.common, index, now };
         session.on_time(rules, now, &mut hands);
@@ -670,7 +684,7 @@ impl<J: Journal> Relay<J> {
         let mut link = Link::new(fd, generation, plain);
         let mut hands = Hands { link: &mut link, common: &mut self.common, index, now };
         let session = Session::new(&self.config.rules, now, &mut hands);
-        entry.insert(Conn { session, link, due: None, visit: None, queued: false, counted: 0 });
+        entry.insert(Conn { session, link, held: 0, due: None, visit: None, queued: false });
         self.settle(index);
         Ok(())
     }

@@ -474,7 +474,8 @@ impl Session {
                 self.connect(wire);
             }
             Upstream::Connecting => self.released = self.followed,
-            // In a tunnel, who has said all may still listen.
+            // It would not read it.
+            Upstream::HalfClosed if !self.tunnel => self.drop_followed(),
             Upstream::Open | Upstream::HalfClosed => {
                 if self.followed > 0 {
                     wire.to_upstream(&self.held[..self.followed]);
@@ -888,8 +889,8 @@ impl Session {
         }
         self.tunnelled.1 += bytes.len() as u64;
         wire.to_client(bytes);
+        // Now the bytes are the probe, and the upstream may know what the client said.
         if self.question.take().is_some() {
-            // Now the bytes are the probe. Nothing else is left to judge the FIN by, and the upstream may wait for it.
             self.forward_fin(wire);
         }
     }
@@ -1011,6 +1012,13 @@ impl Session {
     }
 
     // --- time ---------------------------------------------------------------------------------
+
+    /// The upstream does not take what has come, so the client is not read: that its body stands still is not its doing.
+    pub fn on_upstream_behind(&mut self, now: Instant) {
+        if self.phase() == Phase::Receiving {
+            self.since = now;
+        }
+    }
 
     /// It is late enough for [`Session::deadline`].
     pub fn on_time(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {

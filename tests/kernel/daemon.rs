@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Bounds every wait: far beyond what anything here takes, so that only what never comes meets it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The options of a policy that judges within 700 ms.
 pub const QUICK: &[&str] = &["--idle", "400ms", "--interval", "100ms", "--probes", "3", "--handshake", "5s"];

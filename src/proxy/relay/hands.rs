@@ -20,6 +20,9 @@ use crate::sys::engine::{Engine, Token};
 use crate::sys::tcp;
 use crate::time::Instant;
 
+/// Probes of a closed window in a row without an answer that are no accident any more.
+const UNANSWERED_PROBES: u8 = 3;
+
 /// One side of a connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -34,21 +37,21 @@ pub(super) struct Socket {
     pub(super) readable: bool,
     /// Its poll has shown an end: reads go on until they meet it.
     pub(super) end_seen: bool,
+    /// It has sent urgent bytes.
+    pub(super) urgent: bool,
     /// The end was read.
     pub(super) eof: bool,
     /// What a call or a poll said of it, and the session has not heard.
     pub(super) failed: Option<i32>,
-    /// Whether a failed send ends it. An upstream may have answered before it closed with our bytes unread: what it said
-    /// is read first.
-    ends_with_send: bool,
-    /// With what a send to it has failed.
+    /// It takes nothing any more, a write said. What it had sent before may still be there: a server that refuses a
+    /// long body answers and closes, and its answer would be lost with the rest.
     pub(super) broken: Option<i32>,
     /// What its poll and its errors said last.
     pub(super) shown: Shown,
 }
 
 impl Socket {
-    fn new(fd: OwnedFd, generation: u32, ends_with_send: bool) -> Socket {
+    fn new(fd: OwnedFd, generation: u32) -> Socket {
         Socket {
             fd,
             generation,
@@ -58,9 +61,9 @@ impl Socket {
             fin_sent: false,
             readable: false,
             end_seen: false,
+            urgent: false,
             eof: false,
             failed: None,
-            ends_with_send,
             broken: None,
             shown: Shown::default(),
         }
@@ -71,13 +74,22 @@ impl Socket {
         self.outbox.is_empty()
     }
 
+    fn is_over(&self) -> bool {
+        self.failed.is_some() || self.broken.is_some()
+    }
+
+    /// How many bytes it has not acknowledged, those that the kernel does not have included.
+    pub(super) fn left(&self) -> usize {
+        (self.outbox.len() - self.sent) + tcp::unsent(self.fd.as_fd()).unwrap_or(0) as usize
+    }
+
     /// Sends behind what waits.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if self.failed.is_some() || self.broken.is_some() || self.fin_sent || self.fin_wanted {
+        if self.is_over() || self.fin_sent || self.fin_wanted {
             return;
         }
         let written = if self.outbox.is_empty() { self.write(bytes) } else { 0 };
-        if written < bytes.len() && self.failed.is_none() && self.broken.is_none() {
+        if written < bytes.len() && !self.is_over() {
             self.outbox.extend_from_slice(&bytes[written..]);
         }
     }
@@ -90,12 +102,8 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    let error = Some(error.raw_os_error().unwrap_or(libc::EIO));
-                    if self.ends_with_send {
-                        self.failed = error;
-                    } else {
-                        (self.broken, self.readable, self.end_seen) = (error, true, true);
-                    }
+                    self.broken = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    (self.readable, self.end_seen) = (true, true);
                     self.outbox = Vec::new();
                     self.sent = 0;
                     break;
@@ -110,13 +118,13 @@ impl Socket {
         if !self.outbox.is_empty() {
             let outbox = std::mem::take(&mut self.outbox);
             self.sent += self.write(&outbox[self.sent..]);
-            if self.sent < outbox.len() && self.failed.is_none() && self.broken.is_none() {
+            if self.sent < outbox.len() && !self.is_over() {
                 self.outbox = outbox;
                 return;
             }
             self.sent = 0;
         }
-        if self.fin_wanted && !self.fin_sent && self.failed.is_none() {
+        if self.fin_wanted && !self.fin_sent && !self.is_over() {
             self.fin_sent = true;
             // Who is not connected any more needs none.
             let _ = SockRef::from(&self.fd).shutdown(std::net::Shutdown::Write);
@@ -134,14 +142,13 @@ impl Socket {
     }
 
     /// Whether nothing was heard from it for so long although something waits for its acknowledgement. Who
-    /// only does not read is heard: it answers the probes of its closed window.
+    /// only does not read is heard: it answers the probes of its closed window. Those are rare (two minutes apart in the
+    /// end), so a single one without an answer is only under way, or lost.
     pub(super) fn is_unheard(&self, silence: Duration) -> bool {
         let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
         tcp::info(self.fd.as_fd()).is_ok_and(|info| {
-            info.unacked > 0
-                && info.retransmits > 0
-                && info.last_ack_recv >= millis
-                && info.last_data_recv >= millis
+            let waits = info.unacked > 0 && info.retransmits > 0 || info.probes >= UNANSWERED_PROBES;
+            waits && info.last_ack_recv >= millis && info.last_data_recv >= millis
         })
     }
 }
@@ -157,6 +164,8 @@ pub(super) struct Link {
     pub(super) finishing: bool,
     pub(super) lingers: bool,
     pub(super) finish_by: Option<Instant>,
+    /// What was left of it when that was set.
+    pub(super) finish_left: usize,
     pub(super) upstream: Option<Socket>,
     pub(super) chosen: Option<usize>,
     /// Who was tried for the present request.
@@ -169,12 +178,13 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(fd: OwnedFd, generation: u32, address: SocketAddr) -> Link {
         Link {
-            client: Some(Socket::new(fd, generation, true)),
+            client: Some(Socket::new(fd, generation)),
             generation,
             address,
             finishing: false,
             lingers: false,
             finish_by: None,
+            finish_left: 0,
             upstream: None,
             chosen: None,
             tried: Vec::new(),
@@ -242,6 +252,7 @@ impl Hands<'_> {
     pub(super) fn drop_upstream(&mut self, how: End) {
         self.link.connecting = false;
         self.link.connect_by = None;
+        self.link.connect_failed = None; // nobody is left for whom another would be tried
         if let Some(chosen) = self.link.chosen.take() {
             self.common.upstreams.give(chosen);
         }
@@ -262,13 +273,15 @@ impl Hands<'_> {
                 let plan = self.common.policy.keepalive();
                 // Without it, a silent upstream is found by the response timeout, if there is one.
                 let _ = tcp::set_keepalive(fd.as_fd(), plan.idle, plan.interval, plan.count);
+                // An urgent byte would be missing; the clients' listener has it so, too.
+                let _ = SockRef::from(&fd).set_out_of_band_inline(true);
                 let generation = self.common.next_generation();
                 let token = Token::new(kind::UPSTREAM, generation, self.index as u32);
                 match self.common.engine.watch(fd.as_raw_fd(), MASK, token) {
                     Ok(()) => {}
                     Err(_) => self.link.connect_failed = Some(Failure::Local),
                 }
-                self.link.upstream = Some(Socket::new(fd, generation, false));
+                self.link.upstream = Some(Socket::new(fd, generation));
                 self.link.connecting = true;
                 self.link.connect_by = Some(self.now + self.common.connect_timeout);
             }
@@ -315,6 +328,7 @@ impl Wire for Hands<'_> {
         if let Some(client) = &mut self.link.client {
             client.fin();
             self.link.finishing = true;
+            self.link.finish_left = client.left();
             self.link.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
         }
     }

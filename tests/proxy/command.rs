@@ -1,0 +1,160 @@
+//! The command: its arguments, its start and its end.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::daemon::Killed;
+use crate::outcome::{Outcome, deadpeer, nobody, outcome};
+use crate::peer::Peer;
+use crate::program::{Proxy, assert_told, engines};
+use crate::upstream::Upstream;
+
+#[test]
+fn arguments_that_mean_nothing_are_refused_with_what_would() {
+    outcome("proxy").assert_refusal(2, &["--upstream", "required"]);
+    let refusals: [(&str, &[&str]); 12] = [
+        ("--half-close maybe", &["--half-close", "probe, gone, wait:D", "forward"]),
+        ("--half-close wait:soon", &["--half-close", "soon"]),
+        ("--half-close wait:", &["--half-close"]),
+        ("--on-gone kill", &["--on-gone", "reset", "close", "ignore"]),
+        ("--mode udp", &["--mode", "http", "tcp"]),
+        ("--io kqueue", &["--io", "uring", "epoll"]),
+        ("--send-proxy v3", &["--send-proxy", "v1", "v2"]),
+        ("--policy lax", &["--policy", "standard", "strict"]),
+        ("--head-timeout=-1s", &["--head-timeout"]),
+        ("--request-buffer 99999999999", &["--request-buffer"]),
+        ("--request-memory 1", &["--request-memory", "65536"]),
+        ("--threads 0", &["--threads"]),
+    ];
+    for (options, words) in refusals {
+        outcome(&format!("proxy --upstream 127.0.0.1:1 {options}")).assert_refusal(2, words);
+    }
+    outcome("proxy --upstream nowhere").assert_refusal(2, &["--upstream", "nowhere", "127.0.0.1:"]);
+    outcome("proxy --upstream 127.0.0.1:1 --listen 8080").assert_refusal(2, &["--listen", "8080"]);
+    let twice = "proxy --upstream 127.0.0.1:1 --listen 127.0.0.1:18080 --listen 127.0.0.1:18080";
+    outcome(twice).assert_refusal(2, &["--listen", "twice"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_with_the_way_to_find_who_has_it() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    outcome(&format!("proxy --upstream 127.0.0.1:1 --listen {address}"))
+        .assert_refusal(1, &["cannot listen on", &address, "in use", "`ss -ltnp`", "--listen"]);
+}
+
+#[test]
+fn more_connections_than_descriptors_are_refused_with_what_would_fit() {
+    outcome("proxy --upstream 127.0.0.1:1 --listen 127.0.0.1:0 --max-connections 16777216")
+        .assert_refusal(78, &["do not fit (two descriptors each)", "--max-connections"]);
+}
+
+#[test]
+fn the_first_line_says_what_listens_before_whom_and_by_which_rules() {
+    for io in engines() {
+        let upstreams = [nobody(), nobody()];
+        let options = "--half-close wait:2s --on-gone close --policy strict --mode tcp --threads 2";
+        let mut proxy = Proxy::at(io, "127.0.0.1", &upstreams, options);
+        let listening = proxy.daemon.wait_for("listening");
+        assert_told(
+            &listening,
+            &json!({
+                "upstreams": upstreams.map(|one| one.to_string()), "mode": "tcp", "half_close": "wait",
+                "on_gone": "close", "policy": "strict", "detection_time_ms": 7_000, "threads": 2,
+                "engine": if io == "uring" { "io_uring" } else { "epoll" }, "seq": 0, "version": 1,
+            }),
+        );
+        proxy.finish();
+    }
+}
+
+#[test]
+fn a_signal_ends_it_in_order_also_in_the_middle_of_everything() {
+    for signal in ["-TERM", "-INT"] {
+        for io in engines() {
+            let upstream = Upstream::silent();
+            let mut proxy = Proxy::start(io, upstream.address, "--threads 2");
+            let get = "GET / HTTP/1.1\r\n\r\n";
+            let waiting = Peer::asking(proxy.address, get);
+            let receiving = Peer::asking(proxy.address, "GET /");
+            let idle = Peer::connect(proxy.address);
+            upstream.connection(0).wait_for(get.len());
+            proxy.daemon.child.signal(signal);
+            let summary = proxy.daemon.wait_for("summary");
+            assert_told(&summary, &json!({ "interrupted": 0, "undelivered": 0 }));
+            assert_eq!(proxy.daemon.seen.last(), Some(&summary));
+            Outcome::after(proxy.daemon.child).assert_quiet_success();
+            upstream.connection(0).ended();
+            drop((waiting, receiving, idle));
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly_though_nothing_happens() {
+    for events in ["--events -", ""] {
+        for io in engines() {
+            let line = format!("proxy --io {io} --listen 127.0.0.1:0 --upstream 127.0.0.1:1 {events}");
+            let mut command = deadpeer(&line);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut child = Killed(child);
+            let mut output = BufReader::new(child.0.stdout.take().unwrap());
+            let mut first = String::new();
+            output.read_line(&mut first).unwrap();
+            assert!(first.contains("127.0.0.1:"), "{first}");
+            drop(output);
+            Outcome::after(child).assert_quiet_success();
+        }
+    }
+}
+
+#[test]
+fn people_are_told_in_sentences() {
+    let upstream = Upstream::silent();
+    let line = format!("proxy --listen 127.0.0.1:0 --upstream {}", upstream.address);
+    let child = deadpeer(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let first = lines.next().unwrap();
+    let address: SocketAddr = first.split(" on ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(first.contains(&format!("before {}", upstream.address)), "{first}");
+    let get = "GET /\u{1b}[31mred HTTP/1.1\r\n\r\n";
+    let client = Peer::asking(address, get.replace('\u{1b}', "%1b"));
+    let from = client.address;
+    upstream.connection(0).wait_for(get.len());
+    drop(client);
+    let told = lines.next().unwrap();
+    for word in [&format!("{from} GET /%1b[31mred while waiting after"), "aborted", "; upstream reset"] {
+        assert!(told.contains(word), "`{word}` is not in: {told}");
+    }
+    child.signal("-TERM");
+    let rest: Vec<_> = lines.collect();
+    assert!(rest[0].contains("0 exchanges completed, 1 interrupted"), "{rest:#?}");
+    Outcome::after(child).assert_quiet_success();
+}
+
+#[test]
+fn events_go_to_a_file_as_they_come() {
+    let upstream = Upstream::answering();
+    let path = format!("{}/proxy-{}.jsonl", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let line = format!("proxy --listen 127.0.0.1:0 --upstream {} --events {path}", upstream.address);
+    let child = deadpeer(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = Killed(child);
+    let read = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    crate::outcome::until("it listens", || !read().is_empty());
+    let address = read()[0]["address"].as_str().unwrap().parse().unwrap();
+    let mut client = Peer::asking(address, "GET /a HTTP/1.1\r\n\r\n");
+    assert_eq!(client.message().1, b"/a");
+    let completed = || read().iter().any(|event| event["event"] == "completed" && event["completed"] == 1);
+    crate::outcome::until("the exchange is told of", completed);
+    child.signal("-TERM");
+    Outcome::after(child).assert_quiet_success();
+    assert_eq!(read().last().unwrap()["event"], "summary");
+    std::fs::remove_file(&path).unwrap();
+}

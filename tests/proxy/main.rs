@@ -1,0 +1,27 @@
+//! The proxy between real clients and real servers: what each side gets, what is told, and what it costs.
+//!
+//! Clients and servers are sockets of the tests' own, so that every byte is known, and how each connection ended.
+
+mod abuse;
+mod command;
+#[path = "../kernel/daemon.rs"]
+#[allow(dead_code)] // what only `run` needs
+mod daemon;
+mod dice;
+mod failures;
+mod leaving;
+#[path = "../cli/outcome.rs"]
+mod outcome;
+mod peer;
+mod program;
+mod silence;
+#[path = "../kernel/skip.rs"]
+mod skip;
+mod staying;
+mod transparency;
+mod tunnels;
+mod upstream;
+mod volume;
+
+/// What `run` would wait on; the proxy is started on each.
+const IO_NAME: &str = "auto";

@@ -1,0 +1,103 @@
+//! `deadpeer proxy` as a child, and what it holds.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use deadpeer::driver::{EngineChoice, probe};
+use serde_json::Value;
+
+use crate::daemon::Daemon;
+use crate::outcome::{Outcome, deadpeer};
+use crate::skip::skip;
+
+/// On what to wait: what holds on one holds on the other.
+pub fn engines() -> Vec<&'static str> {
+    match probe(EngineChoice::Uring) {
+        Ok(_) => vec!["uring", "epoll"],
+        Err(error) => {
+            skip(&format!("no ring: {error}"));
+            vec!["epoll"]
+        }
+    }
+}
+
+/// A running proxy of one thread, if it is not told otherwise.
+pub struct Proxy {
+    pub daemon: Daemon,
+    pub address: SocketAddr,
+    io: &'static str,
+}
+
+impl Proxy {
+    /// Before one upstream, with the words of a line as further arguments.
+    pub fn start(io: &'static str, upstream: SocketAddr, options: &str) -> Proxy {
+        Proxy::at(io, "127.0.0.1", &[upstream], options)
+    }
+
+    pub fn at(io: &'static str, listen: &str, upstreams: &[SocketAddr], options: &str) -> Proxy {
+        let mut command = deadpeer(&format!("proxy --io {io} --listen {listen}:0 --events - {options}"));
+        if !options.contains("--threads") {
+            command.args(["--threads", "1"]);
+        }
+        for upstream in upstreams {
+            command.args(["--upstream", &upstream.to_string()]);
+        }
+        command.stderr(Stdio::piped());
+        let daemon = Daemon::of(command);
+        Proxy { address: daemon.address, daemon, io }
+    }
+
+    /// What is told of the interruption of this client's exchange.
+    pub fn interruption(&mut self, client: SocketAddr) -> Value {
+        self.told("interrupted", client)
+    }
+
+    /// The first event of this name about this client.
+    pub fn told(&mut self, event: &str, client: SocketAddr) -> Value {
+        let client = client.to_string();
+        self.daemon.wait(|value| value["event"] == event && value["client"] == client.as_str())
+    }
+
+    /// Ends it in order; its summary.
+    #[track_caller]
+    pub fn finish(mut self) -> Value {
+        self.daemon.child.signal("-TERM");
+        let summary = self.daemon.wait_for("summary");
+        assert_eq!(summary["undelivered"], 0, "{summary:#}");
+        Outcome::after(self.daemon.child).assert_quiet_success();
+        summary
+    }
+
+    /// Ends it in order: so many exchanges were passed on whole, and nobody was said to have left.
+    #[track_caller]
+    pub fn finish_undisturbed(self, completed: u64) {
+        let io = self.io;
+        let summary = self.finish();
+        assert_eq!(
+            (&summary["completed"], &summary["interrupted"], &summary["upstream_failed"]),
+            (&completed.into(), &0.into(), &0.into()),
+            "{io}: {summary:#}"
+        );
+    }
+
+    /// A line of `/proc/PID/status` in KiB: `VmHWM`, the most that it ever held, or `VmRSS`.
+    pub fn memory(&self, what: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.daemon.child.0.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.daemon.child.0.id())).unwrap().count()
+    }
+}
+
+/// Holds an event against what it must say; what is `null` must not be said.
+#[track_caller]
+pub fn assert_told(event: &Value, expected: &Value) {
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(event.get(name).unwrap_or(&Value::Null), value, "{name} of {event:#}");
+    }
+}
