@@ -164,6 +164,9 @@ pub const MAX_HEADERS: usize = 128;
 /// Bytes of one chunk extension. Nobody uses them, and each is one that is not looked at.
 pub const MAX_CHUNK_EXTENSION: u32 = 4 * 1024;
 
+/// Digits of a chunk's size: those of 64 bits. Leading zeros beyond are what nobody writes.
+pub const MAX_CHUNK_DIGITS: u32 = 16;
+
 /// Bytes of a target that are kept for telling of its exchange; a longer one is cut off there.
 pub const MAX_TOLD_TARGET: usize = 1_024;
 
@@ -192,6 +195,9 @@ pub static PROBE_CHECKS: [Duration; 6] = [
 /// How long a connection that we have ended with a FIN may go on sending before it is closed: a close with unread bytes
 /// would be a RST, and could take our last answer from the client.
 pub const LINGER: Duration = Duration::from_secs(2);
+
+/// And how long in all, however it goes on sending.
+pub const MAX_LINGER: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of an answer that ends its connection.
 pub const FLUSH_PATIENCE: Duration = Duration::from_secs(60);

@@ -1,7 +1,8 @@
 //! A body in chunks (RFC 9112 section 7.1), read strictly.
 
 use super::Reason;
-use crate::limits::{MAX_CHUNK_EXTENSION, MAX_HEAD};
+use super::head::is_token;
+use crate::limits::{MAX_CHUNK_DIGITS, MAX_CHUNK_EXTENSION, MAX_HEAD};
 
 /// Where in a chunked body we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,9 @@ enum At {
     DataLf,
     /// At the beginning of a line of the trailer section.
     TrailerStart,
-    /// Within one.
-    Trailer,
+    /// Within a name, and within a value.
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     /// After the CR of the empty line.
     LastLf,
@@ -35,7 +37,7 @@ pub(super) struct Chunked {
     at: At,
     /// Of the size that is being read, then bytes of the chunk that are still to come.
     left: u64,
-    /// Bytes of the extension, or of all trailers.
+    /// Digits of the size, bytes of the extension, or of all trailers.
     line: u32,
 }
 
@@ -71,8 +73,9 @@ impl Chunked {
         Ok(match (self.at, byte) {
             (At::Size | At::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                self.line = if self.at == At::Size { 1 } else { self.line + 1 };
                 // A length that would be negative for somebody who counts with signs is none.
-                if self.left >= 1 << 59 {
+                if self.left >= 1 << 59 || self.line > MAX_CHUNK_DIGITS {
                     return Err(Reason::ChunkSize);
                 }
                 self.left = self.left << 4 | u64::from(digit);
@@ -101,21 +104,22 @@ impl Chunked {
             (At::DataLf, b'\n') => At::Size,
             (At::DataCr | At::DataLf, _) => return Err(Reason::ChunkEnd),
             (At::TrailerStart, b'\r') => At::LastLf,
-            // What begins with a blank would belong to the line before.
-            (At::TrailerStart, b' ' | b'\t' | b'\n' | b':' | 0) => return Err(Reason::Trailer),
-            (At::Trailer, b'\r') => At::TrailerLf,
-            (At::Trailer, b'\n' | 0) => return Err(Reason::Trailer),
-            (At::TrailerStart | At::Trailer, _) => {
-                self.line += 1;
-                if self.line as usize > MAX_HEAD {
-                    return Err(Reason::Trailer);
-                }
-                At::Trailer
-            }
-            (At::TrailerLf, b'\n') => At::TrailerStart,
+            // What begins with a blank would belong to the line before; what has no name is another request, perhaps.
+            (At::TrailerName, b':') => self.trailer(At::TrailerValue)?,
+            (At::TrailerStart | At::TrailerName, byte) if is_token(byte) => self.trailer(At::TrailerName)?,
+            (At::TrailerStart | At::TrailerName, _) => return Err(Reason::Trailer),
+            (At::TrailerValue, b'\r') => self.trailer(At::TrailerLf)?,
+            (At::TrailerValue, 0..=8 | 10..=31 | 127) => return Err(Reason::Trailer),
+            (At::TrailerValue, _) => self.trailer(At::TrailerValue)?,
+            (At::TrailerLf, b'\n') => self.trailer(At::TrailerStart)?,
             (At::LastLf, b'\n') => At::Over,
             (At::TrailerLf | At::LastLf, _) => return Err(Reason::Trailer),
-            (At::Data | At::Over, _) => unreachable!("not stepped through"),
+            (At::Data | At::Over, _) => unreachable!(),
         })
+    }
+
+    fn trailer(&mut self, at: At) -> Result<At, Reason> {
+        self.line += 1;
+        if self.line as usize > MAX_HEAD { Err(Reason::Trailer) } else { Ok(at) }
     }
 }

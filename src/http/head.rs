@@ -48,18 +48,13 @@ impl RequestHead {
         match bytes.first() {
             None => return Head::Partial,
             Some(0x16) => return Head::Not(Reason::Tls),
-            Some(&first)
-                if !first.is_ascii_alphabetic()
-                    && !b"\r!#$%&'*+-.^_`|~".contains(&first)
-                    && !first.is_ascii_digit() =>
-            {
-                return Head::Not(Reason::NotHttp);
-            }
+            Some(&first) if first != b'\r' && !is_token(first) => return Head::Not(Reason::NotHttp),
             Some(_) => {}
         }
         let empty_lines = bytes.chunks(2).take_while(|pair| *pair == b"\r\n").count() * 2;
         let length = match find_end(bytes, scan, empty_lines) {
             Ok(Some(length)) => length,
+            Ok(None) if is_other_line(&bytes[empty_lines..]) => return Head::Not(Reason::NotHttp),
             Ok(None) => return partial(bytes),
             Err(reason) => return Head::Not(reason),
         };
@@ -206,6 +201,19 @@ impl ResponseHead {
     pub const fn is_persistent(&self) -> bool {
         self.persistent
     }
+}
+
+/// A byte of a token (RFC 9110 section 5.6.2): of methods and of the names of headers.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether the first line is whole and no request line of HTTP/1: of HTTP/0.9, say, or of a protocol of lines. Its
+/// client waits for an answer, and sends nothing more.
+fn is_other_line(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return false };
+    let line = &bytes[..end];
+    !matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', _, b'.', _])
 }
 
 /// What is not all there yet, unless it is too long already.

@@ -93,6 +93,8 @@ fn what_could_be_read_in_two_ways_is_not_read() {
     assert_eq!(refused("\x16\x03\x01"), Reason::Tls);
     assert_eq!(refused("\x00\x00"), Reason::NotHttp, "at once, and not when a head could have ended");
     assert_eq!(refused("GET / HTTP/1.1\n\n"), Reason::BareLf);
+    assert_eq!(refused("GET /\r\n"), Reason::NotHttp, "HTTP/0.9 waits for its answer now");
+    assert_eq!(refused("HELO there\r\n"), Reason::NotHttp);
 }
 
 #[test]
@@ -170,6 +172,11 @@ fn chunks_are_read_strictly() {
         ("3\r\nabc\n", Reason::ChunkEnd),
         ("3\r\nabc\rx", Reason::ChunkEnd),
         ("0\r\n x: y\r\n\r\n", Reason::Trailer),
+        ("0\r\nGET /admin HTTP/1.1\r\n\r\n", Reason::Trailer),
+        ("0\r\nx : y\r\n\r\n", Reason::Trailer),
+        ("0\r\nx\r\n\r\n", Reason::Trailer),
+        ("0\r\nx: \u{1}\r\n\r\n", Reason::Trailer),
+        ("00000000000000003\r\nabc\r\n", Reason::ChunkSize),
         ("0\r\nx: y\n\r\n", Reason::Trailer),
         ("0\r\nx: y\r\r\n", Reason::Trailer),
         ("0\r\n\n", Reason::Trailer),
@@ -197,7 +204,7 @@ fn reference_chunked(wire: &[u8]) -> Result<usize, bool> {
             return Err(false);
         }
         let size = line.split(|&byte| byte == b';').next().unwrap_or_default();
-        if size.is_empty() || !size.iter().all(u8::is_ascii_hexdigit) {
+        if size.is_empty() || size.len() > 16 || !size.iter().all(u8::is_ascii_hexdigit) {
             return Err(false);
         }
         let size = u128::from_str_radix(std::str::from_utf8(size).unwrap(), 16).map_err(|_| false)?;
@@ -222,7 +229,12 @@ fn reference_chunked(wire: &[u8]) -> Result<usize, bool> {
         if line.is_empty() {
             return Ok(at);
         }
-        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) || b" \t:".contains(&line[0]) {
+        let (name, value) = line.split_at(line.iter().position(|&byte| byte == b':').ok_or(false)?);
+        let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        if name.is_empty() || !name.iter().all(token) {
+            return Err(false);
+        }
+        if value.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 127) {
             return Err(false);
         }
     }
