@@ -27,7 +27,8 @@
 //!   are ours (400, 408, 431, 502, 503, 504), after which the connection ends.
 //! - At most one request is with the upstream. What a client sends ahead waits here, up to [`MAX_PIPELINED`], then in
 //!   the socket.
-//! - One [`Told::Interrupted`] at most for an exchange, and none for one whose response was passed on whole.
+//! - One [`Told::Interrupted`] at most for an exchange, and none for one whose response was passed on whole: for
+//!   that there is one [`Told::Completed`], also if it came before the rest of its request.
 
 use std::time::Duration;
 
@@ -932,7 +933,6 @@ impl Session {
     }
 
     fn response_is_whole(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
-        self.question = None;
         self.response_counts(wire);
         let persistent = self.exchange.as_ref().is_some_and(|exchange| exchange.persistent);
         match self.request {
@@ -977,7 +977,6 @@ impl Session {
             },
             Phase::Sending => match &self.response {
                 Response::Body(body) if body.ends_with_connection() => {
-                    self.question = None;
                     self.response_counts(wire);
                     self.end_upstream(End::Close, wire);
                     self.finish_client(wire);

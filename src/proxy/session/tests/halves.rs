@@ -105,6 +105,21 @@ fn who_does_not_answer_is_looked_at_again_and_not_asked_again() {
 }
 
 #[test]
+fn an_answer_is_looked_for_ever_more_rarely() {
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.sockets.acknowledges = false;
+    world.client_fin();
+    let start = world.now;
+    let looks = [(); 8].map(|()| {
+        let deadline = world.session.deadline(&world.rules).expect("an answer is awaited");
+        let time = deadline.since(world.now);
+        world.after(time);
+        deadline.since(start).as_millis()
+    });
+    assert_eq!(looks, [1, 3, 8, 28, 128, 628, 1_128, 1_628]);
+}
+
+#[test]
 fn each_exchange_has_its_own_questions() {
     let mut world = World::asked(RULES);
     world.client(format!("{GET}{GET}")).client_fin();

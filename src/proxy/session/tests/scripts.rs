@@ -76,6 +76,7 @@ struct Play<'a> {
     /// Responses that were whole while somebody was there.
     whole: usize,
     failed: Option<Truth>,
+    reset: bool,
 }
 
 /// What must follow when an upstream fails.
@@ -120,6 +121,7 @@ impl Play<'_> {
             left_at: None,
             whole: 0,
             failed: None,
+            reset: false,
         }
     }
 
@@ -375,6 +377,7 @@ impl Play<'_> {
     fn run(&mut self, steps: &[Step]) {
         for (at, &step) in steps.iter().enumerate() {
             if matches!(self.cut, Cut::ClientReset(when) if when == at) && self.client_is_there() {
+                self.reset = true;
                 self.world.client_reset();
             }
             self.step(step);
@@ -399,8 +402,7 @@ impl Play<'_> {
         let tunnel = self.exchanges[..self.whole].iter().any(|exchange| exchange.ends == Ends::Switch);
         let answered = self.request_end(self.whole).min(self.heard);
         let unanswered = self.sends[answered..self.heard].iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
-        let left = matches!(self.cut, Cut::ClientReset(_) | Cut::ClientFin { .. })
-            && self.world.sockets.client == ClientSocket::Ended(End::Close);
+        let left = self.reset || matches!(self.cut, Cut::ClientFin { .. });
         match self.cut {
             // A FIN in a tunnel may be judged either way.
             Cut::ClientFin { .. } if tunnel => assert!(interrupted <= 1),

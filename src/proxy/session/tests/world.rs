@@ -163,7 +163,9 @@ impl World {
                 assert!(no_upstream, "it works for one that is finished");
                 assert_eq!(self.session.holds(), 0, "bytes that nobody will send");
             }
-            C::Ended(_) if no_upstream => {}
+            C::Ended(_) if no_upstream => {
+                assert_eq!(self.session.deadline(&self.rules), None, "nobody is left to be judged");
+            }
             C::Ended(_) => {
                 assert_eq!(self.rules.on_gone, OnGone::Ignore, "it works for one that is gone");
                 assert_ne!(self.sockets.upstream, U::Connecting, "a connect for one that is gone");
