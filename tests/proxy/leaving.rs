@@ -320,6 +320,23 @@ fn what_is_done_to_the_upstream_is_what_was_asked_for() {
 }
 
 #[test]
+fn an_upstream_that_may_work_on_is_not_kept_for_a_body_that_never_comes() {
+    let request = "POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\nnot all";
+    for io in engines() {
+        let upstream = Upstream::silent();
+        let options = "--on-gone ignore --request-buffer 10 --body-timeout 300ms";
+        let mut proxy = Proxy::start(io, upstream.address, options);
+        let (client, log) = waiting(&proxy, &upstream, request);
+        let address = client.address;
+        client.reset();
+        let told = proxy.interruption(address);
+        assert_told(&told, &json!({ "phase": "receiving", "done": "ignored", "saved": false }));
+        assert_eq!(log.ended(), End::Reset, "{io}");
+        assert_told(&proxy.finish(), &json!({ "interrupted": 1, "open": 0, "upstream_failed": 0 }));
+    }
+}
+
+#[test]
 fn who_leaves_after_the_answer_interrupts_nothing() {
     for io in engines() {
         let upstream = Upstream::answering();

@@ -92,6 +92,27 @@ impl Proxy {
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.daemon.child.0.id())).unwrap().count()
     }
+
+    /// Nothing is to be done: then nothing is done.
+    #[track_caller]
+    pub fn assert_rests(&self) {
+        assert_rests(self.daemon.child.0.id());
+    }
+}
+
+/// A loop that spins takes all of a second; one that waits, nothing of it worth speaking of.
+#[track_caller]
+pub fn assert_rests(pid: u32) {
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // proc_pid_stat(5): fields 14 and 15, the second of which may hold anything, but ends with the last ")".
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+    };
+    let before = ticks();
+    std::thread::park_timeout(std::time::Duration::from_secs(1));
+    let taken = ticks() - before;
+    assert!(taken < 30, "{taken} ticks of a hundred");
 }
 
 /// Holds an event against what it must say; what is `null` must not be said.
