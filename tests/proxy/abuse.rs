@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::outcome::until;
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::{Upstream, answer};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -36,7 +36,7 @@ fn is_over(stream: &mut TcpStream, got: &mut Vec<u8>) -> bool {
 
 #[test]
 fn heads_that_drip_are_answered_408_in_their_time_and_nobody_else_waits_for_them() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "--head-timeout 1s");
         let mut slow: Vec<_> = (0..400)
@@ -70,12 +70,12 @@ fn heads_that_drip_are_answered_408_in_their_time_and_nobody_else_waits_for_them
         let summary = proxy.finish();
         assert_told(&summary, &json!({ "interrupted": 0, "opened": 401 + round }));
         assert_eq!(upstream.count(), round, "{io}: none of the slow ones");
-    }
+    });
 }
 
 #[test]
 fn a_body_that_stands_still_is_answered_408_and_an_idle_connection_may_stay() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::start(|peer| {
             while peer.try_head().is_ok_and(|head| head.starts_with("GET /x")) {
                 peer.send(answer("/x"));
@@ -100,7 +100,7 @@ fn a_body_that_stands_still_is_answered_408_and_an_idle_connection_may_stay() {
         assert!(idle.message().0.starts_with("HTTP/1.1 408 "), "{io}");
         let summary = proxy.finish();
         assert_told(&summary, &json!({ "interrupted": 0, "upstream_failed": 0, "completed": 2 }));
-    }
+    });
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_head_without_an_end_is_answered_431_and_costs_little() {
 #[test]
 fn who_never_reads_costs_what_its_buffers_take_and_nobody_else_waits() {
     const CLIENTS: usize = 100;
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::forgetful(|peer| {
             while let Ok(head) = peer.try_head() {
                 if head.starts_with("GET /x ") {
@@ -153,12 +153,12 @@ fn who_never_reads_costs_what_its_buffers_take_and_nobody_else_waits() {
         drop(clients);
         let summary = proxy.finish();
         assert_eq!(summary["upstream_failed"], 0, "{io}: {summary:#}");
-    }
+    });
 }
 
 #[test]
 fn who_sends_requests_without_end_and_reads_no_answer_costs_little() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "");
         let stop = AtomicBool::new(false);
@@ -188,7 +188,7 @@ fn who_sends_requests_without_end_and_reads_no_answer_costs_little() {
         let most = proxy.memory("VmHWM");
         assert!(most < 64 * 1_024, "{io}: {most} KiB");
         proxy.finish();
-    }
+    });
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_full_house_says_so_and_takes_the_next_when_somebody_leaves() {
 
 #[test]
 fn whatever_stands_still_costs_no_time() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::forgetful(|peer| {
             let head = peer.head();
             match head.split(' ').nth(1).unwrap() {
@@ -345,7 +345,7 @@ fn whatever_stands_still_costs_no_time() {
         proxy.assert_rests();
         drop((endless, ended, ahead, deaf, switched, idle, begun, outside));
         proxy.finish();
-    }
+    });
 }
 
 #[test]

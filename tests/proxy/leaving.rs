@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::{Gate, Log, Upstream, answer};
 
 const GET: &str = "GET /work?n=1 HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -96,7 +96,7 @@ fn who_pipelines_more_than_is_held_and_leaves_is_told_of_behind_its_unread_bytes
 #[test]
 fn a_fin_means_what_it_is_said_to_mean() {
     let old = GET.replace("1.1", "1.0");
-    for io in engines() {
+    on_each(|io| {
         for (options, request, at_least) in [
             ("--half-close gone", GET, 0),
             ("--half-close wait:300ms", GET, 300),
@@ -124,7 +124,7 @@ fn a_fin_means_what_it_is_said_to_mean() {
         client.half_close();
         assert_eq!(client.rest(), (answer("after all").into(), End::Fin), "{io}");
         proxy.finish_undisturbed(1);
-    }
+    });
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn who_leaves_while_the_response_flows_is_told_of_with_what_it_got() {
 fn who_leaves_a_tunnel_is_told_of_with_what_went_through() {
     let upgrade = "GET /socket HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    for io in engines() {
+    on_each(|io| {
         for (with_reset, cause) in [(true, "aborted"), (false, "closed")] {
             let upstream = Upstream::start(move |peer| {
                 peer.head();
@@ -273,7 +273,7 @@ fn who_leaves_a_tunnel_is_told_of_with_what_went_through() {
             assert_eq!(log.ended(), End::Reset, "{io}");
             proxy.finish();
         }
-    }
+    });
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use deadpeer::driver::{EngineChoice, probe};
 use serde_json::Value;
@@ -19,6 +21,16 @@ pub fn engines() -> Vec<&'static str> {
             vec!["epoll"]
         }
     }
+}
+
+/// Runs what mostly waits on all engines at once.
+pub fn on_each(test: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for io in engines() {
+            let test = &test;
+            scope.spawn(move || test(io));
+        }
+    });
 }
 
 /// A running proxy of one thread, if it is not told otherwise.
@@ -110,7 +122,7 @@ pub fn assert_rests(pid: u32) {
         fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
     };
     let before = ticks();
-    std::thread::park_timeout(std::time::Duration::from_secs(1));
+    thread::park_timeout(Duration::from_secs(1));
     let taken = ticks() - before;
     assert!(taken < 30, "{taken} ticks of a hundred");
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, engines};
+use crate::program::{Proxy, engines, on_each};
 use crate::upstream::{Upstream, answer};
 
 /// A GiB where there is time for it; a quarter where two cores also play both ends.
@@ -101,7 +101,7 @@ fn both_directions_of_one_exchange_flow_at_once() {
 #[test]
 fn an_upstream_that_takes_its_time_with_a_body_is_waited_for() {
     const BODY: usize = 30_000_000;
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::forgetful(|peer| {
             peer.head();
             // Longer than a client may pause: it is not the client who does.
@@ -117,5 +117,5 @@ fn an_upstream_that_takes_its_time_with_a_body_is_waited_for() {
         assert_eq!(client.message().1, b"at last", "{io}");
         assert_eq!(sending.join().unwrap(), Ok(()));
         proxy.finish_undisturbed(1);
-    }
+    });
 }
