@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::outcome::until;
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::{Upstream, answer};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -36,7 +36,7 @@ fn is_over(stream: &mut TcpStream, got: &mut Vec<u8>) -> bool {
 
 #[test]
 fn heads_that_drip_are_answered_408_in_their_time_and_nobody_else_waits_for_them() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "--head-timeout 1s");
         let mut slow: Vec<_> = (0..400)
@@ -70,12 +70,12 @@ fn heads_that_drip_are_answered_408_in_their_time_and_nobody_else_waits_for_them
         let summary = proxy.finish();
         assert_told(&summary, &json!({ "interrupted": 0, "opened": 401 + round }));
         assert_eq!(upstream.count(), round, "{io}: none of the slow ones");
-    }
+    });
 }
 
 #[test]
 fn a_body_that_stands_still_is_answered_408_and_an_idle_connection_may_stay() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::start(|peer| {
             while peer.try_head().is_ok_and(|head| head.starts_with("GET /x")) {
                 peer.send(answer("/x"));
@@ -100,7 +100,7 @@ fn a_body_that_stands_still_is_answered_408_and_an_idle_connection_may_stay() {
         assert!(idle.message().0.starts_with("HTTP/1.1 408 "), "{io}");
         let summary = proxy.finish();
         assert_told(&summary, &json!({ "interrupted": 0, "upstream_failed": 0, "completed": 2 }));
-    }
+    });
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_head_without_an_end_is_answered_431_and_costs_little() {
 #[test]
 fn who_never_reads_costs_what_its_buffers_take_and_nobody_else_waits() {
     const CLIENTS: usize = 100;
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::forgetful(|peer| {
             while let Ok(head) = peer.try_head() {
                 if head.starts_with("GET /x ") {
@@ -153,12 +153,12 @@ fn who_never_reads_costs_what_its_buffers_take_and_nobody_else_waits() {
         drop(clients);
         let summary = proxy.finish();
         assert_eq!(summary["upstream_failed"], 0, "{io}: {summary:#}");
-    }
+    });
 }
 
 #[test]
 fn who_sends_requests_without_end_and_reads_no_answer_costs_little() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "");
         let stop = AtomicBool::new(false);
@@ -188,7 +188,7 @@ fn who_sends_requests_without_end_and_reads_no_answer_costs_little() {
         let most = proxy.memory("VmHWM");
         assert!(most < 64 * 1_024, "{io}: {most} KiB");
         proxy.finish();
-    }
+    });
 }
 
 #[test]
@@ -298,5 +298,91 @@ fn a_full_house_says_so_and_takes_the_next_when_somebody_leaves() {
         drop(inside);
         proxy.daemon.wait_for("resumed");
         proxy.finish_undisturbed(6);
+    }
+}
+
+#[test]
+fn whatever_stands_still_costs_no_time() {
+    on_each(|io| {
+        let upstream = Upstream::forgetful(|peer| {
+            let head = peer.head();
+            match head.split(' ').nth(1).unwrap() {
+                "/endless" => {
+                    peer.send("HTTP/1.1 200 OK\r\n\r\n");
+                    while peer.try_send(vec![0; 1 << 20]).is_ok() {}
+                }
+                "/deaf" => thread::park(), // it reads nothing, for ever
+                "/switch" => {
+                    peer.send("HTTP/1.1 101 Switch\r\nConnection: Upgrade\r\n\r\n");
+                    peer.half_close();
+                }
+                _ => {}
+            }
+        });
+        let proxy = Proxy::start(io, upstream.address, "--half-close forward --max-connections 7");
+        let ask = |target: &str| Peer::asking(proxy.address, format!("GET {target} HTTP/1.1\r\n\r\n"));
+        let endless = ask("/endless"); // and is not read
+        let ended = ask("/wait");
+        ended.half_close();
+        let mut ahead = ask("/wait"); // more than is taken off, and a FIN behind it
+        ahead.send(GET.repeat(2_000));
+        ahead.half_close();
+        let deaf = Peer::asking(proxy.address, "POST /deaf HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n");
+        deaf.stream.set_nonblocking(true).unwrap();
+        until("nothing more is taken", || {
+            let full = (&deaf.stream).write(&[0; 1 << 20]).is_err();
+            if full {
+                thread::park_timeout(Duration::from_millis(50));
+            }
+            full && (&deaf.stream).write(&[0; 1 << 20]).is_err()
+        });
+        let mut switched = ask("/switch");
+        assert!(switched.rest().0.starts_with(b"HTTP/1.1 101 "), "{io}");
+        let idle = Peer::connect(proxy.address);
+        let begun = Peer::asking(proxy.address, "GET /");
+        let outside = ask("/wait"); // and the house is full
+        thread::park_timeout(Duration::from_millis(300));
+        proxy.assert_rests();
+        drop((endless, ended, ahead, deaf, switched, idle, begun, outside));
+        proxy.finish();
+    });
+}
+
+#[test]
+fn thousands_who_leave_in_one_instant_are_each_told_of_once() {
+    const CLIENTS: usize = 3_000;
+    deadpeer::sys::rlimit::raise_nofile().unwrap();
+    for io in engines() {
+        // Only its accepts are served: thousands of threads would be.
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        listener.listen(4_096).unwrap();
+        let listener = std::net::TcpListener::from(listener);
+        let address = listener.local_addr().unwrap();
+        let accepting = thread::spawn(move || {
+            let mut streams: Vec<_> = listener.incoming().take(CLIENTS).map(Result::unwrap).collect();
+            streams.iter_mut().for_each(|stream| stream.read_exact(&mut [0; GET.len()]).unwrap());
+            streams
+        });
+        let mut proxy = Proxy::start(io, address, "--threads 2");
+        let clients: Vec<_> = (0..CLIENTS).map(|_| Peer::asking(proxy.address, GET)).collect();
+        let mut streams = accepting.join().unwrap();
+        let mut left: Vec<_> = clients.iter().map(|client| client.address.to_string()).collect();
+        for (number, client) in clients.into_iter().enumerate() {
+            if number % 2 == 0 { client.reset() } else { drop(client) }
+        }
+        for stream in &mut streams {
+            let end = stream.read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(end, Err(ErrorKind::ConnectionReset), "{io}");
+        }
+        proxy.daemon.wait_for_many("interrupted", CLIENTS);
+        let interrupted = proxy.daemon.seen.iter().filter(|event| event["event"] == "interrupted");
+        let mut told: Vec<_> =
+            interrupted.map(|event| event["client"].as_str().unwrap().to_owned()).collect();
+        told.sort_unstable();
+        left.sort_unstable();
+        assert_eq!(told, left, "{io}");
+        let expected = json!({ "interrupted": CLIENTS, "saved": CLIENTS, "open": 0, "upstream_failed": 0 });
+        assert_told(&proxy.finish(), &expected);
     }
 }

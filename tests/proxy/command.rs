@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::daemon::Killed;
 use crate::outcome::{Outcome, deadpeer, nobody, outcome};
 use crate::peer::Peer;
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_rests, assert_told, engines};
 use crate::upstream::Upstream;
 
 #[test]
@@ -108,6 +108,59 @@ fn a_reader_that_leaves_ends_it_quietly_though_nothing_happens() {
             drop(output);
             Outcome::after(child).assert_quiet_success();
         }
+    }
+}
+
+#[test]
+fn a_reader_that_pauses_holds_clients_up_and_misses_nothing() {
+    // More than the pipe, the sink and a thread's own queue take together.
+    const CLIENTS: usize = 6_000;
+    for io in engines() {
+        let line =
+            format!("proxy --io {io} --threads 1 --listen 127.0.0.1:0 --upstream 127.0.0.1:1 --events -");
+        let child = deadpeer(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = Killed(child);
+        let mut output = BufReader::new(child.0.stdout.take().unwrap());
+        let mut first = String::new();
+        output.read_line(&mut first).unwrap();
+        let listening: Value = serde_json::from_str(&first).unwrap();
+        let address = listening["address"].as_str().unwrap().parse().unwrap();
+        for _ in 0..CLIENTS {
+            drop(Peer::asking(address, "GET /half"));
+        }
+        assert_rests(child.0.id());
+        let mut events = output.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let interrupted = events.by_ref().filter(|event| event["event"] == "interrupted");
+        assert_eq!(interrupted.take(CLIENTS).count(), CLIENTS, "{io}");
+        child.signal("-TERM");
+        let summary = events.last().unwrap();
+        assert_told(
+            &summary,
+            &json!({ "event": "summary", "interrupted": CLIENTS, "undelivered": 0, "open": 0 }),
+        );
+        Outcome::after(child).assert_quiet_success();
+    }
+}
+
+#[test]
+fn it_listens_on_several_addresses_of_both_families() {
+    for io in engines() {
+        let upstream = Upstream::silent();
+        let options = "--listen 127.0.0.1:0 --send-proxy v1";
+        let mut proxy = Proxy::at(io, "[::1]", &[upstream.address], options);
+        let listening = proxy.daemon.wait_for("listening");
+        for (number, address) in listening["addresses"].as_array().unwrap().iter().enumerate() {
+            let to: SocketAddr = address.as_str().unwrap().parse().unwrap();
+            let client = Peer::asking(to, "GET / HTTP/1.1\r\n\r\n");
+            let (from, family) = (client.address, if to.is_ipv6() { "TCP6" } else { "TCP4" });
+            let header =
+                format!("PROXY {family} {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port());
+            let log = upstream.connection(number);
+            log.wait_for(header.len());
+            assert!(log.bytes().starts_with(header.as_bytes()), "{io}: {header}");
+        }
+        proxy.finish();
+        assert_eq!(upstream.count(), 2, "{io}");
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::outcome::{nobody, until};
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::{Gate, Upstream, answer};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -46,7 +46,7 @@ fn assert_answered(client: &mut Peer, line: &str) {
 
 #[test]
 fn who_cannot_be_connected_to_is_answered_for() {
-    for io in engines() {
+    on_each(|io| {
         let mut proxy = Proxy::start(io, nobody(), "");
         for _ in 0..3 {
             let mut client = Peer::asking(proxy.address, GET);
@@ -68,12 +68,12 @@ fn who_cannot_be_connected_to_is_answered_for() {
         let told = proxy.told("upstream_failed", client.address);
         assert_told(&told, &json!({ "failure": "timed_out", "answered": 504 }));
         proxy.finish();
-    }
+    });
 }
 
 #[test]
 fn who_leaves_while_its_upstream_is_being_connected_to_is_told_of() {
-    for io in engines() {
+    on_each(|io| {
         let hole = BlackHole::new();
         let mut proxy = Proxy::start(io, hole.address, "--connect-timeout 60s");
         for with_reset in [true, false] {
@@ -89,7 +89,7 @@ fn who_leaves_while_its_upstream_is_being_connected_to_is_told_of() {
             assert_told(&told, &json!({ "phase": "waiting", "cause": "aborted", "method": "GET" }));
         }
         assert_told(&proxy.finish(), &json!({ "interrupted": 2, "open": 0, "upstream_failed": 0 }));
-    }
+    });
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn an_early_answer_reaches_its_client_though_the_upstream_takes_no_more() {
 
 #[test]
 fn with_one_of_two_upstreams_dead_nobody_is_refused() {
-    for io in engines() {
+    on_each(|io| {
         let (upstream, hole) = (Upstream::answering(), BlackHole::new());
         for (dead, options) in [(nobody(), ""), (hole.address, "--connect-timeout 200ms")] {
             let proxy = Proxy::at(io, "127.0.0.1", &[dead, upstream.address], options);
@@ -236,7 +236,7 @@ fn with_one_of_two_upstreams_dead_nobody_is_refused() {
         assert_answered(&mut client, "502 Bad Gateway");
         proxy.told("upstream_failed", client.address);
         assert_told(&proxy.finish(), &json!({ "upstream_failed": 1 }));
-    }
+    });
 }
 
 #[test]

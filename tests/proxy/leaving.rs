@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::{Gate, Log, Upstream, answer};
 
 const GET: &str = "GET /work?n=1 HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -96,7 +96,7 @@ fn who_pipelines_more_than_is_held_and_leaves_is_told_of_behind_its_unread_bytes
 #[test]
 fn a_fin_means_what_it_is_said_to_mean() {
     let old = GET.replace("1.1", "1.0");
-    for io in engines() {
+    on_each(|io| {
         for (options, request, at_least) in [
             ("--half-close gone", GET, 0),
             ("--half-close wait:300ms", GET, 300),
@@ -124,7 +124,7 @@ fn a_fin_means_what_it_is_said_to_mean() {
         client.half_close();
         assert_eq!(client.rest(), (answer("after all").into(), End::Fin), "{io}");
         proxy.finish_undisturbed(1);
-    }
+    });
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn who_leaves_while_the_response_flows_is_told_of_with_what_it_got() {
 fn who_leaves_a_tunnel_is_told_of_with_what_went_through() {
     let upgrade = "GET /socket HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    for io in engines() {
+    on_each(|io| {
         for (with_reset, cause) in [(true, "aborted"), (false, "closed")] {
             let upstream = Upstream::start(move |peer| {
                 peer.head();
@@ -273,7 +273,7 @@ fn who_leaves_a_tunnel_is_told_of_with_what_went_through() {
             assert_eq!(log.ended(), End::Reset, "{io}");
             proxy.finish();
         }
-    }
+    });
 }
 
 #[test]
@@ -316,6 +316,23 @@ fn what_is_done_to_the_upstream_is_what_was_asked_for() {
             assert_eq!(log.ended(), End::Fin, "{io}: it works to its end, undisturbed");
             assert_told(&proxy.finish(), &json!({ "interrupted": 1, "saved": 0, "completed": 0, "open": 0 }));
         }
+    }
+}
+
+#[test]
+fn an_upstream_that_may_work_on_is_not_kept_for_a_body_that_never_comes() {
+    let request = "POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\nnot all";
+    for io in engines() {
+        let upstream = Upstream::silent();
+        let options = "--on-gone ignore --request-buffer 10 --body-timeout 300ms";
+        let mut proxy = Proxy::start(io, upstream.address, options);
+        let (client, log) = waiting(&proxy, &upstream, request);
+        let address = client.address;
+        client.reset();
+        let told = proxy.interruption(address);
+        assert_told(&told, &json!({ "phase": "receiving", "done": "ignored", "saved": false }));
+        assert_eq!(log.ended(), End::Reset, "{io}");
+        assert_told(&proxy.finish(), &json!({ "interrupted": 1, "open": 0, "upstream_failed": 0 }));
     }
 }
 

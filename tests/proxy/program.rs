@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use deadpeer::driver::{EngineChoice, probe};
 use serde_json::Value;
@@ -19,6 +21,16 @@ pub fn engines() -> Vec<&'static str> {
             vec!["epoll"]
         }
     }
+}
+
+/// Runs what mostly waits on all engines at once.
+pub fn on_each(test: impl Fn(&'static str) + Sync) {
+    thread::scope(|scope| {
+        for io in engines() {
+            let test = &test;
+            scope.spawn(move || test(io));
+        }
+    });
 }
 
 /// A running proxy of one thread, if it is not told otherwise.
@@ -92,6 +104,27 @@ impl Proxy {
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.daemon.child.0.id())).unwrap().count()
     }
+
+    /// Nothing is to be done: then nothing is done.
+    #[track_caller]
+    pub fn assert_rests(&self) {
+        assert_rests(self.daemon.child.0.id());
+    }
+}
+
+/// A loop that spins takes all of a second; one that waits, nothing of it worth speaking of.
+#[track_caller]
+pub fn assert_rests(pid: u32) {
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // proc_pid_stat(5): fields 14 and 15, the second of which may hold anything, but ends with the last ")".
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+    };
+    let before = ticks();
+    thread::park_timeout(Duration::from_secs(1));
+    let taken = ticks() - before;
+    assert!(taken < 30, "{taken} ticks of a hundred");
 }
 
 /// Holds an event against what it must say; what is `null` must not be said.

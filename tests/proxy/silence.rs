@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::daemon::Killed;
 use crate::peer::End;
-use crate::program::{Proxy, assert_told, engines};
+use crate::program::{Proxy, assert_told, on_each};
 use crate::skip::skip;
 use crate::upstream::{Gate, Log, Upstream};
 
@@ -130,11 +130,7 @@ fn upstream(drip: Gate) -> Upstream {
 
 #[test]
 fn who_vanishes_is_told_of_in_its_time_whatever_was_under_way_and_who_only_does_not_read_is_not() {
-    thread::scope(|scope| {
-        for io in engines() {
-            scope.spawn(move || vanish(io));
-        }
-    });
+    on_each(vanish);
 }
 
 fn vanish(io: &'static str) {

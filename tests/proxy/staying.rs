@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::dice::Dice;
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, engines};
+use crate::program::{Proxy, engines, on_each};
 use crate::upstream::{Upstream, answer};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
 fn who_half_closes_and_waits_gets_its_whole_response() {
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::start(|peer| {
             peer.head();
             thread::park_timeout(Duration::from_millis(1_500));
@@ -37,7 +37,7 @@ fn who_half_closes_and_waits_gets_its_whole_response() {
         let (body, end) = client.rest();
         assert_eq!((body.len(), end), (3_000_000, End::Fin), "{io}");
         proxy.finish_undisturbed(1);
-    }
+    });
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn who_half_closes_behind_requests_sent_ahead_gets_all_responses() {
 #[test]
 fn who_reads_slowly_gets_every_byte() {
     const BYTES: usize = 20_000_000;
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::start(|peer| {
             peer.head();
             peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n"));
@@ -82,13 +82,13 @@ fn who_reads_slowly_gets_every_byte() {
         }
         assert!(body == Dice::new(5).bytes(BYTES), "{io}: other bytes");
         proxy.finish_undisturbed(1);
-    }
+    });
 }
 
 #[test]
 fn who_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
     const BYTES: usize = 4_000_000;
-    for io in engines() {
+    on_each(|io| {
         let upstream = Upstream::start(|peer| {
             peer.head();
             peer.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
@@ -109,7 +109,7 @@ fn who_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
         body.extend_from_slice(&rest);
         assert!(body == Dice::new(6).bytes(BYTES), "{io}: {} bytes, {end:?}", body.len());
         proxy.finish_undisturbed(1);
-    }
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::dice::Dice;
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, engines};
+use crate::program::{Proxy, engines, on_each};
 use crate::upstream::Upstream;
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -148,7 +148,7 @@ fn half_closes_are_forwarded_each_way_behind_all_bytes() {
 
 #[test]
 fn who_has_said_all_and_is_being_answered_in_a_tunnel_gets_all_of_it() {
-    for io in engines() {
+    on_each(|io| {
         // For longer than a FIN that cannot be asked about is waited out.
         let upstream = Upstream::start(|peer| {
             peer.take(4);
@@ -164,5 +164,5 @@ fn who_has_said_all_and_is_being_answered_in_a_tunnel_gets_all_of_it() {
         let (got, end) = client.rest();
         assert_eq!((got.len(), end), (20_000, End::Fin), "{io}");
         proxy.finish_undisturbed(0);
-    }
+    });
 }
