@@ -20,6 +20,7 @@ kernel's, and the table has TCP's of the whole machine beside it.
 import argparse
 import array
 import contextlib
+import errno
 import gc
 import heapq
 import json
@@ -371,11 +372,12 @@ def good_client(pipe, port, rate):
 class Member:
     """One of a crowd."""
 
-    __slots__ = ("sock", "data", "sent", "got", "born")
+    __slots__ = ("sock", "data", "sent", "got", "born", "stuck")
 
     def __init__(self, sock, data):
         self.sock, self.data, self.sent, self.got = sock, data, 0, b""
         self.born = time.monotonic()
+        self.stuck = False  # waits for room
 
 
 class Crowd:
@@ -421,7 +423,7 @@ class Crowd:
             sock = socket.socket()
             sock.setblocking(False)
             error = sock.connect_ex((HOST, self.port))
-            if error not in (0, 115):  # EINPROGRESS
+            if error not in (0, errno.EINPROGRESS):
                 sock.close()
                 self.outcomes[f"no connect: {os.strerror(error)}"] += 1
                 self.begun += 1
@@ -436,14 +438,17 @@ class Crowd:
                 self.send(member)
 
     def send(self, member):
+        stuck = False
         try:
             while member.sent < len(member.data):
                 member.sent += member.sock.send(member.data[member.sent :])
-            self.epoll.modify(member.sock.fileno(), select.EPOLLIN)
         except BlockingIOError:
-            self.epoll.modify(member.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        except OSError:  # what was answered before may still be read
-            self.epoll.modify(member.sock.fileno(), select.EPOLLIN)
+            stuck = True
+        except OSError:
+            pass  # what was answered before may still be read
+        if stuck != member.stuck:
+            member.stuck = stuck
+            self.epoll.modify(member.sock.fileno(), select.EPOLLIN | (select.EPOLLOUT if stuck else 0))
 
     def let_drip(self):
         now = time.monotonic()
@@ -1184,7 +1189,7 @@ def arguments():
     parser.add_argument(
         "--deadpeer-options", type=shlex.split, default=[], metavar="TEXT", help="more options for its proxy"
     )
-    parser.add_argument("--patience", type=float, default=900, help="seconds for an abuse to come to its end (900)")
+    parser.add_argument("--patience", type=float, default=3600, help="seconds for an abuse to come to its end (3600)")
     parser.add_argument("--json", metavar="FILE", help="all that was measured")
     parser.add_argument("--check", action="store_true", help="fail at a fault of the proxy; latencies are not judged")
     options = parser.parse_args()
