@@ -2,8 +2,8 @@
 """What abusers of deadpeer's proxy cost, and whom: nobody else may be slowed down or fail for them.
 
     cargo build --release
-    python3 tests/http/abuse.py                     # about five minutes, a Markdown table on stdout
-    python3 tests/http/abuse.py --quick --check     # a tenth of everything; fails at a fault
+    python3 tests/http/abuse.py                     # five minutes on a quiet machine, a Markdown table
+    python3 tests/http/abuse.py --quick --check     # a tenth of everything, 90 s; fails at a fault
     python3 tests/http/abuse.py --only churn --connects 1000000
 
 For each abuse there are a fresh proxy and a fresh upstream, and a good client: one connection that
