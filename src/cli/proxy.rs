@@ -72,6 +72,10 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse, help_heading = "Patience")]
     pub connect_timeout: Duration,
 
+    /// How long a client may take nothing of a response that waits for it; then it is cut off
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
+    pub send_timeout: Duration,
+
     /// How long the upstream may take to begin its response; then 504 [default: for ever]
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Patience")]
     pub response_timeout: Option<Duration>,
@@ -200,6 +204,7 @@ fn serve(args: &ProxyArgs) -> Result<(), Refusal> {
         policy,
         upstreams: Arc::new(Upstreams::new(args.upstream.clone())),
         connect_timeout: args.connect_timeout,
+        send_timeout: args.send_timeout,
         send_proxy: args.send_proxy.map(|version| match version {
             ProxyVersion::V1 => SendProxy::V1,
             ProxyVersion::V2 => SendProxy::V2,

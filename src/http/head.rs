@@ -52,9 +52,12 @@ impl RequestHead {
             Some(_) => {}
         }
         let empty_lines = bytes.chunks(2).take_while(|pair| *pair == b"\r\n").count() * 2;
+        // Before anything behind it: what comes in pieces is judged as what comes at once.
+        if is_other_line(&bytes[empty_lines..]) {
+            return Head::Not(Reason::NotHttp);
+        }
         let length = match find_end(bytes, scan, empty_lines) {
             Ok(Some(length)) => length,
-            Ok(None) if is_other_line(&bytes[empty_lines..]) => return Head::Not(Reason::NotHttp),
             Ok(None) => return partial(bytes),
             Err(reason) => return Head::Not(reason),
         };
@@ -213,7 +216,8 @@ pub(super) fn is_token(byte: u8) -> bool {
 fn is_other_line(bytes: &[u8]) -> bool {
     let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return false };
     let line = &bytes[..end];
-    !matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', _, b'.', _])
+    let broken = line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    !broken && !matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', _, b'.', _])
 }
 
 /// What is not all there yet, unless it is too long already.

@@ -54,6 +54,9 @@ const MASK: u16 = PollMask::IN | PollMask::PRI | PollMask::OUT | PollMask::RDHUP
 /// Reads of one socket in one turn; the rest waits for the others.
 const READS: usize = 4;
 
+/// Turns in a row that leave completions behind and judge nobody.
+const MAX_UNJUDGED: u32 = limits::CQ_ENTRIES / limits::MAX_COMPLETIONS_PER_TURN as u32;
+
 /// How often a full house looks whether somebody has left another thread.
 const SATURATED_PAUSE: Duration = Duration::from_millis(20);
 
@@ -68,6 +71,8 @@ pub struct Config {
     pub upstreams: Arc<Upstreams>,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// How long a client may take nothing of what waits for it.
+    pub send_timeout: Duration,
     /// Whether upstreams are told whom they serve.
     pub send_proxy: Option<SendProxy>,
     /// Bytes of requests that this thread may hold.
@@ -124,6 +129,10 @@ pub struct Relay<J> {
     completions: Vec<Completion>,
     scratch: Vec<u8>,
     told_counts: Instant,
+    /// Turns in a row that have judged nobody.
+    unjudged: u32,
+    /// New connections wait for a place, which one of this thread's may leave.
+    full: bool,
     now: Instant,
 }
 
@@ -169,6 +178,8 @@ impl<J: Journal> Relay<J> {
             completions: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN),
             scratch: vec![0; limits::MAX_HELD],
             told_counts: now,
+            unjudged: 0,
+            full: false,
             now,
             config,
         };
@@ -235,13 +246,20 @@ impl<J: Journal> Relay<J> {
         }
         self.completions = batch;
         for _ in 0..self.ready.len() {
+            if Instant::now().since(began) > limits::TURN_BUDGET {
+                break;
+            }
             let Some((index, generation)) = self.ready.pop_front() else { break };
             if self.conns.get(index).is_some_and(|conn| conn.link.generation == generation) {
                 self.conns[index].queued = false;
                 self.read(index);
             }
         }
-        if !rest && !self.common.engine.is_overflown() {
+        // Where more and more comes, what was there when it began has been seen after so many turns.
+        let more = rest || self.common.engine.is_overflown();
+        self.unjudged = if more { self.unjudged + 1 } else { 0 };
+        if !more || self.unjudged >= MAX_UNJUDGED {
+            self.unjudged = 0;
             self.on_time();
         }
         self.accept_pending()?;
@@ -341,9 +359,8 @@ impl<J: Journal> Relay<J> {
         let Some(socket) = link.socket(client) else { return Ok(()) };
         socket.shown.mask = mask.0;
         let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
-        if mask.has(PollMask::RDHUP) || ended {
-            socket.end_seen = true;
-        }
+        let socket_ended = mask.has(PollMask::RDHUP) || ended;
+        socket.end_seen |= socket_ended;
         socket.urgent |= mask.has(PollMask::PRI);
         if mask.has(PollMask::IN) || socket.end_seen {
             socket.readable = true;
@@ -365,13 +382,28 @@ impl<J: Journal> Relay<J> {
         if mask.has(PollMask::OUT)
             && let Some(socket) = link.socket(client)
         {
-            if !client && !socket.is_flushed() {
-                session.on_upstream_behind(self.now);
+            if !socket.is_flushed() {
+                session.on_held_up(self.now);
             }
             socket.flush();
         }
-        self.read(index);
+        // Ends are seen at once, bytes in their turn.
+        if socket_ended || Instant::now().since(self.now) < limits::TURN_BUDGET {
+            self.read(index);
+        } else {
+            self.settle(index);
+            self.queue(index);
+        }
         Ok(())
+    }
+
+    /// Has what is there read in the next turn, if it is wanted.
+    fn queue(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        if !conn.queued && (conn.wants(true) || conn.wants(false)) {
+            conn.queued = true;
+            self.ready.push_back((index, conn.link.generation));
+        }
     }
 
     /// A connect has come to its end.
@@ -412,12 +444,7 @@ impl<J: Journal> Relay<J> {
             }
         }
         self.scratch = scratch;
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        let wanted = conn.wants(true) || conn.wants(false);
-        if wanted && !conn.queued {
-            conn.queued = true;
-            self.ready.push_back((index, conn.link.generation));
-        }
+        self.queue(index);
     }
 
     /// One read of one side; whether it may have more.
@@ -438,12 +465,19 @@ impl<J: Journal> Relay<J> {
             return false;
         }
         let Conn { session, link, .. } = conn;
+        // No more than there is room for, and nothing beyond the present request while too much is held.
+        let room = if client { session.client_room() } else { scratch.len() };
+        let scratch = &mut scratch[..room.min(limits::MAX_HELD)];
         let Some(socket) = link.socket(client) else { return false };
         let result = tcp::receive(socket.fd.as_raw_fd(), scratch);
         let rules = &self.config.rules;
         match result {
             1.. => {
                 let bytes = &scratch[..result.cast_unsigned() as usize];
+                if client && link.linger_until.is_some_and(|until| now < until) {
+                    link.finish_by = Some(now + limits::LINGER);
+                }
+                let Some(socket) = link.socket(client) else { return false };
                 // A short read has emptied the socket, and the next bytes are another edge; but one that stopped at an
                 // urgent byte has not.
                 if bytes.len() < scratch.len() && !socket.end_seen && !socket.urgent {
@@ -524,7 +558,7 @@ impl<J: Journal> Relay<J> {
         }
         // Whatever the session was told, it has come here.
         let Some(Conn { session, link, held, .. }) = self.conns.get_mut(index) else { return };
-        let before = std::mem::replace(held, session.holds());
+        let before = std::mem::replace(held, session.holds() + link.waits_for_upstream());
         self.common.held = self.common.held - before + *held;
         if link.finishing
             && let Some(client) = link.client.as_ref().filter(|client| client.is_flushed())
@@ -534,6 +568,7 @@ impl<J: Journal> Relay<J> {
                 hands.end_client(End::Close);
             } else if !link.lingers {
                 link.lingers = true;
+                link.linger_until = Some(now + limits::MAX_LINGER);
                 link.finish_left = client.left();
                 link.finish_by = Some(now + limits::LINGER);
             }
@@ -550,6 +585,9 @@ impl<J: Journal> Relay<J> {
         self.wheel.cancel(index as u32);
         self.shared.give(1);
         self.common.counts.open -= 1;
+        if std::mem::take(&mut self.full) {
+            self.accept_pause = None;
+        }
     }
 
     // --- time ---------------------------------------------------------------------------------
@@ -580,6 +618,7 @@ impl<J: Journal> Relay<J> {
 
     fn visit(&mut self, index: usize) {
         let now = self.now;
+        let held_up = self.is_held_up();
         let rules = &self.config.rules;
         let Conn { session, link, visit, .. } = &mut self.conns[index];
         if link.connect_by.is_some_and(|by| by <= now) {
@@ -600,6 +639,12 @@ impl<J: Journal> Relay<J> {
         }
         if visit.is_some_and(|at| at <= now) {
             *visit = None;
+            if link.is_stuck(now, self.config.send_timeout)
+                && let Some(client) = &mut link.client
+            {
+                // It is there, and keeps its place and its upstream's from others.
+                client.failed = Some(libc::ETIME);
+            }
             let silence = self.config.policy.detection_time();
             if let Some(client) = link.client.as_mut()
                 && client.is_unheard(silence)
@@ -612,8 +657,8 @@ impl<J: Journal> Relay<J> {
                 upstream.failed = Some(libc::ETIMEDOUT);
             }
         }
-        if !link.is_flushed(false) {
-            session.on_upstream_behind(now);
+        if held_up || !link.is_flushed(false) || !link.is_flushed(true) {
+            session.on_held_up(now);
         }
         let mut hands = Hands { link, common: &mut self.common, index, now };
         session.on_time(rules, now, &mut hands);
@@ -639,11 +684,11 @@ impl<J: Journal> Relay<J> {
         for _ in 0..limits::MAX_ACCEPTS_PER_TURN {
             if !self.shared.take() {
                 self.saturate("max_connections", SATURATED_PAUSE);
+                self.full = true;
                 return Ok(());
             }
             match tcp::accept(self.listeners[at].listener.as_fd()) {
                 Ok((fd, address)) => {
-                    self.resume();
                     self.take_in(fd, address)?;
                 }
                 Err(error) => {
@@ -779,6 +824,8 @@ fn cause(error: i32, link: &Link) -> Cause {
         Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
         Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
         _ if error == libc::EPIPE => Cause::Aborted,
+        // Ours, for the send timeout.
+        _ if error == libc::ETIME => Cause::Local(LocalCause::Shutdown),
         _ => Cause::Local(LocalCause::Destroyed),
     }
 }

@@ -123,6 +123,10 @@ pub trait Wire {
 /// one for the final response, so it is this one.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// How a TLS handshake begins (RFC 8446 section 5.1), and an HTTP/2 connection (RFC 9113 section 3.4).
+const TLS: &[u8] = &[0x16, 0x03];
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// How long a client may take that cannot be asked, where it is to be asked.
 const CANNOT_ASK: Duration = Duration::from_secs(1);
 
@@ -214,6 +218,10 @@ pub struct Session {
     upstream: Upstream,
     /// The bytes are relayed without being followed.
     tunnel: bool,
+    /// It is HTTP all the same: of whom nobody knows where a message ends.
+    unfollowed: bool,
+    /// In a tunnel, the last to speak was the client.
+    owed: bool,
     exchange: Option<Box<Exchange>>,
     /// Bytes of the client that were not passed on: first those of the request that is being followed.
     held: Vec<u8>,
@@ -244,6 +252,8 @@ impl Session {
             client: Client::Open,
             upstream: Upstream::None,
             tunnel: !rules.http,
+            unfollowed: false,
+            owed: true,
             exchange: None,
             held: Vec::new(),
             followed: 0,
@@ -283,6 +293,11 @@ impl Session {
         self.held.len() <= 4 && self.held.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
     }
 
+    /// Whether a part of the request's body is still to come.
+    fn is_incomplete(&self) -> bool {
+        matches!(self.request, Request::Body { .. })
+    }
+
     /// Whether the client's bytes are wanted now.
     #[must_use]
     pub fn wants_client(&self) -> bool {
@@ -294,6 +309,17 @@ impl Session {
                 Request::Body { gathering: true, .. } | Request::Head(_) if !self.tunnel => true,
                 _ => self.held.len() < MAX_HELD,
             },
+        }
+    }
+
+    /// How many bytes of the client's there is room for; at least one while they are [wanted](Session::wants_client).
+    #[must_use]
+    pub fn client_room(&self) -> usize {
+        match self.request {
+            Request::Whole if !self.tunnel && self.client == Client::Open => {
+                MAX_PIPELINED.saturating_sub(self.held.len() - self.followed)
+            }
+            _ => MAX_HELD,
         }
     }
 
@@ -318,6 +344,9 @@ impl Session {
             Phase::Idle if self.answered == 0 => Some(self.since + rules.head_timeout),
             Phase::Receiving if self.exchange.is_none() => Some(self.since + rules.head_timeout),
             Phase::Receiving => Some(self.since + rules.body_timeout),
+            Phase::Sending if self.is_incomplete() && self.client == Client::Open => {
+                Some(self.since + rules.body_timeout)
+            }
             Phase::Waiting => rules.response_timeout.map(|timeout| self.since + timeout),
             _ => None,
         };
@@ -336,6 +365,7 @@ impl Session {
             // What streams through is not copied.
             if self.tunnel {
                 self.tunnelled.0 += bytes.len() as u64;
+                self.owed = true;
                 return wire.to_upstream(bytes);
             }
             if let Request::Body { body, gathering: false } = &mut self.request {
@@ -482,6 +512,7 @@ impl Session {
                     wire.to_upstream(&self.held[..self.followed]);
                     if self.tunnel {
                         self.tunnelled.0 += self.followed as u64;
+                        self.owed = true;
                     }
                     self.drop_followed();
                 }
@@ -506,17 +537,29 @@ impl Session {
 
     /// From here on, bytes are relayed and nothing is concluded from them; or the client is refused.
     fn not_followed(&mut self, reason: Reason, rules: &Rules, now: Instant, wire: &mut impl Wire) {
-        if rules.strict && !reason.is_another_protocol() {
+        // Another protocol is one from the first byte on. Behind anything else it would be a word that lets all that follows
+        // pass unread.
+        let other = reason.is_another_protocol() && self.answered == 0 && self.exchange.is_none();
+        let other = other && (self.held.starts_with(TLS) || self.held.starts_with(HTTP2));
+        if rules.strict && !other {
+            // Nobody waits: an answer would be taken for that to the next request.
+            let waits = self.exchange.is_some() || !self.held.is_empty();
             let begun = self.exchange.as_ref().is_some_and(|exchange| exchange.answered.is_some());
             wire.tell(Told::NotFollowed { reason, refused: true });
             if begun || self.client == Client::Gone {
                 self.end_upstream(End::Abort, wire);
                 return self.abort_client(wire);
             }
+            if !waits {
+                self.end_upstream(End::Abort, wire);
+                return self.finish_client(wire);
+            }
             let ours = matches!(self.response, Response::Body(_)) || !self.begun.is_empty();
             return self.refuse(if ours { 502 } else { 400 }, wire);
         }
         wire.tell(Told::NotFollowed { reason, refused: false });
+        self.unfollowed = !reason.is_another_protocol();
+        self.owed = self.exchange.is_some() || !self.held.is_empty();
         self.become_tunnel(rules, now, wire);
     }
 
@@ -545,6 +588,8 @@ impl Session {
             _ if self.nobody_waits() => self.leave(wire),
             Phase::Idle => self.leave(wire),
             Phase::Receiving => self.gone(Cause::Closed, None, rules, now, wire),
+            // The response has begun, and the request can never become whole: who waits for the rest of it must know.
+            Phase::Sending if self.is_incomplete() => self.forward_fin(wire),
             Phase::Waiting | Phase::Tunnel => self.ask(rules, now, wire),
             Phase::Sending if rules.half_close == HalfClose::Forward => self.ask(rules, now, wire),
             Phase::Sending => {}
@@ -657,20 +702,28 @@ impl Session {
             OnGone::Ignore => Done::Ignored,
         };
         let exchange = self.exchange.as_deref();
-        wire.tell(Told::Interrupted(Box::new(Interrupted {
-            phase,
-            method: exchange.map(|exchange| exchange.head.method().into()),
-            target: exchange.map(|exchange| exchange.head.target().into()),
-            status: exchange.and_then(|exchange| exchange.status),
-            request_bytes: exchange.map_or(self.tunnelled.0 + self.held.len() as u64, |e| e.request_bytes),
-            response_bytes: exchange.map_or(self.tunnelled.1, |exchange| exchange.response_bytes),
-            elapsed: now.since(exchange.map_or(self.born, |exchange| exchange.began)),
-            after: exchange.and_then(|exchange| exchange.answered).map(|answered| now.since(answered)),
-            cause,
-            asked,
-            done,
-            saved: matches!(done, Done::Reset | Done::Close),
-        })));
+        // Where an answer was the last that was said, all was answered, as far as anybody can know.
+        let told = !self.unfollowed || self.owed;
+        let told = told.then(|| {
+            Box::new(Interrupted {
+                phase,
+                method: exchange.map(|exchange| exchange.head.method().into()),
+                target: exchange.map(|exchange| exchange.head.target().into()),
+                status: exchange.and_then(|exchange| exchange.status),
+                request_bytes: exchange
+                    .map_or(self.tunnelled.0 + self.held.len() as u64, |e| e.request_bytes),
+                response_bytes: exchange.map_or(self.tunnelled.1, |exchange| exchange.response_bytes),
+                elapsed: now.since(exchange.map_or(self.born, |exchange| exchange.began)),
+                after: exchange.and_then(|exchange| exchange.answered).map(|answered| now.since(answered)),
+                cause,
+                asked,
+                done,
+                saved: matches!(done, Done::Reset | Done::Close),
+            })
+        });
+        if let Some(told) = told {
+            wire.tell(Told::Interrupted(told));
+        }
         match done {
             Done::Nothing => self.end_upstream(End::Close, wire),
             Done::Reset => self.end_upstream(End::Abort, wire),
@@ -688,7 +741,10 @@ impl Session {
             }
         }
         self.client = Client::Finished;
-        wire.end_client(End::Close);
+        // Should it be there against all evidence: a part of a response must not look like the whole.
+        let begun = phase == Phase::Sending || self.tunnelled.1 > 0;
+        let begun = begun && cause == Cause::Closed;
+        wire.end_client(if begun { End::Abort } else { End::Close });
     }
 
     fn end_upstream(&mut self, how: End, wire: &mut impl Wire) {
@@ -889,6 +945,7 @@ impl Session {
             return;
         }
         self.tunnelled.1 += bytes.len() as u64;
+        self.owed = false;
         wire.to_client(bytes);
         // Now the bytes are the probe, and the upstream may know what the client said.
         if self.question.take().is_some() {
@@ -968,6 +1025,8 @@ impl Session {
         self.upstream = Upstream::HalfClosed;
         match self.phase() {
             Phase::Tunnel => match self.client {
+                // A server of HTTP that closes has done with its client.
+                Client::Open if self.unfollowed => self.leave(wire),
                 Client::Open => wire.fin_client(),
                 Client::HalfClosed => {
                     self.end_upstream(End::Close, wire);
@@ -1012,11 +1071,10 @@ impl Session {
 
     // --- time ---------------------------------------------------------------------------------
 
-    /// The upstream does not take what has come, so the client is not read: that its body stands still is not its doing.
-    pub fn on_upstream_behind(&mut self, now: Instant) {
-        if self.phase() == Phase::Receiving {
-            self.since = now;
-        }
+    /// One side is not read, since the other does not take what it has sent, or since nobody takes our events: that it is silent
+    /// is not its doing.
+    pub fn on_held_up(&mut self, now: Instant) {
+        self.since = now;
     }
 
     /// It is late enough for [`Session::deadline`].
@@ -1051,7 +1109,12 @@ impl Session {
             Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(wire),
             Phase::Receiving => self.refuse(408, wire),
             Phase::Waiting => self.fail(Failure::TimedOut, wire),
-            Phase::Sending | Phase::Tunnel => {}
+            // An answer of ours would stand in the middle of the upstream's.
+            Phase::Sending => {
+                self.end_upstream(End::Abort, wire);
+                self.abort_client(wire);
+            }
+            Phase::Tunnel => {}
         }
     }
 }

@@ -166,6 +166,10 @@ pub(super) struct Link {
     pub(super) finish_by: Option<Instant>,
     /// What was left of it when that was set.
     pub(super) finish_left: usize,
+    /// It lingers no longer than this, whatever it sends.
+    pub(super) linger_until: Option<Instant>,
+    /// What the client had not taken, and since when it has taken nothing of it.
+    stuck: Option<(usize, Instant)>,
     pub(super) upstream: Option<Socket>,
     pub(super) chosen: Option<usize>,
     /// Who was tried for the present request.
@@ -185,6 +189,8 @@ impl Link {
             lingers: false,
             finish_by: None,
             finish_left: 0,
+            linger_until: None,
+            stuck: None,
             upstream: None,
             chosen: None,
             tried: Vec::new(),
@@ -196,6 +202,27 @@ impl Link {
 
     pub(super) fn socket(&mut self, client: bool) -> Option<&mut Socket> {
         if client { self.client.as_mut() } else { self.upstream.as_mut() }
+    }
+
+    /// Bytes that wait here for the upstream to take them.
+    pub(super) fn waits_for_upstream(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.outbox.len())
+    }
+
+    /// Whether the client has taken nothing for so long although something waits here for it.
+    pub(super) fn is_stuck(&mut self, now: Instant, patience: Duration) -> bool {
+        let Some(client) = self.client.as_ref().filter(|client| !client.is_flushed()) else {
+            self.stuck = None;
+            return false;
+        };
+        let left = client.left();
+        match self.stuck {
+            Some((before, since)) if left >= before => now.since(since) >= patience,
+            _ => {
+                self.stuck = Some((left, now));
+                false
+            }
+        }
     }
 
     /// Whether a side has taken all that was sent to it, or is not there to take it.
@@ -252,6 +279,8 @@ impl Hands<'_> {
     pub(super) fn drop_upstream(&mut self, how: End) {
         self.link.connecting = false;
         self.link.connect_by = None;
+        // Nobody is to be tried for who wants none any more.
+        self.link.connect_failed = None;
         self.link.connect_failed = None; // nobody is left for whom another would be tried
         if let Some(chosen) = self.link.chosen.take() {
             self.common.upstreams.give(chosen);

@@ -239,13 +239,13 @@ impl Engine {
             }
         }
         let mut engine = Engine::Epoll(EpollEngine::new().map_err(EngineError::Epoll)?);
-        self_test(&mut engine).map_err(EngineError::SelfTest)?;
+        tested(&mut engine)?;
         Ok((engine, why_not))
     }
 
     fn ring(sq: u32, cq: u32) -> Result<Engine, EngineError> {
         let mut engine = Engine::Uring(Ring::new(sq, cq).map_err(EngineError::Ring)?);
-        self_test(&mut engine).map_err(EngineError::SelfTest)?;
+        tested(&mut engine)?;
         Ok(engine)
     }
 
@@ -473,6 +473,15 @@ impl Engine {
             }
             Engine::Epoll(epoll) => Ok(Readiness::Epoll(epoll.as_fd().try_clone_to_owned()?)),
         }
+    }
+}
+
+/// Tests the kernel on an engine. A mismatch has to show twice: under memory pressure, of a container say, the kernel does not
+/// keep to a low-water mark for a moment.
+fn tested(engine: &mut Engine) -> Result<(), EngineError> {
+    match self_test(engine) {
+        Err(SelfTestError::Mismatch { .. }) => self_test(engine).map_err(EngineError::SelfTest),
+        result => result.map_err(EngineError::SelfTest),
     }
 }
 

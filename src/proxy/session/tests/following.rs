@@ -268,6 +268,8 @@ fn who_was_answered_early_is_free_to_leave() {
     // It stops in the middle of its body while the response flows.
     let mut world = World::new(rules);
     world.client(format!("{POST}h")).connected().upstream(&OK[..OK.len() - 1]).client_fin().told_nothing();
+    // Its server must not wait for the rest.
+    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
     world.upstream("k").client_got(OK).told_completed(1).sockets_are(over.0, over.1);
 }
 

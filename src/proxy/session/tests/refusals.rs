@@ -148,9 +148,12 @@ fn a_response_that_is_not_followed_is_refused_where_that_is_wanted() {
                 // The client has its head: only a reset tells it that this is not all.
                 assert!(world.sockets.to_client.starts_with(&response.as_bytes()[..head]));
                 world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
+            } else if reason == Reason::Unsolicited {
+                // The client has its answer, and would take ours for that to its next request.
+                world
+                    .client_got(&response[..head])
+                    .sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
             } else {
-                let whole = if reason == Reason::Unsolicited { head } else { 0 };
-                world.sockets.to_client.drain(..whole);
                 world.client_got_our(502);
                 assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Abort));
             }

@@ -8,7 +8,7 @@ use super::conversation::{Ends, Exchange, exchange};
 use super::world::{ClientSocket, RULES, Sockets, UpstreamSocket, World, our_answer, same};
 use crate::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules};
-use crate::proxy::told::{Failure, Phase, Told};
+use crate::proxy::told::{Failure, Told};
 
 /// Bytes that a server sends once it has switched.
 const AFTERWARDS: &[u8] = b"\0\x01HTTP/1.1 200 OK\r\n\r\n";
