@@ -98,7 +98,7 @@ fn a_reset_while_a_body_streams_is_done_what_is_said() {
         if done == Done::Ignored {
             // It can never have all of it, and is told as it would be told without us.
             world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Finned);
-            world.upstream_fin();
+            world.upstream_fin().told_nothing();
             assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Close));
         } else {
             world.sockets_are(ClientSocket::Ended(End::Close), left(done));
@@ -109,8 +109,10 @@ fn a_reset_while_a_body_streams_is_done_what_is_said() {
 #[test]
 fn a_reset_while_the_upstream_works_is_done_what_is_said() {
     for (on_gone, done, saved) in WAYS {
-        let mut world = World::asked(Rules { on_gone, ..RULES });
-        world.client(GET).after(Duration::from_secs(3)).client_reset();
+        // Behind another request, and with a third one behind it.
+        let mut world = World::answered(Rules { on_gone, ..RULES });
+        world.after(Duration::from_secs(7)).client(format!("{GET}{GET}")).upstream_got(GET);
+        world.after(Duration::from_secs(3)).client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.method.as_deref()), (Phase::Waiting, Some("GET")));
         assert_eq!((told.target.as_deref(), told.status), (Some("/a"), None));

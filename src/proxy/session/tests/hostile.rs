@@ -232,7 +232,7 @@ fn a_flood_is_held_up_to_what_was_said_and_not_further() {
                             // An upstream may hold its head back as long as it likes.
                             for _ in 0..MAX_HEAD / 100 {
                                 if !begun.is_empty() && world.sockets.upstream == UpstreamSocket::Open {
-                                    world.upstream(&begun[..]).upstream([b'x'; 99]);
+                                    world.upstream(begun).upstream([b'x'; 99]);
                                     check_held(&world);
                                 }
                             }
