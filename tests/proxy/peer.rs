@@ -153,15 +153,10 @@ impl Peer {
         }
     }
 
-    /// Reads and forgets to the end: how many bytes, the sum of them, and how it ended.
-    pub fn count(&mut self) -> (u64, End) {
-        let mut count = 0;
-        loop {
-            count += self.unread.len() as u64;
+    /// Reads and forgets to the end.
+    pub fn forget(&mut self) {
+        while self.fill().is_none() {
             self.unread.clear();
-            if let Some(end) = self.fill() {
-                return (count, end);
-            }
         }
     }
 

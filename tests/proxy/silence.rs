@@ -170,14 +170,19 @@ fn vanish(io: &'static str) {
     asked.stdin = None; // its FIN comes, and the question behind it is not acknowledged
     thread::park_timeout(Duration::from_millis(500));
     far.drop_packets("output");
-    for (client, log, phase, cause) in [
-        (&waits, waits_log, "waiting", "keepalive_expired"),
-        (&drips, drips_log, "sending", "user_timeout"),
-        (&asked, asked_log, "waiting", "user_timeout"),
-        (&stalls, stalls_log, "sending", "keepalive_expired"), // its window is closed: only probes go out
+    let expired = ["keepalive_expired"];
+    let unacknowledged = ["user_timeout"];
+    // Behind a closed window there are only probes, but it may not have closed in time.
+    let either = ["keepalive_expired", "user_timeout"];
+    for (client, log, phase, causes) in [
+        (&waits, waits_log, "waiting", &expired[..]),
+        (&drips, drips_log, "sending", &unacknowledged),
+        (&asked, asked_log, "waiting", &unacknowledged),
+        (&stalls, stalls_log, "sending", &either),
     ] {
         let event = proxy.interruption(client.address);
-        assert_told(&event, &json!({ "phase": phase, "cause": cause, "done": "reset", "saved": true }));
+        assert_told(&event, &json!({ "phase": phase, "done": "reset", "saved": true }));
+        assert!(causes.contains(&event["cause"].as_str().unwrap()), "{io}: {event:#}");
         assert_eq!(log.ended(), End::Reset, "{io}: {event:#}");
     }
     assert_told(&proxy.finish(), &json!({ "upstream_failed": 0 }));

@@ -112,7 +112,7 @@ impl Upstream {
                 let serving = move || {
                     let mut peer = Peer::of(stream, records.then_some(log));
                     if serve(&mut peer).is_continue() {
-                        peer.count();
+                        peer.forget();
                     }
                 };
                 thread::Builder::new().stack_size(256 * 1024).spawn(serving).unwrap();

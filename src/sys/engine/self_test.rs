@@ -150,7 +150,10 @@ impl Bench<'_> {
     fn none(&mut self, step: &'static str) -> Result<(), SelfTestError> {
         self.engine.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
         self.engine.reap(&mut self.reaped, 16);
-        check(self.reaped.is_empty(), step, "no completion", || format!("{:?}", self.reaped))
+        let none = self.reaped.is_empty() || memory_is_short();
+        check(none, step, "no completion", || format!("{:?}", self.reaped))?;
+        self.reaped.clear();
+        Ok(())
     }
 
     /// Waits for a poll completion that fits. A wake may come early with a mask that says less, so
@@ -189,6 +192,13 @@ impl Bench<'_> {
         }
         Err(SelfTestError::Mismatch { step, expected, got: "no completion of the recv".to_owned() })
     }
+}
+
+/// Whether sockets have more memory than the kernel likes: then it wakes whoever has unread bytes, whatever its mark
+/// is (`tcp_epollin_ready`), so that they are taken off. It is to be trusted all the same.
+fn memory_is_short() -> bool {
+    let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap_or_default();
+    protocols.lines().any(|line| line.starts_with("TCP") && line.split_whitespace().nth(4) == Some("yes"))
 }
 
 fn check(
