@@ -198,6 +198,8 @@ impl<J: Journal> Relay<J> {
         engine.watch(self.wakeup.as_raw_fd(), PollMask::IN, Token::new(kind::WAKEUP, 0, 0))?;
         for (index, listening) in self.listeners.iter().enumerate() {
             let token = Token::new(kind::LISTENER, 0, index as u32);
+            // Inherited by all that are accepted.
+            tcp::set_unsent_limit(listening.listener.as_fd(), limits::CLIENT_UNSENT)?;
             engine.watch(listening.listener.as_raw_fd(), PollMask::IN, token)?;
         }
         engine.submit_and_wait(Wait::NOT)

@@ -221,6 +221,16 @@ pub(crate) fn report_errors(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
 }
 
+/// Lets no more than so many bytes wait in the kernel that it has not sent yet (`TCP_NOTSENT_LOWAT`); what is in flight
+/// is not counted. A listener's is inherited.
+///
+/// # Errors
+///
+/// Those of `setsockopt(2)`.
+pub fn set_unsent_limit(socket: impl AsRawFd, bytes: u32) -> io::Result<()> {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, clamp(bytes))
+}
+
 /// Makes the next close send a RST and leave nothing behind (`SO_LINGER` with 0 seconds).
 ///
 /// # Errors
@@ -274,16 +284,19 @@ pub fn unsent(socket: impl AsRawFd) -> io::Result<u32> {
 }
 
 /// Begins to connect, without waiting: the socket is writable when it has come to an end, and
-/// [`take_error`] says to which. What is sent goes out at once (`TCP_NODELAY`).
+/// [`take_error`] says to which. What is sent goes out at once (`TCP_NODELAY`), and the kernel keeps about `unread` bytes that
+/// are not read (`SO_RCVBUF`).
 ///
 /// # Errors
 ///
 /// Those of `socket(2)` and `connect(2)` that come at once: no descriptor, no port, no route.
-pub fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
+pub fn connect(address: SocketAddr, unread: u32) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    // Before the handshake, which tells the peer how far its window may grow.
+    socket.set_recv_buffer_size(unread as usize)?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(socket.into()),

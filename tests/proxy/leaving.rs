@@ -331,7 +331,7 @@ fn an_upstream_that_may_work_on_is_not_kept_for_a_body_that_never_comes() {
         client.reset();
         let told = proxy.interruption(address);
         assert_told(&told, &json!({ "phase": "receiving", "done": "ignored", "saved": false }));
-        assert_eq!(log.ended(), End::Reset, "{io}");
+        assert_eq!(log.ended(), End::Fin, "{io}: it hears that no more comes");
         assert_told(&proxy.finish(), &json!({ "interrupted": 1, "open": 0, "upstream_failed": 0 }));
     }
 }

@@ -297,7 +297,7 @@ impl Hands<'_> {
         self.link.tried.push(chosen);
         self.link.chosen = Some(chosen);
         let address = self.common.upstreams.address(chosen);
-        match tcp::connect(address) {
+        match tcp::connect(address, limits::UPSTREAM_UNREAD) {
             Ok(fd) => {
                 let plan = self.common.policy.keepalive();
                 // Without it, a silent upstream is found by the response timeout, if there is one.
