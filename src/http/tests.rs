@@ -106,7 +106,7 @@ fn a_head_has_a_limit() {
     whole(fits(MAX_HEAD).as_bytes());
     assert_eq!(request(fits(MAX_HEAD + 1).as_bytes()), Head::TooLarge);
     assert_eq!(request(&fits(MAX_HEAD + 10).as_bytes()[..MAX_HEAD]), Head::TooLarge, "before it ends");
-    assert_eq!(request(&vec![b'\r', b'\n'].repeat(MAX_HEAD)), Head::TooLarge);
+    assert_eq!(request(&[b'\r', b'\n'].repeat(MAX_HEAD)), Head::TooLarge);
     let many = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
     whole(many(MAX_HEADERS).as_bytes());
     assert_eq!(request(many(MAX_HEADERS + 1).as_bytes()), Head::TooLarge);

@@ -112,7 +112,7 @@ struct Listening {
     pending: bool,
 }
 
-/// One thread's relay. See the [module](self).
+/// One thread's relay: its sockets, buffers and time. See [`crate::proxy`].
 pub struct Relay<J> {
     config: Config,
     obtained: Probed,

@@ -209,7 +209,7 @@ enum Fin {
     Sent,
 }
 
-/// See the [module](self).
+/// One client and the upstream that works for it: what to pass on, what to hold, what an end means. See [`crate::proxy`].
 #[derive(Debug)]
 pub struct Session {
     request: Request,

@@ -99,8 +99,7 @@ fn unfolded(text: &str) -> String {
 
 #[test]
 fn the_document_shows_each_line_as_it_is_written() {
-    let mut json = JsonLines::default();
-    json.wall = WallClock::fixed(1_764_000_000_000_000_000);
+    let mut json = JsonLines { wall: WallClock::fixed(1_764_000_000_000_000_000), ..JsonLines::default() };
     let mut written = Vec::new();
     json.opening(&opening(), &mut written);
     for line in &lines() {
