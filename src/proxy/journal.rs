@@ -539,8 +539,8 @@ impl Sentences {
         let time = date.get(11..23).unwrap_or_default();
         // A Vec takes everything.
         let _ = match self.colour {
-            true => writeln!(into, "{time}  \x1b[{colour}m{word:<12}\x1b[0m {rest}"),
-            false => writeln!(into, "{time}  {word:<12} {rest}"),
+            true => writeln!(into, "{time}Z  \x1b[{colour}m{word:<12}\x1b[0m {rest}"),
+            false => writeln!(into, "{time}Z  {word:<12} {rest}"),
         };
     }
 
@@ -638,8 +638,7 @@ impl Sentences {
     fn closing(&mut self, closing: &Closing, into: &mut Vec<u8>) {
         let counts = &closing.counts;
         let rest = format!(
-            "{} exchanges completed, {} interrupted ({} spared the upstream the rest), {} upstream failures, {} \
-             connections in {:.1?}",
+            "completed {}, interrupted {} ({} spared the upstream the rest), upstream failures {}, connections {}; {:.1?}",
             counts.completed,
             counts.interrupted(),
             counts.saved,
@@ -650,7 +649,7 @@ impl Sentences {
         self.say(closing.at, 1, "summary", format_args!("{rest}"), into);
         for (phase, causes) in by_phase(counts) {
             for (cause, count) in causes {
-                let _ = writeln!(into, "              {count:>8}  {phase}, {cause}");
+                let _ = writeln!(into, "              {count:>8}  while {phase}: {cause}");
             }
         }
     }

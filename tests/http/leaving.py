@@ -209,6 +209,25 @@ def table(results, servers, fronts, ways):
     return "\n".join(lines)
 
 
+def wide_table(results, servers, fronts, ways):
+    """A row for each way; a column for each server, with the fronts side by side."""
+    lines = [
+        "| the client's way | " + " | ".join(f"{server}: {' / '.join(fronts)}" for server in servers) + " |",
+        "|---|" + "---|" * len(servers),
+    ]
+    for way in ways:
+        cells = []
+        for server in servers:
+            each = [
+                cell([r for r in results if (r.server, r.front, r.way) == (server, front, way.name)])
+                for front in fronts
+            ]
+            cells.append(" / ".join(each) if all(each) else "")
+        if any(cells):
+            lines.append(f"| {way.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def deaf(server, way):
     return server in DEAF and way.unread >= DEAF[server]
 
@@ -262,6 +281,7 @@ def arguments():
     parser.add_argument("--ms", type=int, help="how long a handler works (4000; 1500; 15000)")
     parser.add_argument("--quick", action="store_true", help="one round, shorter work, fewer ways")
     parser.add_argument("--silent", action="store_true", help="only the loss without a word; root only")
+    parser.add_argument("--wide", action="store_true", help="a row for each way, a column for each server")
     parser.add_argument("--json", metavar="FILE", help="all single results")
     parser.add_argument("--check", action="store_true", help="fail if deadpeer missed one or cut a client")
     parser.add_argument(
@@ -383,7 +403,7 @@ def main():
 
     ways = [SILENCE] if options.silent else options.ways
     fronts = [front for front in options.fronts if any(r.front == front for r in run.results)]
-    print(table(run.results, options.servers, fronts, ways))
+    print((wide_table if options.wide else table)(run.results, options.servers, fronts, ways))
     print(f"\nMilliseconds from the leaving until the handler knew (median of {options.rounds}); handlers")
     print(f"worked for {options.ms / 1000:g} s. never: it worked to its end for nobody. cut: the half-close of a")
     print("client that waits was taken for its leaving. served: it got all of its answer. Go hears nothing")
