@@ -5,6 +5,9 @@ use std::mem::MaybeUninit;
 use super::{Framing, Reason};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TOLD_TARGET};
 
+/// How a client of HTTP/2 begins (RFC 9113 section 3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// How far a head that is still coming was looked through: its bytes are not looked at again and again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
@@ -47,9 +50,19 @@ impl RequestHead {
         // Whoever speaks another protocol need not wait until a head could have ended.
         match bytes.first() {
             None => return Head::Partial,
-            Some(0x16) => return Head::Not(Reason::Tls),
+            // A handshake and its version: one byte says too little.
+            Some(0x16) => {
+                return match bytes.get(1) {
+                    None => Head::Partial,
+                    Some(3) => Head::Not(Reason::Tls),
+                    Some(_) => Head::Not(Reason::NotHttp),
+                };
+            }
             Some(&first) if first != b'\r' && !is_token(first) => return Head::Not(Reason::NotHttp),
             Some(_) => {}
+        }
+        if bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes) {
+            return Head::Partial;
         }
         let empty_lines = bytes.chunks(2).take_while(|pair| *pair == b"\r\n").count() * 2;
         // Before anything behind it: what comes in pieces is judged as what comes at once.
@@ -70,7 +83,7 @@ impl RequestHead {
         match parsed {
             Ok(httparse::Status::Complete(parsed)) if parsed == length - empty_lines => {}
             Err(httparse::Error::TooManyHeaders) => return Head::TooLarge,
-            _ if bytes.starts_with(b"PRI * HTTP/2.0\r\n\r\n") => return Head::Not(Reason::Http2),
+            _ if bytes.starts_with(HTTP2) => return Head::Not(Reason::Http2),
             _ => return Head::Not(Reason::NotHttp),
         }
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)

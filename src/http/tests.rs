@@ -89,8 +89,12 @@ fn what_could_be_read_in_two_ways_is_not_read() {
     {
         assert_eq!(refused(&format!("{line}\r\n\r\n")), Reason::NotHttp, "{line:?}");
     }
-    assert_eq!(refused("PRI * HTTP/2.0\r\n\r\n"), Reason::Http2);
+    assert_eq!(refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Reason::Http2);
+    assert_eq!(request(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"), Head::Partial, "it may still be something else");
+    assert_eq!(refused("PRI * HTTP/2.0\r\n\r\nSN"), Reason::NotHttp);
     assert_eq!(refused("\x16\x03\x01"), Reason::Tls);
+    assert_eq!(request(b"\x16"), Head::Partial);
+    assert_eq!(refused("\x16\x04"), Reason::NotHttp);
     assert_eq!(refused("\x00\x00"), Reason::NotHttp, "at once, and not when a head could have ended");
     assert_eq!(refused("GET / HTTP/1.1\n\n"), Reason::BareLf);
     assert_eq!(refused("GET /\r\n"), Reason::NotHttp, "HTTP/0.9 waits for its answer now");

@@ -123,10 +123,6 @@ pub trait Wire {
 /// one for the final response, so it is this one.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How a TLS handshake begins (RFC 8446 section 5.1), and an HTTP/2 connection (RFC 9113 section 3.4).
-const TLS: &[u8] = &[0x16, 0x03];
-const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// How long a client may take that cannot be asked, where it is to be asked.
 const CANNOT_ASK: Duration = Duration::from_secs(1);
 
@@ -540,7 +536,6 @@ impl Session {
         // Another protocol is one from the first byte on. Behind anything else it would be a word that lets all that follows
         // pass unread.
         let other = reason.is_another_protocol() && self.answered == 0 && self.exchange.is_none();
-        let other = other && (self.held.starts_with(TLS) || self.held.starts_with(HTTP2));
         if rules.strict && !other {
             // Nobody waits: an answer would be taken for that to the next request.
             let waits = self.exchange.is_some() || !self.held.is_empty();

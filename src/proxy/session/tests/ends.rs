@@ -219,3 +219,30 @@ fn a_reset_behind_the_last_word_is_no_interruption() {
     world.upstream_fin().client_got_our(502).told_upstream_failed();
     world.client_reset().told_nothing();
 }
+
+#[test]
+fn where_nobody_follows_the_last_word_says_whether_somebody_waits() {
+    // HTTP that is not followed: who was answered last leaves as it likes.
+    let mut world = World::new(RULES);
+    world.client("GET\n").told();
+    world.connected().upstream("answer").client_reset().told_nothing();
+    let mut world = World::new(RULES);
+    world.client("GET\n").told();
+    world.connected().upstream("answer").client("GET\n").client_reset();
+    assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
+    let mut world = World::asked(RULES);
+    world.upstream("what?").told();
+    world.client_reset().told_nothing();
+    // And a server that closes has done with its client.
+    let mut world = World::new(RULES);
+    world.client("GET\n").connected().upstream("answer").upstream_fin();
+    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    // Another protocol has other customs.
+    let mut world = World::new(RULES);
+    world.client("\x16\x03").told();
+    world.connected().upstream("hello").client_reset();
+    assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
+    let mut world = World::new(RULES);
+    world.client("\x16\x03").connected().upstream("hello").upstream_fin();
+    world.sockets_are(ClientSocket::Finned, UpstreamSocket::Open);
+}

@@ -298,9 +298,16 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     world.client_fin_ahead().client_fin_ahead().client_got("");
     world.client_reset();
     assert!(world.told_interrupted().asked.is_some());
-    // Nothing is asked where nobody works.
+    // Nothing is asked where nobody works, or where the bytes ask.
     let mut world = World::answered(RULES);
     world.client_fin_ahead().client_got("").told_nothing();
+    let mut world = World::asked(RULES);
+    world
+        .upstream(&OK[..9])
+        .upstream(&OK[9..OK.len() - 1])
+        .client_fin_ahead()
+        .client_got(&OK[..OK.len() - 1]);
+    world.upstream("k").client_got("k").told_completed(1);
     // All of the questions are asked of one who is found to have sent a FIN twice.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.client_fin_ahead().client_got_a_probe().client_fin().client_got("");
@@ -371,4 +378,12 @@ fn a_timeout_comes_also_to_who_is_there() {
     world.client_fin().after(Duration::from_secs(60));
     world.sockets.to_client.drain(..3 * 25);
     world.client_got_our(504).told_upstream_failed();
+}
+
+#[test]
+fn half_a_response_ends_with_a_reset_also_for_one_that_is_thought_to_be_gone() {
+    let mut world = World::new(Rules { http: false, ..ruled(HalfClose::Gone) });
+    world.connected().upstream("hel").client_fin();
+    world.told_interrupted();
+    assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
 }

@@ -76,12 +76,19 @@ fn a_request_that_is_not_followed_is_relayed_as_it_came() {
 fn a_request_that_is_not_followed_is_refused_where_that_is_wanted() {
     for (request, reason) in REQUESTS {
         let mut world = World::new(STRICT);
-        world.client(request);
         if reason.is_another_protocol() {
-            // There is nothing ambiguous in it.
-            world.told_not_followed(reason, false).connected().upstream_got(request);
+            // There is nothing ambiguous in it, however it comes.
+            for cut in 0..request.len() {
+                let mut world = World::new(STRICT);
+                world.client(&request[..cut]).client(&request[cut..]).told_not_followed(reason, false);
+                world.connected().upstream_got(request);
+            }
+            // But behind anything else it would be a word behind which all passes unread.
+            let mut world = World::answered(STRICT);
+            world.client(request).told_not_followed(reason, true).upstream_got("").client_got_our(400);
             continue;
         }
+        world.client(request);
         world.told_not_followed(reason, true).upstream_got("").client_got_our(400);
         assert!(!matches!(world.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Connecting));
         // Also where its upstream has some of it, and may think what it likes of it.
@@ -290,4 +297,52 @@ fn without_room_a_body_streams_and_a_head_is_refused() {
     let mut world = World::new(RULES);
     world.sockets.scarce = true;
     world.client(GET).connected().upstream_got(GET).upstream(OK).told_completed(1);
+}
+
+#[test]
+fn what_is_unsolicited_is_not_answered_where_nobody_waits() {
+    let mut world = World::answered(STRICT);
+    world.upstream("what?").client_got("").told_not_followed(Reason::Unsolicited, true);
+    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
+}
+
+#[test]
+fn a_body_that_stands_still_has_its_time_also_while_its_response_is_sent() {
+    let post = "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
+    let sending = || {
+        let mut world = World::new(Rules { request_buffer: 0, ..RULES });
+        world.client(post).connected().upstream(&OK[..OK.len() - 1]).client_got(&OK[..OK.len() - 1]);
+        world.in_phase(Phase::Sending);
+        world
+    };
+    let mut world = sending();
+    world.after(Duration::from_secs(19)).client("x").after(Duration::from_secs(19)).upstream("k");
+    world.client_got("k").told_completed(1);
+    // An answer of ours would stand in the middle of the other.
+    let mut world = sending();
+    world.after(Duration::from_secs(20)).client_got("").told_nothing();
+    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
+}
+
+#[test]
+fn who_is_not_read_is_not_too_slow() {
+    let post = "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
+    let mut world = World::new(Rules { request_buffer: 0, ..RULES });
+    world.client(post).connected();
+    for _ in 0..5 {
+        world.after(Duration::from_secs(19)).client_got("");
+        world.session.on_held_up(world.now);
+    }
+    world.after(Duration::from_secs(20)).client_got_our(408);
+}
+
+#[test]
+fn an_upstreams_time_begins_when_its_request_is_whole() {
+    let mut world = World::answered(RULES);
+    world.client(&GET[..5]).after(Duration::from_secs(9)).client(&GET[5..]);
+    world
+        .after(Duration::from_millis(59_999))
+        .client_got("")
+        .after(Duration::from_millis(1))
+        .client_got_our(504);
 }

@@ -208,7 +208,7 @@ impl Play<'_> {
             self.world.client_fin();
             return true;
         }
-        let until = self.sends.len().min(self.read + size.clamp(1, MAX_HELD));
+        let until = self.sends.len().min(self.read + size.clamp(1, self.world.session.client_room()));
         if self.client_is_there() {
             self.heard = until;
         }
@@ -357,7 +357,7 @@ impl Play<'_> {
                 assert!(forwards || gone, "a FIN that is still being judged");
             }
         }
-        let most = MAX_HEAD.max(self.world.rules.request_buffer) + 2 * MAX_HELD + MAX_PIPELINED;
+        let most = MAX_HEAD.max(self.world.rules.request_buffer) + MAX_HELD + MAX_PIPELINED;
         assert!(self.world.session.holds() <= most);
     }
 
