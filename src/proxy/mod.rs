@@ -26,6 +26,6 @@ mod upstreams;
 
 pub use journal::{Closing, Journal, JsonLines, Line, Listening, Pen, Sentences, Shown};
 pub use relay::{Config, Counts, Relay, Report, SendProxy};
-pub use session::{End, HalfClose, OnGone, Rules, Session, Wire};
+pub use session::{End, HalfClose, OnGone, Part, Rules, Session, Wire};
 pub use told::{Done, Failure, Interrupted, Parties, Phase, Told, UpstreamFailed};
 pub use upstreams::Upstreams;

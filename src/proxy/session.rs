@@ -92,6 +92,15 @@ pub enum End {
     Abort,
 }
 
+/// A part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Which cannot be passed on before it is whole.
+    Head,
+    /// Which can stream.
+    Body,
+}
+
 /// Where decisions go.
 pub trait Wire {
     /// Sends bytes to the client, behind those that wait.
@@ -113,7 +122,7 @@ pub trait Wire {
     /// Whether the client's kernel has acknowledged all that was sent to it.
     fn client_has_acknowledged(&mut self) -> bool;
     /// Whether so many more bytes of requests may be held here.
-    fn may_hold(&mut self, bytes: usize) -> bool;
+    fn may_hold(&mut self, part: Part, bytes: usize) -> bool;
     /// Tells what happened.
     fn tell(&mut self, told: Told);
 }
@@ -406,7 +415,7 @@ impl Session {
                 Request::Head(_) if self.held.is_empty() => return,
                 Request::Head(scan) => match RequestHead::read(&self.held, scan) {
                     Head::Partial if self.is_blank() => return,
-                    Head::Partial if !wire.may_hold(0) => return self.refuse(503, wire),
+                    Head::Partial if !wire.may_hold(Part::Head, 0) => return self.refuse(503, wire),
                     Head::Partial => return self.cannot_become_whole(rules, now, wire),
                     Head::TooLarge => return self.refuse(431, wire),
                     Head::Not(reason) => self.not_followed(reason, rules, now, wire),
@@ -419,7 +428,9 @@ impl Session {
                         if let Some(exchange) = &mut self.exchange {
                             exchange.request_bytes += fed.taken as u64;
                         }
-                        if *gathering && (self.followed > rules.request_buffer || !wire.may_hold(0)) {
+                        if *gathering
+                            && (self.followed > rules.request_buffer || !wire.may_hold(Part::Body, 0))
+                        {
                             *gathering = false;
                             self.response = Response::Head(Scan::default());
                         }
@@ -455,7 +466,7 @@ impl Session {
             Framing::Length(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
             _ => 0,
         };
-        let gathering = fits && !head.expects_continue() && wire.may_hold(rest);
+        let gathering = fits && !head.expects_continue() && wire.may_hold(Part::Body, rest);
         self.followed = length;
         self.probes = 0;
         self.exchange = Some(Box::new(Exchange {

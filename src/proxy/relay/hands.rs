@@ -13,7 +13,7 @@ use super::{MASK, failure, kind};
 use crate::limits;
 use crate::liveness::Policy;
 use crate::proxy::journal::{Line, Shown};
-use crate::proxy::session::{End, Wire};
+use crate::proxy::session::{End, Part, Wire};
 use crate::proxy::told::{Failure, Parties, Told};
 use crate::proxy::upstreams::Upstreams;
 use crate::sys::engine::{Engine, Token};
@@ -379,8 +379,10 @@ impl Wire for Hands<'_> {
         client.is_flushed() && tcp::unsent(client.fd.as_fd()).is_ok_and(|bytes| bytes == 0)
     }
 
-    fn may_hold(&mut self, bytes: usize) -> bool {
-        self.common.held.saturating_add(bytes) <= self.common.hold
+    fn may_hold(&mut self, part: Part, bytes: usize) -> bool {
+        // A quarter is kept for heads: no number of slow bodies may turn newcomers away.
+        let most = if part == Part::Body { self.common.hold / 4 * 3 } else { self.common.hold };
+        self.common.held.saturating_add(bytes) <= most
     }
 
     fn tell(&mut self, told: Told) {

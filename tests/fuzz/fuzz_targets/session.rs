@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use deadpeer::liveness::Cause;
-use deadpeer::proxy::{End, Failure, HalfClose, OnGone, Rules, Session, Told, Wire};
+use deadpeer::proxy::{End, Failure, HalfClose, OnGone, Part, Rules, Session, Told, Wire};
 use deadpeer::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
@@ -98,7 +98,7 @@ impl Wire for World {
         true
     }
 
-    fn may_hold(&mut self, _bytes: usize) -> bool {
+    fn may_hold(&mut self, _part: Part, _bytes: usize) -> bool {
         true
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
-use crate::proxy::session::{End, HalfClose, OnGone, PROBE, Rules, Session, Wire};
+use crate::proxy::session::{End, HalfClose, OnGone, PROBE, Part, Rules, Session, Wire};
 use crate::proxy::told::{Failure, Interrupted, Phase, Told, UpstreamFailed};
 use crate::time::Instant;
 
@@ -116,7 +116,7 @@ impl Wire for Sockets {
         self.acknowledges
     }
 
-    fn may_hold(&mut self, bytes: usize) -> bool {
+    fn may_hold(&mut self, _part: Part, bytes: usize) -> bool {
         !self.scarce && bytes <= self.room
     }
 
