@@ -116,7 +116,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 pub(super) fn exchange() -> impl Strategy<Value = Exchange> {
     let method = prop::sample::select(vec!["GET", "GET", "HEAD", "POST", "PUT", "M-SEARCH", "CONNECT"]);
     let request = (method, shape(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
-    let versions = (prop::bool::weighted(0.15), prop::bool::weighted(0.2), 0_usize..1_000);
+    let versions = (prop::bool::weighted(0.15), prop::bool::weighted(0.4), 0_usize..1_000);
     let response = (fate(), shape(), prop_oneof![4 => Just(0_usize), 1 => 1_usize..3]);
     (request, versions, response).prop_map(|(request, versions, response)| build(request, versions, response))
 }
