@@ -183,6 +183,8 @@ enum Client {
 struct Exchange {
     head: RequestHead,
     began: Instant,
+    /// Of the request's bytes, those of its head.
+    head_bytes: u64,
     request_bytes: u64,
     response_bytes: u64,
     status: Option<u16>,
@@ -303,6 +305,14 @@ impl Session {
         matches!(self.request, Request::Body { .. })
     }
 
+    /// Whether the client waits for a word of the upstream's before it sends its body.
+    fn awaits_continue(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| {
+            let nothing = exchange.response_bytes == 0 && exchange.request_bytes == exchange.head_bytes;
+            exchange.head.expects_continue() && nothing
+        })
+    }
+
     /// Whether the client's bytes are wanted now.
     #[must_use]
     pub fn wants_client(&self) -> bool {
@@ -348,6 +358,10 @@ impl Session {
         let patience = match self.phase() {
             Phase::Idle if self.answered == 0 => Some(self.since + rules.head_timeout),
             Phase::Receiving if self.exchange.is_none() => Some(self.since + rules.head_timeout),
+            // The upstream's silence is not the client's.
+            Phase::Receiving if self.awaits_continue() => {
+                rules.response_timeout.map(|timeout| self.since + timeout)
+            }
             Phase::Receiving => Some(self.since + rules.body_timeout),
             Phase::Sending if self.is_incomplete() && self.client == Client::Open => {
                 Some(self.since + rules.body_timeout)
@@ -472,6 +486,7 @@ impl Session {
         self.exchange = Some(Box::new(Exchange {
             head,
             began: now,
+            head_bytes: length as u64,
             request_bytes: length as u64,
             response_bytes: 0,
             status: None,
@@ -965,6 +980,10 @@ impl Session {
             return;
         }
         if let Some(exchange) = &mut self.exchange {
+            if exchange.response_bytes == 0 {
+                // Whoever waited for a word has it now, and has its time from here on.
+                self.since = now;
+            }
             exchange.response_bytes += bytes.len() as u64;
             if exchange.status.is_some() && exchange.answered.is_none() {
                 exchange.answered = Some(now);
@@ -1113,6 +1132,7 @@ impl Session {
             Phase::Idle => self.leave(wire),
             // It was answered.
             Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(wire),
+            Phase::Receiving if self.awaits_continue() => self.fail(Failure::TimedOut, wire),
             Phase::Receiving => self.refuse(408, wire),
             Phase::Waiting => self.fail(Failure::TimedOut, wire),
             // An answer of ours would stand in the middle of the upstream's.

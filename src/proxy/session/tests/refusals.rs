@@ -235,6 +235,19 @@ fn a_body_has_time_for_each_of_its_pieces() {
     let mut world = World::new(RULES);
     world.client(&expects).connected().upstream(go).client_got(go);
     world.after(Duration::from_secs(20)).client_got_our(408);
+    // Who waits for one is not slow: its upstream is, and has its own time.
+    let mut world = World::new(Rules { response_timeout: None, ..RULES });
+    world
+        .client(&expects)
+        .connected()
+        .after(Duration::from_secs(600))
+        .client_got("")
+        .upstream(go)
+        .client_got(go);
+    world.after(Duration::from_secs(19)).client_got("").after(Duration::from_secs(1)).client_got_our(408);
+    let mut world = World::new(Rules { response_timeout: Some(Duration::from_secs(30)), ..RULES });
+    world.client(&expects).connected().after(Duration::from_secs(29)).client_got("");
+    world.after(Duration::from_secs(1)).client_got_our(504);
 }
 
 #[test]
