@@ -1,18 +1,22 @@
-//! The sink: one thread that writes what all ring threads have to say. What that is, and in which
-//! words, is a [`Voice`]'s affair.
+//! The sink: where all ring threads say what they have to say. What that is, and in which words, is a
+//! [`Voice`]'s affair.
 //!
 //! # Intuition
 //!
 //! A pipe whose reader sleeps, or a disk that is full, must not hold up the loop that keeps the time
-//! of a hundred thousand peers. So ring threads only hand batches over, and a thread that may block
-//! as long as it likes turns them into lines.
+//! of a hundred thousand peers. So a ring thread hands its batches to a thread that may block as long
+//! as it likes. But to wake a thread for a single death costs more than the death; so where the kernel
+//! promises not to wait ([`How`]), and nothing waits to be written before, a ring thread writes a
+//! small batch itself.
 //!
 //! # Model
 //!
 //! ```text
-//!   ring 0: Outlet --batch-->  \                     / coalesce, encode,
-//!           Outlet <--empty--   >  one bounded queue <  one write, flush
-//!   ring 1: Outlet --batch-->  /                     \
+//!                               at once, if nothing waits
+//!   ring 0: Outlet ------------------------------------------\
+//!              |  --batch-->  \                     coalesce,  v
+//!              |  <--empty--   >  one bounded queue --------> Pen: encode, one write
+//!   ring 1: Outlet --batch--> /                     one thread
 //! ```
 //!
 //! A ring may have [`EVENT_BATCHES`] batches on the way; each comes back empty, to be filled again.
@@ -21,11 +25,15 @@
 //! felt there: the daemon's peers keep their places until their deaths were taken, and it comes to
 //! back-pressure at the connection limit.
 //!
+//! What a ring thread writes itself is a batch that is not full: full ones come in a storm, where
+//! another core may encode them, and where one write serves many. What the kernel did not take of it
+//! at once is the thread's.
+//!
 //! # Contract
 //!
 //! - `offer` never blocks, and what it took is written, in order, or counted as undelivered.
-//! - Batches are written in the order in which they were offered.
-//! - A voice speaks on the sink's thread only: first its opening, then events, last its closing.
+//! - A ring's batches are written in the order in which they were offered.
+//! - A voice speaks on one thread at a time: first its opening, then events, last its closing.
 //! - When nobody reads any more (a closed pipe) or nothing can be written (a full disk), the sink
 //!   stays: it takes what is offered, counts it as undelivered, and says so once, by
 //!   [`Sink::on_closed`], so that the program can end.
@@ -91,6 +99,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
+use crate::sys::nowait::How;
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
 
@@ -114,9 +123,10 @@ const NOT_READY: Duration = Duration::from_millis(5);
 /// What is called when something happens on the sink's thread. It must not block.
 pub type Callback = Arc<dyn Fn() + Send + Sync>;
 
-/// What a sink writes, and how. Lives on the sink's thread.
+/// What a sink writes, and how. Speaks on the sink's thread, and on a ring's where that writes itself.
 ///
-/// Nothing here may fail: a voice appends to a buffer, and the sink has the trouble with the output.
+/// Nothing here may fail or block: a voice appends to a buffer, and the sink has the trouble with the
+/// output.
 pub trait Voice: Send + 'static {
     /// What is said first: that everything is ready.
     type Opening: Send + 'static;
@@ -187,6 +197,13 @@ pub enum Output {
     /// A file: made where there is none, appended to where there is one. Opening a FIFO waits for
     /// its reader.
     File(PathBuf),
+    /// What is open already: a file, a pipe, a socket.
+    Open {
+        /// What to call it in an error.
+        name: String,
+        /// It.
+        file: File,
+    },
     /// Anything else that takes bytes.
     Writer {
         /// What to call it in an error.
@@ -208,7 +225,7 @@ impl Output {
         match self {
             Output::Stdout => "standard output".to_owned(),
             Output::File(path) => path.display().to_string(),
-            Output::Writer { name, .. } => name.clone(),
+            Output::Open { name, .. } | Output::Writer { name, .. } => name.clone(),
         }
     }
 
@@ -218,22 +235,24 @@ impl Output {
     ///
     /// When it cannot be opened.
     pub fn opened(self) -> Result<Output, SinkError> {
-        Ok(Output::Writer { name: self.name(), writer: self.open()? })
+        let name = self.name();
+        let opened = match self {
+            // Not `io::stdout`: its buffer by lines would cut one write into many.
+            Output::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+            Output::File(path) => OpenOptions::new().append(true).create(true).open(path),
+            Output::Open { .. } | Output::Writer { .. } => return Ok(self),
+        };
+        match opened {
+            Ok(file) => Ok(Output::Open { name, file }),
+            Err(source) => Err(SinkError::Open { name, source }),
+        }
     }
 
-    fn open(self) -> Result<Box<dyn Write + Send>, SinkError> {
-        let name = self.name();
-        match self {
-            // Not `io::stdout`: its buffer by lines would cut one write into many.
-            Output::Stdout => match io::stdout().as_fd().try_clone_to_owned() {
-                Ok(descriptor) => Ok(Box::new(File::from(descriptor))),
-                Err(source) => Err(SinkError::Open { name, source }),
-            },
-            Output::File(path) => match OpenOptions::new().append(true).create(true).open(path) {
-                Ok(file) => Ok(Box::new(file)),
-                Err(source) => Err(SinkError::Open { name, source }),
-            },
-            Output::Writer { writer, .. } => Ok(writer),
+    fn open(self) -> Result<Out, SinkError> {
+        match self.opened()? {
+            Output::Open { file, .. } => Ok(Out::File(file)),
+            Output::Writer { writer, .. } => Ok(Out::Writer(writer)),
+            Output::Stdout | Output::File(_) => unreachable!("what was opened is open"),
         }
     }
 }
@@ -380,8 +399,30 @@ impl Shared {
 /// it: an outlet knows the type of its events, and not the whole voice.
 enum Message<E> {
     Opening,
-    Batch { ring: usize, events: Vec<E> },
+    Batch {
+        ring: usize,
+        events: Vec<E>,
+    },
+    /// A ring thread has encoded what the output did not take at once.
+    Rest,
     Closing,
+}
+
+/// A pen that a ring thread may take, if nobody has it.
+trait AtOnce<E>: Send + Sync {
+    fn write(&self, ring: usize, events: &[E]) -> Written;
+}
+
+/// What became of a batch that a ring thread wanted to write itself.
+enum Written {
+    /// It is written.
+    All,
+    /// It is encoded, and the thread has to write the rest.
+    InPart,
+    /// Nothing was done: it is the thread's.
+    Not,
+    /// Nothing was done, and nothing ever will be: this output does not say that it would have to wait.
+    Never,
 }
 
 /// One ring thread's way to the sink.
@@ -390,6 +431,8 @@ pub struct Outlet<E> {
     shared: Arc<Shared>,
     queue: SyncSender<Message<E>>,
     empties: Receiver<Vec<E>>,
+    /// Where this ring's thread may write itself.
+    pen: Option<Arc<dyn AtOnce<E>>>,
 }
 
 impl<E> fmt::Debug for Outlet<E> {
@@ -416,6 +459,11 @@ impl<E> Outlet<E> {
         if batch.is_empty() {
             return Ok(batch);
         }
+        let mut batch = batch;
+        if self.write_at_once(&batch) {
+            batch.clear();
+            return Ok(batch);
+        }
         let ring = &self.shared.rings[self.ring];
         if ring.in_flight.load(SeqCst) >= EVENT_BATCHES {
             // Say first that we wait, then look again: the sink makes room first and then looks who
@@ -436,6 +484,29 @@ impl<E> Outlet<E> {
             ring.in_flight.fetch_sub(1, SeqCst);
         }
         Ok(self.empty_batch())
+    }
+
+    /// Writes a batch on this thread, if it is a small one and nothing waits to be written before it.
+    fn write_at_once(&mut self, batch: &[E]) -> bool {
+        let Some(pen) = &self.pen else { return false };
+        if batch.len() == EVENT_BATCH || self.shared.undelivered() > 0 {
+            return false;
+        }
+        match pen.write(self.ring, batch) {
+            Written::All => true,
+            Written::InPart => {
+                // There is a place for it: what follows takes the queue until the rest is written.
+                if self.queue.try_send(Message::Rest).is_err() {
+                    self.shared.close();
+                }
+                true
+            }
+            Written::Not => false,
+            Written::Never => {
+                self.pen = None;
+                false
+            }
+        }
     }
 
     /// An empty batch: one that came back, or a new one.
@@ -508,32 +579,43 @@ impl<V: Voice> Sink<V> {
             closed: AtomicBool::new(false),
             on_closed: Mutex::new(None),
         });
-        // Two places more than all batches: for the first line and the last, which must never wait.
-        let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 2);
+        // Places more than all batches: for the first line and the last, which must never wait, and for
+        // what a ring thread has left, which is there once at most.
+        let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 3);
         let (opening, first) = sync_channel(1);
         let (closing, last) = sync_channel(1);
         let (end, ended) = sync_channel(1);
-        let mut empties = Vec::with_capacity(rings);
-        let mut outlets = Vec::with_capacity(rings);
-        for ring in 0..rings {
-            let (give, take) = sync_channel(EVENT_BATCHES);
-            empties.push(give);
-            outlets.push(Outlet { ring, shared: shared.clone(), queue: queue.clone(), empties: take });
-        }
-        let writer = Writer {
+        let status = voice.has_status();
+        // A status line is written anew with every write, by a thread that has the time.
+        let at_once = match &out {
+            Out::File(file) if !status => Some(How::of(file)),
+            _ => None,
+        };
+        let pen = Arc::new(Mutex::new(Pen {
             shared: shared.clone(),
-            messages,
-            first,
-            last,
-            empties,
-            status: voice.has_status(),
             voice,
             name,
             out,
             buffer: Vec::with_capacity(WRITE_AT + LINE),
             encoded: 0,
+            begun: false,
+            at_once,
             trouble: None,
-        };
+        }));
+        let mut empties = Vec::with_capacity(rings);
+        let mut outlets = Vec::with_capacity(rings);
+        for ring in 0..rings {
+            let (give, take) = sync_channel(EVENT_BATCHES);
+            empties.push(give);
+            outlets.push(Outlet {
+                ring,
+                shared: shared.clone(),
+                queue: queue.clone(),
+                empties: take,
+                pen: at_once.map(|_| pen.clone() as Arc<dyn AtOnce<V::Event>>),
+            });
+        }
+        let writer = Writer { shared: shared.clone(), messages, first, last, empties, status, pen };
         let thread = thread::Builder::new()
             .name("deadpeer-sink".to_owned())
             .spawn(move || {
@@ -606,6 +688,86 @@ enum Ended {
 /// Why nothing is written any more. `None`: the reader has gone.
 type Trouble = Option<SinkError>;
 
+/// Where it goes.
+enum Out {
+    File(File),
+    Writer(Box<dyn Write + Send>),
+}
+
+/// What writes: one thread at a time has it.
+struct Pen<V: Voice> {
+    shared: Arc<Shared>,
+    voice: V,
+    name: String,
+    out: Out,
+    buffer: Vec<u8>,
+    /// Events in the buffer.
+    encoded: u64,
+    /// The first line is written.
+    begun: bool,
+    /// How a ring's thread writes, as far as is known.
+    at_once: Option<How>,
+    trouble: Option<Trouble>,
+}
+
+impl<V: Voice> Pen<V> {
+    /// Writes what is encoded, however long it takes. The first failure is the last.
+    fn write(&mut self) {
+        let encoded = std::mem::take(&mut self.encoded);
+        if self.trouble.is_none() {
+            let out: &mut dyn Write = match &mut self.out {
+                Out::File(file) => file,
+                Out::Writer(writer) => writer,
+            };
+            match write_out(out, &self.buffer) {
+                Ok(()) => self.delivered(encoded),
+                Err(source) => {
+                    let name = self.name.clone();
+                    let gone = source.kind() == io::ErrorKind::BrokenPipe;
+                    self.trouble = Some((!gone).then_some(SinkError::Write { name, source }));
+                    self.shared.close();
+                }
+            }
+        }
+        self.buffer.clear();
+    }
+
+    fn delivered(&self, events: u64) {
+        self.shared.delivered.fetch_add(events, SeqCst);
+    }
+}
+
+impl<V: Voice> AtOnce<V::Event> for Mutex<Pen<V>> {
+    fn write(&self, ring: usize, events: &[V::Event]) -> Written {
+        // The thread has it while it writes.
+        let Ok(mut pen) = self.try_lock() else { return Written::Not };
+        let pen = &mut *pen;
+        if !pen.begun || pen.trouble.is_some() || !pen.buffer.is_empty() {
+            return Written::Not;
+        }
+        let (Out::File(file), Some(how)) = (&pen.out, pen.at_once) else { return Written::Never };
+        pen.voice.set_clock(WallClock::read());
+        for event in events {
+            pen.voice.event(ring, event, &mut pen.buffer);
+        }
+        pen.shared.accepted.fetch_add(events.len() as u64, SeqCst);
+        let written = how.write(file, &pen.buffer).unwrap_or_else(|error| {
+            // Whatever is wrong with the output, the thread meets it with the rest.
+            let later = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+            pen.at_once = later.then_some(how);
+            0
+        });
+        if written < pen.buffer.len() {
+            pen.buffer.drain(..written);
+            pen.encoded = events.len() as u64;
+            return Written::InPart;
+        }
+        pen.buffer.clear();
+        pen.delivered(events.len() as u64);
+        Written::All
+    }
+}
+
 /// The thread's side.
 struct Writer<V: Voice> {
     shared: Arc<Shared>,
@@ -615,29 +777,28 @@ struct Writer<V: Voice> {
     /// What is said last; there before its message is.
     last: Receiver<V::Closing>,
     empties: Vec<SyncSender<Vec<V::Event>>>,
-    voice: V,
     status: bool,
-    name: String,
-    out: Box<dyn Write + Send>,
-    buffer: Vec<u8>,
-    /// Events in the buffer.
-    encoded: u64,
-    trouble: Option<Trouble>,
+    pen: Arc<Mutex<Pen<V>>>,
 }
 
 impl<V: Voice> Writer<V> {
     /// `None` when the sink and all outlets were dropped without a farewell.
-    fn run(mut self) -> Option<Ended> {
+    fn run(self) -> Option<Ended> {
         let Message::Opening = self.messages.recv().ok()? else {
             unreachable!("a stream begins before anything is offered");
         };
         let opening = self.first.recv().ok()?;
-        self.begin();
-        self.voice.opening(&opening, &mut self.buffer);
-        self.flush();
+        {
+            let pen = &mut *lock(&self.pen);
+            self.begin(pen);
+            pen.voice.opening(&opening, &mut pen.buffer);
+            self.flush(pen);
+            pen.begun = true;
+        }
+        let mut troubled = false;
         let closing = loop {
             // The status line is the only thing that happens by itself.
-            let mut first = if self.status && self.trouble.is_none() {
+            let mut first = if self.status && !troubled {
                 match self.messages.recv_timeout(STATUS_EVERY) {
                     Ok(message) => Some(message),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -646,13 +807,15 @@ impl<V: Voice> Writer<V> {
             } else {
                 Some(self.messages.recv().ok()?)
             };
-            self.begin();
+            let pen = &mut *lock(&self.pen);
+            self.begin(pen);
             let mut closing = None;
             for _ in 0..COALESCE {
                 // A message is received only where it is handled: one received ahead of the loop's
                 // end was once lost there.
                 match first.take().or_else(|| self.messages.try_recv().ok()) {
-                    Some(Message::Batch { ring, events }) => self.take(ring, events),
+                    Some(Message::Batch { ring, events }) => self.take(pen, ring, events),
+                    Some(Message::Rest) => {} // it is in the buffer, before all that comes now
                     Some(Message::Closing) => closing = Some(self.last.recv().ok()?),
                     Some(Message::Opening) => unreachable!("a stream begins once"),
                     None => break,
@@ -661,14 +824,15 @@ impl<V: Voice> Writer<V> {
             if let Some(closing) = closing {
                 break closing;
             }
-            self.flush();
+            self.flush(pen);
+            troubled = pen.trouble.is_some();
         };
-        if self.trouble.is_none() {
-            self.status = false;
-            self.voice.closing(&closing, &mut self.buffer);
+        let pen = &mut *lock(&self.pen);
+        if pen.trouble.is_none() {
+            pen.voice.closing(&closing, &mut pen.buffer);
         }
-        self.flush();
-        Some(match self.trouble.take() {
+        pen.write();
+        Some(match pen.trouble.take() {
             None => Ended::Delivered,
             Some(None) => Ended::Closed,
             Some(Some(error)) => Ended::Failed(error),
@@ -676,23 +840,23 @@ impl<V: Voice> Writer<V> {
     }
 
     /// What every write begins with.
-    fn begin(&mut self) {
-        self.voice.set_clock(WallClock::read());
+    fn begin(&self, pen: &mut Pen<V>) {
+        pen.voice.set_clock(WallClock::read());
         if self.status {
-            self.voice.clear_status(&mut self.buffer);
+            pen.voice.clear_status(&mut pen.buffer);
         }
     }
 
     /// Encodes a batch and gives it back empty.
-    fn take(&mut self, ring: usize, mut events: Vec<V::Event>) {
+    fn take(&self, pen: &mut Pen<V>, ring: usize, mut events: Vec<V::Event>) {
         for event in &events {
-            if self.trouble.is_some() {
+            if pen.trouble.is_some() {
                 break;
             }
-            self.voice.event(ring, event, &mut self.buffer);
-            self.encoded += 1;
-            if self.buffer.len() >= WRITE_AT {
-                self.write();
+            pen.voice.event(ring, event, &mut pen.buffer);
+            pen.encoded += 1;
+            if pen.buffer.len() >= WRITE_AT {
+                pen.write();
             }
         }
         events.clear();
@@ -713,30 +877,11 @@ impl<V: Voice> Writer<V> {
     }
 
     /// Ends a write: with the status line, where there is one.
-    fn flush(&mut self) {
+    fn flush(&self, pen: &mut Pen<V>) {
         if self.status {
-            self.voice.status(Instant::now(), &mut self.buffer);
+            pen.voice.status(Instant::now(), &mut pen.buffer);
         }
-        self.write();
-    }
-
-    /// Writes what is encoded. The first failure is the last.
-    fn write(&mut self) {
-        let encoded = std::mem::take(&mut self.encoded);
-        if self.trouble.is_none() {
-            match write_out(&mut *self.out, &self.buffer) {
-                Ok(()) => {
-                    self.shared.delivered.fetch_add(encoded, SeqCst);
-                }
-                Err(source) => {
-                    let name = self.name.clone();
-                    let gone = source.kind() == io::ErrorKind::BrokenPipe;
-                    self.trouble = Some((!gone).then_some(SinkError::Write { name, source }));
-                    self.shared.close();
-                }
-            }
-        }
-        self.buffer.clear();
+        pen.write();
     }
 }
 

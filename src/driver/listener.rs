@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -30,10 +30,36 @@ impl Listener {
         self.address
     }
 
-    /// Listens again, if it does not any more; a listener that does is not changed.
-    pub(crate) fn reopen(&self) {
-        let _ = self.socket.listen(BACKLOG); // at worst the next accept fails as this one did
+    /// The next connection that waits, close-on-exec and non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, as far as it matters for what to do next.
+    pub(crate) fn accept(&self) -> Result<(OwnedFd, SocketAddr), NotAccepted> {
+        tcp::accept(self.as_fd()).map_err(|error| match error.raw_os_error() {
+            Some(libc::EAGAIN) => NotAccepted::NobodyWaits,
+            Some(libc::ECONNABORTED | libc::EINTR) => NotAccepted::Over,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => NotAccepted::NoRoom,
+            _ => {
+                // A listener that listens is not changed by it; at worst the next accept fails as this one did.
+                let _ = self.socket.listen(BACKLOG);
+                NotAccepted::Broken
+            }
+        })
     }
+}
+
+/// Why no connection was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAccepted {
+    /// The next one completes the listener's poll.
+    NobodyWaits,
+    /// It was over before it was accepted; there may be another.
+    Over,
+    /// There are no descriptors left, or no memory.
+    NoRoom,
+    /// A security policy forbids it, or the listener was killed from outside (`ss -aK`): it listens again.
+    Broken,
 }
 
 impl AsFd for Listener {

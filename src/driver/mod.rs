@@ -17,6 +17,7 @@ mod turn;
 
 pub use crate::sys::engine::{EngineChoice, Readiness};
 pub(crate) use evidence::evidence_of;
+pub(crate) use listener::NotAccepted;
 pub use listener::{ListenError, Listener, bind};
 pub use locals::Locals;
 pub use shared::Shared;

@@ -18,7 +18,7 @@ use super::journal::{Journal, Line};
 use super::session::{End, Rules, Session, Wire};
 use super::told::{Failure, Phase};
 use super::upstreams::Upstreams;
-use crate::driver::{EngineChoice, Listener, Probed, Shared, StartError, obtained};
+use crate::driver::{EngineChoice, Listener, NotAccepted, Probed, Shared, StartError, obtained};
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::{Cause, Hop, LocalCause, Policy, PollMask};
@@ -503,7 +503,7 @@ impl<J: Journal> Relay<J> {
                 if client {
                     session.on_client_fin(rules, now, &mut hands);
                 } else {
-                    session.on_upstream_fin(rules, now, &mut hands);
+                    session.on_upstream_fin(&mut hands);
                 }
             }
             _ => match -result {
@@ -550,7 +550,7 @@ impl<J: Journal> Relay<J> {
                     other => other,
                 };
                 let mut hands = Hands { link, common: &mut self.common, index, now };
-                session.on_upstream_gone(failure, rules, now, &mut hands);
+                session.on_upstream_gone(failure, &mut hands);
                 if hands.link.upstream.is_some() {
                     hands.drop_upstream(End::Close);
                 }
@@ -689,29 +689,20 @@ impl<J: Journal> Relay<J> {
                 self.full = true;
                 return Ok(());
             }
-            match tcp::accept(self.listeners[at].listener.as_fd()) {
-                Ok((fd, address)) => {
-                    self.take_in(fd, address)?;
-                }
-                Err(error) => {
+            match self.listeners[at].listener.accept() {
+                Ok((fd, address)) => self.take_in(fd, address)?,
+                Err(why) => {
                     self.shared.give(1);
-                    match error.raw_os_error() {
-                        Some(libc::EAGAIN) => {
+                    match why {
+                        NotAccepted::Over => continue,
+                        NotAccepted::NobodyWaits => {
                             self.listeners[at].pending = false;
                             self.resume();
-                            return Ok(());
                         }
-                        Some(libc::ECONNABORTED | libc::EINTR) => {}
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                            self.saturate("descriptors", limits::ACCEPT_PAUSE);
-                            return Ok(());
-                        }
-                        _ => {
-                            self.saturate("accept", limits::ACCEPT_PAUSE);
-                            self.listeners[at].listener.reopen();
-                            return Ok(());
-                        }
+                        NotAccepted::NoRoom => self.saturate("descriptors", limits::ACCEPT_PAUSE),
+                        NotAccepted::Broken => self.saturate("accept", limits::ACCEPT_PAUSE),
                     }
+                    return Ok(());
                 }
             }
         }

@@ -1043,7 +1043,7 @@ impl Session {
     }
 
     /// The upstream sends no more, and everything before was handed over.
-    pub fn on_upstream_fin(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
+    pub fn on_upstream_fin(&mut self, wire: &mut impl Wire) {
         if self.upstream != Upstream::Open {
             return;
         }
@@ -1073,11 +1073,10 @@ impl Session {
             Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(wire),
             Phase::Receiving | Phase::Waiting => self.fail(Failure::Closed, wire),
         }
-        let _ = (rules, now);
     }
 
     /// The upstream's connection is over.
-    pub fn on_upstream_gone(&mut self, failure: Failure, rules: &Rules, now: Instant, wire: &mut impl Wire) {
+    pub fn on_upstream_gone(&mut self, failure: Failure, wire: &mut impl Wire) {
         if self.upstream == Upstream::None {
             return;
         }
@@ -1088,7 +1087,7 @@ impl Session {
             }
             Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => {
                 self.upstream = Upstream::Open;
-                self.on_upstream_fin(rules, now, wire);
+                self.on_upstream_fin(wire);
             }
             _ => self.fail(failure, wire),
         }

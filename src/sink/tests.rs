@@ -421,3 +421,174 @@ fn a_status_line_is_written_anew_when_nothing_happens_and_is_gone_at_the_end() {
     let last = rest.rsplit('<').next().unwrap();
     assert!(last.contains("closing") && last.ends_with("}\n"), "{rest}");
 }
+
+/// A sink on a pipe of which the kernel says when it would have to wait.
+fn prompt(rings: usize) -> (PipeReader, Sink<Numbers>, Vec<Outlet<u64>>) {
+    let (reader, writer) = io::pipe().unwrap();
+    let file = File::from(std::os::fd::OwnedFd::from(writer));
+    let (sink, outlets) = spawn(Output::Open { name: "a pipe".to_owned(), file }, rings);
+    (reader, sink, outlets)
+}
+
+/// Offers batches of one until a ring's thread has written one itself; how many those were.
+fn until_prompt(sink: &Sink<Numbers>, outlet: &mut Outlet<u64>) -> u64 {
+    let mut number = 0;
+    loop {
+        let in_flight = outlet.in_flight();
+        assert!(outlet.offer(batch(number, 1)).is_ok());
+        number += 1;
+        // What is with the thread was counted before it was taken back.
+        if in_flight == 0 && outlet.in_flight() == 0 && sink.undelivered() == 0 {
+            return number;
+        }
+        while sink.undelivered() > 0 {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Says who spoke.
+struct Whose(mpsc::Sender<thread::ThreadId>);
+
+impl Voice for Whose {
+    type Opening = ();
+    type Event = u64;
+    type Closing = ();
+
+    fn set_clock(&mut self, _: WallClock) {}
+
+    fn opening(&mut self, (): &(), into: &mut Vec<u8>) {
+        into.push(b'o');
+    }
+
+    fn event(&mut self, _: usize, _: &u64, into: &mut Vec<u8>) {
+        self.0.send(thread::current().id()).unwrap();
+        into.push(b'e');
+    }
+
+    fn closing(&mut self, (): &(), into: &mut Vec<u8>) {
+        into.push(b'c');
+    }
+}
+
+#[test]
+fn a_small_batch_is_written_by_who_offers_it_and_a_full_one_by_the_thread() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let file = File::from(std::os::fd::OwnedFd::from(writer));
+    let (send, spoke) = mpsc::channel();
+    let output = Output::Open { name: "a pipe".to_owned(), file };
+    let (sink, mut outlets) = Sink::spawn(Whose(send), output, 1).unwrap();
+    sink.announce(());
+    let me = thread::current().id();
+    let mut events = 0;
+    // The thread still has the pen for a moment after its first line can be read.
+    let deadline = StdInstant::now() + PATIENCE;
+    loop {
+        assert!(StdInstant::now() < deadline, "it is never written here");
+        assert!(outlets[0].offer(batch(0, EVENT_BATCH - 1)).is_ok());
+        events += EVENT_BATCH - 1;
+        let speakers: Vec<_> =
+            (1..EVENT_BATCH).map(|_| spoke.recv_timeout(PATIENCE).expect("each is said")).collect();
+        if speakers.iter().all(|&speaker| speaker == me) {
+            break;
+        }
+        while sink.undelivered() > 0 {
+            thread::yield_now();
+        }
+    }
+    assert_eq!((sink.undelivered(), outlets[0].in_flight()), (0, 0), "and then it is written");
+    assert!(outlets[0].offer(batch(0, EVENT_BATCH)).is_ok());
+    events += EVENT_BATCH;
+    for _ in 0..EVENT_BATCH {
+        assert_ne!(spoke.recv_timeout(PATIENCE).expect("each is said"), me);
+    }
+    assert!(matches!(sink.finish((), PATIENCE), Finish::Delivered));
+    let mut text = String::new();
+    drop(outlets);
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, format!("o{}c", "e".repeat(events)));
+}
+
+#[test]
+fn nobody_waits_for_a_pipe_that_is_not_read_and_nothing_is_lost_or_told_out_of_turn() {
+    let (reader, sink, mut outlets) = prompt(2);
+    let [first, second] = &mut outlets[..] else { panic!("two") };
+    let mut next = [until_prompt(&sink, first), until_prompt(&sink, second)];
+    // Small batches from both until neither has room: the pipe is full then, and the thread is stuck.
+    let mut refused = [None, None];
+    while refused.iter().any(Option::is_none) {
+        for (ring, outlet) in [&mut *first, &mut *second].into_iter().enumerate() {
+            if refused[ring].is_none() {
+                match outlet.offer(batch(next[ring], 1 + next[ring] as usize % (EVENT_BATCH - 1))) {
+                    Ok(_) => next[ring] += 1 + next[ring] % (EVENT_BATCH as u64 - 1),
+                    Err(batch) => refused[ring] = Some(batch),
+                }
+            }
+        }
+    }
+    assert!(sink.undelivered() > 0);
+    let reading = thread::spawn(move || check(reader, 2));
+    for (ring, refused) in refused.into_iter().enumerate() {
+        let mut batch = refused.unwrap();
+        next[ring] += batch.len() as u64;
+        while let Err(again) = outlets[ring].offer(batch) {
+            batch = again;
+            thread::yield_now();
+        }
+    }
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
+    drop(outlets);
+    assert_eq!(reading.join().unwrap(), next);
+}
+
+#[test]
+fn two_threads_that_write_themselves_and_a_reader_that_sleeps_now_and_then() {
+    struct Sleepy(PipeReader, u32);
+    impl Read for Sleepy {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.1 += 1;
+            if self.1 % 64 == 0 {
+                thread::sleep(Duration::from_millis(3));
+            }
+            self.0.read(into)
+        }
+    }
+    let (reader, sink, outlets) = prompt(2);
+    let reading = thread::spawn(move || check(Sleepy(reader, 0), 2));
+    thread::scope(|scope| {
+        for mut outlet in outlets {
+            scope.spawn(move || {
+                let (call, called) = waker();
+                outlet.set_waker(call);
+                let mut number = 0;
+                while number < 50_000 {
+                    let mut batch = batch(number, 1 + (number as usize * 7) % EVENT_BATCH);
+                    number += batch.len() as u64;
+                    while let Err(refused) = outlet.offer(batch) {
+                        called.recv_timeout(PATIENCE).expect("who was refused is called");
+                        batch = refused;
+                    }
+                }
+            });
+        }
+    });
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
+    for count in reading.join().unwrap() {
+        assert!(count >= 50_000);
+    }
+}
+
+#[test]
+fn who_writes_himself_hears_of_a_reader_that_has_gone() {
+    let (reader, sink, mut outlets) = prompt(1);
+    let (call, called) = waker();
+    sink.on_closed(call);
+    until_prompt(&sink, &mut outlets[0]);
+    drop(reader);
+    assert!(outlets[0].offer(batch(0, 3)).is_ok());
+    called.recv_timeout(PATIENCE).expect("the callback");
+    assert!(sink.closed());
+    assert!(outlets[0].offer(batch(0, 4)).is_ok());
+    assert_eq!(sink.undelivered(), 7);
+    assert!(matches!(sink.finish("closing", PATIENCE), Finish::Closed));
+}

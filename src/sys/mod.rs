@@ -4,6 +4,7 @@
 //! - [`tcp`]: socket options and `TCP_INFO`;
 //! - [`epoll`]: readiness of many descriptors;
 //! - [`hangup`]: whether anybody still reads;
+//! - [`nowait`]: writing what goes without waiting;
 //! - [`process`]: cores, costs and signals of processes;
 //! - [`rlimit`]: how many descriptors there may be;
 //! - [`wakeup`]: an eventfd by which other threads wake a ring;
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod engine;
 pub mod epoll;
 pub mod hangup;
+pub mod nowait;
 pub mod process;
 pub mod rlimit;
 pub mod tcp;

@@ -11,7 +11,7 @@ use super::{AdoptError, Driver, kind};
 use crate::driver::EventSink;
 use crate::driver::conn::Conn;
 use crate::driver::evidence::evidence_of;
-use crate::driver::listener;
+use crate::driver::listener::{self, NotAccepted};
 use crate::frame::Decoder;
 use crate::limits;
 use crate::liveness::{Event, EventKind, Heartbeat, PeerId, PollMask, TcpState};
@@ -84,7 +84,7 @@ impl<S: EventSink> Driver<S> {
                 self.saturate("max_connections", now, SATURATED_PAUSE);
                 return Ok(());
             }
-            match tcp::accept(self.listeners[index].listener.as_fd()) {
+            match self.listeners[index].listener.accept() {
                 Ok((fd, address)) => {
                     self.resume(now);
                     let local = match self.listeners[index].local {
@@ -102,28 +102,19 @@ impl<S: EventSink> Driver<S> {
                     self.hold(Conn::new(fd), peer);
                     self.watch(peer)?;
                 }
-                Err(error) => {
+                Err(why) => {
                     self.shared.give(1);
-                    match error.raw_os_error() {
-                        Some(libc::EAGAIN) => {
+                    match why {
+                        NotAccepted::Over => continue,
+                        NotAccepted::NobodyWaits => {
                             self.listeners[index].pending = false;
                             // There was a descriptor for it, had somebody waited.
                             self.resume(now);
-                            return Ok(());
                         }
-                        // It was over before it was accepted.
-                        Some(libc::ECONNABORTED | libc::EINTR) => {}
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                            self.saturate("descriptors", now, limits::ACCEPT_PAUSE);
-                            return Ok(());
-                        }
-                        // A security policy forbids it, or the listener was killed from outside (`ss -aK`).
-                        _ => {
-                            self.saturate("accept", now, limits::ACCEPT_PAUSE);
-                            self.listeners[index].listener.reopen();
-                            return Ok(());
-                        }
+                        NotAccepted::NoRoom => self.saturate("descriptors", now, limits::ACCEPT_PAUSE),
+                        NotAccepted::Broken => self.saturate("accept", now, limits::ACCEPT_PAUSE),
                     }
+                    return Ok(());
                 }
             }
         }

@@ -279,8 +279,6 @@ impl Hands<'_> {
     pub(super) fn drop_upstream(&mut self, how: End) {
         self.link.connecting = false;
         self.link.connect_by = None;
-        // Nobody is to be tried for who wants none any more.
-        self.link.connect_failed = None;
         self.link.connect_failed = None; // nobody is left for whom another would be tried
         if let Some(chosen) = self.link.chosen.take() {
             self.common.upstreams.give(chosen);

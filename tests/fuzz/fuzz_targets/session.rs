@@ -190,7 +190,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
             }
             10 if world.connected && !upstream_fin => {
                 upstream_fin = true;
-                session.on_upstream_fin(&rules, now, &mut world);
+                session.on_upstream_fin(&mut world);
             }
             11 => match bytes.first().unwrap_or(&0) % 3 {
                 0 if !world.client_ended => {
@@ -202,7 +202,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
                     session.on_refused(Failure::Refused, &mut world);
                 }
                 _ if world.connected => {
-                    session.on_upstream_gone(Failure::Reset, &rules, now, &mut world);
+                    session.on_upstream_gone(Failure::Reset, &mut world);
                 }
                 _ => {}
             },

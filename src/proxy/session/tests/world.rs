@@ -231,13 +231,13 @@ impl World {
 
     pub(super) fn upstream_fin(&mut self) -> &mut World {
         assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
-        self.session.on_upstream_fin(&self.rules, self.now, &mut self.sockets);
+        self.session.on_upstream_fin(&mut self.sockets);
         self.done()
     }
 
     pub(super) fn upstream_gone(&mut self, failure: Failure) -> &mut World {
         assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
-        self.session.on_upstream_gone(failure, &self.rules, self.now, &mut self.sockets);
+        self.session.on_upstream_gone(failure, &mut self.sockets);
         self.done()
     }
 
