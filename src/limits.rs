@@ -55,6 +55,10 @@ pub const WHEEL_SLOTS: usize = 1 << 14;
 /// meanwhile; 1 MiB takes about 0.1 ms.
 pub const MAX_DISCARD: u32 = 1 << 20;
 
+/// Ends that a turn reads with a plain `recv` each, as soon as they show. A batch of so few gains nothing
+/// by the ring, and costs each of them another turn; the ends of a storm gain by it.
+pub const ENDS_AT_ONCE: u32 = 8;
+
 /// A recv that took this much off is a stream's: it is read on at once, without waiting to be woken. A
 /// thousand heartbeats do not come to it; a stream lost a quarter of its speed when it had to wait.
 pub const STREAM_BYTES: u32 = 16 * 1024;

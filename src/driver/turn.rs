@@ -227,6 +227,8 @@ pub struct Driver<S> {
     accept_pause: Option<Instant>,
     /// A drain to the end was submitted: the verdict is one turn away, and no batch is waited for.
     urgent: bool,
+    /// Ends that may still be read in this turn without a detour through the engine.
+    ends_at_once: u32,
     /// Somebody streams: what has come meanwhile is read on at once, and no batch is waited for.
     reading_on: bool,
     /// A stream has just been read off: the next of it is waited for a little, not segment by segment.
@@ -302,6 +304,7 @@ impl<S: EventSink> Driver<S> {
             unwatched: Vec::with_capacity(limits::MAX_COMPLETIONS_PER_TURN),
             accept_pause: None,
             urgent: false,
+            ends_at_once: 0,
             reading_on: false,
             paced: false,
             unjudged: 0,
@@ -438,6 +441,7 @@ impl<S: EventSink> Driver<S> {
             self.wake = now;
         }
 
+        self.ends_at_once = limits::ENDS_AT_ONCE;
         // All that was there when the wait ended is fed before anybody is judged, in portions, so that
         // no portion makes the others wait for its actions.
         let began = now;

@@ -10,7 +10,7 @@ use crate::frame::{Frame, Kind};
 use crate::limits;
 use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState, Wake};
 use crate::outbox::Outbox;
-use crate::sys::engine::Token;
+use crate::sys::engine::{Completion, Token};
 use crate::sys::tcp;
 use crate::time::Instant;
 
@@ -21,7 +21,7 @@ impl<S: EventSink> Driver<S> {
     pub(super) fn perform(&mut self, now: Instant) -> io::Result<()> {
         while let Some(action) = self.tracker.poll_action() {
             match action {
-                Action::Drain { peer, to_end } => self.drain(peer, to_end)?,
+                Action::Drain { peer, to_end } => self.drain(peer, to_end, now)?,
                 Action::Inspect(peer) => {
                     let evidence = self.evidence(peer);
                     self.tracker.handle(peer, Fact::Inspected(evidence), now);
@@ -71,10 +71,21 @@ impl<S: EventSink> Driver<S> {
         }
     }
 
-    pub(super) fn drain(&mut self, peer: PeerId, to_end: bool) -> io::Result<()> {
+    /// Takes off what is unread: by the ring, together with what the others have. An end that comes alone is read
+    /// here and now.
+    pub(super) fn drain(&mut self, peer: PeerId, to_end: bool, now: Instant) -> io::Result<()> {
+        let at_once = to_end && self.ends_at_once > 0 && !self.reads_frames();
         let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
         if to_end {
             conn.set(Conn::TO_END);
+            if at_once && !conn.has(Conn::RECEIVING | Conn::CLOSING) {
+                self.ends_at_once -= 1;
+                conn.set(Conn::FRESH);
+                conn.clear(Conn::UNREAD);
+                let token = Token::new(kind::RECV, peer.generation(), peer.index());
+                let result = tcp::discard(conn.raw(), limits::MAX_DISCARD);
+                return self.on_recv(Completion { token, result, more: false, buffer: None }, now);
+            }
             self.urgent = true;
         }
         if conn.has(Conn::RECEIVING) {
