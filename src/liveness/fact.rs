@@ -16,8 +16,6 @@ pub struct PollMask(pub u16);
 impl PollMask {
     /// Bytes to read, or a FIN, or an error.
     pub const IN: u16 = 0x1;
-    /// An urgent byte, of which a `recv` stops short.
-    pub const PRI: u16 = 0x2;
     /// Room to write, or a connect that has come to its end.
     pub const OUT: u16 = 0x4;
     /// An error waits in the socket.

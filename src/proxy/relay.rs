@@ -48,8 +48,8 @@ mod kind {
     pub(super) const CANCEL: u8 = 5;
 }
 
-/// What every socket is watched for: bytes, urgent ones, room, and ends.
-const MASK: u16 = PollMask::IN | PollMask::PRI | PollMask::OUT | PollMask::RDHUP;
+/// What every socket is watched for: bytes, room, and ends.
+const MASK: u16 = PollMask::IN | PollMask::OUT | PollMask::RDHUP;
 
 /// Reads of one socket in one turn; the rest waits for the others.
 const READS: usize = 4;
@@ -105,6 +105,8 @@ struct Conn {
     visit: Option<Instant>,
     /// It waits in the ready queue.
     queued: bool,
+    /// It waits to be looked at once more.
+    doubtful: bool,
 }
 
 struct Listening {
@@ -120,6 +122,10 @@ pub struct Relay<J> {
     common: Common,
     wheel: Wheel,
     ready: VecDeque<(usize, u32)>,
+    /// Those of whom a short read may have left something.
+    doubtful: VecDeque<(usize, u32)>,
+    /// When they are looked at once more.
+    look_again: Instant,
     listeners: Vec<Listening>,
     accept_pause: Option<Instant>,
     shared: Arc<Shared>,
@@ -169,6 +175,8 @@ impl<J: Journal> Relay<J> {
             },
             wheel: Wheel::with_capacity(config.capacity, now),
             ready: VecDeque::new(),
+            doubtful: VecDeque::new(),
+            look_again: Instant::NEVER,
             listeners: listeners.into_iter().map(|listener| Listening { listener, pending: false }).collect(),
             accept_pause: None,
             shared,
@@ -257,6 +265,7 @@ impl<J: Journal> Relay<J> {
                 self.read(index);
             }
         }
+        self.look_again(began);
         // Where more and more comes, what was there when it began has been seen after so many turns.
         let more = rest || self.common.engine.is_overflown();
         self.unjudged = if more { self.unjudged + 1 } else { 0 };
@@ -283,6 +292,7 @@ impl<J: Journal> Relay<J> {
         }
         let now = Instant::now();
         let mut until = self.wheel.next_due().unwrap_or(Instant::NEVER);
+        until = until.min(self.look_again);
         if let Some(pause) = self.accept_pause {
             until = until.min(pause);
         }
@@ -363,7 +373,6 @@ impl<J: Journal> Relay<J> {
         let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
         let socket_ended = mask.has(PollMask::RDHUP) || ended;
         socket.end_seen |= socket_ended;
-        socket.urgent |= mask.has(PollMask::PRI);
         if mask.has(PollMask::IN) || socket.end_seen {
             socket.readable = true;
         }
@@ -405,6 +414,32 @@ impl<J: Journal> Relay<J> {
         if !conn.queued && (conn.wants(true) || conn.wants(false)) {
             conn.queued = true;
             self.ready.push_back((index, conn.link.generation));
+        }
+    }
+
+    /// Reads once more what was read short, as long as the turn has time.
+    fn look_again(&mut self, began: Instant) {
+        if self.now < self.look_again {
+            return;
+        }
+        self.look_again = Instant::NEVER;
+        for _ in 0..self.doubtful.len() {
+            if Instant::now().since(began) > limits::TURN_BUDGET {
+                self.look_again = self.now;
+                break;
+            }
+            let Some((index, generation)) = self.doubtful.pop_front() else { break };
+            let Some(conn) = self.conns.get_mut(index).filter(|conn| conn.link.generation == generation)
+            else {
+                continue;
+            };
+            conn.doubtful = false;
+            for client in [true, false] {
+                if let Some(socket) = conn.link.socket(client) {
+                    socket.readable |= std::mem::take(&mut socket.doubtful);
+                }
+            }
+            self.read(index);
         }
     }
 
@@ -466,7 +501,7 @@ impl<J: Journal> Relay<J> {
             }
             return false;
         }
-        let Conn { session, link, .. } = conn;
+        let Conn { session, link, doubtful, .. } = conn;
         // No more than there is room for, and nothing beyond the present request while too much is held.
         let room = if client { session.client_room() } else { scratch.len() };
         let scratch = &mut scratch[..room.min(limits::MAX_HELD)];
@@ -479,11 +514,17 @@ impl<J: Journal> Relay<J> {
                 if client && link.linger_until.is_some_and(|until| now < until) {
                     link.finish_by = Some(now + limits::LINGER);
                 }
+                let generation = link.generation;
                 let Some(socket) = link.socket(client) else { return false };
-                // A short read has emptied the socket, and the next bytes are another edge; but one that stopped at an
-                // urgent byte has not.
-                if bytes.len() < scratch.len() && !socket.end_seen && !socket.urgent {
+                // A short read has emptied the socket, and the next bytes are another edge; unless it has stopped
+                // before an urgent byte.
+                if bytes.len() < scratch.len() && !socket.end_seen {
                     socket.readable = false;
+                    socket.doubtful = true;
+                    if !std::mem::replace(doubtful, true) {
+                        self.doubtful.push_back((index, generation));
+                        self.look_again = self.look_again.min(now + limits::LOOK_AGAIN);
+                    }
                 }
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
@@ -722,7 +763,7 @@ impl<J: Journal> Relay<J> {
         let mut link = Link::new(fd, generation, plain);
         let mut hands = Hands { link: &mut link, common: &mut self.common, index, now };
         let session = Session::new(&self.config.rules, now, &mut hands);
-        entry.insert(Conn { session, link, held: 0, due: None, visit: None, queued: false });
+        entry.insert(Conn { session, link, held: 0, due: None, visit: None, queued: false, doubtful: false });
         self.settle(index);
         Ok(())
     }

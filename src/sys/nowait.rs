@@ -24,8 +24,9 @@ impl How {
         let mut system: libc::statfs = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes no more than this structure, which is ours and outlives the call.
         let failed = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut system) } != 0;
-        let in_memory = !failed && system.f_type == libc::TMPFS_MAGIC;
-        if in_memory { How::Plainly } else { How::Flag }
+        // A device or a FIFO is elsewhere than its name.
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if regular && !failed && system.f_type == libc::TMPFS_MAGIC { How::Plainly } else { How::Flag }
     }
 
     /// Writes what the kernel takes at once, where the file's own position is, and returns how many bytes that were.
@@ -101,9 +102,18 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_does_not_say_that_it_would_wait() {
-        let terminal = OpenOptions::new().read(true).write(true).open("/dev/ptmx").unwrap();
-        let error = How::of(&terminal).write(&terminal, b"x").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+    fn devices_and_fifos_whose_names_lie_in_memory_are_not_taken_for_files_there() {
+        // Opened for both, a FIFO waits for nobody.
+        let path = format!("/dev/shm/deadpeer-nowait-{}", std::process::id());
+        let status = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(status.success());
+        for path in ["/dev/ptmx", &path] {
+            let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+            let how = How::of(&file);
+            assert_eq!(how, How::Flag, "{path}");
+            // Neither says that it would have to wait.
+            assert_eq!(how.write(&file, b"x").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP), "{path}");
+        }
+        std::fs::remove_file(path).unwrap();
     }
 }

@@ -37,8 +37,8 @@ pub(super) struct Socket {
     pub(super) readable: bool,
     /// Its poll has shown an end: reads go on until they meet it.
     pub(super) end_seen: bool,
-    /// It has sent urgent bytes.
-    pub(super) urgent: bool,
+    /// What was read last did not fill the room.
+    pub(super) doubtful: bool,
     /// The end was read.
     pub(super) eof: bool,
     /// What a call or a poll said of it, and the session has not heard.
@@ -61,7 +61,7 @@ impl Socket {
             fin_sent: false,
             readable: false,
             end_seen: false,
-            urgent: false,
+            doubtful: false,
             eof: false,
             failed: None,
             broken: None,
