@@ -71,8 +71,8 @@ pub struct BenchArgs {
     #[arg(long)]
     pub quick: bool,
 
-    /// Compare with these instead: the same load on each of them in turn, in several rounds. Takes 10
-    /// minutes a round, 5 with --quick
+    /// Compare with these instead: the same load on each of them in turn, in several rounds. Takes 12
+    /// minutes a round, 4 with --quick
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     pub against: Vec<YardstickName>,
 
@@ -234,7 +234,9 @@ pub fn bench(args: BenchArgs) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => ExitCode::from(130),
         Err(error) => {
             let _ = writeln!(io::stderr(), "deadpeer bench: {}", crate::sys::describe(&error));
-            ExitCode::FAILURE
+            // Ours, not a system call's EINVAL: an argument that names nothing.
+            let usage = error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none();
+            if usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -356,6 +356,9 @@ pub struct Cost {
 /// The window of beats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beats {
+    /// Connections that beat; 0 in files from before it was kept.
+    #[serde(default)]
+    pub connections: u64,
     /// Beats that were sent in the window.
     pub count: u64,
     /// Length of the window.
@@ -418,6 +421,9 @@ pub struct Storm {
     pub last_reset_ns: u64,
     /// Resets without a verdict.
     pub missed: u64,
+    /// The longest turn of the server's loop in all of that life, as its summary has it; a deadpeer's only.
+    #[serde(default)]
+    pub longest_turn_ns: Option<u64>,
     /// CPU of the server's process.
     pub process_ns: u64,
 }
@@ -459,6 +465,23 @@ pub enum DoubtKind {
     ShortWindow,
     /// Verdicts that do not match the deaths.
     Mistakes,
+}
+
+impl DoubtKind {
+    /// All of them.
+    pub const ALL: [DoubtKind; 11] = [
+        DoubtKind::DebugBuild,
+        DoubtKind::InjectorLate,
+        DoubtKind::LoadLate,
+        DoubtKind::TooFewSamples,
+        DoubtKind::Clipped,
+        DoubtKind::SharedCore,
+        DoubtKind::NoisyRounds,
+        DoubtKind::BusyMachine,
+        DoubtKind::NotMeasured,
+        DoubtKind::ShortWindow,
+        DoubtKind::Mistakes,
+    ];
 }
 
 /// How many histograms there are, wherever they stand: each begins with its cookie.

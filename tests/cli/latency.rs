@@ -15,6 +15,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use crate::daemon::Daemon;
 use crate::outcome::{Outcome, deadpeer, outcome, until};
 use crate::refusals::sandboxed;
+use crate::skip::skip;
 
 struct Log(PathBuf);
 
@@ -44,6 +45,37 @@ impl Log {
             found.entry(tag).or_default().push((from, to, histogram.len()));
         }
         found
+    }
+
+    /// Values by tag, as Python's `hdrhistogram` reads them; `None` where it is not installed.
+    fn read_by_python(&self) -> Option<BTreeMap<String, u64>> {
+        const READ: &str = "
+import sys
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+counts = {}
+reader = HistogramLogReader(sys.argv[1], HdrHistogram(1, 3600000000000, 3))
+while interval := reader.get_next_interval_histogram():
+    counts[interval.get_tag()] = counts.get(interval.get_tag(), 0) + interval.get_total_count()
+for tag, count in counts.items():
+    print(tag, count)
+";
+        let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/referees/bin/python");
+        let installed = Command::new(python).args(["-c", "import hdrh"]).output();
+        if !installed.is_ok_and(|output| output.status.success()) {
+            skip(
+                "no Python reader: python3 -m venv target/referees && target/referees/bin/pip install hdrhistogram",
+            );
+            return None;
+        }
+        let output = Command::new(python).args(["-c", READ]).arg(&self.0).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let pair = |line: &str| {
+            let (tag, count) = line.split_once(' ').unwrap();
+            (tag.to_owned(), count.parse().unwrap())
+        };
+        Some(text.lines().map(pair).collect())
     }
 
     fn start(&self) -> Daemon {
@@ -101,6 +133,10 @@ fn after_an_orderly_end_the_intervals_add_up_to_the_summary_and_leave_no_gap() {
         assert_eq!(Some(sum(tag)), summary[field]["count"].as_u64(), "{tag}: {summary:#}");
     }
     assert_eq!((sum("wake-to-verdict"), sum("silence")), (3, 1));
+    if let Some(read) = log.read_by_python() {
+        let counted = intervals.keys().map(|tag| (tag.clone(), sum(tag))).collect();
+        assert_eq!(read, counted, "somebody else's reader");
+    }
     for pair in intervals["loop-turn"].windows(2) {
         // To the millisecond, rounded down twice.
         assert!(pair[0].1.abs_diff(pair[1].0) <= 2, "{pair:?}");

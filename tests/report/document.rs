@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use deadpeer::measure::report::figures::Figure;
 use deadpeer::measure::report::{Format, Options, render};
-use deadpeer::measure::result::{ResultFile, Way};
+use deadpeer::measure::result::{DoubtKind, ResultFile, Way};
 use serde_json::Value;
 
 use crate::sample;
@@ -67,6 +67,9 @@ fn the_document_names_every_field_of_a_report_in_json() {
 fn the_document_names_every_way_figure_and_kind_of_doubt() {
     let said = words(section("The result file"));
     let missing: Vec<_> = Way::ALL.into_iter().filter(|way| !said.contains(way.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let kinds = DoubtKind::ALL.map(|kind| serde_json::to_value(kind).unwrap());
+    let missing: Vec<_> = kinds.iter().filter(|kind| !said.contains(kind.as_str().unwrap())).collect();
     assert!(missing.is_empty(), "{missing:?}");
     let said = words(section("Reports and thresholds"));
     let missing: Vec<_> = Figure::ALL.into_iter().filter(|figure| !said.contains(figure.name())).collect();

@@ -355,6 +355,7 @@ fn run(rng: &mut Rng, typical: &Typical, round: u64, weather: u64) -> Run {
     let mut about = |value: u64| value * weather * (970 + rng.u64(0..60)) / 1_000_000;
     let beats = 240_000;
     let beats = Beats {
+        connections: 6_000,
         count: beats,
         window_ns: 6 * SECOND,
         process_ns: about(typical.beat * beats),
@@ -374,6 +375,7 @@ fn run(rng: &mut Rng, typical: &Typical, round: u64, weather: u64) -> Run {
         last_verdict_ns: Some(about(typical.storm * MILLI)),
         last_reset_ns: about(typical.storm * MILLI * 3 / 4),
         missed: 0,
+        longest_turn_ns: typical.name.starts_with("deadpeer").then(|| about(4 * MILLI)),
         process_ns: about(typical.death * 12_000),
     };
     let (mut latency, mut injector_late) = (Recorded::new(), Recorded::new());
@@ -397,6 +399,10 @@ fn run(rng: &mut Rng, typical: &Typical, round: u64, weather: u64) -> Run {
             kernel_bytes: Some(typical.kernel * 15_000 + rng.i64(0..40_960)),
         }),
         storm: Some(if lost { Storm { last_verdict_ns: None, missed: 3, ..storm } } else { storm }),
-        further: BTreeMap::from([("rearms".to_owned(), rng.i64(0..50))]),
+        further: BTreeMap::from([
+            ("rearms".to_owned(), rng.i64(0..50)),
+            ("rate_10_process_ns_per_peer_second".to_owned(), 4_500 + rng.i64(0..900)),
+            ("stream_bytes_per_second".to_owned(), 4_000_000_000 + rng.i64(0..900_000_000)),
+        ]),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     if row.judges() {
         all_are_told(bench, row, &mut server, sent)?;
     }
-    server.end()
+    server.end().map(drop)
 }
 
 fn peers(options: &Options, row: &Row, server: &Server) -> PeersPlan {
@@ -154,6 +154,7 @@ impl Window {
         bench.doubts.load(row.name, &done, nanos(bench.options.stroke));
         let machine = after.machine.since(before.machine);
         let beats = Beats {
+            connections: load.connections(),
             count: done.beats,
             window_ns: self.window_ns,
             process_ns: after.server.cpu_ns - before.server.cpu_ns,

@@ -9,6 +9,7 @@ use super::{Measure, Options};
 use crate::bench::doubts::{doubt, of_the_build};
 use crate::bench::peers::Done;
 use crate::measure::recorded::carries;
+use crate::measure::report::figures::Figure;
 use crate::measure::result::{Beats, Detection, Doubt, DoubtKind, Run};
 
 /// Later than a stroke and this at p99, the load did not keep its schedule.
@@ -19,6 +20,16 @@ const INJECTOR_LATE_NS: u64 = 100_000;
 const FOREIGN_SHARE: f64 = 0.02;
 /// The dearest round of a subject over its cheapest.
 const NOISE: f64 = 1.3;
+/// What is held against that.
+const NOISY: [(Figure, &str); 5] = [
+    (Figure::Cpu, "CPU per beat differed between the cheapest and the dearest round"),
+    (Figure::Accept, "CPU per accept differed between the cheapest and the dearest round"),
+    (Figure::Death, "CPU per death differed between the cheapest and the dearest round"),
+    (Figure::DetectP50, "the median of detection differed between the quickest and the slowest round"),
+    (Figure::DetectP99, "the p99 of detection differed between the quickest and the slowest round"),
+];
+/// Fewer rounds say little of how they differ.
+const ENOUGH_ROUNDS: u64 = 5;
 /// Fewer beats of each connection in the window tell of its beginning rather than of its rhythm.
 const WINDOW_BEATS: u64 = 40;
 
@@ -87,6 +98,16 @@ impl Doubts {
                 DoubtKind::SharedCore,
                 "there is one core only: server and load take turns on it".into(),
                 "run on two cores or more",
+            );
+        }
+        if settings.rounds < ENOUGH_ROUNDS {
+            self.add(
+                DoubtKind::TooFewSamples,
+                format!(
+                    "{} rounds are fewer than {ENOUGH_ROUNDS}: the least and the greatest of them say little",
+                    settings.rounds
+                ),
+                "take --rounds 5 or more",
             );
         }
         let seconds = settings.window_ns as f64 / 1e9;
@@ -218,21 +239,19 @@ impl Doubts {
 
     /// What is doubtful once all rounds are there.
     pub(super) fn of_rounds(&mut self, runs: &[Run]) {
-        let mut costs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for (run, beats) in runs.iter().filter_map(|run| Some((run, run.beats?))) {
-            costs.entry(&run.subject).or_default().push(beats.process_ns as f64 / beats.count as f64);
-        }
-        for (name, costs) in costs {
-            let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = costs.iter().copied().fold(0.0, f64::max);
-            if most > NOISE * least {
-                const ABOUT: (DoubtKind, &str, &str) = (
-                    DoubtKind::NoisyRounds,
-                    "CPU per beat differed between the cheapest and the dearest round",
-                    "run again when the machine is quiet, or with more --rounds",
-                );
-                let amount = format!("{:.2} to {:.2} us", least / 1e3, most / 1e3);
-                self.add_worst(ABOUT, name, most / least, amount);
+        for (figure, about) in NOISY {
+            let mut rounds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+            for (run, value) in runs.iter().filter_map(|run| Some((run, figure.of(run)?))) {
+                rounds.entry(&run.subject).or_default().push(value);
+            }
+            for (name, values) in rounds {
+                let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+                let most = values.iter().copied().fold(0.0, f64::max);
+                if most > NOISE * least {
+                    let remedy = "run again when the machine is quiet, or with more --rounds";
+                    let amount = format!("{:.2} to {:.2} us", least / 1e3, most / 1e3);
+                    self.add_worst((DoubtKind::NoisyRounds, about, remedy), name, most / least, amount);
+                }
             }
         }
     }
@@ -244,6 +263,7 @@ mod tests {
 
     fn beats(count: u64, process_ns: u64, foreign_ns: u64) -> Beats {
         Beats {
+            connections: 1,
             count,
             window_ns: 1_000_000_000,
             process_ns,

@@ -50,7 +50,7 @@ impl Stage {
         let mut child = Child::start("peers", role_command("peers", plan)?, &self.load_cores)?;
         child.wait_for("connected", CONNECT_PATIENCE)?;
         server.wait_held(plan.connections, "accepted")?;
-        Ok(Load { child, phases: 0 })
+        Ok(Load { child, connections: plan.connections as u64, phases: 0 })
     }
 
     /// A process of ours on the load's core.
@@ -106,18 +106,28 @@ impl Server {
         self.child.wait_count("died", count, patience)
     }
 
-    pub(super) fn end(self) -> io::Result<()> {
-        self.child.terminate(PATIENCE).map(drop)
+    /// Ends it, and says how long its loop's longest turn was, if it is one that says so.
+    pub(super) fn end(self) -> io::Result<Option<u64>> {
+        let lines = self.child.terminate(PATIENCE)?;
+        let summary = lines.iter().rfind(|line| line.event == "summary");
+        let longest = summary.and_then(|line| line.rest.get("loop_turn_us")?.get("max")?.as_u64());
+        Ok(longest.map(|micros| micros * 1_000))
     }
 }
 
 /// A process of peers.
 pub(super) struct Load {
     child: Child,
+    connections: u64,
     phases: usize,
 }
 
 impl Load {
+    /// How many it has made.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.child.pid()
     }

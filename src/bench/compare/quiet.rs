@@ -71,7 +71,11 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
         }
     }
     load.end()?;
-    server.end()
+    let longest_turn_ns = server.end()?;
+    if let Some(storm) = &mut run.storm {
+        storm.longest_turn_ns = longest_turn_ns;
+    }
+    Ok(())
 }
 
 /// The order of dying: those who die first, and the others.
@@ -132,6 +136,7 @@ fn storm(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, load: &mut L
         last_verdict_ns: (missed == 0 && !caused.is_empty()).then(|| joined.last_verdict.saturating_sub(at)),
         last_reset_ns: last_reset.saturating_sub(at),
         missed,
+        longest_turn_ns: None, // told at the end of its life
         process_ns,
     })
 }

@@ -128,6 +128,8 @@ struct Floor {
     next_stroke: u64,
     /// A recv was submitted whose result is awaited at once.
     urgent: bool,
+    /// Ends that this turn may still read without the ring, as deadpeer does.
+    ends_at_once: u32,
 }
 
 impl Floor {
@@ -150,6 +152,7 @@ impl Floor {
             inspections,
             next_stroke: now() + GRAIN.as_nanos() as u64,
             urgent: false,
+            ends_at_once: 0,
         };
         floor.await_connections()?;
         Ok(floor)
@@ -158,6 +161,7 @@ impl Floor {
     fn turn(&mut self) -> io::Result<()> {
         self.ring.submit_and_wait(self.wait())?;
         self.urgent = false;
+        self.ends_at_once = limits::ENDS_AT_ONCE;
         let mut reaped = std::mem::take(&mut self.reaped);
         while self.ring.reap(&mut reaped, limits::MAX_COMPLETIONS_PER_TURN) {}
         for completion in reaped.drain(..) {
@@ -237,6 +241,11 @@ impl Floor {
             FloorWake::Beat { drain_every, .. } => connection.wakes.is_multiple_of(drain_every),
         };
         let (ending, receiving) = (connection.ending, connection.receiving);
+        if ending && !receiving && self.ends_at_once > 0 {
+            self.ends_at_once -= 1;
+            let result = tcp::discard(self.connections[key].socket.as_raw_fd(), limits::MAX_DISCARD);
+            return self.received(key, result);
+        }
         self.urgent |= ending;
         if (due || ending) && !receiving { self.receive(key) } else { Ok(()) }
     }

@@ -94,7 +94,8 @@ fn compared(first: &Compared, second: &Compared, blocks: &mut Vec<Block>) {
     let only_second = second.rows.iter().filter(|row| first.find(&row.subject.name).is_none());
     let names: Vec<&str> =
         first.rows.iter().chain(only_second).map(|row| row.subject.name.as_str()).collect();
-    for (title, figures) in GROUPS {
+    let known = |figures: &[Figure]| first.has(figures) || second.has(figures);
+    for (title, figures) in GROUPS.into_iter().filter(|(_, figures)| known(figures)) {
         blocks.push(Block::Heading(3, title.to_owned()));
         let head: Vec<&str> =
             ["subject"].into_iter().chain(figures.iter().map(|figure| figure.title())).collect();

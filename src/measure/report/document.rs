@@ -218,10 +218,13 @@ pub(super) fn qualities(detection: &Detected) -> Vec<Vec<String>> {
 }
 
 /// The figures of a comparison, in tables that fit a terminal.
-pub(super) const GROUPS: [(&str, &[Figure]); 3] = [
+pub(super) const GROUPS: [(&str, &[Figure]); 6] = [
     ("CPU", &[Figure::Cpu, Figure::Machine, Figure::Accept, Figure::Death]),
     ("Detection among beats", &[Figure::DetectP50, Figure::DetectP99, Figure::DetectMax]),
-    ("Memory and storm", &[Figure::User, Figure::Kernel, Figure::Storm]),
+    ("Memory", &[Figure::User, Figure::Kernel, Figure::Unread]),
+    ("A storm", &[Figure::Storm, Figure::StormReset, Figure::StormTurn]),
+    ("How often a peer beats", &[Figure::Rate1, Figure::Rate10, Figure::Rate100]),
+    ("A peer that streams", &[Figure::StreamTime, Figure::StreamCpu]),
 ];
 
 fn compared(comparison: &Compared, blocks: &mut Vec<Block>) {
@@ -234,7 +237,7 @@ fn compared(comparison: &Compared, blocks: &mut Vec<Block>) {
             plain(base)
         )));
     }
-    for (title, figures) in GROUPS {
+    for (title, figures) in GROUPS.into_iter().filter(|(_, figures)| comparison.has(figures)) {
         blocks.push(Block::Heading(3, title.to_owned()));
         let head: Vec<&str> =
             ["subject"].into_iter().chain(figures.iter().map(|figure| figure.title())).collect();

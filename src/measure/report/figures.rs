@@ -271,13 +271,29 @@ pub enum Figure {
     User,
     /// Memory of the kernel, for each quiet connection.
     Kernel,
+    /// Kernel memory that unread bytes hold, for each connection that beats.
+    Unread,
     /// Until all deaths of a storm are known.
     Storm,
+    /// Until all of it was caused.
+    StormReset,
+    /// The longest turn of the loop in that life.
+    StormTurn,
+    /// CPU of the process in a second, for each peer that beats once in it.
+    Rate1,
+    /// The same, ten times.
+    Rate10,
+    /// The same, a hundred times.
+    Rate100,
+    /// How long a peer takes to send a gigabyte (10^9 bytes).
+    StreamTime,
+    /// CPU of the process for that.
+    StreamCpu,
 }
 
 impl Figure {
     /// All of them, in the order of tables.
-    pub const ALL: [Figure; 10] = [
+    pub const ALL: [Figure; 18] = [
         Figure::Cpu,
         Figure::Machine,
         Figure::Accept,
@@ -287,7 +303,15 @@ impl Figure {
         Figure::DetectMax,
         Figure::User,
         Figure::Kernel,
+        Figure::Unread,
         Figure::Storm,
+        Figure::StormReset,
+        Figure::StormTurn,
+        Figure::Rate1,
+        Figure::Rate10,
+        Figure::Rate100,
+        Figure::StreamTime,
+        Figure::StreamCpu,
     ];
 
     /// As thresholds and JSON have it.
@@ -303,7 +327,15 @@ impl Figure {
             Figure::DetectMax => "detect-max",
             Figure::User => "user",
             Figure::Kernel => "kernel",
+            Figure::Unread => "unread",
             Figure::Storm => "storm",
+            Figure::StormReset => "storm-reset",
+            Figure::StormTurn => "storm-turn",
+            Figure::Rate1 => "rate-1",
+            Figure::Rate10 => "rate-10",
+            Figure::Rate100 => "rate-100",
+            Figure::StreamTime => "stream-time",
+            Figure::StreamCpu => "stream-cpu",
         }
     }
 
@@ -320,7 +352,15 @@ impl Figure {
             Figure::DetectMax => "detection max",
             Figure::User => "user memory per connection",
             Figure::Kernel => "kernel memory per connection",
+            Figure::Unread => "unread kernel memory per connection",
             Figure::Storm => "storm all known",
+            Figure::StormReset => "all reset",
+            Figure::StormTurn => "longest turn",
+            Figure::Rate1 => "CPU per peer-second, 1 beat/s",
+            Figure::Rate10 => "10 beats/s",
+            Figure::Rate100 => "100 beats/s",
+            Figure::StreamTime => "time per GB streamed",
+            Figure::StreamCpu => "CPU per GB streamed",
         }
     }
 
@@ -328,7 +368,7 @@ impl Figure {
     #[must_use]
     pub const fn unit(self) -> Unit {
         match self {
-            Figure::User | Figure::Kernel => Unit::Bytes,
+            Figure::User | Figure::Kernel | Figure::Unread => Unit::Bytes,
             _ => Unit::Nanos,
         }
     }
@@ -337,6 +377,7 @@ impl Figure {
     #[must_use]
     pub fn of(self, run: &Run) -> Option<f64> {
         let detection = |percentile| run.detection.as_ref()?.latency.percentile(percentile);
+        let further = |name: &str| run.further.get(name).map(|value| *value as f64);
         match self {
             Figure::Cpu => per_beat(run.beats, |beats| beats.process_ns),
             Figure::Machine => per_beat(run.beats, |beats| beats.machine_ns),
@@ -347,7 +388,19 @@ impl Figure {
             Figure::DetectMax => run.detection.as_ref()?.latency.max().map(|nanos| nanos as f64),
             Figure::User => run.idle.and_then(|idle| divide(idle.user_bytes as f64, idle.connections)),
             Figure::Kernel => run.idle.and_then(|idle| divide(idle.kernel_bytes? as f64, idle.connections)),
+            Figure::Unread => {
+                run.beats.and_then(|beats| divide(beats.unread_kernel_bytes? as f64, beats.connections))
+            }
             Figure::Storm => run.storm?.last_verdict_ns.map(|nanos| nanos as f64),
+            Figure::StormReset => run.storm.map(|storm| storm.last_reset_ns as f64),
+            Figure::StormTurn => run.storm?.longest_turn_ns.map(|nanos| nanos as f64),
+            Figure::Rate1 => further("rate_1_process_ns_per_peer_second"),
+            Figure::Rate10 => further("rate_10_process_ns_per_peer_second"),
+            Figure::Rate100 => further("rate_100_process_ns_per_peer_second"),
+            Figure::StreamTime => {
+                further("stream_bytes_per_second").filter(|speed| *speed > 0.0).map(|speed| 1e18 / speed)
+            }
+            Figure::StreamCpu => further("stream_process_ns_per_gigabyte"),
         }
     }
 }
@@ -453,6 +506,12 @@ impl<'a> Compared<'a> {
         let subjects = comparison.subjects.iter().filter(|subject| seen.insert(subject.name.as_str()));
         compared.rows = subjects.map(|subject| compared.row(subject)).collect();
         Ok(compared)
+    }
+
+    /// Whether anybody has any of these figures.
+    #[must_use]
+    pub fn has(&self, figures: &[Figure]) -> bool {
+        self.rows.iter().any(|row| figures.iter().any(|figure| row.cell(*figure).value.is_some()))
     }
 
     /// The row of a subject.

@@ -32,7 +32,8 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt:
     Figure::ALL.into_iter().try_for_each(|figure| picture(out, figure, &base, sides))?;
     out.write_str("</div>\n<h3>Medians, and what each gives up</h3>\n")?;
     tables::subjects(out, sides)?;
-    for (title, figures) in GROUPS {
+    let known = |figures: &[Figure]| sides.iter().any(|side| side.has(figures));
+    for (title, figures) in GROUPS.into_iter().filter(|(_, figures)| known(figures)) {
         let name = format!("{title}: median, and ratio to {base} (least–greatest)");
         tables::medians(out, &name, figures, sides)?;
     }

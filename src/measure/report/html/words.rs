@@ -138,6 +138,21 @@ pub(super) fn counts(figure: Figure) -> &'static str {
         Figure::Storm => {
             "All idle connections are reset in one instant: from that instant to the last verdict."
         }
+        Figure::Unread => {
+            "Slab memory that had grown since before the first beat when the window closed, over the connections \
+             that beat: what lies unread, and what the kernel keeps of a connection that has sent. As root only."
+        }
+        Figure::StormReset => "From that instant to the last reset: how long the injector took.",
+        Figure::StormTurn => "The longest turn of a deadpeer's loop in all of that life, by its own summary.",
+        Figure::Rate1 => {
+            "User and system time of the process in a second of the window, over peers that beat once a second."
+        }
+        Figure::Rate10 => "The same, of peers that beat ten times a second.",
+        Figure::Rate100 => "The same, of peers that beat a hundred times a second.",
+        Figure::StreamTime => {
+            "One peer sends all it can: from its first byte to the verdict on its FIN, over the bytes in 10^9."
+        }
+        Figure::StreamCpu => "User and system time of the process for the same, over the same.",
     }
 }
 
