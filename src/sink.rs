@@ -6,7 +6,7 @@
 //! A pipe whose reader sleeps, or a disk that is full, must not hold up the loop that keeps the time
 //! of a hundred thousand peers. So a ring thread hands its batches to a thread that may block as long
 //! as it likes. But to wake a thread for a single death costs more than the death; so where the kernel
-//! promises not to wait ([`How`]), and nothing waits to be written before, a ring thread writes a
+//! promises not to wait ([`How`]: a socket, as of journald, or a file in memory), and nothing waits to be written before, a ring thread writes a
 //! small batch itself.
 //!
 //! # Model
@@ -364,6 +364,8 @@ struct Shared {
     delivered: AtomicU64,
     /// Nothing is written any more.
     closed: AtomicBool,
+    /// There is a [`Message::Rest`] in the queue.
+    rest: AtomicBool,
     on_closed: Mutex<Option<Callback>>,
 }
 
@@ -495,8 +497,8 @@ impl<E> Outlet<E> {
         match pen.write(self.ring, batch) {
             Written::All => true,
             Written::InPart => {
-                // There is a place for it: what follows takes the queue until the rest is written.
-                if self.queue.try_send(Message::Rest).is_err() {
+                // One place is kept for it, and one is enough: the thread writes all that is there.
+                if !self.shared.rest.swap(true, SeqCst) && self.queue.try_send(Message::Rest).is_err() {
                     self.shared.close();
                 }
                 true
@@ -577,6 +579,7 @@ impl<V: Voice> Sink<V> {
             accepted: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
             on_closed: Mutex::new(None),
         });
         // Places more than all batches: for the first line and the last, which must never wait, and for
@@ -588,7 +591,7 @@ impl<V: Voice> Sink<V> {
         let status = voice.has_status();
         // A status line is written anew with every write, by a thread that has the time.
         let at_once = match &out {
-            Out::File(file) if !status => Some(How::of(file)),
+            Out::File(file) if !status => How::of(file),
             _ => None,
         };
         let pen = Arc::new(Mutex::new(Pen {
@@ -789,7 +792,7 @@ impl<V: Voice> Writer<V> {
         };
         let opening = self.first.recv().ok()?;
         {
-            let pen = &mut *lock(&self.pen);
+            let pen = &mut *self.pen();
             self.begin(pen);
             pen.voice.opening(&opening, &mut pen.buffer);
             self.flush(pen);
@@ -807,7 +810,7 @@ impl<V: Voice> Writer<V> {
             } else {
                 Some(self.messages.recv().ok()?)
             };
-            let pen = &mut *lock(&self.pen);
+            let pen = &mut *self.pen();
             self.begin(pen);
             let mut closing = None;
             for _ in 0..COALESCE {
@@ -815,7 +818,8 @@ impl<V: Voice> Writer<V> {
                 // end was once lost there.
                 match first.take().or_else(|| self.messages.try_recv().ok()) {
                     Some(Message::Batch { ring, events }) => self.take(pen, ring, events),
-                    Some(Message::Rest) => {} // it is in the buffer, before all that comes now
+                    // It is in the buffer, before all that comes now.
+                    Some(Message::Rest) => self.shared.rest.store(false, SeqCst),
                     Some(Message::Closing) => closing = Some(self.last.recv().ok()?),
                     Some(Message::Opening) => unreachable!("a stream begins once"),
                     None => break,
@@ -827,15 +831,29 @@ impl<V: Voice> Writer<V> {
             self.flush(pen);
             troubled = pen.trouble.is_some();
         };
-        let pen = &mut *lock(&self.pen);
+        let pen = &mut *self.pen();
         if pen.trouble.is_none() {
             pen.voice.closing(&closing, &mut pen.buffer);
         }
         pen.write();
+        // Outlets may outlive it: they write nothing more, and who reads to the end meets the end.
+        pen.at_once = None;
+        pen.out = Out::Writer(Box::new(io::sink()));
         Some(match pen.trouble.take() {
             None => Ended::Delivered,
             Some(None) => Ended::Closed,
             Some(Some(error)) => Ended::Failed(error),
+        })
+    }
+
+    fn pen(&self) -> MutexGuard<'_, Pen<V>> {
+        self.pen.lock().unwrap_or_else(|poisoned| {
+            // A voice fell over on a ring's thread, in the middle of a line. It had begun with an empty buffer.
+            let mut pen = poisoned.into_inner();
+            pen.buffer.clear();
+            pen.encoded = 0;
+            self.pen.clear_poison();
+            pen
         })
     }
 

@@ -451,13 +451,14 @@ impl<S: EventSink> Driver<S> {
         while rest && portions < MAX_BUSY_PORTIONS {
             if portions > 0 {
                 // A submission in between may have brought what had not come yet.
-                now = Instant::now();
-                if now.since(began) > limits::TURN_BUDGET {
+                if Instant::now().since(began) > limits::TURN_BUDGET {
                     break;
                 }
             }
             let mut batch = std::mem::take(&mut self.completions);
             rest = self.engine.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
+            // Behind it: what came while it reaped must not be dated before it came.
+            now = Instant::now();
             self.recorder.batch(batch.len());
             for completion in batch.drain(..) {
                 self.complete(completion, now)?;

@@ -423,16 +423,18 @@ impl<J: Journal> Relay<J> {
             return;
         }
         self.look_again = Instant::NEVER;
+        let mut looked = false;
         for _ in 0..self.doubtful.len() {
-            if Instant::now().since(began) > limits::TURN_BUDGET {
+            let Some(&(index, generation)) = self.doubtful.front() else { break };
+            let lives = self.conns.get(index).is_some_and(|conn| conn.link.generation == generation);
+            // One at least, however little time the others have left; and the dead take none.
+            if lives && looked && Instant::now().since(began) > limits::TURN_BUDGET {
                 self.look_again = self.now;
                 break;
             }
-            let Some((index, generation)) = self.doubtful.pop_front() else { break };
-            let Some(conn) = self.conns.get_mut(index).filter(|conn| conn.link.generation == generation)
-            else {
-                continue;
-            };
+            self.doubtful.pop_front();
+            let Some(conn) = self.conns.get_mut(index).filter(|_| lives) else { continue };
+            looked = true;
             conn.doubtful = false;
             for client in [true, false] {
                 if let Some(socket) = conn.link.socket(client) {

@@ -1,32 +1,39 @@
 //! Writing only as much as goes without waiting, whatever the descriptor's own mode is.
 //!
 //! `O_NONBLOCK` belongs to the open file, and standard output is often shared with a shell and other programs, whom it
-//! would surprise. `RWF_NOWAIT` belongs to the one call.
+//! would surprise. `RWF_NOWAIT` belongs to the one call. Not for pipes: a reader holds the pipe's mutex while it copies
+//! or splices to wherever it likes, and a writer waits for the mutex whatever its flags say (`pipe_write`).
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 
 /// How a file is written without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// By the call's own flag: pipes, sockets, a few file systems.
+    /// By the call's own flag: sockets, a few file systems.
     Flag,
-    /// As ever: it lies in memory (`tmpfs(5)`, `memfd_create(2)`), and no disk is waited for.
+    /// As ever: it lies in memory (`tmpfs(5)`, `memfd_create(2)`), and waits for a disk only where memory itself does,
+    /// when it was swapped out.
     Plainly,
 }
 
 impl How {
     /// What suits this file, as far as can be seen beforehand: whether the flag is understood, a write tells.
     #[must_use]
-    pub fn of(file: &File) -> How {
+    pub fn of(file: &File) -> Option<How> {
+        let kind = file.metadata().ok()?.file_type();
+        if kind.is_fifo() {
+            return None;
+        }
         // SAFETY: all of it are numbers, for which zeros are fine.
         let mut system: libc::statfs = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes no more than this structure, which is ours and outlives the call.
-        let failed = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut system) } != 0;
-        // A device or a FIFO is elsewhere than its name.
-        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        if regular && !failed && system.f_type == libc::TMPFS_MAGIC { How::Plainly } else { How::Flag }
+        let known = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut system) } == 0;
+        // A device is elsewhere than its name.
+        let in_memory = kind.is_file() && known && system.f_type == libc::TMPFS_MAGIC;
+        Some(if in_memory { How::Plainly } else { How::Flag })
     }
 
     /// Writes what the kernel takes at once, where the file's own position is, and returns how many bytes that were.
@@ -34,7 +41,7 @@ impl How {
     /// # Errors
     ///
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes none now. Anything else: this file is not to be written
-    /// in this way (`EOPNOTSUPP` of a terminal, a FIFO, most disks' file systems), or not at all (`EPIPE`); a plain write
+    /// in this way (`EOPNOTSUPP` of a terminal and of most disks' file systems), or not at all (`EPIPE`); a plain write
     /// tells which.
     pub fn write(self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         if self == How::Plainly {
@@ -50,20 +57,21 @@ impl How {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
-    use std::io::{PipeReader, Read, Seek};
+    use std::io::{Read, Seek};
     use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    fn pipe() -> (PipeReader, File) {
-        let (reader, writer) = io::pipe().unwrap();
+    fn socket() -> (UnixStream, File) {
+        let (reader, writer) = UnixStream::pair().unwrap();
         (reader, File::from(OwnedFd::from(writer)))
     }
 
     #[test]
-    fn a_pipe_takes_what_it_has_room_for_and_then_nothing() {
-        let (mut reader, writer) = pipe();
-        let how = How::of(&writer);
+    fn a_socket_takes_what_it_has_room_for_and_then_nothing() {
+        let (mut reader, writer) = socket();
+        let how = How::of(&writer).unwrap();
         assert_eq!(how, How::Flag);
         let page = [7; 4096];
         let mut written = 0;
@@ -75,25 +83,22 @@ mod tests {
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         assert!(written >= page.len());
-        // A write that is longer than the room takes the room.
-        let mut half = vec![0; written / 2];
-        reader.read_exact(&mut half).unwrap();
-        let long = vec![7; written];
-        assert!((1..long.len()).contains(&how.write(&writer, &long).unwrap()));
+        reader.read_exact(&mut vec![0; written]).unwrap();
+        assert_eq!(how.write(&writer, &page).unwrap(), page.len());
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_is_an_error() {
-        let (reader, writer) = pipe();
+    fn a_socket_that_nobody_reads_is_an_error() {
+        let (reader, writer) = socket();
         drop(reader);
-        let error = How::of(&writer).write(&writer, b"x").unwrap_err();
+        let error = How::of(&writer).unwrap().write(&writer, b"x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
     fn what_lies_in_memory_is_written_as_ever() {
         let mut file = crate::sys::process::memory_file(c"written").unwrap();
-        assert_eq!(How::of(&file), How::Plainly);
+        assert_eq!(How::of(&file), Some(How::Plainly));
         assert_eq!(How::Plainly.write(&file, b"line\n").unwrap(), 5);
         let mut text = String::new();
         file.rewind().unwrap();
@@ -102,18 +107,23 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_fifos_whose_names_lie_in_memory_are_not_taken_for_files_there() {
-        // Opened for both, a FIFO waits for nobody.
+    fn pipes_are_not_written_in_this_way_wherever_their_names_are() {
+        let (_reader, writer) = io::pipe().unwrap();
+        assert_eq!(How::of(&File::from(OwnedFd::from(writer))), None);
         let path = format!("/dev/shm/deadpeer-nowait-{}", std::process::id());
         let status = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(status.success());
-        for path in ["/dev/ptmx", &path] {
-            let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-            let how = How::of(&file);
-            assert_eq!(how, How::Flag, "{path}");
-            // Neither says that it would have to wait.
-            assert_eq!(how.write(&file, b"x").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP), "{path}");
-        }
+        // Opened for both, it waits for nobody.
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
+        assert_eq!(How::of(&file), None);
+    }
+
+    #[test]
+    fn a_device_whose_name_lies_in_memory_is_not_taken_for_a_file_there() {
+        let terminal = OpenOptions::new().read(true).write(true).open("/dev/ptmx").unwrap();
+        let how = How::of(&terminal).unwrap();
+        assert_eq!(how, How::Flag);
+        assert_eq!(how.write(&terminal, b"x").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use deadpeer::liveness::{Cause, EventKind, Policy};
+use deadpeer::liveness::{Cause, Event, EventKind, Policy};
+use deadpeer::time::Instant;
 
 use crate::watch::{PATIENCE, Setup, Watch, connect, reset};
 
@@ -84,4 +86,41 @@ fn peers_that_are_let_go_see_our_fin_at_once_also_a_thousand_together() {
         events.iter().filter(|event| matches!(event.kind, EventKind::Died(_))).count() == 500
     });
     watch.finish();
+}
+
+#[test]
+fn no_death_is_dated_before_its_cause() {
+    const PEERS: usize = 2_000;
+    deadpeer::sys::rlimit::raise_nofile().unwrap();
+    let mut watch = Watch::start(Setup { capacity: PEERS, policy: Policy::STANDARD, ..Setup::LAZY });
+    let peers: Vec<TcpStream> = (0..PEERS).map(|_| connect(watch.address)).collect();
+    let told = |events: &[Event], kind: fn(&EventKind) -> bool| {
+        events.iter().filter(|event| kind(&event.kind)).count() == PEERS
+    };
+    watch.until(|events| told(events, |kind| matches!(kind, EventKind::Up)));
+    // A few at a time, at all times of a turn.
+    let mut causes = HashMap::new();
+    for (number, peer) in peers.into_iter().enumerate() {
+        let address = peer.local_addr().unwrap();
+        let before = Instant::now();
+        if number % 2 == 0 {
+            reset(peer)
+        } else {
+            drop(peer)
+        }
+        causes.insert(address, before);
+        let pause = Duration::from_micros(number as u64 % 50);
+        while Instant::now().since(before) < pause {
+            std::hint::spin_loop();
+        }
+    }
+    watch.until(|events| told(events, |kind| matches!(kind, EventKind::Died(_))));
+    let (events, _) = watch.finish();
+    for event in &events {
+        if let EventKind::Died(death) = &event.kind {
+            let caused = causes[&death.address];
+            // Kept to the microsecond, rounded down.
+            assert!(death.at + Duration::from_micros(1) > caused, "{death:?} before {caused:?}");
+        }
+    }
 }

@@ -70,7 +70,7 @@ fn what_was_not_measured_or_is_not_carried_is_a_dash() {
     assert!(row(&report, "Deaths and verdicts", "path-loss")[1..].iter().all(|cell| cell == "-"));
     let whole = said(&[sample::whole(1)], Format::Markdown);
     assert_eq!(row(&whole, "CPU", "floor")[4], "-");
-    assert!(row(&whole, "Memory and storm", "tokio-uring")[3].contains("4 of 5 rounds"));
+    assert!(row(&whole, "A storm", "tokio-uring")[1].contains("4 of 5 rounds"));
 }
 
 #[test]
@@ -104,9 +104,11 @@ fn ratios_are_taken_within_each_round_and_only_then_summed_up() {
     let ratio = cell.ratio.unwrap();
     assert_eq!((ratio.min, ratio.median, ratio.max), (2.0, 3.0, 4.0));
     assert_eq!(cell.value.unwrap().median, 40.0);
-    for figure in Figure::ALL {
-        let base = comparison.find("epoll").unwrap().cell(figure).ratio.unwrap();
-        assert_eq!((base.min, base.max), (1.0, 1.0), "{figure:?}");
+    let base = comparison.find("epoll").unwrap();
+    let ratios: Vec<_> = Figure::ALL.into_iter().filter_map(|figure| base.cell(figure).ratio).collect();
+    assert!(ratios.len() >= 10, "{ratios:?}");
+    for ratio in ratios {
+        assert_eq!((ratio.min, ratio.max), (1.0, 1.0));
     }
 }
 

@@ -21,7 +21,7 @@ impl<S: EventSink> Driver<S> {
     pub(super) fn perform(&mut self, now: Instant) -> io::Result<()> {
         while let Some(action) = self.tracker.poll_action() {
             match action {
-                Action::Drain { peer, to_end } => self.drain(peer, to_end, now)?,
+                Action::Drain { peer, to_end } => self.drain(peer, to_end)?,
                 Action::Inspect(peer) => {
                     let evidence = self.evidence(peer);
                     self.tracker.handle(peer, Fact::Inspected(evidence), now);
@@ -73,7 +73,7 @@ impl<S: EventSink> Driver<S> {
 
     /// Takes off what is unread: by the ring, together with what the others have. An end that comes alone is read
     /// here and now.
-    pub(super) fn drain(&mut self, peer: PeerId, to_end: bool, now: Instant) -> io::Result<()> {
+    pub(super) fn drain(&mut self, peer: PeerId, to_end: bool) -> io::Result<()> {
         let at_once = to_end && self.ends_at_once > 0 && !self.reads_frames();
         let Some(Some(conn)) = self.conns.get_mut(peer.index() as usize) else { return Ok(()) };
         if to_end {
@@ -84,6 +84,8 @@ impl<S: EventSink> Driver<S> {
                 conn.clear(Conn::UNREAD);
                 let token = Token::new(kind::RECV, peer.generation(), peer.index());
                 let result = tcp::discard(conn.raw(), limits::MAX_DISCARD);
+                // Not the turn's time: the end may have come since.
+                let now = Instant::now();
                 return self.on_recv(Completion { token, result, more: false, buffer: None }, now);
             }
             self.urgent = true;

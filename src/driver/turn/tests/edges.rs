@@ -233,6 +233,35 @@ fn a_fin_before_a_reset_is_no_byte() {
     }
 }
 
+#[test]
+fn ends_that_come_together_are_told_as_those_that_come_alone() {
+    // The first of a turn are read at once, the others by the engine.
+    let many = 3 * limits::ENDS_AT_ONCE as u64;
+    let mut rig = Rig::new(PATIENT);
+    let peers: Vec<_> = (0..many).map(|_| rig.peer()).collect();
+    let addresses: Vec<_> = peers.iter().map(|peer| peer.local_addr().unwrap()).collect();
+    for (said, mut peer) in (0..).zip(peers) {
+        peer.write_all(&vec![7; said]).unwrap();
+        match said % 3 {
+            0 => drop(peer),
+            1 => reset(peer),
+            _ => {
+                peer.shutdown(Shutdown::Write).unwrap();
+                reset(peer);
+            }
+        }
+    }
+    let ends = [TcpState::CloseWait as u8, TcpState::Close as u8];
+    until(|| addresses.iter().all(|&address| ends.contains(&rig.info(address).state)));
+    for (said, &address) in (0..).zip(&addresses) {
+        let death = rig.death(address);
+        let cause = if said % 3 == 0 { Cause::Closed } else { Cause::Aborted };
+        assert_eq!((death.cause, death.bytes), (cause, said));
+    }
+    rig.driver.turn().unwrap();
+    assert_eq!((rig.deaths(), rig.driver.tracker.len()), (many, 0));
+}
+
 // --- ours --------------------------------------------------------------------------------------
 
 #[test]
