@@ -10,6 +10,7 @@ mod daemon;
 mod dice;
 mod failures;
 mod leaving;
+mod million;
 #[path = "../cli/outcome.rs"]
 mod outcome;
 mod peer;

@@ -20,6 +20,8 @@ pub struct Peer {
     pub stream: TcpStream,
     pub address: SocketAddr,
     unread: Vec<u8>,
+    pub sent: u64,
+    pub came: u64,
     pub log: Option<Arc<Log>>,
 }
 
@@ -40,7 +42,7 @@ impl Peer {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let address = stream.local_addr().unwrap();
-        Peer { stream, address, unread: Vec::new(), log }
+        Peer { stream, address, unread: Vec::new(), sent: 0, came: 0, log }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -49,7 +51,9 @@ impl Peer {
 
     /// Fails where the other side has reset.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), ErrorKind> {
-        self.stream.write_all(bytes.as_ref()).map_err(|error| {
+        let bytes = bytes.as_ref();
+        self.sent += bytes.len() as u64;
+        self.stream.write_all(bytes).map_err(|error| {
             assert!(
                 matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
                 "{error} after {PATIENCE:?}?"
@@ -68,6 +72,7 @@ impl Peer {
             let end = match self.stream.read(&mut buffer) {
                 Ok(0) => End::Fin,
                 Ok(count) => {
+                    self.came += count as u64;
                     self.unread.extend_from_slice(&buffer[..count]);
                     if let Some(log) = &self.log {
                         log.add(&buffer[..count]);
@@ -113,16 +118,35 @@ impl Peer {
     }
 
     pub fn try_head(&mut self) -> Result<String, End> {
+        self.try_until(b"\r\n\r\n")
+    }
+
+    /// All up to these bytes, and they.
+    fn try_until(&mut self, mark: &[u8]) -> Result<String, End> {
         let mut looked = 0;
         loop {
-            let found = self.unread[looked..].windows(4).position(|four| four == b"\r\n\r\n");
+            let found = self.unread[looked..].windows(mark.len()).position(|some| some == mark);
             if let Some(at) = found {
-                let head = self.try_take(looked + at + 4)?;
-                return Ok(String::from_utf8(head).unwrap());
+                let text = self.try_take(looked + at + mark.len())?;
+                return Ok(String::from_utf8(text).unwrap());
             }
-            looked = self.unread.len().saturating_sub(3);
+            looked = self.unread.len().saturating_sub(mark.len() - 1);
             if let Some(end) = self.fill() {
                 return Err(end);
+            }
+        }
+    }
+
+    /// The next body in chunks, without their sizes.
+    pub fn try_chunks(&mut self) -> Result<Vec<u8>, End> {
+        let mut body = Vec::new();
+        loop {
+            let size = self.try_until(b"\r\n")?;
+            let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
+            body.extend_from_slice(&self.try_take(size)?);
+            assert_eq!(self.try_take(2)?, b"\r\n", "a chunk ends where it should");
+            if size == 0 {
+                return Ok(body);
             }
         }
     }

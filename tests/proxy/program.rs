@@ -80,9 +80,9 @@ impl Proxy {
         summary
     }
 
-    /// Ends it in order: so many exchanges were passed on whole, and nobody was said to have left.
+    /// Ends it in order: so many exchanges were passed on whole, and nobody was said to have left. Its summary.
     #[track_caller]
-    pub fn finish_undisturbed(self, completed: u64) {
+    pub fn finish_undisturbed(self, completed: u64) -> Value {
         let io = self.io;
         let summary = self.finish();
         assert_eq!(
@@ -90,6 +90,7 @@ impl Proxy {
             (&completed.into(), &0.into(), &0.into()),
             "{io}: {summary:#}"
         );
+        summary
     }
 
     /// A line of `/proc/PID/status` in KiB: `VmHWM`, the most that it ever held, or `VmRSS`.

@@ -177,23 +177,6 @@ fn ten_thousand_exchanges_on_one_connection_are_all_whole() {
 }
 
 #[test]
-fn a_million_exchanges_are_all_whole() {
-    if std::env::var_os("DEADPEER_MILLION").is_none() {
-        return println!("only with DEADPEER_MILLION=1: it takes minutes");
-    }
-    for io in engines() {
-        let upstream = Upstream::answering();
-        let proxy = Proxy::start(io, upstream.address, "--threads 2");
-        thread::scope(|scope| {
-            for _ in 0..20 {
-                scope.spawn(|| (0..50).for_each(|_| exchanges(proxy.address, 1_000)));
-            }
-        });
-        proxy.finish_undisturbed(1_000_000);
-    }
-}
-
-#[test]
 fn ten_thousand_requests_sent_at_once_are_answered_in_order_byte_for_byte() {
     const COUNT: usize = 10_000;
     for io in engines() {

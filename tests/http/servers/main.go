@@ -70,6 +70,24 @@ func slowRead(w http.ResponseWriter, r *http.Request) {
 	slow(w, r)
 }
 
+// echo works for a while at what it has read, and answers with it.
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		tell(r, "left")
+		panic(http.ErrAbortHandler)
+	}
+	tell(r, "began")
+	select {
+	case <-r.Context().Done():
+		tell(r, "left")
+		panic(http.ErrAbortHandler)
+	case <-time.After(millis(r, 1500)):
+	}
+	tell(r, "finished")
+	fmt.Fprintf(w, "%s %s %s", r.Method, r.URL, body)
+}
+
 func quick(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, strings.Repeat("q", 1024))
 }
@@ -99,6 +117,7 @@ func main() {
 	http.HandleFunc("/slow", slow)
 	http.HandleFunc("/slow-unread", slow)
 	http.HandleFunc("/slow-read", slowRead)
+	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/quick", quick)
 	http.HandleFunc("/chunked", chunked)
 	listener, err := net.Listen("tcp", net.JoinHostPort(os.Args[1], "0"))

@@ -44,6 +44,18 @@ function slowRead(id, ms, request, response) {
   request.on("end", () => slow(id, ms, request, response));
 }
 
+// Works for a while at what it has read, and answers with it.
+function echo(id, ms, request, response) {
+  let body = "";
+  request.on("data", (data) => (body += data));
+  request.on("end", () => {
+    const finish = working(id, response);
+    const answer = () => finish() && response.end(`${request.method} ${request.url} ${body}`);
+    const timer = setTimeout(answer, ms);
+    response.on("close", () => clearTimeout(timer));
+  });
+}
+
 function chunked(id, ms, request, response) {
   const finish = working(id, response);
   const last = Math.floor(ms / 100);
@@ -68,6 +80,7 @@ const handlers = {
   "/slow": [slow, 4000],
   "/slow-unread": [slow, 4000],
   "/slow-read": [slowRead, 4000],
+  "/echo": [echo, 1500],
   "/quick": [quick, 0],
   "/chunked": [chunked, 0],
 };

@@ -23,13 +23,15 @@ def report(event, **fields):
 
 
 async def read_body(receive):
-    """Reads to the body's end; False if the client left before it."""
+    """The whole body; None if the client left before its end."""
+    body = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return False
+            return None
+        body += message.get("body", b"")
         if not message.get("more_body"):
-            return True
+            return body
 
 
 async def disconnected(receive):
@@ -42,7 +44,7 @@ async def start(send, *headers):
     await send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
-async def slow(case, ms, receive, send):
+async def answer_late(case, ms, receive, send, body):
     report("began", id=case)
     leaving = asyncio.create_task(disconnected(receive))
     done, _ = await asyncio.wait({leaving}, timeout=ms / 1000)
@@ -51,23 +53,37 @@ async def slow(case, ms, receive, send):
         return
     leaving.cancel()
     report("finished", id=case)
-    await start(send, (b"content-length", b"7"))
-    await send({"type": "http.response.body", "body": b"worked\n"})
+    await start(send, (b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.body", "body": body})
 
 
-async def slow_read(case, ms, receive, send):
-    if await read_body(receive):
-        await slow(case, ms, receive, send)
-    else:
+async def slow(scope, case, ms, receive, send):
+    await answer_late(case, ms, receive, send, b"worked\n")
+
+
+async def slow_read(scope, case, ms, receive, send):
+    if await read_body(receive) is None:
         report("left", id=case)
+    else:
+        await slow(scope, case, ms, receive, send)
 
 
-async def quick(case, ms, receive, send):
+async def echo(scope, case, ms, receive, send):
+    """Works for a while at what it has read, and answers with it."""
+    body = await read_body(receive)
+    if body is None:
+        report("left", id=case)
+        return
+    target = scope["raw_path"] + b"?" + scope["query_string"]
+    await answer_late(case, ms, receive, send, b" ".join([scope["method"].encode(), target, body]))
+
+
+async def quick(scope, case, ms, receive, send):
     await start(send, (b"content-length", b"1024"))
     await send({"type": "http.response.body", "body": b"q" * 1024})
 
 
-async def chunked(case, ms, receive, send):
+async def chunked(scope, case, ms, receive, send):
     report("began", id=case)
     leaving = asyncio.create_task(disconnected(receive))
     await start(send)
@@ -89,6 +105,7 @@ HANDLERS = {
     "/slow": (slow, 4000),
     "/slow-unread": (slow, 4000),
     "/slow-read": (slow_read, 4000),
+    "/echo": (echo, 1500),
     "/quick": (quick, 0),
     "/chunked": (chunked, 0),
 }
@@ -98,7 +115,7 @@ async def app(scope, receive, send):
     handler, otherwise = HANDLERS[scope["path"]]
     query = parse_qs(scope["query_string"].decode())
     ms = int(query.get("ms", [otherwise])[0])
-    await handler(query.get("id", [""])[0], ms, receive, send)
+    await handler(scope, query.get("id", [""])[0], ms, receive, send)
 
 
 def main():
