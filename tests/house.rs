@@ -1,7 +1,7 @@
 //! The rules of the house that a compiler does not keep: who may import whom, where unsafe code may
 //! stand, and what the top level shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -128,26 +128,63 @@ fn tests(text: &str) -> impl Iterator<Item = &str> {
     text.split("#[test]").skip(1).filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next())
 }
 
+/// The edge cases of the document: their section's text; and of each row its number and the tests that it names.
+fn edge_cases() -> (String, Vec<(u32, Vec<String>)>) {
+    let document = fs::read_to_string(root().join("docs/LIVENESS.md")).unwrap();
+    let (_, section) = document.split_once("## Edge cases and where each is shown").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let row = |row: &str| {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (Ok(number), &[_, _, _, shown]) = (cells[0].parse(), &cells[..]) else { return None };
+        Some((number, shown.split(", ").map(|name| name.trim_matches('`').to_owned()).collect()))
+    };
+    (section.to_owned(), section.lines().filter_map(row).collect())
+}
+
 #[test]
 fn every_edge_case_names_tests_that_exist() {
     let files: Vec<_> = ["src", "tests"].into_iter().flat_map(rust_files).collect();
     let tests: BTreeSet<_> = files.iter().flat_map(|(_, text)| tests(text)).collect();
     assert!(tests.len() > 100, "the tests were not found");
-    let document = fs::read_to_string(root().join("docs/LIVENESS.md")).unwrap();
-    let (_, section) = document.split_once("## Edge cases and where each is shown").unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let mut numbers = Vec::new();
-    for row in section.lines() {
-        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let (Ok(number), &[_, _, _, shown]) = (cells[0].parse::<u32>(), &cells[..]) else { continue };
-        numbers.push(number);
-        assert!(!shown.is_empty(), "row {number} is shown by no test");
-        for name in shown.split(", ") {
-            let name = name.trim_matches('`');
-            assert!(tests.contains(name), "row {number} names `{name}`, which is no test");
+    let (_, rows) = edge_cases();
+    for (number, names) in &rows {
+        for name in names {
+            assert!(tests.contains(name.as_str()), "row {number} names `{name}`, which is no test");
         }
     }
-    assert_eq!(numbers, (1..=41).collect::<Vec<_>>());
+    assert_eq!(rows.iter().map(|(number, _)| *number).collect::<Vec<_>>(), (1..=41).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_document_says_which_edge_cases_do_not_run_on_every_engine() {
+    // In a file, and on so many engines is it run.
+    let engines = |path: &Path| match () {
+        () if path.ends_with("watcher.rs") => 1,
+        () if path.starts_with("kernel") => 3,
+        () if path.starts_with("driver/turn/tests") => 2,
+        () => 1,
+    };
+    let mut most = BTreeMap::new();
+    for (path, text) in ["src", "tests"].into_iter().flat_map(rust_files) {
+        for name in tests(&text) {
+            let most = most.entry(name.to_owned()).or_insert(0);
+            *most = engines(&path).max(*most);
+        }
+    }
+    let (section, rows) = edge_cases();
+    let section = section.split_whitespace().collect::<Vec<_>>().join(" ");
+    let rows_on = |count: i32| {
+        let fits =
+            |(_, names): &&(u32, Vec<String>)| names.iter().map(|name| most[name]).max() == Some(count);
+        let numbers: Vec<_> = rows.iter().filter(fits).map(|(number, _)| number.to_string()).collect();
+        let (last, others) = numbers.split_last().unwrap();
+        format!("{} and {last}", others.join(", "))
+    };
+    for says in
+        [format!("Rows {} rest on these alone", rows_on(2)), format!("run once: rows {}.", rows_on(1))]
+    {
+        assert!(section.contains(&says), "docs/LIVENESS.md must say: {says}");
+    }
 }
 
 #[test]

@@ -160,7 +160,7 @@ pub enum IoName {
     Auto,
     /// A ring, or no start
     Uring,
-    /// Epoll: the same verdicts, at a higher cost
+    /// Epoll: the same verdicts
     Epoll,
     /// A ring that the tokio-uring runtime waits for
     TokioUring,

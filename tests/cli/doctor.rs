@@ -4,6 +4,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::refusals::without_io_uring;
+
 fn doctor(command: &mut Command) -> Output {
     command.output().unwrap()
 }
@@ -52,6 +54,45 @@ fn few_descriptors_are_told_with_the_room_that_they_leave() {
     assert!(check["cure"].as_str().unwrap().contains("ulimit -n"));
     let (check, code) = limited(60);
     assert_eq!((&check["verdict"], code), (&"bad".into(), Some(71)), "{check:#}");
+}
+
+#[test]
+fn a_filter_that_forbids_the_ring_is_told_with_its_cure_and_what_runs_until_then() {
+    for (errno, code, cause, cure) in [
+        (libc::EPERM, 77, "Operation not permitted", "seccomp profile"),
+        (libc::ENOSYS, 71, "Function not implemented", "Linux 6.1 or newer"),
+    ] {
+        let Some(mut command) = without_io_uring(errno, "doctor --json") else { return };
+        let output = doctor(&mut command);
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(code), 0), "{value:#}");
+        assert_eq!(value["verdict"], "bad");
+        let checks = value["checks"].as_array().unwrap();
+        let of = |name: &str| checks.iter().find(|check| check["name"] == name).unwrap();
+        let says = |name: &str, key: &str, words: &[&str]| {
+            let text = of(name)[key].as_str().unwrap();
+            assert!(words.iter().all(|word| text.contains(word)), "{words:?} are not in: {text}");
+        };
+        says("io_uring", "found", &["cannot set up io_uring", cause]);
+        let calls = "io_uring_setup, io_uring_enter and io_uring_register";
+        says("io_uring", "cure", &[cure, calls, "until then `deadpeer run` takes epoll (--io auto)"]);
+        says("seccomp", "found", &["a filter on this process"]);
+        says("seccomp", "cure", &[calls, "docs/seccomp.json"]);
+        says("operations", "found", &["there is no ring"]);
+        let bad: Vec<_> = checks.iter().filter(|check| check["verdict"] == "bad").collect();
+        assert_eq!(bad, [of("io_uring")], "nothing else is in its way");
+        assert_eq!(of("seccomp")["verdict"], "warn");
+
+        let Some(mut command) = without_io_uring(errno, "doctor") else { return };
+        let output = doctor(&mut command);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with("bad   io_uring") && line.contains(cause)),
+            "{text}"
+        );
+        assert!(text.contains("takes epoll (--io auto)"), "{text}");
+    }
 }
 
 #[test]

@@ -4,9 +4,12 @@
 //! a system call that is forbidden.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, UdpSocket};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
 
 use crate::daemon::{Daemon, Killed, program};
 use crate::outcome::{Outcome, deadpeer, outcome};
@@ -144,67 +147,107 @@ fn forbid_io_uring(errno: i32) -> Vec<u8> {
     program.iter().flat_map(bytes).collect()
 }
 
+/// `deadpeer` where a seccomp filter answers `io_uring_setup` with this errno; `None` as [`sandboxed`].
+pub fn without_io_uring(errno: i32, line: &str) -> Option<Command> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = format!("{}/{}-{number}.bpf", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    // The filter comes in by standard input, the one descriptor that needs no arranging.
+    let mut command = sandboxed(&["--seccomp", "0"], line)?;
+    std::fs::write(&path, forbid_io_uring(errno)).unwrap();
+    command.stdin(File::open(&path).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    std::fs::remove_file(&path).unwrap();
+    Some(command)
+}
+
 #[test]
 fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
-    for (code, errno, name, words) in [
-        (
-            77,
-            libc::EPERM,
-            "eperm",
-            ["Operation not permitted", "kernel.io_uring_disabled=0", "seccomp profile"],
-        ),
+    for (code, errno, words) in [
+        (77, libc::EPERM, ["Operation not permitted", "kernel.io_uring_disabled=0", "seccomp profile"]),
         (
             71,
             libc::ENOSYS,
-            "enosys",
             ["Function not implemented", "Docker, containerd and Podman", "Linux 6.1 or newer"],
         ),
     ] {
-        let path = format!("{}/{name}.bpf", env!("CARGO_TARGET_TMPDIR"));
-        std::fs::write(&path, forbid_io_uring(errno)).unwrap();
-        // The filter comes in by standard input, the one descriptor that needs no arranging.
-        let Some(mut command) = sandboxed(&["--seccomp", "0"], "run --io uring --listen 127.0.0.1:0") else {
-            return;
-        };
-        let child = command.stdin(File::open(&path).unwrap());
-        let child = child.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let outcome = Outcome::after(Killed(child.spawn().unwrap()));
-        let start = ["cannot set up io_uring", "io_uring_setup", "until then it runs with --io epoll"];
-        outcome.assert_refusal(code, &[&start[..], &words].concat());
+        for line in
+            ["run --listen 127.0.0.1:0", "proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1 --events -"]
+        {
+            let Some(mut command) = without_io_uring(errno, &format!("{line} --io uring")) else { return };
+            let outcome = Outcome::after(Killed(command.spawn().unwrap()));
+            let start = ["cannot set up io_uring", "io_uring_setup", "until then it runs with --io epoll"];
+            outcome.assert_refusal(code, &[&start[..], &words].concat());
+        }
     }
 }
+
+/// What a child that got no ring says first; and the rest of what it writes.
+fn on_epoll(child: &mut Killed, reason: &str) -> (Value, impl FnMut() -> Value + use<>) {
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let mut next = move || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let listening = next();
+    assert_eq!((&listening["engine"], &listening["features"]), (&"epoll".into(), &"".into()));
+    let why_not = listening["why_not"].as_str().unwrap();
+    assert!(why_not.contains("io_uring_setup") && why_not.contains(reason), "{why_not}");
+    (listening, next)
+}
+
+const FORBIDDEN_OR_HIDDEN: [(i32, &str); 2] =
+    [(libc::EPERM, "kernel.io_uring_disabled=0"), (libc::ENOSYS, "Linux 6.1 or newer")];
 
 /// Where the ring is forbidden the default runs all the same, says why it is no better, and misses nothing.
 #[test]
 fn where_io_uring_is_forbidden_the_default_runs_on_epoll_and_says_why() {
-    for (errno, name, reason) in [
-        (libc::EPERM, "eperm-auto", "kernel.io_uring_disabled=0"),
-        (libc::ENOSYS, "enosys-auto", "Linux 6.1 or newer"),
-    ] {
-        let path = format!("{}/{name}.bpf", env!("CARGO_TARGET_TMPDIR"));
-        std::fs::write(&path, forbid_io_uring(errno)).unwrap();
-        let Some(mut command) = sandboxed(&["--seccomp", "0"], "run --listen 127.0.0.1:0 --events -") else {
+    for (errno, reason) in FORBIDDEN_OR_HIDDEN {
+        let Some(mut command) = without_io_uring(errno, "run --listen 127.0.0.1:0 --events -") else {
             return;
         };
-        let child = command.stdin(File::open(&path).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Killed(child.spawn().unwrap());
-        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-        let mut next =
-            || -> serde_json::Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-        let listening = next();
-        assert_eq!((&listening["engine"], &listening["features"]), (&"epoll".into(), &"".into()));
-        let why_not = listening["why_not"].as_str().unwrap();
-        assert!(why_not.contains("io_uring_setup") && why_not.contains(reason), "{why_not}");
-        let address: std::net::SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
-        let closing = std::net::TcpStream::connect(address).unwrap();
+        let mut child = Killed(command.spawn().unwrap());
+        let (listening, mut next) = on_epoll(&mut child, reason);
+        let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
+        let closing = TcpStream::connect(address).unwrap();
         assert_eq!(next()["event"], "up");
         drop(closing);
         assert_eq!(next()["cause"], "closed");
-        let resetting = std::net::TcpStream::connect(address).unwrap();
+        let resetting = TcpStream::connect(address).unwrap();
         assert_eq!(next()["event"], "up");
         socket2::SockRef::from(&resetting).set_linger(Some(std::time::Duration::ZERO)).unwrap();
         drop(resetting);
         assert_eq!(next()["cause"], "aborted");
+    }
+}
+
+#[test]
+fn where_io_uring_is_forbidden_the_proxy_serves_on_epoll_and_tells_who_left() {
+    for (errno, reason) in FORBIDDEN_OR_HIDDEN {
+        for io in ["", "--io auto"] {
+            let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+            let behind = upstream.local_addr().unwrap();
+            let line = format!("proxy --listen 127.0.0.1:0 --upstream {behind} --events - {io}");
+            let Some(mut command) = without_io_uring(errno, &line) else { return };
+            let mut child = Killed(command.spawn().unwrap());
+            let (listening, next) = on_epoll(&mut child, reason);
+            let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
+            let ask = || {
+                let mut client = TcpStream::connect(address).unwrap();
+                client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+                let mut server = upstream.accept().unwrap().0;
+                assert!(server.read(&mut [0; 512]).unwrap() > 0);
+                (client, server)
+            };
+            let (mut client, mut server) = ask();
+            server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n42").unwrap();
+            let mut response = [0; 40];
+            client.read_exact(&mut response).unwrap();
+            assert!(response.ends_with(b"\r\n\r\n42"), "{}", String::from_utf8_lossy(&response));
+            drop((client, server));
+            let (client, mut server) = ask();
+            socket2::SockRef::from(&client).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            drop(client);
+            assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            let interrupted = std::iter::repeat_with(next).find(|event| event["event"] == "interrupted");
+            assert_eq!(interrupted.unwrap()["cause"], "aborted");
+        }
     }
 }
 

@@ -3,19 +3,23 @@
 mod gateway;
 mod handler;
 mod ring;
+mod served;
+#[path = "../kernel/skip.rs"]
+mod skip;
 mod threads;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::post;
-use deadpeer::liveness::Cause;
-use deadpeer::watch::{Verdict, Watcher, WatcherConfig};
+use axum::{Extension, Router};
+use deadpeer::liveness::{Cause, Policy};
+use deadpeer::watch::{Token, Verdict, Watcher, WatcherConfig};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CLOSED: Verdict = Verdict::Gone(Cause::Closed);
@@ -30,6 +34,7 @@ fn the_document_shows_these_programs() {
     let document = include_str!("../../docs/EMBEDDING.md");
     let programs = [
         include_str!("handler.rs"),
+        include_str!("served.rs"),
         include_str!("threads.rs"),
         include_str!("gateway.rs"),
         include_str!("ring.rs"),
@@ -77,6 +82,13 @@ fn ask(address: SocketAddr, request: &str) -> TcpStream {
     client
 }
 
+fn leave(client: TcpStream, reset: bool) {
+    if reset {
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    drop(client);
+}
+
 const PLAIN: &str = "POST /observed HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
 const UNREAD_BODY: &str = "POST /observed HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n";
 
@@ -90,10 +102,7 @@ fn a_handler_stops_when_its_client_leaves_also_where_its_server_is_blind() {
             let client = ask(address, request);
             begins.recv_timeout(PATIENCE).unwrap();
             assert!(tells.try_recv().is_err(), "it is there");
-            if reset {
-                socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-            }
-            drop(client);
+            leave(client, reset);
             let verdict = tells.recv_timeout(PATIENCE).expect("the handler is told");
             assert_eq!(verdict, if reset { ABORTED } else { CLOSED }, "{request:.90}");
         }
@@ -113,31 +122,179 @@ fn the_handler_of_the_document_ends_with_its_client() {
     assert!(!response.contains("42"), "{response}");
 }
 
+/// How a handler ended: with a response, or dropped in the middle of its work.
+#[derive(Debug, PartialEq)]
+enum Ending {
+    Answered(String),
+    Dropped,
+}
+
+/// A server whose handler, at `/observed`, is followed from its beginning to its end.
+struct Server {
+    address: SocketAddr,
+    begins: Receiver<()>,
+    endings: Receiver<Ending>,
+}
+
+#[derive(Clone)]
+struct Follower {
+    began: Sender<()>,
+    ended: Sender<Ending>,
+}
+
+struct Unfinished(Option<Sender<Ending>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended.send(Ending::Dropped).unwrap();
+        }
+    }
+}
+
+impl Follower {
+    async fn follow(self, handler: impl Future<Output = String>) -> String {
+        let mut unfinished = Unfinished(Some(self.ended.clone()));
+        self.began.send(()).unwrap();
+        let response = handler.await;
+        unfinished.0 = None;
+        self.ended.send(Ending::Answered(response.clone())).unwrap();
+        response
+    }
+}
+
+impl Server {
+    fn start<F: Future<Output = ()>>(
+        serve: impl FnOnce(tokio::net::TcpListener, Follower) -> F + Send + 'static,
+    ) -> Server {
+        let ((began, begins), (ended, endings), (at, address)) = (channel(), channel(), channel());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                at.send(listener.local_addr().unwrap()).unwrap();
+                serve(listener, Follower { began, ended }).await;
+            });
+        });
+        Server { address: address.recv().unwrap(), begins, endings }
+    }
+
+    /// The steps of a client, whoever serves it: it asks, waits until its handler works, and leaves.
+    fn come_and_leave(&self, request: &str, reset: bool) -> Ending {
+        let client = ask(self.address, request);
+        self.begins.recv_timeout(PATIENCE).expect("a handler begins");
+        leave(client, reset);
+        self.endings.recv_timeout(PATIENCE).expect("a handler ends")
+    }
+}
+
+/// hyper as it is.
+async fn unwatched(listener: tokio::net::TcpListener, follower: Follower) {
+    let router = Router::new().route("/observed", post(move || follower.follow(work())));
+    axum::serve(listener, router).await.unwrap();
+}
+
+/// A thousand times what hyper takes to drop a handler whose client's end it sees.
+async fn work() -> String {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    "42".to_owned()
+}
+
+/// The document's own program, whose work takes an hour.
+async fn watched(inner: tokio::net::TcpListener, follower: Follower) {
+    let handler =
+        move |client: ConnectInfo<handler::Client>| follower.clone().follow(handler::report(client));
+    let router = Router::new().route("/observed", post(handler));
+    let listener = handler::Listener { inner, watcher: watcher() };
+    axum::serve(listener, router.into_make_service_with_connect_info::<handler::Client>()).await.unwrap();
+}
+
+/// The document's loop before hyper, and its handler, whose work takes a quarter of one.
+async fn handed_over(listener: tokio::net::TcpListener, follower: Follower) {
+    let handler = move |client: Extension<Token>| follower.clone().follow(served::export(client));
+    served::serve(listener, watcher(), Router::new().route("/observed", post(handler))).await;
+}
+
+#[test]
+fn hyper_alone_is_blind_where_the_same_steps_end_the_programs_of_the_document() {
+    let alone = Server::start(unwatched);
+    let watched = Server::start(watched);
+    let handed_over = Server::start(handed_over);
+    assert_eq!(alone.come_and_leave(PLAIN, false), Ending::Dropped, "with nothing before it, it is seen");
+    let pipelined = format!("{PLAIN}P");
+    let with_body = format!("{UNREAD_BODY}{}", "x".repeat(100_000));
+    for request in [&pipelined, UNREAD_BODY, &with_body] {
+        for reset in [false, true] {
+            let ending = alone.come_and_leave(request, reset);
+            assert_eq!(ending, Ending::Answered("42".to_owned()), "blind: {request:.90}");
+            let ending = watched.come_and_leave(request, reset);
+            assert_eq!(ending, Ending::Answered(String::new()), "stopped: {request:.90}");
+            let Ending::Answered(lines) = handed_over.come_and_leave(request, reset) else {
+                panic!("hyper saw it: {request:.90}");
+            };
+            assert!(lines.len() < 10_000, "stopped: {request:.90}");
+        }
+    }
+}
+
+#[test]
+fn a_loop_before_hyper_serves_as_any_other_does() {
+    async fn state(Extension(client): Extension<Token>) -> String {
+        client.state().to_string()
+    }
+    let server = Server::start(|listener, _follower| {
+        served::serve(listener, watcher(), Router::new().route("/", post(state)))
+    });
+    let mut client = ask(server.address, "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("\r\n\r\nhere"), "{response}");
+}
+
 #[test]
 fn a_thread_stops_when_its_client_leaves_and_answers_one_that_stays() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let watcher = watcher();
-    let serving = watcher.clone();
-    std::thread::spawn(move || threads::serve(&listener, &serving));
-    let mut leaving = TcpStream::connect(address).unwrap();
-    leaving.write_all(b"?").unwrap();
-    let mut staying = TcpStream::connect(address).unwrap();
-    staying.write_all(b"?").unwrap();
-    drop(leaving);
+    let worker = || -> (TcpStream, JoinHandle<io::Result<bool>>) {
+        let client = ask(address, "?");
+        let stream = listener.accept().unwrap().0;
+        let stream = watcher.watch(stream, Policy::STANDARD.transport_only()).unwrap();
+        (client, std::thread::spawn(move || threads::answer(stream)))
+    };
+    let (at_once, first) = worker();
+    let (closing, second) = worker();
+    let (resetting, third) = worker();
+    let (mut staying, fourth) = worker();
+    leave(at_once, false);
+    std::thread::sleep(Duration::from_millis(200)); // a tenth of their work
+    leave(closing, false);
+    leave(resetting, true);
+    for (thread, how) in [(first, "at once"), (second, "by a FIN"), (third, "by a RST")] {
+        assert!(!thread.join().unwrap().unwrap(), "left {how}, and it worked to its end");
+    }
+    assert!(fourth.join().unwrap().unwrap(), "who stays is answered");
     let mut answer = String::new();
     staying.read_to_string(&mut answer).unwrap();
     assert_eq!(answer, "42\n");
-    drop(staying);
-    while !watcher.is_empty() {
-        std::thread::sleep(Duration::from_millis(5)); // its thread is over
-    }
+
+    let serving = watcher.clone();
+    std::thread::spawn(move || threads::serve(&listener, &serving));
+    let mut client = ask(address, "?");
+    answer.clear();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "42\n");
 }
 
 /// As many devices as descriptors allow, up to ten thousand.
 fn devices() -> usize {
-    let (limit, _) = (deadpeer::sys::rlimit::raise_nofile().unwrap(), ());
-    usize::try_from(limit.saturating_sub(500)).unwrap().min(10_000)
+    let limit = deadpeer::sys::rlimit::raise_nofile().unwrap();
+    let count = usize::try_from(limit.saturating_sub(500)).unwrap().min(10_000);
+    if count < 10_000 {
+        skip::skip(&format!("only {count} of ten thousand devices: raise `ulimit -n` to 10500"));
+    }
+    count
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::watch::{PATIENCE, Setup, Watch, connect, reset};
 
 #[test]
 fn thousands_of_resets_in_one_instant_are_each_told_once() {
+    // Eight times what one reap takes; and both ends of each are descriptors of this process.
     const PEERS: usize = 4_000;
     deadpeer::sys::rlimit::raise_nofile().unwrap();
     let mut watch = Watch::start(Setup { capacity: PEERS, ..Setup::LAZY });

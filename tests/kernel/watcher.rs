@@ -5,8 +5,12 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use deadpeer::liveness::{Cause, Heartbeat, LocalCause, Policy, Transport};
 use deadpeer::watch::{Token, Verdict, WatchError, Watched, Watcher, WatcherConfig};
@@ -44,14 +48,29 @@ fn reset(client: TcpStream) {
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Waits without a runtime, and not for ever.
-fn within(waiting: impl Future<Output = Verdict> + Send + 'static) -> Verdict {
-    let (told, verdict) = channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let _ = told.send(runtime.block_on(waiting));
-    });
-    verdict.recv_timeout(PATIENCE).expect("a verdict")
+/// The waker of an executor that is one thread, which sleeps.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits without a runtime, and not for ever: a foreign executor at its smallest.
+fn within(waiting: impl Future<Output = Verdict>) -> Verdict {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut waiting = std::pin::pin!(waiting);
+    let late = Instant::now() + PATIENCE;
+    loop {
+        if let Poll::Ready(verdict) = waiting.as_mut().poll(&mut context) {
+            return verdict;
+        }
+        thread::park_timeout(late.saturating_duration_since(Instant::now()));
+        // Before the next poll, which would find a verdict that nobody was woken for.
+        assert!(Instant::now() < late, "nobody was woken for a verdict");
+    }
 }
 
 fn watched(policy: Policy) -> (Watcher, Watched<TcpStream>, TcpStream) {
@@ -111,7 +130,7 @@ fn a_reset_whose_error_the_program_has_taken_is_a_reset() {
     for _ in 0..50 {
         let (_watcher, server, client) = watched(GRACEFUL);
         let mut reader = server.try_clone().unwrap();
-        let reading = std::thread::spawn(move || reader.read(&mut [0; 9]).unwrap_err().kind());
+        let reading = thread::spawn(move || reader.read(&mut [0; 9]).unwrap_err().kind());
         reset(client);
         assert_eq!(within(server.gone()), ABORTED);
         assert_eq!(reading.join().unwrap(), ErrorKind::ConnectionReset);
@@ -226,7 +245,7 @@ fn a_machine_that_vanishes_is_judged_by_the_silence_of_its_kernel() {
     let address: SocketAddr = line_of("AT ").parse().unwrap();
     let peer = crate::daemon::beat(Some(&net.theirs), address, &["--count", "2", "--every", "100s"]);
     line_of("UP");
-    std::thread::sleep(Duration::from_secs(6)); // longer than the detection time: its kernel answers
+    thread::sleep(Duration::from_secs(6)); // longer than the detection time: its kernel answers
     net.vanish();
     server.stdin.take().unwrap().write_all(b"\n").unwrap();
     for unacked in [0, 1] {
@@ -251,8 +270,8 @@ fn a_drop_sends_the_fin_also_in_a_crowd() {
         .into_iter()
         .map(|(server, client)| (watcher.watch(server, GRACEFUL).unwrap(), client))
         .collect();
-    let dropping = std::thread::spawn(move || crowd_drops(others));
-    let killing = std::thread::spawn(move || {
+    let dropping = thread::spawn(move || crowd_drops(others));
+    let killing = thread::spawn(move || {
         dying
             .into_iter()
             .map(|(server, client)| {
@@ -265,6 +284,75 @@ fn a_drop_sends_the_fin_also_in_a_crowd() {
     dropping.join().unwrap();
     drop(killing.join().unwrap());
     assert!(watcher.is_empty());
+}
+
+#[test]
+fn a_thousand_drops_in_flight_at_once_send_a_thousand_fins() {
+    const COUNT: usize = 1_000;
+    /// A machine with much to do is granted that; to wait for the policy's hour takes half a minute.
+    const BOUND: Duration = Duration::from_secs(2);
+    deadpeer::sys::rlimit::raise_nofile().unwrap();
+    let watcher = start();
+    let (mut clients, mut dropping) = (Vec::new(), Vec::new());
+    let together = Arc::new(Barrier::new(COUNT + 1));
+    for (server, client) in pairs(COUNT) {
+        let server = watcher.watch(server, GRACEFUL).unwrap();
+        client.set_nonblocking(true).unwrap();
+        clients.push(client);
+        let together = together.clone();
+        // A thread each: so all are in their drop, or before the lock in it, at the same time.
+        let thread = thread::Builder::new().stack_size(128 << 10).spawn(move || {
+            together.wait();
+            drop(server);
+        });
+        dropping.push(thread.unwrap());
+    }
+    let word = |client: &mut TcpStream| client.read(&mut [0]).map_err(|error| error.kind());
+    assert!(clients.iter_mut().all(|client| word(client) == Err(ErrorKind::WouldBlock)), "all are there");
+    assert_eq!(watcher.len(), COUNT);
+    let begin = Instant::now();
+    together.wait();
+    // From the peers' side, while the drops go on.
+    let mut waiting = clients;
+    while !waiting.is_empty() && begin.elapsed() < BOUND {
+        waiting.retain_mut(|client| match word(client) {
+            Ok(length) => {
+                assert_eq!(length, 0, "a FIN and no byte");
+                false
+            }
+            Err(kind) => {
+                assert_eq!(kind, ErrorKind::WouldBlock, "a FIN and no reset");
+                true
+            }
+        });
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    assert_eq!(waiting.len(), 0, "peers without a FIN {BOUND:?} after the drops");
+    dropping.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(watcher.is_empty());
+}
+
+#[test]
+fn when_a_drop_returns_its_socket_is_no_longer_established() {
+    // What the kernel says of it does not depend on how busy loopback is.
+    let watcher = start();
+    for (server, client) in pairs(100) {
+        let [ours, theirs] = [&server, &client].map(|socket| socket.local_addr().unwrap().port());
+        let server = watcher.watch(server, GRACEFUL).unwrap();
+        drop(server);
+        assert!(!stands(ours, theirs));
+    }
+}
+
+/// Whether a connection of ours stands, our own FIN not sent. Others may come and go while the table is read.
+fn stands(local: u16, remote: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let [local, remote] = [local, remote].map(|port| format!(":{port:04X}"));
+    table.lines().any(|line| {
+        let cells: Vec<_> = line.split_whitespace().collect();
+        // ESTABLISHED, CLOSE_WAIT
+        matches!(cells[..], [_, ours, theirs, "01" | "08", ..] if ours.ends_with(&local) && theirs.ends_with(&remote))
+    })
 }
 
 fn crowd_drops(crowd: Vec<(Watched<TcpStream>, TcpStream)>) {
@@ -321,7 +409,7 @@ fn a_watch_that_ends_looks_once_more() {
     for _ in 0..100 {
         let (_watcher, mut server, client) = watched(Policy::STANDARD);
         let token = server.token();
-        let dropping = std::thread::spawn(move || {
+        let dropping = thread::spawn(move || {
             assert_eq!(server.read(&mut [0]).unwrap(), 0);
             drop(server);
         });
@@ -335,7 +423,7 @@ fn a_watch_that_ends_looks_once_more() {
 fn whoever_waits_is_woken_when_the_watch_ends() {
     let (watcher, server, _client) = watched(Policy::STANDARD);
     let (token, waiting): (Token, _) = (server.token(), server.gone());
-    let waiter = std::thread::spawn(move || within(waiting));
+    let waiter = thread::spawn(move || within(waiting));
     drop(server);
     assert_eq!(waiter.join().unwrap(), Verdict::Here);
     assert_eq!(within(token.gone()), Verdict::Here);
@@ -343,7 +431,7 @@ fn whoever_waits_is_woken_when_the_watch_ends() {
     let (server, _client) = pair();
     let server = watcher.watch(server, Policy::STANDARD).unwrap();
     let waiting = server.gone();
-    let waiter = std::thread::spawn(move || within(waiting));
+    let waiter = thread::spawn(move || within(waiting));
     watcher.stop();
     assert_eq!(waiter.join().unwrap(), Verdict::Here);
     assert_eq!(server.wait_gone(), Verdict::Here);
@@ -372,6 +460,134 @@ fn a_future_that_is_dropped_leaves_nothing_behind() {
         drop(client);
         assert_eq!(work.await.unwrap(), CLOSED);
     });
+}
+
+#[test]
+fn a_verdict_is_awaited_on_any_executor() {
+    // One that sleeps in a thread and knows no reactor, no timer and no runtime.
+    let (watcher, server, client) = watched(Policy::STANDARD);
+    let waiting = server.gone();
+    let sleeping = thread::spawn(move || within(waiting));
+    let token = server.token();
+    let composed = thread::spawn(move || {
+        within(async move {
+            let half = token.left().await;
+            assert_eq!(token.gone().await, half);
+            half
+        })
+    });
+    drop(client);
+    assert_eq!((sleeping.join().unwrap(), composed.join().unwrap()), (CLOSED, CLOSED));
+
+    // One on which a task wanders from thread to thread, and has another waker each time.
+    let (server, client) = pair();
+    let server = watcher.watch(server, Policy::STANDARD).unwrap();
+    let wakes = [(); 2].map(|()| Arc::new(Counting(AtomicU32::new(0))));
+    let mut wandering = Box::pin(server.gone());
+    for counting in &wakes {
+        let waker = Waker::from(counting.clone());
+        let task = thread::spawn(move || {
+            assert!(wandering.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            wandering
+        });
+        wandering = task.join().unwrap();
+    }
+    drop(client);
+    assert_eq!(server.wait_gone(), CLOSED);
+    settle(&watcher);
+    assert_eq!(wakes.map(|counting| counting.0.load(Ordering::Relaxed)), [0, 1], "who polled last, once");
+    assert_eq!(within(wandering), CLOSED);
+}
+
+/// A waker of an executor that polls in its own good time.
+struct Counting(AtomicU32);
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn two_descriptors_of_one_socket_are_two_watches() {
+    let watcher = start();
+    let slow = Policy { idle: Duration::from_secs(60), ..GRACEFUL };
+    let (server, mut client) = pair();
+    let other = server.try_clone().unwrap();
+    let server = watcher.watch(server, GRACEFUL).unwrap();
+    let other = watcher.watch(other, slow).unwrap();
+    assert_eq!(watcher.len(), 2);
+    for socket in [&*server, &*other] {
+        let time = socket2::SockRef::from(socket).tcp_keepalive_time().unwrap();
+        assert_eq!(
+            time,
+            Duration::from_secs(u64::from(slow.keepalive().idle)),
+            "the later policy's, for both"
+        );
+    }
+    assert!(matches!(watcher.observe(&*other, slow).map(drop), Err(WatchError::Twice)));
+
+    // Either is told, and the one that ends takes nothing from the other, nor from the peer.
+    client.write_all(b"x").unwrap();
+    let token = server.token();
+    drop(server);
+    assert_eq!((token.state(), other.state(), watcher.len()), (Verdict::Here, Verdict::Here, 1));
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "no FIN: it is open still");
+    let again = other.try_clone().unwrap();
+    let again = watcher.watch(again, GRACEFUL).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((within(other.left()), within(again.left())), (Verdict::HalfClosed, Verdict::HalfClosed));
+    reset(client);
+    assert_eq!((within(other.gone()), within(again.gone())), (ABORTED, ABORTED));
+    drop((other, again));
+    assert!(watcher.is_empty());
+}
+
+#[test]
+fn the_last_of_two_descriptors_sends_the_fin_when_it_is_dropped() {
+    let (watcher, server, mut client) = watched(GRACEFUL);
+    let other = watcher.watch(server.try_clone().unwrap(), GRACEFUL).unwrap();
+    drop(server);
+    drop(other);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_reading_side_that_the_program_shuts_itself_is_no_end_of_its_peer() {
+    for how in [Shutdown::Read, Shutdown::Both] {
+        let (watcher, server, mut client) = watched(GRACEFUL);
+        server.shutdown(how).unwrap(); // wakes the watch as a FIN would
+        settle(&watcher);
+        assert_eq!(server.state(), Verdict::Here, "{how:?}");
+        if how == Shutdown::Read {
+            // Its bytes are taken still, and the program may answer.
+            client.write_all(b"more").unwrap();
+            (&*server).write_all(b"200").unwrap();
+            client.read_exact(&mut [0; 3]).unwrap();
+            settle(&watcher);
+            assert_eq!((server.state(), server.proof().unwrap().evidence.received), (Verdict::Here, 4));
+        }
+        // And the end of the peer is an end, of whatever kind.
+        client.shutdown(Shutdown::Write).unwrap();
+        let expected = if how == Shutdown::Read { Verdict::HalfClosed } else { CLOSED };
+        assert_eq!(within(server.left()), expected, "{how:?}");
+        if how == Shutdown::Read {
+            reset(client);
+            assert_eq!(within(server.gone()), ABORTED);
+        }
+    }
+    for resets in [false, true] {
+        let (_watcher, server, client) = watched(Policy::STANDARD);
+        server.shutdown(Shutdown::Read).unwrap();
+        if resets {
+            reset(client);
+        } else {
+            drop(client);
+        }
+        assert_eq!(within(server.gone()), if resets { ABORTED } else { CLOSED });
+    }
 }
 
 #[test]
@@ -529,7 +745,7 @@ fn a_peer_that_does_not_read_or_is_not_read_is_here() {
     let (_other, stuck, eager) = watched(policy);
     eager.set_nonblocking(true).unwrap();
     while (&eager).write(&[7; 100_000]).is_ok() {}
-    std::thread::sleep(Duration::from_secs(12)); // four detection times
+    thread::sleep(Duration::from_secs(12)); // four detection times
     assert_eq!(server.state(), Verdict::Here, "{:?}", server.proof());
     assert_eq!(stuck.state(), Verdict::Here, "{:?}", stuck.proof());
     slow.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -548,8 +764,8 @@ fn a_refusal_leaves_the_options_of_a_standing_watch_alone() {
 /// A waker that panics, as a runtime in trouble may have one.
 struct Panicking;
 
-impl std::task::Wake for Panicking {
-    fn wake(self: std::sync::Arc<Self>) {
+impl Wake for Panicking {
+    fn wake(self: Arc<Self>) {
         panic!("a waker of the program's, on purpose");
     }
 }
@@ -557,9 +773,9 @@ impl std::task::Wake for Panicking {
 #[test]
 fn a_waker_that_panics_ends_nobody_elses_watch() {
     let (watcher, server, client) = watched(Policy::STANDARD);
-    let waker = std::task::Waker::from(std::sync::Arc::new(Panicking));
+    let waker = Waker::from(Arc::new(Panicking));
     let mut waiting = std::pin::pin!(server.gone());
-    let mut context = std::task::Context::from_waker(&waker);
+    let mut context = Context::from_waker(&waker);
     assert!(waiting.as_mut().poll(&mut context).is_pending());
     drop(client);
     assert_eq!(within(server.gone()), CLOSED);
