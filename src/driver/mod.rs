@@ -21,7 +21,7 @@ pub(crate) use listener::NotAccepted;
 pub use listener::{ListenError, Listener, bind};
 pub use locals::Locals;
 pub use shared::Shared;
-pub(crate) use turn::obtained;
+pub(crate) use turn::{obtained, suspended};
 pub use turn::{AdoptError, Driver, DriverConfig, Probed, Report, StartError, default_batch_window, probe};
 
 use crate::liveness::{Event, TrackerCounts};

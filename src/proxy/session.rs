@@ -1101,6 +1101,17 @@ impl Session {
         self.since = now;
     }
 
+    /// We were away for so long: nobody was silent for longer than we could have heard.
+    pub fn put_off(&mut self, by: Duration) {
+        self.since = self.since + by;
+        match &mut self.question {
+            Some(Question::Asked { check: at, .. } | Question::Here { again: at } | Question::Until(at)) => {
+                *at = *at + by;
+            }
+            None => {}
+        }
+    }
+
     /// It is late enough for [`Session::deadline`].
     pub fn on_time(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
         if self.deadline(rules).is_none_or(|deadline| now < deadline) {

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use super::counts::Counts;
 use super::{MASK, failure, kind};
 use crate::limits;
-use crate::liveness::Policy;
+use crate::liveness::{Policy, Stalls};
 use crate::proxy::journal::{Line, Shown};
 use crate::proxy::session::{End, Part, Wire};
 use crate::proxy::told::{Failure, Parties, Told};
@@ -141,14 +141,15 @@ impl Socket {
         tcp::info(self.fd.as_fd()).is_ok_and(|info| info.unacked > 0)
     }
 
-    /// Whether nothing was heard from it for so long although something waits for its acknowledgement. Who
+    /// Whether nothing was heard from it for so long, our own stalls not counted, although something waits for its
+    /// acknowledgement. Who
     /// only does not read is heard: it answers the probes of its closed window. Those are rare (two minutes apart in the
     /// end), so a single one without an answer is only under way, or lost.
-    pub(super) fn is_unheard(&self, silence: Duration) -> bool {
-        let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    pub(super) fn is_unheard(&self, silence: Duration, now: Instant, stalls: &Stalls) -> bool {
         tcp::info(self.fd.as_fd()).is_ok_and(|info| {
             let waits = info.unacked > 0 && info.retransmits > 0 || info.probes >= UNANSWERED_PROBES;
-            waits && info.last_ack_recv >= millis && info.last_data_recv >= millis
+            let quiet = Duration::from_millis(info.last_ack_recv.min(info.last_data_recv).into());
+            waits && stalls.put_off(now - quiet, silence) <= now
         })
     }
 }
@@ -222,6 +223,15 @@ impl Link {
                 self.stuck = Some((left, now));
                 false
             }
+        }
+    }
+
+    /// We were away for so long, and nobody else is to blame for it.
+    pub(super) fn put_off(&mut self, by: Duration) {
+        let stuck = self.stuck.as_mut().map(|(_, since)| since);
+        let times = [self.connect_by.as_mut(), self.finish_by.as_mut(), self.linger_until.as_mut(), stuck];
+        for at in times.into_iter().flatten() {
+            *at = *at + by;
         }
     }
 

@@ -387,3 +387,28 @@ fn half_a_response_ends_with_a_reset_also_for_one_that_is_thought_to_be_gone() {
     world.told_interrupted();
     assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
 }
+
+#[test]
+fn our_own_absence_is_held_against_nobody() {
+    type Say = fn(&mut World);
+    let says: [(HalfClose, Say); 5] = [
+        (HalfClose::Probe, |world| _ = world.client(&GET[..9])),
+        (HalfClose::Probe, |world| _ = world.client(POST)),
+        (HalfClose::Probe, |world| _ = world.client(GET).connected()),
+        (HalfClose::Probe, |world| _ = world.client(OLD_GET).connected().client_fin()),
+        (HalfClose::Wait(Duration::from_secs(3)), |world| _ = world.client(GET).connected().client_fin()),
+    ];
+    for (half_close, say) in says {
+        let mut world = World::new(ruled(half_close));
+        say(&mut world);
+        let left = |world: &World| world.session.deadline(&world.rules).unwrap().since(world.now);
+        let before = left(&world);
+        let held = Duration::from_secs(100);
+        world.now = world.now + held;
+        world.session.put_off(held);
+        assert_eq!(left(&world), before);
+        world.after(before - Duration::from_millis(1)).told_nothing();
+        world.after(Duration::from_millis(1));
+        assert_eq!(world.session.deadline(&world.rules), None, "and then it is judged");
+    }
+}
