@@ -58,6 +58,7 @@ fn who_sent_a_fin_while_it_waits_is_asked() {
     let told = world.told_interrupted();
     assert_eq!((told.phase, told.cause, told.done), (Phase::Waiting, Cause::Aborted, Done::Reset));
     assert_eq!(told.asked, Some(Duration::from_micros(300)));
+    assert_eq!(world.sockets.questions, [1, 1, 0]);
     assert_eq!(told.response_bytes, 0, "the question is no response");
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     // Yes: it gets what it waits for, and then the end.
@@ -84,6 +85,7 @@ fn who_is_there_is_asked_again_after_a_second_and_after_eight_and_then_left_alon
     world.after(Duration::from_secs(10_000)).client_got("").told_nothing();
     world.client_reset();
     assert_eq!(world.told_interrupted().asked, None, "nothing was asked lately");
+    assert_eq!(world.sockets.questions, [3, 0, 3]);
 }
 
 #[test]
@@ -95,6 +97,7 @@ fn who_does_not_answer_is_looked_at_again_and_not_asked_again() {
     world.session.on_client_gone(Cause::UserTimeout, &world.rules, world.now, &mut world.sockets);
     let told = world.told_interrupted();
     assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(Duration::from_secs(20))));
+    assert_eq!(world.sockets.questions, [1, 0, 0], "silence is no answer");
     // Or it answers late.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
