@@ -56,7 +56,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "WHAT", default_value = "reset", help_heading = "Verdict")]
     pub on_gone: Gone,
 
-    /// How long silence may last, on both sides, by TCP's own heartbeat: standard (33 s) or strict (7 s)
+    /// How long silence may last, on both sides, by TCP's own heartbeat: standard (32 to 40 s) or strict (7 to 9 s)
     #[arg(long, value_name = "NAME", default_value = "standard", help_heading = "Verdict")]
     pub policy: PresetName,
 
@@ -268,17 +268,17 @@ fn serve(args: &ProxyArgs) -> Result<(), Refusal> {
 
 impl ProxyArgs {
     /// The engine, and how two choices are called in the first line.
-    fn words(&self) -> (EngineChoice, &'static str, &'static str) {
+    fn words(&self) -> (EngineChoice, String, &'static str) {
         let io = match self.io {
             Io::Auto => EngineChoice::Auto,
             Io::Uring => EngineChoice::Uring,
             Io::Epoll => EngineChoice::Epoll,
         };
         let half_close = match self.half_close {
-            HalfClose::Probe => "probe",
-            HalfClose::Gone => "gone",
-            HalfClose::Wait(_) => "wait",
-            HalfClose::Forward => "forward",
+            HalfClose::Probe => "probe".to_owned(),
+            HalfClose::Gone => "gone".to_owned(),
+            HalfClose::Wait(time) => format!("wait:{}", duration::format(time)),
+            HalfClose::Forward => "forward".to_owned(),
         };
         let on_gone = match self.on_gone {
             Gone::Reset => "reset",

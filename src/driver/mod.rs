@@ -21,8 +21,8 @@ pub(crate) use listener::NotAccepted;
 pub use listener::{ListenError, Listener, bind};
 pub use locals::Locals;
 pub use shared::Shared;
-pub(crate) use turn::obtained;
 pub use turn::{AdoptError, Driver, DriverConfig, Probed, Report, StartError, default_batch_window, probe};
+pub(crate) use turn::{obtained, suspended};
 
 use crate::liveness::{Event, TrackerCounts};
 

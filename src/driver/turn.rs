@@ -599,7 +599,7 @@ fn touched(capacity: usize) -> Vec<Completion> {
 }
 
 /// Time that the machine was suspended since boot, in nanoseconds.
-fn suspended() -> u64 {
+pub(crate) fn suspended() -> u64 {
     clock::boottime_nanos().saturating_sub(clock::monotonic_nanos())
 }
 

@@ -57,4 +57,5 @@ pub use fact::{Action, Evidence, Fact, PollMask, TcpState};
 pub use peer::{PeerId, PeerView, Step, Transition};
 pub use policy::{Heartbeat, KeepalivePlan, Policy, PolicyError, Preset};
 pub use state::{Cause, Hop, LocalCause, State};
+pub(crate) use tracker::stalls::Stalls;
 pub use tracker::{Tracker, TrackerConfig, TrackerCounts, Wake};

@@ -1,6 +1,6 @@
 //! How what happened is written: JSON Lines for programs, sentences for people.
 //!
-//! Both are a [`Voice`] of the [sink](crate::sink), on whose thread all encoding is done. `docs/EVENTS.md` shows one of
+//! Both are a [`Voice`] of the [sink](crate::sink), on whose thread all encoding is done. `docs/HTTP.md` shows one of
 //! each line.
 
 use std::collections::BTreeMap;
@@ -122,13 +122,13 @@ pub struct Listening {
     pub threads: usize,
     /// `http` or `tcp`.
     pub mode: &'static str,
-    /// `probe`, `gone`, `wait` or `forward`.
-    pub half_close: &'static str,
+    /// `probe`, `gone`, `wait:D` or `forward`.
+    pub half_close: String,
     /// `reset`, `close` or `ignore`.
     pub on_gone: &'static str,
     /// `standard`, `strict` or `custom`.
     pub policy_name: &'static str,
-    /// How long silence may last.
+    /// How long silence lasts at least before it ends a connection.
     pub detection_time: Duration,
     /// Connections at once.
     pub capacity: usize,
@@ -243,7 +243,7 @@ struct Begin<'a> {
     addresses: &'a [SocketAddr],
     upstreams: &'a [SocketAddr],
     mode: &'static str,
-    half_close: &'static str,
+    half_close: &'a str,
     on_gone: &'static str,
     engine: &'static str,
     features: String,
@@ -330,6 +330,14 @@ struct CompletedPart {
     interrupted_total: u64,
 }
 
+/// Questions to half-closed clients, and how many were answered in which way.
+#[derive(Serialize)]
+struct QuestionsPart {
+    asked: u64,
+    gone: u64,
+    here: u64,
+}
+
 #[derive(Serialize)]
 struct End {
     uptime_ms: u64,
@@ -339,6 +347,7 @@ struct End {
     interrupted: u64,
     saved: u64,
     by_phase: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    half_closed: QuestionsPart,
     upstream_failed: u64,
     not_followed: u64,
     client_bytes: u64,
@@ -379,7 +388,7 @@ impl JsonLines {
             addresses: &opening.addresses,
             upstreams: &opening.upstreams,
             mode: opening.mode,
-            half_close: opening.half_close,
+            half_close: &opening.half_close,
             on_gone: opening.on_gone,
             engine: opening.engine,
             features: opening.features.join(","),
@@ -485,6 +494,11 @@ impl JsonLines {
             interrupted: counts.interrupted(),
             saved: counts.saved,
             by_phase: by_phase(counts),
+            half_closed: QuestionsPart {
+                asked: counts.asked,
+                gone: counts.asked_gone,
+                here: counts.asked_here,
+            },
             upstream_failed: counts.upstream_failed,
             not_followed: counts.not_followed,
             client_bytes: counts.client_bytes,
@@ -549,18 +563,24 @@ impl Sentences {
             addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
         let threads = opening.threads;
-        let rest = format_args!(
-            "on {} before {} ({}, {} thread{}, {}; a FIN: {}; on leaving: {})",
+        let features = match opening.features.as_slice() {
+            [] => String::new(),
+            features => format!(" with {}", features.join(", ")),
+        };
+        let rest = format!(
+            "on {} before {} ({}, {} thread{}, room for {}; {}{features}; a FIN: {}; on leaving: {}; policy {}: dead after {:?} of silence at least)",
             list(&opening.addresses),
             list(&opening.upstreams),
             opening.mode,
             threads,
             if threads == 1 { "" } else { "s" },
+            opening.capacity,
             opening.engine,
             opening.half_close,
             opening.on_gone,
-        )
-        .to_string();
+            opening.policy_name,
+            opening.detection_time,
+        );
         self.say(opening.at, 1, "listening", format_args!("{rest}"), into);
         if let Some(why_not) = &opening.why_not {
             self.say(opening.at, 33, "note", format_args!("{why_not}"), into);
@@ -638,10 +658,14 @@ impl Sentences {
     fn closing(&mut self, closing: &Closing, into: &mut Vec<u8>) {
         let counts = &closing.counts;
         let rest = format!(
-            "completed {}, interrupted {} ({} spared the upstream the rest), upstream failures {}, connections {}; {:.1?}",
+            "completed {}, interrupted {} ({} spared the upstream the rest), half-closed clients asked {} times \
+             (gone {}, here {}), upstream failures {}, connections {}; {:.1?}",
             counts.completed,
             counts.interrupted(),
             counts.saved,
+            counts.asked,
+            counts.asked_gone,
+            counts.asked_here,
             counts.upstream_failed,
             counts.opened,
             closing.uptime,

@@ -27,5 +27,5 @@ mod upstreams;
 pub use journal::{Closing, Journal, JsonLines, Line, Listening, Pen, Sentences, Shown};
 pub use relay::{Config, Counts, Relay, Report, SendProxy};
 pub use session::{End, HalfClose, OnGone, Part, Rules, Session, Wire};
-pub use told::{Done, Failure, Interrupted, Parties, Phase, Told, UpstreamFailed};
+pub use told::{Asking, Done, Failure, Interrupted, Parties, Phase, Told, UpstreamFailed};
 pub use upstreams::Upstreams;

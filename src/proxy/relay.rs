@@ -18,14 +18,14 @@ use super::journal::{Journal, Line};
 use super::session::{End, Rules, Session, Wire};
 use super::told::{Failure, Phase};
 use super::upstreams::Upstreams;
-use crate::driver::{EngineChoice, Listener, NotAccepted, Probed, Shared, StartError, obtained};
+use crate::driver::{EngineChoice, Listener, NotAccepted, Probed, Shared, StartError, obtained, suspended};
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
-use crate::liveness::{Cause, Hop, LocalCause, Policy, PollMask};
+use crate::liveness::{Cause, Hop, LocalCause, Policy, PollMask, Stalls};
 use crate::sys::engine::{Completion, Counters, Engine, Token, Wait};
 use crate::sys::tcp;
 use crate::sys::wakeup::Wakeup;
-use crate::time::Instant;
+use crate::time::{Instant, nanos};
 use crate::wheel::Wheel;
 
 mod counts;
@@ -140,6 +140,11 @@ pub struct Relay<J> {
     /// New connections wait for a place, which one of this thread's may leave.
     full: bool,
     now: Instant,
+    /// When the present rest began, and until when it is to last.
+    rest: (Instant, Instant),
+    /// How long the machine had been suspended at the last look, in nanoseconds.
+    suspended: u64,
+    stalls: Stalls,
 }
 
 impl<J: Journal> Relay<J> {
@@ -189,6 +194,9 @@ impl<J: Journal> Relay<J> {
             unjudged: 0,
             full: false,
             now,
+            rest: (now, Instant::NEVER),
+            suspended: suspended(),
+            stalls: Stalls::default(),
             config,
         };
         relay.arm().map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
@@ -247,8 +255,8 @@ impl<J: Journal> Relay<J> {
     fn turn(&mut self) -> io::Result<()> {
         let wait = self.plan_wait();
         self.common.engine.submit_and_wait(wait)?;
-        let began = Instant::now();
-        self.now = began;
+        let away = self.awake();
+        let began = self.now;
         let mut batch = std::mem::take(&mut self.completions);
         let rest = self.common.engine.reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
         for completion in batch.drain(..) {
@@ -267,7 +275,8 @@ impl<J: Journal> Relay<J> {
         }
         self.look_again(began);
         // Where more and more comes, what was there when it began has been seen after so many turns.
-        let more = rest || self.common.engine.is_overflown();
+        // After a stall a turn goes by for what others have to do first.
+        let more = rest || away || self.common.engine.is_overflown();
         self.unjudged = if more { self.unjudged + 1 } else { 0 };
         if !more || self.unjudged >= MAX_UNJUDGED {
             self.unjudged = 0;
@@ -280,17 +289,59 @@ impl<J: Journal> Relay<J> {
         self.hand_over();
         let end = Instant::now();
         if end.since(began) > limits::STALL_THRESHOLD {
-            self.common.counts.stalls += 1;
-            self.common.told.push_back(Line::Stall { at: end, held: end.since(began) });
+            self.stalled(end, end.since(began), (began, end));
         }
         Ok(())
     }
 
+    /// Takes the time after a rest; whether that was much longer than it should have been.
+    fn awake(&mut self) -> bool {
+        let now = Instant::now();
+        self.now = now;
+        let (from, until) = self.rest;
+        let late = now > until + limits::STALL_THRESHOLD;
+        if late {
+            // How much of it was rest, nobody knows: to others all of it is our absence.
+            self.stalled(now, now.since(until), (from, now));
+        }
+        let suspended = suspended();
+        let slept = suspended.saturating_sub(self.suspended);
+        // Whoever is held up between the two clocks sees too little; that is no suspend at the next look.
+        self.suspended = suspended.max(self.suspended);
+        let asleep = slept > nanos(limits::STALL_THRESHOLD);
+        if asleep {
+            // The clock stood still, but what was sent meanwhile was lost, and has to come again.
+            let slept = Duration::from_nanos(slept);
+            let grace = slept.min(self.config.policy.detection_time());
+            self.stalled(now, slept, (now, now + grace));
+        }
+        late || asleep
+    }
+
+    /// Tells of a stall of ours, and puts off all that rests on the silence of others.
+    fn stalled(&mut self, at: Instant, held: Duration, (from, to): (Instant, Instant)) {
+        self.common.counts.stalls += 1;
+        self.common.told.push_back(Line::Stall { at, held });
+        self.stalls.add(from, to);
+        let by = to.since(from);
+        for (_, conn) in &mut self.conns {
+            // The wheel brings them too early, and is told the new time then.
+            conn.session.put_off(by);
+            conn.link.put_off(by);
+        }
+    }
+
     fn plan_wait(&mut self) -> Wait {
+        let now = Instant::now();
+        let wait = self.wait_from(now);
+        self.rest = (now, now + wait.timeout);
+        wait
+    }
+
+    fn wait_from(&self, now: Instant) -> Wait {
         if !self.ready.is_empty() && !self.is_held_up() {
             return Wait::NOT;
         }
-        let now = Instant::now();
         let mut until = self.wheel.next_due().unwrap_or(Instant::NEVER);
         until = until.min(self.look_again);
         if let Some(pause) = self.accept_pause {
@@ -307,7 +358,7 @@ impl<J: Journal> Relay<J> {
         if pending && self.accept_pause.is_none() && !self.is_held_up() {
             return Wait::NOT;
         }
-        let timeout = until.since(now).min(Duration::from_secs(3600));
+        let timeout = until.since(now).min(limits::MAX_WAIT);
         if timeout.is_zero() {
             return Wait::NOT;
         }
@@ -654,8 +705,13 @@ impl<J: Journal> Relay<J> {
         for _ in 0..limits::MAX_VISITS_PER_TURN {
             let Some(key) = self.wheel.expire(self.now) else { break };
             let index = key as usize;
-            if let Some(conn) = self.conns.get_mut(index) {
-                conn.due = None;
+            let Some(conn) = self.conns.get_mut(index) else { continue };
+            conn.due = None;
+            if conn.queued {
+                // It has said something, and the turn had no time for it.
+                self.read(index);
+            }
+            if self.conns.contains(index) {
                 self.visit(index);
             }
         }
@@ -692,12 +748,12 @@ impl<J: Journal> Relay<J> {
             }
             let silence = self.config.policy.detection_time();
             if let Some(client) = link.client.as_mut()
-                && client.is_unheard(silence)
+                && client.is_unheard(silence, now, &self.stalls)
             {
                 client.failed = Some(libc::ETIMEDOUT);
             }
             if let Some(upstream) = link.upstream.as_mut().filter(|_| !link.connecting)
-                && upstream.is_unheard(silence)
+                && upstream.is_unheard(silence, now, &self.stalls)
             {
                 upstream.failed = Some(libc::ETIMEDOUT);
             }

@@ -32,7 +32,7 @@
 
 use std::time::Duration;
 
-use super::told::{Done, Failure, Interrupted, Phase, Told, UpstreamFailed};
+use super::told::{Asking, Done, Failure, Interrupted, Phase, Told, UpstreamFailed};
 use crate::http::{Body, Framing, Head, Reason, RequestHead, ResponseHead, Scan};
 use crate::limits::{HALF_CLOSE_PROBES, MAX_HELD, MAX_PIPELINED, PROBE_CHECKS};
 use crate::liveness::Cause;
@@ -123,6 +123,8 @@ pub trait Wire {
     fn client_has_acknowledged(&mut self) -> bool;
     /// Whether so many more bytes of requests may be held here.
     fn may_hold(&mut self, part: Part, bytes: usize) -> bool;
+    /// Counts a question, or its answer.
+    fn count(&mut self, asking: Asking);
     /// Tells what happened.
     fn tell(&mut self, told: Told);
 }
@@ -679,6 +681,7 @@ impl Session {
 
     fn probe(&mut self, now: Instant, wire: &mut impl Wire) {
         self.probes += 1;
+        wire.count(Asking::Asked);
         wire.to_client(PROBE);
         self.question = Some(Question::Asked { since: now, check: now + PROBE_CHECKS[0], checks: 0 });
     }
@@ -713,6 +716,9 @@ impl Session {
     ) {
         let phase = self.phase();
         self.question = None;
+        if asked.is_some() && cause == Cause::Aborted {
+            wire.count(Asking::Gone);
+        }
         // A request that is gathered, or waits for the connection, is none that the upstream knows of.
         let connected = matches!(self.upstream, Upstream::Open | Upstream::HalfClosed);
         let works = connected && (self.tunnel || !matches!(self.response, Response::None));
@@ -1101,6 +1107,17 @@ impl Session {
         self.since = now;
     }
 
+    /// We were away for so long: nobody was silent for longer than we could have heard.
+    pub fn put_off(&mut self, by: Duration) {
+        self.since = self.since + by;
+        match &mut self.question {
+            Some(Question::Asked { check: at, .. } | Question::Here { again: at } | Question::Until(at)) => {
+                *at = *at + by;
+            }
+            None => {}
+        }
+    }
+
     /// It is late enough for [`Session::deadline`].
     pub fn on_time(&mut self, rules: &Rules, now: Instant, wire: &mut impl Wire) {
         if self.deadline(rules).is_none_or(|deadline| now < deadline) {
@@ -1114,6 +1131,7 @@ impl Session {
             Some(Question::Asked { since, check, checks }) if check <= now => {
                 if wire.client_has_acknowledged() {
                     // A kernel without this connection would have answered with a RST.
+                    wire.count(Asking::Here);
                     self.question = HALF_CLOSE_PROBES
                         .get(usize::from(self.probes - 1))
                         .map(|&after| Question::Here { again: now + after });

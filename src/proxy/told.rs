@@ -100,6 +100,18 @@ impl Failure {
     }
 }
 
+/// A half-closed client is asked whether it is there. What becomes of it is counted: a question may stay without an
+/// answer, since the response begins first or the client is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// It is asked.
+    Asked,
+    /// It has left: its kernel answered with a RST.
+    Gone,
+    /// It is here: its kernel acknowledged the question.
+    Here,
+}
+
 /// A client left in the middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interrupted {

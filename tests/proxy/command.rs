@@ -62,7 +62,7 @@ fn the_first_line_says_what_listens_before_whom_and_by_which_rules() {
         assert_told(
             &listening,
             &json!({
-                "upstreams": upstreams.map(|one| one.to_string()), "mode": "tcp", "half_close": "wait",
+                "upstreams": upstreams.map(|one| one.to_string()), "mode": "tcp", "half_close": "wait:2s",
                 "on_gone": "close", "policy": "strict", "detection_time_ms": 7_000, "threads": 2,
                 "engine": if io == "uring" { "io_uring" } else { "epoll" }, "seq": 0, "version": 1,
             }),

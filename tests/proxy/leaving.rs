@@ -75,6 +75,32 @@ fn who_leaves_while_the_upstream_works_is_told_of_however_it_leaves_and_the_upst
                 "by_phase": { "waiting": { "aborted": 6 } },
             }),
         );
+        let count = |name: &str| summary["half_closed"][name].as_u64().unwrap();
+        assert_eq!((count("asked"), count("gone") + count("here")), (4, 4), "{io}: {summary:#}");
+        assert!(count("gone") >= 3, "{io}: {summary:#}");
+    }
+}
+
+#[test]
+fn the_proof_of_who_was_asked_is_what_its_poll_showed_of_the_answer() {
+    // RDHUP alone is the FIN, behind which one may be here; ERR and HUP come with the RST.
+    const OVER: u16 = 0x2018;
+    for io in engines() {
+        let upstream = Upstream::silent();
+        let mut proxy = Proxy::start(io, upstream.address, "");
+        for _ in 0..20 {
+            let (client, _) = waiting(&proxy, &upstream, GET);
+            let address = client.address;
+            drop(client);
+            let told = proxy.interruption(address);
+            let proof = &told["proof"];
+            assert!(proof["asked_us"].is_u64(), "{io}: {told:#}");
+            let mask = proof["mask"].as_str().and_then(|mask| mask.strip_prefix("0x"));
+            let mask = mask.and_then(|mask| u16::from_str_radix(mask, 16).ok());
+            assert!(mask.is_some_and(|mask| mask & OVER == OVER), "{io}: {told:#}");
+        }
+        let summary = proxy.finish();
+        assert_eq!(summary["half_closed"], json!({ "asked": 20, "gone": 20, "here": 0 }), "{io}");
     }
 }
 

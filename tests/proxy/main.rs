@@ -18,6 +18,7 @@ mod program;
 mod silence;
 #[path = "../kernel/skip.rs"]
 mod skip;
+mod stalls;
 mod staying;
 mod transparency;
 mod tunnels;

@@ -5,9 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::dice::Dice;
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, engines, on_each};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::{Upstream, answer};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -36,7 +38,9 @@ fn who_half_closes_and_waits_gets_its_whole_response() {
         assert!((1..=3).contains(&asked), "{io}: asked {asked} times");
         let (body, end) = client.rest();
         assert_eq!((body.len(), end), (3_000_000, End::Fin), "{io}");
-        proxy.finish_undisturbed(1);
+        let summary = proxy.finish();
+        assert_told(&summary, &json!({ "completed": 1, "interrupted": 0, "upstream_failed": 0 }));
+        assert_eq!(summary["half_closed"], json!({ "asked": asked, "gone": 0, "here": asked }), "{io}");
     });
 }
 

@@ -11,7 +11,7 @@ use crate::time::Instant;
 
 /// The last stalls, in order, without overlap.
 #[derive(Clone, Debug)]
-pub(in crate::liveness) struct Stalls {
+pub(crate) struct Stalls {
     spans: [(Instant, Instant); MAX_STALLS],
     len: usize,
 }
@@ -26,7 +26,7 @@ impl Stalls {
     /// Adds the stall from `start` to `end`; later than all before it. When there is no room, the two
     /// oldest become one of their lengths together, up to the end of the later: a deadline counted from
     /// between them comes later, never earlier, and what was no stall does not become one for good.
-    pub(in crate::liveness) fn add(&mut self, start: Instant, end: Instant) {
+    pub(crate) fn add(&mut self, start: Instant, end: Instant) {
         let start = self.spans[..self.len].last().map_or(start, |&(_, last)| start.max(last));
         if end <= start {
             return;
@@ -43,7 +43,7 @@ impl Stalls {
     }
 
     /// `from + after`, put off by the stalls in between.
-    pub(in crate::liveness) fn put_off(&self, from: Instant, after: Duration) -> Instant {
+    pub(crate) fn put_off(&self, from: Instant, after: Duration) -> Instant {
         let mut deadline = from + after;
         for &(start, end) in &self.spans[..self.len] {
             if end > from && start < deadline {

@@ -74,7 +74,7 @@ fn opening() -> Listening {
         why_not: None,
         threads: 2,
         mode: "http",
-        half_close: "probe",
+        half_close: "probe".to_owned(),
         on_gone: "reset",
         policy_name: "standard",
         detection_time: Duration::from_secs(32),
@@ -87,6 +87,7 @@ fn closing() -> Closing {
     let mut counts = Counts { opened: 160, open: 9, completed: 4_711, saved: 2, ..Counts::default() };
     counts.by_phase[2][1] = 2;
     counts.by_phase[1][0] = 1;
+    (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);
     (counts.upstream_failed, counts.not_followed) = (1, 1);
     (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
     Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0 }
@@ -164,6 +165,9 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
         "aborted; upstream reset",
         "answered 502",
         "interrupted 3 (2 spared",
+        "asked 3 times (gone 1, here 2)",
+        "2 threads, room for 9965; io_uring with defer_taskrun, no_sqarray",
+        "policy standard: dead after 32s of silence at least",
     ] {
         assert!(text.contains(word), "{word} in\n{text}");
     }

@@ -26,6 +26,12 @@ pub struct Counts {
     pub client_bytes: u64,
     /// See [`Counts::client_bytes`].
     pub upstream_bytes: u64,
+    /// Questions to half-closed clients.
+    pub asked: u64,
+    /// Of those, how many a RST answered.
+    pub asked_gone: u64,
+    /// Of those, how many were acknowledged.
+    pub asked_here: u64,
     /// Own stalls.
     pub stalls: u64,
 }
@@ -57,6 +63,9 @@ impl Counts {
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;
         self.upstream_bytes += other.upstream_bytes;
+        self.asked += other.asked;
+        self.asked_gone += other.asked_gone;
+        self.asked_here += other.asked_here;
         self.stalls += other.stalls;
     }
 }

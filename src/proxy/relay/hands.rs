@@ -11,10 +11,10 @@ use socket2::SockRef;
 use super::counts::Counts;
 use super::{MASK, failure, kind};
 use crate::limits;
-use crate::liveness::Policy;
+use crate::liveness::{Policy, Stalls, TcpState};
 use crate::proxy::journal::{Line, Shown};
 use crate::proxy::session::{End, Part, Wire};
-use crate::proxy::told::{Failure, Parties, Told};
+use crate::proxy::told::{Asking, Failure, Parties, Told};
 use crate::proxy::upstreams::Upstreams;
 use crate::sys::engine::{Engine, Token};
 use crate::sys::tcp;
@@ -141,14 +141,14 @@ impl Socket {
         tcp::info(self.fd.as_fd()).is_ok_and(|info| info.unacked > 0)
     }
 
-    /// Whether nothing was heard from it for so long although something waits for its acknowledgement. Who
-    /// only does not read is heard: it answers the probes of its closed window. Those are rare (two minutes apart in the
-    /// end), so a single one without an answer is only under way, or lost.
-    pub(super) fn is_unheard(&self, silence: Duration) -> bool {
-        let millis = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    /// Whether nothing was heard from it for so long, our own stalls not counted, although something waits for its
+    /// acknowledgement. Who only does not read is heard: it answers the probes of its closed window. Those are rare
+    /// (two minutes apart in the end), so a single one without an answer is only under way, or lost.
+    pub(super) fn is_unheard(&self, silence: Duration, now: Instant, stalls: &Stalls) -> bool {
         tcp::info(self.fd.as_fd()).is_ok_and(|info| {
             let waits = info.unacked > 0 && info.retransmits > 0 || info.probes >= UNANSWERED_PROBES;
-            waits && info.last_ack_recv >= millis && info.last_data_recv >= millis
+            let quiet = Duration::from_millis(info.last_ack_recv.min(info.last_data_recv).into());
+            waits && stalls.put_off(now - quiet, silence) <= now
         })
     }
 }
@@ -222,6 +222,15 @@ impl Link {
                 self.stuck = Some((left, now));
                 false
             }
+        }
+    }
+
+    /// We were away for so long, and nobody else is to blame for it.
+    pub(super) fn put_off(&mut self, by: Duration) {
+        let stuck = self.stuck.as_mut().map(|(_, since)| since);
+        let times = [self.connect_by.as_mut(), self.finish_by.as_mut(), self.linger_until.as_mut(), stuck];
+        for at in times.into_iter().flatten() {
+            *at = *at + by;
         }
     }
 
@@ -374,13 +383,26 @@ impl Wire for Hands<'_> {
 
     fn client_has_acknowledged(&mut self) -> bool {
         let Some(client) = &self.link.client else { return false };
-        client.is_flushed() && tcp::unsent(client.fd.as_fd()).is_ok_and(|bytes| bytes == 0)
+        // Nor does a connection wait for anything whose RST has come, and is seen in the next turn.
+        let over = TcpState::Close as u8;
+        let stands = || tcp::info(client.fd.as_fd()).is_ok_and(|info| info.state != over);
+        client.is_flushed() && tcp::unsent(client.fd.as_fd()).is_ok_and(|bytes| bytes == 0) && stands()
     }
 
     fn may_hold(&mut self, part: Part, bytes: usize) -> bool {
         // A quarter is kept for heads: no number of slow bodies may turn newcomers away.
         let most = if part == Part::Body { self.common.hold / 4 * 3 } else { self.common.hold };
         self.common.held.saturating_add(bytes) <= most
+    }
+
+    fn count(&mut self, asking: Asking) {
+        let counts = &mut self.common.counts;
+        let count = match asking {
+            Asking::Asked => &mut counts.asked,
+            Asking::Gone => &mut counts.asked_gone,
+            Asking::Here => &mut counts.asked_here,
+        };
+        *count += 1;
     }
 
     fn tell(&mut self, told: Told) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use deadpeer::liveness::Cause;
-use deadpeer::proxy::{End, Failure, HalfClose, OnGone, Part, Rules, Session, Told, Wire};
+use deadpeer::proxy::{Asking, End, Failure, HalfClose, OnGone, Part, Rules, Session, Told, Wire};
 use deadpeer::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
@@ -101,6 +101,8 @@ impl Wire for World {
     fn may_hold(&mut self, _part: Part, _bytes: usize) -> bool {
         true
     }
+
+    fn count(&mut self, _asking: Asking) {}
 
     fn tell(&mut self, told: Told) {
         match told {

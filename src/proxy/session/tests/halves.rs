@@ -58,6 +58,7 @@ fn who_sent_a_fin_while_it_waits_is_asked() {
     let told = world.told_interrupted();
     assert_eq!((told.phase, told.cause, told.done), (Phase::Waiting, Cause::Aborted, Done::Reset));
     assert_eq!(told.asked, Some(Duration::from_micros(300)));
+    assert_eq!(world.sockets.questions, [1, 1, 0]);
     assert_eq!(told.response_bytes, 0, "the question is no response");
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     // Yes: it gets what it waits for, and then the end.
@@ -84,6 +85,7 @@ fn who_is_there_is_asked_again_after_a_second_and_after_eight_and_then_left_alon
     world.after(Duration::from_secs(10_000)).client_got("").told_nothing();
     world.client_reset();
     assert_eq!(world.told_interrupted().asked, None, "nothing was asked lately");
+    assert_eq!(world.sockets.questions, [3, 0, 3]);
 }
 
 #[test]
@@ -95,6 +97,7 @@ fn who_does_not_answer_is_looked_at_again_and_not_asked_again() {
     world.session.on_client_gone(Cause::UserTimeout, &world.rules, world.now, &mut world.sockets);
     let told = world.told_interrupted();
     assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(Duration::from_secs(20))));
+    assert_eq!(world.sockets.questions, [1, 0, 0], "silence is no answer");
     // Or it answers late.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
@@ -386,4 +389,29 @@ fn half_a_response_ends_with_a_reset_also_for_one_that_is_thought_to_be_gone() {
     world.connected().upstream("hel").client_fin();
     world.told_interrupted();
     assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
+}
+
+#[test]
+fn our_own_absence_is_held_against_nobody() {
+    type Say = fn(&mut World);
+    let says: [(HalfClose, Say); 5] = [
+        (HalfClose::Probe, |world| _ = world.client(&GET[..9])),
+        (HalfClose::Probe, |world| _ = world.client(POST)),
+        (HalfClose::Probe, |world| _ = world.client(GET).connected()),
+        (HalfClose::Probe, |world| _ = world.client(OLD_GET).connected().client_fin()),
+        (HalfClose::Wait(Duration::from_secs(3)), |world| _ = world.client(GET).connected().client_fin()),
+    ];
+    for (half_close, say) in says {
+        let mut world = World::new(ruled(half_close));
+        say(&mut world);
+        let left = |world: &World| world.session.deadline(&world.rules).unwrap().since(world.now);
+        let before = left(&world);
+        let held = Duration::from_secs(100);
+        world.now = world.now + held;
+        world.session.put_off(held);
+        assert_eq!(left(&world), before);
+        world.after(before - Duration::from_millis(1)).told_nothing();
+        world.after(Duration::from_millis(1));
+        assert_eq!(world.session.deadline(&world.rules), None, "and then it is judged");
+    }
 }

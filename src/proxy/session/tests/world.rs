@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::proxy::session::{End, HalfClose, OnGone, PROBE, Part, Rules, Session, Wire};
-use crate::proxy::told::{Failure, Interrupted, Phase, Told, UpstreamFailed};
+use crate::proxy::told::{Asking, Failure, Interrupted, Phase, Told, UpstreamFailed};
 use crate::time::Instant;
 
 /// Rules of the examples: everything short enough to be told from everything else.
@@ -53,6 +53,8 @@ pub(super) struct Sockets {
     pub(super) relayed: Vec<u8>,
     pub(super) probes: usize,
     pub(super) told: Vec<Told>,
+    /// How many questions were asked, and how many of them were answered by who is gone and who is here.
+    pub(super) questions: [usize; 3],
     /// Whether the client's kernel answers.
     pub(super) acknowledges: bool,
     /// Bytes of requests that there is room for.
@@ -120,6 +122,12 @@ impl Wire for Sockets {
         !self.scarce && bytes <= self.room
     }
 
+    fn count(&mut self, asking: Asking) {
+        self.questions[asking as usize] += 1;
+        let [asked, gone, here] = self.questions;
+        assert!(gone + here <= asked, "an answer to no question");
+    }
+
     fn tell(&mut self, told: Told) {
         self.told.push(told);
     }
@@ -144,6 +152,7 @@ impl World {
             relayed: Vec::new(),
             probes: 0,
             told: Vec::new(),
+            questions: [0; 3],
             acknowledges: true,
             room: usize::MAX,
             scarce: false,
@@ -156,6 +165,8 @@ impl World {
     /// What must hold after every fact.
     fn audit(&mut self) {
         use {ClientSocket as C, UpstreamSocket as U};
+        // The upstream may say the same by itself.
+        assert!(self.sockets.questions[0] <= self.sockets.probes, "a question that was not asked");
         let no_upstream = matches!(self.sockets.upstream, U::None | U::Ended(_));
         match self.sockets.client {
             C::Open | C::Finned => {}
