@@ -236,7 +236,7 @@ impl Client {
     fn send_ahead(&mut self, left: u64) {
         let (mut requests, mut bodies) = (Vec::new(), Vec::new());
         for _ in 0..left.min(8) {
-            let body = &self.body()[..];
+            let body = self.body();
             let body = &body[..body.len().min(1_000)];
             requests.extend_from_slice(&with_length("POST / HTTP/1.1", body));
             bodies.push(body);
