@@ -29,7 +29,11 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Compared<'_>>) -> fmt:
         write!(out, "<span>{} above, round</span><span>{} below, square</span>", side(0), side(1))?;
     }
     out.write_str("</p>\n<div class=\"small pictures\">\n")?;
-    Figure::ALL.into_iter().try_for_each(|figure| picture(out, figure, &base, sides))?;
+    // How long the injector took is nobody's merit.
+    let drawn = Figure::ALL.into_iter().filter(|figure| *figure != Figure::StormReset);
+    for figure in drawn {
+        picture(out, figure, &base, sides)?;
+    }
     out.write_str("</div>\n<h3>Medians, and what each gives up</h3>\n")?;
     tables::subjects(out, sides)?;
     let known = |figures: &[Figure]| sides.iter().any(|side| side.has(figures));
