@@ -5,9 +5,9 @@
 //!
 //! A pipe whose reader sleeps, or a disk that is full, must not hold up the loop that keeps the time
 //! of a hundred thousand peers. So a ring thread hands its batches to a thread that may block as long
-//! as it likes. But to wake a thread for a single death costs more than the death; so where the kernel
-//! promises not to wait ([`How`]: a socket, as of journald, or a file in memory), and nothing waits to be written before, a ring thread writes a
-//! small batch itself.
+//! as it likes. But to wake a thread for a single death costs more than the death. So where a writer
+//! never waits ([`How`]: a socket, as journald's, or a file in memory), and nothing is to be written
+//! before, a ring thread writes a small batch itself.
 //!
 //! # Model
 //!

@@ -87,6 +87,7 @@ fn the_figures_of_the_readme_are_those_of_the_committed_results() {
         ("ends", None),
         ("silence", None),
         ("stream", None),
+        ("rates", None),
     ];
     let reported: Vec<String> = results
         .into_iter()
