@@ -200,6 +200,12 @@ fn compare(arguments: &[&str]) -> ResultFile {
     ResultFile::parse(&text).unwrap()
 }
 
+/// Whether a beat wakes it only now and then.
+fn is_lazy(name: &str) -> bool {
+    name == "epoll with low-water mark"
+        || ["deadpeer", "floor"].iter().any(|start| name.starts_with(start)) && !name.contains("--wake beat")
+}
+
 #[test]
 fn a_comparison_yields_every_figure_of_every_subject() {
     let result = compare(&[]);
@@ -235,7 +241,10 @@ fn a_comparison_yields_every_figure_of_every_subject() {
         assert_eq!(run.idle.unwrap().connections, 300, "{name}");
         let beats = run.beats.unwrap();
         assert!(beats.count >= 700, "{name}: {} beats of 800", beats.count);
-        assert!(beats.process_ns > 0 && beats.load_ns > 0 && beats.machine_ns > 0, "{name}");
+        assert!(beats.load_ns > 0 && beats.machine_ns > 0, "{name}");
+        // Who lets bytes lie may have nothing to do in so short a window.
+        let lazy = is_lazy(name);
+        assert!(lazy || beats.process_ns > 0, "{name}");
         if name.starts_with("floor") {
             assert!(run.detection.is_none() && run.storm.is_none(), "{name} judges nothing");
             continue;

@@ -237,7 +237,8 @@ impl Tracker {
         let quiet = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
         // A first look early on tells its pace, so that already its first bytes need wake nobody.
         let foreseen = self.config.wake == Wake::Lazy && policy.heartbeat != Heartbeat::Frames;
-        let due = if foreseen { self.quiet_until(now + quiet / 4) } else { now + quiet };
+        let first_look = pace::FIRST_LOOK.min(quiet / 4);
+        let due = if foreseen { self.quiet_until(now + first_look) } else { now + quiet };
         peer.set_due(due);
         let index = self.peers.insert(peer) as u32;
         self.wheel.schedule(index, due);

@@ -78,6 +78,7 @@ impl Tracker {
         let heartbeat = self.config.policy.heartbeat;
         let unread = self.config.unread;
         let peer = self.at(index);
+        let foresight = if peer.taken == 0 { pace::FIRST_FORESIGHT } else { pace::FORESIGHT };
         peer.taken += u64::from(bytes);
         if wake == Wake::Lazy {
             let steps = pace::steps_since(peer.pace, now);
@@ -86,12 +87,12 @@ impl Tracker {
             // drained more often than it could be missed.
             let heard = pace::steps_before(now, steps);
             let quiet = peer.state == State::Alive && !peer.flags.has(Flags::VISITING | Flags::DOUBT);
-            if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) && heard > peer.life {
-                peer.life = heard;
+            if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) {
+                peer.life = peer.life.max(heard);
                 self.rest(index, now);
             }
             // As many bytes in as much time again; nothing of them is there yet.
-            if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread) {
+            if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread, foresight) {
                 self.foresee(index, pace::point(now, rest));
             }
             return;
@@ -134,6 +135,7 @@ impl Tracker {
 
     /// The socket was looked at; `soft`: because it told an error that it survives.
     pub(super) fn on_inspected(&mut self, index: u32, evidence: &Evidence, soft: bool, now: Instant) {
+        let policy = self.config.policy;
         let peer = self.at(index);
         let visited = peer.flags.has(Flags::VISITING);
         peer.flags.clear(Flags::VISITING);
@@ -146,8 +148,9 @@ impl Tracker {
             }
             self.appoint(index, now + AGAIN);
         } else {
+            let was_mute = peer.is_mute(&policy);
             self.take_in(index, evidence, soft, visited, now);
-            self.weigh(index, evidence, visited, now);
+            self.weigh(index, evidence, visited, was_mute, now);
         }
     }
 
@@ -203,7 +206,7 @@ impl Tracker {
     }
 
     /// Sees to the bytes that lie there unread, and judges.
-    fn weigh(&mut self, index: u32, evidence: &Evidence, visited: bool, now: Instant) {
+    fn weigh(&mut self, index: u32, evidence: &Evidence, visited: bool, was_mute: bool, now: Instant) {
         let (heartbeat, idle) = (self.config.policy.heartbeat, self.config.policy.idle);
         let (wake, mark) = (self.config.wake, self.config.unread);
         let peer = self.at(index);
@@ -215,10 +218,11 @@ impl Tracker {
             Heartbeat::Frames if visited => peer.due(),
             Heartbeat::Frames => life,
         };
-        // In lazy mode who is past half of the mark is drained while we are here anyway; in beat mode a
-        // window may have filled in one stroke.
+        // In lazy mode who is past half of the mark is drained while we are here anyway, and whoever is seen for the
+        // first time, so that its pace is counted from now; in beat mode a window may have filled in one stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
         let bound = match wake {
+            Wake::Lazy if was_mute => 1,
             Wake::Lazy => u64::from(mark / 2),
             Wake::Beat => HEAP_BYTES,
         };
@@ -236,9 +240,16 @@ impl Tracker {
             return;
         }
         self.judge(index, evidence, looked, now);
-        if wake == Wake::Lazy
-            && !drain
-            && let Some(full) = pace::steps_to_full(unread, steps, mark)
+        if wake == Wake::Beat || drain {
+            return;
+        }
+        let policy = self.config.policy;
+        let peer = self.at(index);
+        if unread == 0 && peer.is_mute(&policy) {
+            // Nothing is known of it yet: it is looked at again when it is four times as old.
+            let age = now.since(peer.born);
+            self.foresee(index, pace::round_up(now + age * 3));
+        } else if let Some(full) = pace::steps_to_full(unread, steps, mark, pace::FORESIGHT)
             && let Some(rest) = full.checked_sub(u64::from(steps))
         {
             self.foresee(index, pace::point(now, rest));

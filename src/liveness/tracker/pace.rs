@@ -15,6 +15,9 @@ use crate::time::Instant;
 pub(super) const GRID: Duration = Duration::from_micros(62_500);
 const GRID_NANOS: u64 = GRID.as_micros() as u64 * 1_000;
 
+/// When a new peer is looked at for its pace. Whoever reaches the mark before tells it by that.
+pub(super) const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// The present point of the grid, in two bytes: it comes round after 68 minutes. A peer that was not
 /// drained for longer is taken for a faster one than it is, and drained once too often.
 pub(super) fn stamp(now: Instant) -> u16 {
@@ -44,10 +47,18 @@ pub(super) fn steps_before(now: Instant, steps: u16) -> Instant {
     round_down(now) - GRID * u32::from(steps)
 }
 
-/// In how many steps a peer that gave `bytes` in `steps` gives three quarters of `mark`. `None` for
-/// who streams, or of whom nothing can be said: there the mark itself wakes.
-pub(super) fn steps_to_full(bytes: u64, steps: u16, mark: u32) -> Option<u64> {
-    let full = (u64::from(steps) * u64::from(mark) * 3 / 4).checked_div(bytes)?;
+/// A peer is foreseen so many times as far as it was observed. Of two beats one is easily missed or counted twice;
+/// of sixteen it no longer matters.
+pub(super) const FORESIGHT: u64 = 8;
+/// And after its first drain: it may have begun late, and with anything.
+pub(super) const FIRST_FORESIGHT: u64 = 1;
+
+/// In how many steps a peer that gave `bytes` in `steps` should be drained: when it gives three quarters of
+/// `mark`, but not later than can be foreseen. `None` for who streams, or of whom nothing can be said: there the
+/// mark itself wakes.
+pub(super) fn steps_to_full(bytes: u64, steps: u16, mark: u32, foresight: u64) -> Option<u64> {
+    let steps = u64::from(steps);
+    let full = (steps * u64::from(mark) * 3 / 4).checked_div(bytes)?.min(steps * foresight);
     (full >= 2).then_some(full)
 }
 
@@ -69,15 +80,17 @@ mod tests {
     #[test]
     fn a_steady_peer_is_met_shortly_before_it_reaches_the_mark() {
         // 100 bytes in 10 steps: 768 of 1,024 after 76.
-        assert_eq!(steps_to_full(100, 10, 1_024), Some(76));
+        assert_eq!(steps_to_full(100, 10, 1_024, 8), Some(76));
         assert_eq!(point(at(5) + Duration::from_millis(3), 76), at(81));
+        // Of one beat in ten steps it is not known yet whether it is one in six or in fourteen.
+        assert_eq!(steps_to_full(16, 10, 1_024, 8), Some(80));
     }
 
     #[test]
     fn a_stream_and_a_silence_are_left_alone() {
-        assert_eq!(steps_to_full(1 << 20, 1, 1_024), None);
-        assert_eq!(steps_to_full(1 << 20, 0, 1_024), None);
-        assert_eq!(steps_to_full(0, 9, 1_024), None);
+        assert_eq!(steps_to_full(1 << 20, 1, 1_024, 8), None);
+        assert_eq!(steps_to_full(1 << 20, 0, 1_024, 8), None);
+        assert_eq!(steps_to_full(0, 9, 1_024, 8), None);
     }
 
     #[test]

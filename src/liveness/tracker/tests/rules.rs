@@ -294,6 +294,7 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         if expired { expiry(Cause::HandshakeExpired) } else { nothing() }
     } else {
         let silent = known.then_some(silent);
+        let lazy = world.wake == Wake::Lazy;
         let full = look.full && world.heartbeat != Heartbeat::Frames;
         // A kernel answers with a full window too.
         let excused = full && world.heartbeat == Heartbeat::Bytes;
@@ -302,7 +303,9 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         } else {
             weighed(world, before, silent, look.doubt)
         };
-        if full && !matches!(judged.told, Some(Told::Died(_))) {
+        // Who is seen to speak for the first time is drained, so that its pace is counted from then on.
+        let first = before.stage == Stage::Mute && spoke && lazy && world.heartbeat == Heartbeat::Bytes;
+        if (full || first) && !matches!(judged.told, Some(Told::Died(_))) {
             judged.asked.insert(Ask::Drain);
         }
         judged
