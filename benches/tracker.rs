@@ -78,7 +78,17 @@ impl World {
 
     /// The wheel's part of a turn, and what the driver would do.
     fn turn(&mut self) {
-        self.tracker.handle_time(self.now);
+        while self.tracker.next_due().is_some_and(|due| due <= self.now) {
+            self.tracker.handle_time(self.now);
+            self.perform();
+        }
+        self.perform();
+        while let Some(event) = self.tracker.poll_event() {
+            black_box(event);
+        }
+    }
+
+    fn perform(&mut self) {
         while let Some(action) = self.tracker.poll_action() {
             match action {
                 Action::Inspect(peer) => {
@@ -98,9 +108,6 @@ impl World {
                 Action::WakeOn { .. } => {}
                 Action::Probe { .. } | Action::Close { .. } => unreachable!("everybody lives: {action:?}"),
             }
-        }
-        while let Some(event) = self.tracker.poll_event() {
-            black_box(event);
         }
     }
 

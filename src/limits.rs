@@ -21,11 +21,18 @@ pub const MAX_REMEMBERED_DEAD: usize = 10_000;
 /// death, so that a death never waits for room.
 pub const HISTORY: usize = 4;
 
-/// Visits of the wheel in one turn of a loop. A visit is a `getsockopt` (1.4 us) or the `recv` of a drain (2.5 us), and an
-/// end that comes meanwhile waits for all of them: with 1,024 the points of the grid were the p99 of detection (370 to
-/// 830 us; 240 to 320 with 32 or 64; `deadpeer bench --connections 10000 --beats 20000 --deaths 1000 --ways fin,rst`). A
-/// turn more for each 32 costs nothing that could be measured; with 16 it did.
-pub const MAX_VISITS_PER_TURN: usize = 32;
+/// Keys that the wheel names in one turn of a loop: a mass expiry is spread over turns that each stay below 20 ms.
+pub const MAX_VISITS_PER_TURN: usize = 1_024;
+
+/// Visits that ask for something at one go. That is a `getsockopt` (1.4 us) or the `recv` of a drain (2.5 us), and an end that
+/// comes meanwhile waits for all of them: with 1,024 the points of the grid were the p99 of detection (370 to 830 us;
+/// 240 to 320 with 32 or 64; `deadpeer bench --connections 10000 --beats 20000 --deaths 1000 --ways fin,rst`). A turn more
+/// for each 32 costs nothing that could be measured; with 16 it did.
+pub const VISITS_AT_ONCE: usize = 32;
+
+/// Where a loop is busy with other things, visits get as much of its time: so many at one go for each 200 us of it, and
+/// [`MAX_VISITS_PER_TURN`] at most. Otherwise a flood of completions would put silences off for ever.
+pub const VISIT_ROUND: Duration = Duration::from_micros(200);
 
 /// Completions taken in one turn. The rest wait in the completion queue, in order.
 pub const MAX_COMPLETIONS_PER_TURN: usize = 512;

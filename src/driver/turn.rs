@@ -235,6 +235,8 @@ pub struct Driver<S> {
     paced: bool,
     /// Portions since the last look at the clock's duties.
     unjudged: u32,
+    /// What turns have spent on other things since then.
+    unjudged_time: Duration,
     held_places: usize,
     suspended: u64,
     /// When the wake was reaped that the verdicts of this turn go back to: the turn before, where that
@@ -308,6 +310,7 @@ impl<S: EventSink> Driver<S> {
             reading_on: false,
             paced: false,
             unjudged: 0,
+            unjudged_time: Duration::ZERO,
             held_places: 0,
             suspended: suspended(),
             wake: now,
@@ -469,13 +472,20 @@ impl<S: EventSink> Driver<S> {
             portions += 1;
         }
         self.unjudged = if rest { self.unjudged + portions } else { 0 };
+        let mut judged = began;
         if self.engine.is_overflown() || (rest && self.unjudged < MAX_BUSY_PORTIONS) {
             // Completions are left, here or held back by the kernel: nobody is judged before they were seen.
             self.urgent = true;
         } else {
             self.unjudged = 0;
-            self.tracker.handle_time(now);
-            self.perform(now)?;
+            // Visits get as much time as everything else had since the last ones.
+            let others = self.unjudged_time + now.since(began);
+            for _ in 0..visit_rounds(others) {
+                self.tracker.handle_time(now);
+                self.perform(now)?;
+            }
+            self.unjudged_time = Duration::ZERO;
+            judged = Instant::now();
         }
         self.retry(now)?;
         self.watch_again()?;
@@ -492,6 +502,7 @@ impl<S: EventSink> Driver<S> {
             self.stalled(began, end);
         }
         self.ended = end;
+        self.unjudged_time += end.since(judged);
         // Who hosts the loop may take turn after turn without a rest; each is late only after the one before.
         self.rest_until = end;
         Ok(())
@@ -587,6 +598,12 @@ impl<S: EventSink> Driver<S> {
             }
         }
     }
+}
+
+/// How often visits are made at one go in a turn, where other things took so long since the last ones.
+fn visit_rounds(others: Duration) -> usize {
+    let most = limits::MAX_VISITS_PER_TURN / limits::VISITS_AT_ONCE;
+    (others.as_nanos() / limits::VISIT_ROUND.as_nanos() + 1).min(most as u128) as usize
 }
 
 /// Room for so many completions whose pages are there already: the first storm must not fault them in.

@@ -169,6 +169,8 @@ impl Flags {
     pub(super) const HELLO: u16 = 1 << 11;
     /// Its next appointment is for taking bytes off, not for judging.
     pub(super) const DRAIN_DUE: u16 = 1 << 12;
+    /// Lazy mode: its bytes were taken off once, and its pace is counted from then.
+    pub(super) const DRAINED: u16 = 1 << 13;
 
     pub(super) const fn has(self, bit: u16) -> bool {
         self.0 & bit != 0

@@ -308,11 +308,14 @@ impl Tracker {
         self.notice(Event { at: now, subject: None, kind: EventKind::Stall { held } });
     }
 
-    /// Lets the wheel name who could be overdue at `now`, at most
-    /// [`limits::MAX_VISITS_PER_TURN`] of them; the others stay due. Feed every completion that has
-    /// been reaped before this.
+    /// Lets the wheel name who could be overdue at `now`: at most [`limits::MAX_VISITS_PER_TURN`] of them, and so
+    /// many that [`limits::VISITS_AT_ONCE`] have actions to be taken; the others stay due. Feed every completion
+    /// that has been reaped before this.
     pub fn handle_time(&mut self, now: Instant) {
         for _ in 0..limits::MAX_VISITS_PER_TURN {
+            if self.acting.len() >= limits::VISITS_AT_ONCE {
+                break;
+            }
             let Some(index) = self.wheel.expire(now) else { break };
             self.visit(index, now);
         }

@@ -18,7 +18,7 @@ pub(super) const MEASURES: [Measure; 3] = [Measure::Idle, Measure::Death, Measur
 
 /// Freed sockets and requests of the life before go back to their slabs after an RCU grace period.
 const SETTLE: Duration = Duration::from_secs(1);
-/// A deadpeer looks at each new connection once, a quarter of its idle time (5 s) after it came, to learn its
+/// A deadpeer looks at each new connection that says nothing after one second and after four, to learn its
 /// pace. That belongs to its coming; within the deaths it was six looks a death.
 pub(super) const FIRST_LOOKS: Duration = Duration::from_secs(6);
 /// Below so many connections a page more or less is the figure, and nothing is gained by waiting.

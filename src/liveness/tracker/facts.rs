@@ -75,25 +75,36 @@ impl Tracker {
 
     pub(super) fn on_taken(&mut self, index: u32, bytes: u32, now: Instant) {
         let (wake, drain_every) = (self.config.wake, u32::from(self.config.drain_every));
-        let heartbeat = self.config.policy.heartbeat;
+        let (heartbeat, idle) = (self.config.policy.heartbeat, self.config.policy.idle);
         let unread = self.config.unread;
         let peer = self.at(index);
-        let foresight = if peer.taken == 0 { pace::FIRST_FORESIGHT } else { pace::FORESIGHT };
         peer.taken += u64::from(bytes);
         if wake == Wake::Lazy {
+            let first = peer.flags.raise(Flags::DRAINED);
             let steps = pace::steps_since(peer.pace, now);
             peer.pace = pace::stamp(now);
             // Whatever is found came after the last drain. That is life enough to need no look at who is
             // drained more often than it could be missed.
             let heard = pace::steps_before(now, steps);
             let quiet = peer.state == State::Alive && !peer.flags.has(Flags::VISITING | Flags::DOUBT);
+            let quiet = quiet && !peer.flags.has(Flags::ENDING);
             if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) {
-                peer.life = peer.life.max(heard);
-                self.rest(index, now);
+                if idle < pace::ROUND / 2 {
+                    peer.life = peer.life.max(heard);
+                }
+                // Who could be missed already has an appointment that says when, and why not before.
+                let life = peer.life;
+                if self.stalls.put_off(life, idle) > now {
+                    self.rest(index, now);
+                }
             }
             // As many bytes in as much time again; nothing of them is there yet.
+            let foresight = if first { pace::FIRST_FORESIGHT } else { pace::FORESIGHT };
             if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread, foresight) {
                 self.foresee(index, pace::point(now, rest));
+            } else if first {
+                // It began with a mark and more, which says nothing of its pace.
+                self.foresee(index, pace::round_up(now + pace::FIRST_LOOK));
             }
             return;
         }
@@ -135,7 +146,6 @@ impl Tracker {
 
     /// The socket was looked at; `soft`: because it told an error that it survives.
     pub(super) fn on_inspected(&mut self, index: u32, evidence: &Evidence, soft: bool, now: Instant) {
-        let policy = self.config.policy;
         let peer = self.at(index);
         let visited = peer.flags.has(Flags::VISITING);
         peer.flags.clear(Flags::VISITING);
@@ -148,9 +158,8 @@ impl Tracker {
             }
             self.appoint(index, now + AGAIN);
         } else {
-            let was_mute = peer.is_mute(&policy);
             self.take_in(index, evidence, soft, visited, now);
-            self.weigh(index, evidence, visited, was_mute, now);
+            self.weigh(index, evidence, visited, now);
         }
     }
 
@@ -206,7 +215,7 @@ impl Tracker {
     }
 
     /// Sees to the bytes that lie there unread, and judges.
-    fn weigh(&mut self, index: u32, evidence: &Evidence, visited: bool, was_mute: bool, now: Instant) {
+    fn weigh(&mut self, index: u32, evidence: &Evidence, visited: bool, now: Instant) {
         let (heartbeat, idle) = (self.config.policy.heartbeat, self.config.policy.idle);
         let (wake, mark) = (self.config.wake, self.config.unread);
         let peer = self.at(index);
@@ -218,15 +227,17 @@ impl Tracker {
             Heartbeat::Frames if visited => peer.due(),
             Heartbeat::Frames => life,
         };
-        // In lazy mode who is past half of the mark is drained while we are here anyway, and whoever is seen for the
-        // first time, so that its pace is counted from now; in beat mode a window may have filled in one stroke.
+        // In lazy mode who is past half of the mark is drained while we are here anyway, and whoever was not drained
+        // yet or not for long, so that its pace is counted from now; in beat mode a window may have filled in one
+        // stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
+        let steps = pace::steps_since(peer.pace, now);
+        let fresh = !peer.flags.has(Flags::DRAINED);
         let bound = match wake {
-            Wake::Lazy if was_mute => 1,
+            Wake::Lazy if peer.state == State::Alive && (fresh || steps > pace::LONG) => 1,
             Wake::Lazy => u64::from(mark / 2),
             Wake::Beat => HEAP_BYTES,
         };
-        let steps = pace::steps_since(peer.pace, now);
         let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
         if drain {
             self.want(index, Want::DRAIN);
@@ -243,12 +254,14 @@ impl Tracker {
         if wake == Wake::Beat || drain {
             return;
         }
-        let policy = self.config.policy;
         let peer = self.at(index);
-        if unread == 0 && peer.is_mute(&policy) {
-            // Nothing is known of it yet: it is looked at again when it is four times as old.
-            let age = now.since(peer.born);
-            self.foresee(index, pace::round_up(now + age * 3));
+        if unread == 0 {
+            // Nothing lies there: its pace is counted from now. Who is new is looked at once more.
+            peer.pace = pace::stamp(now);
+            let second_look = peer.born + 4 * pace::FIRST_LOOK;
+            if fresh && now < second_look {
+                self.foresee(index, pace::round_up(second_look));
+            }
         } else if let Some(full) = pace::steps_to_full(unread, steps, mark, pace::FORESIGHT)
             && let Some(rest) = full.checked_sub(u64::from(steps))
         {
@@ -258,7 +271,7 @@ impl Tracker {
 
     /// Makes an appointment for taking bytes off at `point`, unless it is visited before that anyway.
     /// Frames are read when they are judged.
-    fn foresee(&mut self, index: u32, point: Instant) {
+    pub(super) fn foresee(&mut self, index: u32, point: Instant) {
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
         if peer.state == State::Alive

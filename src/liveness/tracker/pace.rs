@@ -15,14 +15,20 @@ use crate::time::Instant;
 pub(super) const GRID: Duration = Duration::from_micros(62_500);
 const GRID_NANOS: u64 = GRID.as_micros() as u64 * 1_000;
 
-/// When a new peer is looked at for its pace. Whoever reaches the mark before tells it by that.
+/// When a new peer is looked at for its pace, and when it is four times as old again if it has said nothing. Whoever
+/// reaches the mark before tells it by that.
 pub(super) const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-/// The present point of the grid, in two bytes: it comes round after 68 minutes. A peer that was not
-/// drained for longer is taken for a faster one than it is, and drained once too often.
+/// The present point of the grid, in two bytes, which come round after a [`ROUND`]. Who was not drained for half
+/// of one is drained at its next look.
 pub(super) fn stamp(now: Instant) -> u16 {
     (now.as_nanos() / GRID_NANOS) as u16
 }
+
+/// After so long a stamp comes again: 68 minutes.
+pub(super) const ROUND: Duration = Duration::from_micros(GRID.as_micros() as u64 * (1 << 16));
+/// More steps than this are half of a round.
+pub(super) const LONG: u16 = 1 << 15;
 
 /// Grid steps from `then` to `now`.
 pub(super) fn steps_since(then: u16, now: Instant) -> u16 {

@@ -25,6 +25,10 @@ impl Queue {
         self.items.push(index);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.items.len() - self.head
+    }
+
     pub(super) fn front(&self) -> Option<u32> {
         self.items.get(self.head).copied()
     }

@@ -57,6 +57,7 @@ impl Tracker {
         }
         let mut due = self.quiet_until(missed);
         let peer = self.at(index);
+        let steps = u64::from(pace::steps_since(peer.pace, now));
         match wake {
             Wake::Lazy => self.want(index, Want::DRAIN),
             Wake::Beat => {
@@ -72,6 +73,10 @@ impl Tracker {
             }
         }
         self.appoint(index, due);
+        if wake == Wake::Lazy {
+            // In case that nothing is found; what is found says better when to come again.
+            self.foresee(index, pace::point(now, steps * pace::FORESIGHT));
+        }
         true
     }
 

@@ -303,8 +303,11 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         } else {
             weighed(world, before, silent, look.doubt)
         };
-        // Who is seen to speak for the first time is drained, so that its pace is counted from then on.
-        let first = before.stage == Stage::Mute && spoke && lazy && world.heartbeat == Heartbeat::Bytes;
+        // Whose bytes were never taken off is drained, so that its pace is counted from then on.
+        let first = matches!(before.stage, Stage::Mute | Stage::Alive)
+            && look.data.is_some()
+            && lazy
+            && world.heartbeat != Heartbeat::Frames;
         if (full || first) && !matches!(judged.told, Some(Told::Died(_))) {
             judged.asked.insert(Ask::Drain);
         }

@@ -34,11 +34,11 @@ fn a_suspect_is_asked_once_an_interval_and_a_stall_puts_that_off() {
 
 #[test]
 fn a_turn_visits_a_bounded_number_and_forgets_nobody() {
-    let capacity = 2 * limits::MAX_VISITS_PER_TURN + 10;
+    let capacity = 2 * limits::VISITS_AT_ONCE + 10;
     let (mut tracker, _) = with_peers(config(Heartbeat::Bytes, Wake::Beat, capacity));
     let mut visited = Vec::new();
     let mut now = after(60_000);
-    for expected in [limits::MAX_VISITS_PER_TURN, limits::MAX_VISITS_PER_TURN, 10, 0] {
+    for expected in [limits::VISITS_AT_ONCE, limits::VISITS_AT_ONCE, 10, 0] {
         tracker.handle_time(now);
         let asked = actions(&mut tracker);
         assert_eq!(asked.len(), expected);
