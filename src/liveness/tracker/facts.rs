@@ -86,9 +86,10 @@ impl Tracker {
             // Whatever is found came after the last drain. That is life enough to need no look at who is
             // drained more often than it could be missed.
             let heard = pace::steps_before(now, steps);
-            let quiet = peer.state == State::Alive && !peer.flags.has(Flags::VISITING | Flags::DOUBT);
-            let quiet = quiet && !peer.flags.has(Flags::ENDING);
+            let busy = Flags::VISITING | Flags::DOUBT | Flags::ENDING;
+            let quiet = peer.state == State::Alive && !peer.flags.has(busy);
             if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) {
+                // Where looks are rarer than that, the stamp may have come round since the last drain.
                 if idle < pace::ROUND / 2 {
                     peer.life = peer.life.max(heard);
                 }
