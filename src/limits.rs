@@ -12,8 +12,8 @@ pub const GENERATION_BITS: u32 = 24;
 /// 16 million is far above what one ring was measured with (1 million).
 pub const MAX_PEERS: usize = 1 << 24;
 
-/// The dead whose proof is kept after they were reported. 10,000 as in NATS; about 2 MB a thread
-/// once that many have died. The oldest goes first.
+/// The dead whose proof is kept after they were reported. 10,000 as in NATS; less than 3 MB a thread,
+/// touched at the start. The oldest goes first.
 pub const MAX_REMEMBERED_DEAD: usize = 10_000;
 
 /// Transitions that a living peer's record keeps. With four, the sequence `up, suspected,

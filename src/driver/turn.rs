@@ -272,8 +272,11 @@ impl<S: EventSink> Driver<S> {
         if frames {
             engine.lend_buffers().map_err(StartError::Engine)?;
         }
-        let now = Instant::now();
         let capacity = config.tracker.capacity;
+        let mut tracker = Tracker::new(config.tracker, Instant::now());
+        // Takes some milliseconds, which are no stall of the loop.
+        tracker.warm_up();
+        let now = Instant::now();
         let listening = listeners
             .into_iter()
             .map(|listener| {
@@ -286,7 +289,7 @@ impl<S: EventSink> Driver<S> {
             config,
             engine,
             obtained,
-            tracker: Tracker::new(config.tracker, now),
+            tracker,
             conns: Vec::with_capacity(capacity),
             decoders: Vec::with_capacity(if frames { capacity } else { 0 }),
             outboxes: HashMap::new(),

@@ -229,7 +229,7 @@ pub(super) struct Peer {
     pub(super) local: u16,
     /// Bytes taken off so far.
     pub(super) taken: u64,
-    /// While it lives: when it has to be looked at next. Once dead: the number of its death.
+    /// While it lives: when it has to be looked at next. Once dead: the place of its death.
     due_or_death: u64,
     /// When it was accepted.
     pub(super) born: Instant,
@@ -274,17 +274,22 @@ impl Peer {
         self.due_or_death = due.as_nanos();
     }
 
-    pub(super) fn death(&self) -> u64 {
-        assert!(self.state == State::Dead, "only the dead have a death");
-        self.due_or_death
-    }
-
-    /// Ends its life: the death's number takes the place of its next appointment.
-    pub(super) fn die(&mut self, at: Instant, cause: Cause, death: u64) {
+    /// Ends its life. It has no more appointments.
+    pub(super) fn die(&mut self, at: Instant, cause: Cause) {
         assert!(self.state != State::Dead, "a peer dies once");
         self.record(at, Step::Died(cause));
         self.state = State::Dead;
-        self.due_or_death = death;
+    }
+
+    /// Where its death is remembered.
+    pub(super) fn death(&self) -> usize {
+        assert!(self.state == State::Dead, "only the dead have a death");
+        usize::try_from(self.due_or_death).expect("a place")
+    }
+
+    pub(super) fn set_death(&mut self, place: usize) {
+        assert!(self.state == State::Dead, "only the dead have a death");
+        self.due_or_death = place as u64;
     }
 
     pub(super) fn address(&self) -> SocketAddr {

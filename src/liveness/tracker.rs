@@ -14,7 +14,7 @@
 //! a little later. So the record's four lines of history are also the queue, and a sink that is stuck
 //! costs no memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,7 @@ mod facts;
 mod notices;
 pub(super) mod pace;
 mod queue;
+mod remembered;
 mod silence;
 pub(super) mod stalls;
 #[cfg(test)]
@@ -45,6 +46,7 @@ mod transitions;
 use ending::Ending;
 use notices::Notices;
 use queue::Queue;
+use remembered::Remembered;
 use stalls::Stalls;
 
 /// How a beat is noticed.
@@ -146,9 +148,7 @@ pub struct Tracker {
     owing: Queue,
     notices: Notices,
     identities: HashMap<u32, Arc<str>>,
-    /// Deaths by number: first those that were handed over, last those that were not.
-    deaths: VecDeque<(Death, bool)>,
-    first_death: u64,
+    remembered: Remembered,
     next_generation: u32,
     outage: bool,
     counts: TrackerCounts,
@@ -177,12 +177,22 @@ impl Tracker {
             owing: Queue::with_capacity(config.capacity),
             notices: Notices::new(),
             identities: HashMap::new(),
-            deaths: VecDeque::with_capacity(config.remembered + config.capacity),
-            first_death: 0,
+            remembered: Remembered::with_capacity(config.remembered, config.capacity),
             next_generation: 0,
             outage: false,
             counts: TrackerCounts::default(),
         }
+    }
+
+    /// Touches the memory of the [remembered dead](TrackerConfig::remembered) now (248 bytes each), so that no death
+    /// waits for a page. Without it every sixteenth of the first 10,000 did, 0.13 to 0.19 ms on a virtual machine:
+    /// that was the p99 of detection. Only before the first death.
+    ///
+    /// # Panics
+    ///
+    /// When somebody has died.
+    pub fn warm_up(&mut self) {
+        self.remembered.warm_up();
     }
 
     /// What it was made from.
@@ -385,11 +395,7 @@ impl Tracker {
                 EventKind::Recovered { suspected_for: transition.at().since(suspected_at) }
             }
             Step::HalfClosed => EventKind::HalfClosed,
-            Step::Died(_) => {
-                let (death, handed) = &mut self.deaths[(peer.death() - self.first_death) as usize];
-                *handed = true;
-                EventKind::Died(*death)
-            }
+            Step::Died(_) => EventKind::Died(self.remembered.hand_over(peer.death())),
         };
         let at = match &kind {
             EventKind::Died(death) => death.at,
@@ -406,7 +412,7 @@ impl Tracker {
             self.owing.pop();
             self.free_if_done(index);
         }
-        self.forget_old_deaths();
+        self.remembered.forget_old();
         Some(Event { at, subject: Some(subject), kind })
     }
 
@@ -445,7 +451,7 @@ impl Tracker {
 
     /// The remembered dead, oldest first.
     pub fn dead(&self) -> impl DoubleEndedIterator<Item = &Death> {
-        self.deaths.iter().map(|(death, _)| death)
+        self.remembered.iter()
     }
 
     /// Adds an event of the driver's own (`Saturated`, `Resumed`) to the stream.

@@ -20,7 +20,6 @@ impl Tracker {
         let outage = self.outage(ending.cause, evidence, index, now);
         let transport = self.transport(ending.cause, evidence, index, now);
         let heartbeat = self.config.policy.heartbeat;
-        let number = self.first_death + self.deaths.len() as u64;
         let peer = self.at(index);
         let was = peer.state;
         assert!(was != State::Dead, "a peer dies once");
@@ -47,7 +46,7 @@ impl Tracker {
             && !ending.bye;
         let bytes = if fin { peer.taken } else { evidence.received.max(peer.taken) };
         peer.flags.clear(Flags::VISITING);
-        peer.die(now, ending.cause, number);
+        peer.die(now, ending.cause);
         let death = Death {
             peer: id,
             address: peer.address(),
@@ -68,7 +67,8 @@ impl Tracker {
             bytes,
             history: peer.history(),
         };
-        self.deaths.push_back((death, false));
+        let place = self.remembered.push(death);
+        self.at(index).set_death(place);
         self.wheel.cancel(index);
         self.counts.died[usize::from(ending.cause.code())] += 1;
         self.counts.living -= 1;
@@ -122,18 +122,6 @@ impl Tracker {
             }
             self.peers.remove(index as usize);
             self.identities.remove(&index);
-        }
-    }
-
-    pub(super) fn forget_old_deaths(&mut self) {
-        while self.deaths.len() > self.config.remembered {
-            match self.deaths.front() {
-                Some((_, true)) => {
-                    self.deaths.pop_front();
-                    self.first_death += 1;
-                }
-                Some((_, false)) | None => break,
-            }
         }
     }
 }

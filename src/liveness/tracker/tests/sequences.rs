@@ -159,9 +159,9 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
 
 /// All of a tracker that a fact could change.
 fn print(tracker: &Tracker) -> String {
-    let Tracker { peers, counts, stalls, deaths, first_death, identities, outage, .. } = tracker;
+    let Tracker { peers, counts, stalls, remembered, identities, outage, .. } = tracker;
     let due = tracker.next_due();
-    format!("{peers:?} {counts:?} {stalls:?} {deaths:?} {first_death} {identities:?} {outage} {due:?}")
+    format!("{peers:?} {counts:?} {stalls:?} {remembered:?} {identities:?} {outage} {due:?}")
 }
 
 struct Story {

@@ -134,8 +134,8 @@ fn told(event: &Event) -> Told {
 
 /// All of a tracker that a fact could change.
 fn print(tracker: &Tracker) -> String {
-    let Tracker { peers, counts, deaths, first_death, identities, outage, .. } = tracker;
-    format!("{peers:?} {counts:?} {deaths:?} {first_death} {identities:?} {outage} {:?}", tracker.next_due())
+    let Tracker { peers, counts, remembered, identities, outage, .. } = tracker;
+    format!("{peers:?} {counts:?} {remembered:?} {identities:?} {outage} {:?}", tracker.next_due())
 }
 
 /// What the proof must repeat of the fact.
