@@ -11,8 +11,10 @@ use deadpeer::watch::{Watched, Watcher};
 pub fn serve(listener: &TcpListener, watcher: &Watcher) {
     for stream in listener.incoming() {
         let watched = stream.map(|stream| watcher.watch(stream, Policy::STANDARD.transport_only()));
-        if let Ok(Ok(stream)) = watched {
-            std::thread::spawn(move || answer(stream));
+        match watched {
+            Ok(Ok(stream)) => drop(std::thread::spawn(move || answer(stream))),
+            // Out of descriptors, say: the next accept would fail at once.
+            _ => std::thread::sleep(Duration::from_millis(10)),
         }
     }
 }
