@@ -1,10 +1,15 @@
 //! Reasons not to trust a figure, drawn from what was measured. Pure.
 
+use std::io;
+
 use crate::bench::experiment::Circumstances;
+use crate::measure::recorded::Recorded;
 use crate::measure::result::{Basis, Doubt, DoubtKind, Experiment, WayResult};
 
 /// An injector later than this at p99 measures itself.
 const INJECTOR_LATE_NS: u64 = 100_000;
+/// A machine that takes longer than this at p99 for waking a thread measures itself, too.
+const WAKE_NS: u64 = 100_000;
 /// Beats later than this were not the load that was asked for.
 const LOAD_LATE_NS: u64 = 10_000_000;
 /// Others may have this share of a core.
@@ -29,6 +34,28 @@ pub fn of_the_build() -> Vec<Doubt> {
         )
     });
     debug.into_iter().collect()
+}
+
+/// The doubt about the machine, from what it took for a [bare recv](super::bare).
+#[must_use]
+pub fn of_the_machine(bare_recv: &io::Result<Recorded>) -> Option<Doubt> {
+    match bare_recv.as_ref().map(|bare| bare.percentile(99.0)) {
+        Ok(None | Some(..=WAKE_NS)) => None,
+        Ok(Some(p99)) => Some(doubt(
+            DoubtKind::SlowMachine,
+            format!(
+                "a thread that waits for one FIN and nothing else is {:.0} us late at p99 on this machine: hardly \
+                 any p99 here can be less",
+                p99 as f64 / 1e3
+            ),
+            "hold p99 against the bare recv's; take a machine without a hypervisor, whose cores do not sleep",
+        )),
+        Err(error) => Some(doubt(
+            DoubtKind::NotMeasured,
+            format!("the bare recv was not measured: {error}"),
+            "see that connections on loopback are allowed, and raise `ulimit -n` to 1,000 at least",
+        )),
+    }
 }
 
 /// The doubts about an experiment.
@@ -253,6 +280,21 @@ mod tests {
             spoil(&mut experiment);
             assert_eq!(kinds(&experiment, Circumstances::default()), [kind].into(), "{turn}");
         }
+    }
+
+    #[test]
+    fn a_machine_is_doubted_that_is_slow_by_itself_or_was_not_measured() {
+        let of = |nanos| {
+            let mut bare = Recorded::new();
+            (0..CARRIES_P99).for_each(|_| bare.record(nanos));
+            of_the_machine(&Ok(bare)).map(|doubt| doubt.kind)
+        };
+        assert_eq!(of(WAKE_NS / 2), None);
+        assert_eq!(of(WAKE_NS * 2), Some(DoubtKind::SlowMachine));
+        let refused = of_the_machine(&Err(io::Error::other("no loopback"))).unwrap();
+        assert_eq!(refused.kind, DoubtKind::NotMeasured);
+        assert!(refused.text.contains("no loopback"), "{}", refused.text);
+        assert_eq!(of_the_machine(&Ok(Recorded::new())), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub fn describe(server_cores: &[usize], load_cores: &[usize]) -> Machine {
         load_thousandths: load(),
         server_cores: numbers(server_cores),
         load_cores: numbers(load_cores),
+        bare_recv: None,
     }
 }
 

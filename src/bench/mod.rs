@@ -13,6 +13,7 @@
 //! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
 //! - [`compare`]: deadpeer beside the `yardsticks`, under the same load, in turn.
 //! - `child`: a process of the experiment; `proc`: what /proc says of it and of the machine.
+//! - `bare`: what the machine takes for a death without any tracker.
 //! - `herd`: many connections, and the schedule of their beats.
 //!
 //! # Contract
@@ -22,6 +23,7 @@
 //! - A plan is drawn from a seed: the same seed gives the same deaths of the same connections.
 //! - Every wait is bounded, and children end with their parent.
 
+pub mod bare;
 mod child;
 pub mod compare;
 pub mod doubts;

@@ -108,7 +108,7 @@ pub struct Done {
 }
 
 /// The injector sleeps until this long before a death and then watches the clock.
-const WATCH_NS: u64 = 80_000;
+pub const WATCH_NS: u64 = 80_000;
 /// A process that is this late at the end of its phase gives the other beats up.
 const GIVE_UP_NS: u64 = 1_000_000_000;
 

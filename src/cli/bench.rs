@@ -19,10 +19,12 @@ use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::bench::compare::{Measure, Yardstick};
-use crate::bench::{Watch, compare, doubts, experiment, machine};
+use crate::bench::{Watch, bare, compare, doubts, experiment, machine};
 use crate::cli::duration;
 use crate::measure::report::{Format, render};
-use crate::measure::result::{Comparison, Doubt, Experiment, FORMAT, Program, ResultFile, VERSION, Way};
+use crate::measure::result::{
+    Comparison, Doubt, Experiment, FORMAT, Machine, Program, ResultFile, VERSION, Way,
+};
 use crate::time::{Instant, WallClock, nanos};
 
 /// Arguments of `deadpeer bench`.
@@ -251,14 +253,10 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
     let mut progress = |what: &str, lasts: Duration| bar.step(what, lasts);
     let (began, date) = (Instant::now(), WallClock::read());
     let options = options(args);
-    let machine = {
-        let (server, load) = machine::share_out(options.threads);
-        machine::describe(&server, &load)
-    };
     let mut watch = Watch { interrupted: &interrupted, progress: &mut progress };
     let outcome = run(args, &options, &mut watch);
     bar.end();
-    let (experiment, comparison, doubts) = outcome?;
+    let Found { machine, experiment, comparison, doubts } = outcome?;
     let result = ResultFile {
         format: FORMAT.into(),
         version: VERSION,
@@ -281,13 +279,23 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
     tell(&result)
 }
 
-/// The experiment, or the comparison, or both where both are asked for.
-fn run(
-    args: &BenchArgs,
-    options: &experiment::Options,
-    watch: &mut Watch<'_>,
-) -> io::Result<(Option<Experiment>, Option<Comparison>, Vec<Doubt>)> {
+/// What was measured.
+struct Found {
+    machine: Machine,
+    experiment: Option<Experiment>,
+    comparison: Option<Comparison>,
+    doubts: Vec<Doubt>,
+}
+
+/// The machine, and then the experiment, or the comparison, or both where both are asked for.
+fn run(args: &BenchArgs, options: &experiment::Options, watch: &mut Watch<'_>) -> io::Result<Found> {
     let mut doubts = Vec::new();
+    let (server_cores, load_cores) = machine::share_out(options.threads);
+    let mut machine = machine::describe(&server_cores, &load_cores);
+    watch.step("waking a bare recv", bare::LASTS)?;
+    let bare_recv = bare::recv(&server_cores, &load_cores);
+    doubts.extend(doubts::of_the_machine(&bare_recv));
+    machine.bare_recv = bare_recv.ok();
     let mut experiment = None;
     if args.against.is_empty() || args.ways.is_some() {
         let (found, seen) = experiment::run(options, watch)?;
@@ -302,7 +310,7 @@ fn run(
     }
     doubts.sort();
     doubts.dedup();
-    Ok((experiment, comparison, doubts))
+    Ok(Found { machine, experiment, comparison, doubts })
 }
 
 fn comparison_options(args: &BenchArgs) -> compare::Options {

@@ -69,7 +69,7 @@ pub struct Program {
 }
 
 /// The circumstances.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// As `uname -r`.
     pub kernel: String,
@@ -95,6 +95,9 @@ pub struct Machine {
     pub server_cores: Vec<u32>,
     /// The cores that load and injectors ran on. Empty: not pinned.
     pub load_cores: Vec<u32>,
+    /// From the scheduled `close(2)` of a connection to the return of the one `recv` that waited for it, before
+    /// anything else ran: what the machine itself takes. `None` was not measured.
+    pub bare_recv: Option<Recorded>,
 }
 
 /// Peers that die in several ways while others live, and what the tracker said.
@@ -459,6 +462,8 @@ pub enum DoubtKind {
     NoisyRounds,
     /// Others used the machine meanwhile.
     BusyMachine,
+    /// Waking a thread takes this machine so long that latencies are about it.
+    SlowMachine,
     /// Something was left out, for want of rights or time.
     NotMeasured,
     /// Shorter than what it measures.
@@ -469,7 +474,7 @@ pub enum DoubtKind {
 
 impl DoubtKind {
     /// All of them.
-    pub const ALL: [DoubtKind; 11] = [
+    pub const ALL: [DoubtKind; 12] = [
         DoubtKind::DebugBuild,
         DoubtKind::InjectorLate,
         DoubtKind::LoadLate,
@@ -478,6 +483,7 @@ impl DoubtKind {
         DoubtKind::SharedCore,
         DoubtKind::NoisyRounds,
         DoubtKind::BusyMachine,
+        DoubtKind::SlowMachine,
         DoubtKind::NotMeasured,
         DoubtKind::ShortWindow,
         DoubtKind::Mistakes,

@@ -89,11 +89,20 @@ fn file(
             load_thousandths: 140,
             server_cores: vec![1],
             load_cores: vec![0],
+            bare_recv: Some(bare_recv()),
         },
         experiment,
         comparison,
         doubts,
     }
+}
+
+/// What the machine takes by itself.
+fn bare_recv() -> Recorded {
+    let mut rng = Rng::with_seed(11);
+    let mut bare = Recorded::new();
+    (0..1_000).for_each(|_| bare.record(draw(&mut rng, 40_000)));
+    bare
 }
 
 fn doubts() -> Vec<Doubt> {

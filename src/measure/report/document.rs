@@ -86,7 +86,15 @@ fn machine(machine: &Machine) -> Vec<String> {
             cores(&machine.load_cores),
             machine.load_thousandths as f64 / 1_000.0
         ),
+        bare_recv(machine),
     ]
+}
+
+/// What the machine takes for an end without any tracker, in a line.
+fn bare_recv(machine: &Machine) -> String {
+    let Some(bare) = &machine.bare_recv else { return "bare recv: not measured".to_owned() };
+    let at = |percentile| show::nanos(bare.percentile(percentile));
+    format!("bare recv, one thread that waits for one FIN: p50 {}, p99 {}", at(50.0), at(99.0))
 }
 
 /// Every doubt with its remedy.
@@ -153,12 +161,25 @@ fn detected(detection: &Detected, blocks: &mut Vec<Block>) {
          time, so that 0 is as promised."
             .to_owned(),
     ));
+    if detection.bare_recv.is_some() {
+        blocks.push(Block::Says(
+            "bare recv is no tracker: before anything else ran, one thread waited in recv for one FIN. Whoever \
+             sleeps until a peer has gone is hardly sooner on this machine."
+                .to_owned(),
+        ));
+    }
     let latency = |way: &WayFigures| {
         let basis = if way.basis == Basis::Scheduled { "scheduled" } else { "expiry" };
         [way.way.to_string(), basis.to_owned()].into_iter().chain(spread(&way.latency)).collect()
     };
-    blocks.push(table(&[&["way", "basis"][..], &SPREAD].concat(), detection.ways.iter().map(latency)));
-    let drawn = detection.ways.iter().map(|way| (way.way.to_string(), way.latency));
+    let bare = detection
+        .bare_recv
+        .iter()
+        .map(|bare| [BARE.to_owned(), "scheduled".to_owned()].into_iter().chain(spread(bare)).collect());
+    let rows = detection.ways.iter().map(latency).chain(bare);
+    blocks.push(table(&[&["way", "basis"][..], &SPREAD].concat(), rows));
+    let bare = detection.bare_recv.map(|bare| (BARE.to_owned(), bare));
+    let drawn = detection.ways.iter().map(|way| (way.way.to_string(), way.latency)).chain(bare);
     blocks.extend(bars::latencies(drawn));
     blocks.push(Block::Heading(3, "Qualities of the detector".to_owned()));
     blocks.push(table(&["quality", "value"], qualities(detection)));
@@ -174,6 +195,9 @@ fn verdicts(way: &WayFigures) -> Vec<String> {
     let late = [late.p50_ns, late.p99_ns, late.max_ns].map(show::nanos);
     [way.way.to_string()].into_iter().chain(counts).chain(late).collect()
 }
+
+/// The name of what is no way to die but a yardstick for them.
+pub(super) const BARE: &str = "bare recv";
 
 /// The columns of a [`Spread`].
 const SPREAD: [&str; 9] = ["count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];

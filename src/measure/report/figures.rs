@@ -42,8 +42,13 @@ pub struct Detected<'a> {
     pub settings: &'a Settings,
     /// In the order of the file.
     pub ways: Vec<WayFigures<'a>>,
+    /// What the machine takes for an end without any tracker.
+    pub bare_recv: Option<Spread>,
     /// The detector's.
     pub qualities: Qualities,
+    /// The result's own record of `bare_recv`, for those that draw it.
+    #[serde(skip)]
+    pub bare_source: Option<&'a Recorded>,
 }
 
 /// One way to die.
@@ -439,14 +444,15 @@ impl<'a> Figures<'a> {
     ///
     /// When there is a comparison and no subject of that name in it.
     pub fn of(result: &'a ResultFile, base: Option<&str>) -> Result<Figures<'a>, ReportError> {
-        let detection = result.experiment.as_ref().map(detected);
+        let bare_recv = result.machine.bare_recv.as_ref().filter(|bare| bare.count() > 0);
+        let detection = result.experiment.as_ref().map(|experiment| detected(experiment, bare_recv));
         let comparison = result.comparison.as_ref();
         let comparison = comparison.map(|comparison| Compared::of(comparison, base)).transpose()?;
         Ok(Figures { result, detection, comparison })
     }
 }
 
-fn detected(experiment: &Experiment) -> Detected<'_> {
+fn detected<'a>(experiment: &'a Experiment, bare_recv: Option<&'a Recorded>) -> Detected<'a> {
     let mut silences = Recorded::new();
     experiment.ways.iter().filter_map(|way| way.silence.as_ref()).for_each(|silence| silences.merge(silence));
     let quality = &experiment.quality;
@@ -454,6 +460,8 @@ fn detected(experiment: &Experiment) -> Detected<'_> {
     Detected {
         settings: &experiment.settings,
         ways: experiment.ways.iter().map(way_figures).collect(),
+        bare_recv: bare_recv.map(Spread::of),
+        bare_source: bare_recv,
         qualities: Qualities {
             promised_ns: experiment.settings.detection_time_ns,
             detection_time: Spread::of(&silences),
@@ -594,8 +602,10 @@ fn circumstances(result: &ResultFile) -> BTreeMap<String, String> {
     };
     let plain = "plain data can be written";
     let mut machine = serde_json::to_value(&result.machine).expect(plain);
-    // The load of the moment is never the same; doubts tell of it where it matters.
-    machine.as_object_mut().map(|fields| fields.remove("load_thousandths"));
+    // What was measured of the moment is never the same; doubts tell of it where it matters.
+    for measured in ["load_thousandths", "bare_recv"] {
+        machine.as_object_mut().map(|fields| fields.remove(measured));
+    }
     add("machine", machine);
     add("program", serde_json::to_value(&result.program).expect(plain));
     if let Some(experiment) = &result.experiment {

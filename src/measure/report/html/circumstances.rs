@@ -97,6 +97,13 @@ pub(super) fn machine(results: &[Figures<'_>]) -> Vec<Fact> {
                 m.load_thousandths % 1000
             )
         }),
+        row("bare recv", |m| match &m.bare_recv {
+            Some(bare) => {
+                let at = |percentile| show::nanos(bare.percentile(percentile));
+                format!("p50 {}, p99 {} of {}", at(50.0), at(99.0), show::count(bare.count()))
+            }
+            None => "not measured".to_owned(),
+        }),
     ];
     rows.into_iter().flatten().collect()
 }

@@ -18,8 +18,9 @@ const KINDS: [(Basis, &str, &str); 2] = [
 ];
 /// Marks and colours of one picture.
 const LOOKS: usize = svg::SHAPES.len();
-/// The look of what is no way to die.
+/// The looks of what is no way to die.
 const NEUTRAL: usize = 9;
+const BARE: usize = 10;
 
 /// Writes it.
 pub(super) fn section(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Result {
@@ -29,7 +30,8 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt:
         "<h3>Percentile spectrum</h3>\n<p class=\"note\">The time that so many per cent of the deaths did \
          not exceed. \
          Every step to the right is ten times as rare; a line ends where its sample does. Dashed: how late the \
-         injector itself was, which is part of what the network's ways took.</p>\n",
+         injector itself was, which is part of what the network's ways took. Dotted: a bare recv, hardly \
+         less than which this machine allows.</p>\n",
     )?;
     match (sides.two, &sides.known[..]) {
         (false, [(_, detected), ..]) => overlaid(out, detected)?,
@@ -71,10 +73,15 @@ fn overlaid(out: &mut String, detected: &Detected<'_>) -> fmt::Result {
         if basis == Basis::Scheduled {
             ways.iter().for_each(|way| late.merge(&way.source.injector_late));
         }
-        let late: &[_] = match late.count() {
-            0 => &[],
-            _ => &[Series { name: "injector late", latency: &late, look: NEUTRAL }],
-        };
+        let injector = (late.count() > 0).then_some(("injector late", &late, NEUTRAL));
+        let bare = detected.bare_source.filter(|_| basis == Basis::Scheduled);
+        let beside = [injector, bare.map(|bare| (super::super::document::BARE, bare, BARE))];
+        let late: Vec<_> = beside
+            .into_iter()
+            .flatten()
+            .map(|(name, latency, look)| Series { name, latency, look })
+            .collect();
+        let late = &late[..];
         let id = format!("spectrum-{id}");
         let spectrum = Spectrum { id: &id, name: title, series: &series, late, size: WIDE, range: None };
         let Some(picture) = spectrum.draw() else { continue };

@@ -251,7 +251,7 @@ pub(super) const SHAPES: [&str; 5] = [
 /// The mark of a series for a legend in text.
 pub(super) fn swatch(series: usize, dashed: bool) -> String {
     let class = if dashed { "late" } else { "line" };
-    let series = series % SHAPES.len();
+    let series = if dashed { series } else { series % SHAPES.len() };
     let mut text = format!(
         "<svg class=\"swatch\" viewBox=\"0 0 28 12\" aria-hidden=\"true\"><path class=\"{class} c{series}\" \
          d=\"M1 6h26\"/>"

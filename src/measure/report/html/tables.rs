@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use super::super::document::BARE;
 use super::super::figures::{Compared, Detected, Figure, Qualities, Row, Spread, Unit, WayFigures};
 use super::super::show;
 use super::circumstances::Fact;
@@ -66,6 +67,12 @@ pub(super) fn ways(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt::Re
                 ratio_row(out, first, second)?;
             }
         }
+        if basis == Basis::Scheduled {
+            for (place, bare) in sides.known.iter().filter_map(|(place, side)| Some((place, side.bare_recv?)))
+            {
+                bare_row(out, &format!("{BARE}{}", sides.mark(*place)), &bare)?;
+            }
+        }
         out.write_str("</tbody>\n")?;
     }
     close(out)
@@ -90,6 +97,15 @@ fn way_row(out: &mut String, name: &str, way: &WayFigures<'_>) -> fmt::Result {
         write!(out, "<td>{}</td>", show::nanos(value))?;
     }
     writeln!(out, "<td>{}</td></tr>", show::nanos(way.injector_late.p99_ns))
+}
+
+/// The yardstick of the ways that the network tells.
+fn bare_row(out: &mut String, name: &str, bare: &Spread) -> fmt::Result {
+    write!(out, "<tr><th scope=\"row\">{name}</th><td colspan=\"5\"></td>")?;
+    for value in times(bare) {
+        write!(out, "<td>{}</td>", show::nanos(value))?;
+    }
+    out.write_str("<td></td></tr>\n")
 }
 
 /// The second over the first, where both are.

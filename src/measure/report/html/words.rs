@@ -70,6 +70,16 @@ fn slowest(out: &mut String, detected: &Detected<'_>, basis: Basis) -> fmt::Resu
     match way.latency.p99_ns {
         Some(p99) => write!(out, " and <b>{}</b> at p99. ", time(p99)),
         None => out.write_str("; too few died for p99. "),
+    }?;
+    let bare = detected.bare_recv.filter(|_| basis == Basis::Scheduled);
+    match bare.map(|bare| (bare.p50_ns, bare.p99_ns)) {
+        Some((Some(p50), Some(p99))) => write!(
+            out,
+            "A bare recv, and hardly anything is sooner on this machine, took {} and {}. ",
+            time(p50),
+            time(p99)
+        ),
+        _ => Ok(()),
     }
 }
 
@@ -157,7 +167,7 @@ pub(super) fn counts(figure: Figure) -> &'static str {
 }
 
 /// What else the page takes for known.
-pub(super) const TERMS: [(&str, &str); 8] = [
+pub(super) const TERMS: [(&str, &str); 9] = [
     (
         "-",
         "Not measured, or the sample does not carry it: at least ten values must lie beyond a percentile, \
@@ -176,6 +186,12 @@ pub(super) const TERMS: [(&str, &str); 8] = [
         "injector late",
         "From the scheduled instant to the system call that kills. It is part of the latency, and drawn \
          dashed.",
+    ),
+    (
+        "bare recv",
+        "No tracker: before anything else ran, one thread waited in recv for one FIN, from its scheduled instant \
+         to the return of the call. Whoever sleeps until a peer has gone is hardly sooner on this machine. \
+         Drawn dotted.",
     ),
     (
         "mistake",
