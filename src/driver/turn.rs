@@ -273,9 +273,8 @@ impl<S: EventSink> Driver<S> {
             engine.lend_buffers().map_err(StartError::Engine)?;
         }
         let capacity = config.tracker.capacity;
-        let mut tracker = Tracker::new(config.tracker, Instant::now());
-        // Takes some milliseconds, which are no stall of the loop.
-        tracker.warm_up();
+        let tracker = Tracker::new(config.tracker, Instant::now());
+        // That took a millisecond or more, which is no stall of the loop.
         let now = Instant::now();
         let listening = listeners
             .into_iter()
