@@ -97,6 +97,8 @@ fn every_way_to_die_is_caused_and_each_death_is_told_once_and_none_too_early() {
     }
     assert_eq!(experiment.quality.false_verdicts, 0);
     assert!(experiment.quality.watched_ns > 0);
+    let bare = result.machine.bare_recv.expect("loopback is allowed");
+    assert_eq!((bare.latency.count(), bare.injector_late.count()), (1_000, 1_000));
     let report = String::from_utf8(output.stdout).unwrap();
     for way in Way::ALL {
         assert!(report.contains(way.as_str()), "the report does not name {way}");

@@ -15,17 +15,20 @@
 //!
 //! # Contract
 //!
-//! Threads and sockets of its own, all gone when it returns; the caller's cores are as before. It lasts
-//! [`LASTS`] and a little, and every wait is bounded.
+//! Threads and sockets of its own, all gone when it returns, none in TIME_WAIT; the caller's cores are as before. It lasts
+//! [`LASTS`] and a little, and every wait is bounded. How late the closing thread itself was is recorded apart.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::now;
 use super::peers::WATCH_NS;
 use crate::measure::recorded::Recorded;
+use crate::measure::result::BareRecv;
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
 
@@ -40,22 +43,23 @@ pub const LASTS: Duration = Duration::from_millis(1_100);
 /// Between the last connect of a round and its first end: threads start, and the rush of connects is over.
 const REST_NS: u64 = 10_000_000;
 /// A recv that has not returned so long after its end was due never will.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Measures it.
 ///
 /// # Errors
 ///
 /// When the connections cannot be made (descriptors, a firewall on loopback), or an end never came.
-pub fn recv(server_cores: &[usize], load_cores: &[usize]) -> io::Result<Recorded> {
-    let mut latency = Recorded::new();
+pub fn recv(server_cores: &[usize], load_cores: &[usize]) -> io::Result<BareRecv> {
+    let mut found = BareRecv { latency: Recorded::new(), injector_late: Recorded::new() };
     for _ in 0..ROUNDS {
-        round(server_cores, load_cores, &mut latency)?;
+        round(server_cores, load_cores, &mut found)?;
     }
-    Ok(latency)
+    Ok(found)
 }
 
-fn round(server_cores: &[usize], load_cores: &[usize], latency: &mut Recorded) -> io::Result<()> {
+fn round(server_cores: &[usize], load_cores: &[usize], found: &mut BareRecv) -> io::Result<()> {
+    let BareRecv { latency, injector_late } = found;
     let (dying, waiting) = pairs()?;
     let start = now() + REST_NS;
     let due = |end: usize| start + end as u64 * EVERY_NS;
@@ -65,6 +69,7 @@ fn round(server_cores: &[usize], load_cores: &[usize], latency: &mut Recorded) -
             process::tight_timers();
             for (end, socket) in dying.into_iter().enumerate() {
                 wait(due(end));
+                injector_late.record(now().saturating_sub(due(end)));
                 drop(socket);
             }
             io::Result::Ok(())
@@ -88,15 +93,19 @@ fn round(server_cores: &[usize], load_cores: &[usize], latency: &mut Recorded) -
 /// Both sides of every connection, in the same order.
 fn pairs() -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // That goes for accept, too.
+    SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
     let address = listener.local_addr()?;
     let (mut dying, mut waiting) = (Vec::new(), Vec::new());
     for _ in 0..ENDS {
-        let near = TcpStream::connect(address)?;
+        let near = TcpStream::connect_timeout(&address, PATIENCE)?;
         let (far, from) = listener.accept()?;
         if from != near.local_addr()? {
             return Err(io::Error::other("somebody else connected to the bare recv"));
         }
         far.set_read_timeout(Some(PATIENCE))?;
+        // Its own close, after the measured one, takes both ends away.
+        SockRef::from(&far).set_linger(Some(Duration::ZERO))?;
         dying.push(near);
         waiting.push(far);
     }
@@ -117,11 +126,14 @@ mod tests {
 
     #[test]
     fn every_end_is_seen_by_its_own_recv() {
-        let cores = process::usable_cores();
-        let latency = recv(&cores, &cores).unwrap();
-        assert_eq!(latency.count(), u64::from(ROUNDS * ENDS));
-        // A wake that takes no time was not measured from the end.
+        let all = process::usable_cores();
+        let (server, load) = (&all[..1], &all[all.len() - 1..]);
+        let BareRecv { latency, injector_late } = recv(server, load).unwrap();
+        let ends = u64::from(ROUNDS * ENDS);
+        assert_eq!((latency.count(), injector_late.count()), (ends, ends));
+        // No recv returns before its end; the latter's lateness is a part of the former's.
+        assert!(latency.min() >= injector_late.min() && latency.max() >= injector_late.max());
         assert!(latency.min() > Some(0));
-        assert_eq!(process::usable_cores(), cores);
+        assert_eq!(process::usable_cores(), all, "the caller may go where it could");
     }
 }

@@ -292,7 +292,7 @@ fn run(args: &BenchArgs, options: &experiment::Options, watch: &mut Watch<'_>) -
     let mut doubts = Vec::new();
     let (server_cores, load_cores) = machine::share_out(options.threads);
     let mut machine = machine::describe(&server_cores, &load_cores);
-    watch.step("waking a bare recv", bare::LASTS)?;
+    watch.step("bare recv", bare::LASTS)?;
     let bare_recv = bare::recv(&server_cores, &load_cores);
     doubts.extend(doubts::of_the_machine(&bare_recv));
     machine.bare_recv = bare_recv.ok();

@@ -14,8 +14,8 @@
 //! # Contract
 //!
 //! - JSON; all durations are integer nanoseconds (`_ns`), sizes are bytes, instants are CLOCK_MONOTONIC.
-//! - `format` and `version` come first. A field may be added within a version; whoever reads ignores what
-//!   it does not know. Anything else is a new version, and [`ResultFile::parse`] refuses what is newer
+//! - `format` and `version` come first. A field or a kind of doubt may be added within a version; whoever reads
+//!   ignores what it does not know. Anything else is a new version, and [`ResultFile::parse`] refuses what is newer
 //!   than itself. docs/MEASURING.md describes the fields.
 //! - What was not measured is absent or null, never zero.
 
@@ -95,9 +95,17 @@ pub struct Machine {
     pub server_cores: Vec<u32>,
     /// The cores that load and injectors ran on. Empty: not pinned.
     pub load_cores: Vec<u32>,
-    /// From the scheduled `close(2)` of a connection to the return of the one `recv` that waited for it, before
-    /// anything else ran: what the machine itself takes. `None` was not measured.
-    pub bare_recv: Option<Recorded>,
+    /// What the machine itself takes for a death, before anything else ran. `None` was not measured.
+    pub bare_recv: Option<BareRecv>,
+}
+
+/// One thread waits in `recv` for one FIN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BareRecv {
+    /// From the scheduled `close(2)` to the return of the `recv`.
+    pub latency: Recorded,
+    /// From the scheduled instant to the `close(2)`; a part of `latency`.
+    pub injector_late: Recorded,
 }
 
 /// Peers that die in several ways while others live, and what the tracker said.
@@ -470,11 +478,14 @@ pub enum DoubtKind {
     ShortWindow,
     /// Verdicts that do not match the deaths.
     Mistakes,
+    /// Of a later program: a kind that this one does not know.
+    #[serde(other)]
+    Other,
 }
 
 impl DoubtKind {
     /// All of them.
-    pub const ALL: [DoubtKind; 12] = [
+    pub const ALL: [DoubtKind; 13] = [
         DoubtKind::DebugBuild,
         DoubtKind::InjectorLate,
         DoubtKind::LoadLate,
@@ -487,6 +498,7 @@ impl DoubtKind {
         DoubtKind::NotMeasured,
         DoubtKind::ShortWindow,
         DoubtKind::Mistakes,
+        DoubtKind::Other,
     ];
 }
 

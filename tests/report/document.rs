@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use deadpeer::measure::report::figures::Figure;
 use deadpeer::measure::report::{Format, Options, render};
-use deadpeer::measure::result::{DoubtKind, ResultFile, Way};
+use deadpeer::measure::result::{Basis, DoubtKind, ResultFile, Way};
 use serde_json::Value;
 
 use crate::sample;
@@ -74,6 +74,30 @@ fn the_document_names_every_way_figure_and_kind_of_doubt() {
     let said = words(section("Reports and thresholds"));
     let missing: Vec<_> = Figure::ALL.into_iter().filter(|figure| !said.contains(figure.name())).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_bare_recv_stands_beside_the_ways_and_nothing_stands_for_one_that_was_not_measured() {
+    let formats = [Format::Text, Format::Markdown, Format::Html, Format::Json];
+    let says = |result: &ResultFile, format| {
+        let report = render(std::slice::from_ref(result), format, &Options::default()).unwrap();
+        report.matches("bare recv").count() + report.matches("\"injector_late\"").count()
+    };
+    let measured = sample::whole(1);
+    let mut not = measured.clone();
+    not.machine.bare_recv = None;
+    let mut empty = measured.clone();
+    let bare = empty.machine.bare_recv.as_mut().unwrap();
+    (bare.latency, bare.injector_late) = Default::default();
+    for format in formats {
+        assert!(says(&measured, format) > says(&not, format), "{format:?}");
+        assert!(says(&empty, format) < says(&measured, format), "{format:?}");
+    }
+    // Without any way that the network tells there is nothing to stand beside.
+    let mut silent = measured.clone();
+    silent.experiment.as_mut().unwrap().ways.retain(|way| way.basis == Basis::Expiry);
+    let page = render(&[silent], Format::Html, &Options::default()).unwrap();
+    assert!(!page.contains("spectrum-network") && page.contains("spectrum-silent"));
 }
 
 #[test]

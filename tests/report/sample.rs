@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use deadpeer::measure::recorded::Recorded;
 use deadpeer::measure::result::{
-    Beats, Comparison, ComparisonSettings, Cost, Detection, Doubt, DoubtKind, Experiment, FORMAT, Idle,
-    Interval, Machine, Program, Quality, ResultFile, Run, Settings, Storm, Subject, VERSION, Way, WayResult,
+    BareRecv, Beats, Comparison, ComparisonSettings, Cost, Detection, Doubt, DoubtKind, Experiment, FORMAT,
+    Idle, Interval, Machine, Program, Quality, ResultFile, Run, Settings, Storm, Subject, VERSION, Way,
+    WayResult,
 };
 use fastrand::Rng;
 
@@ -98,10 +99,14 @@ fn file(
 }
 
 /// What the machine takes by itself.
-fn bare_recv() -> Recorded {
+fn bare_recv() -> BareRecv {
     let mut rng = Rng::with_seed(11);
-    let mut bare = Recorded::new();
-    (0..1_000).for_each(|_| bare.record(draw(&mut rng, 40_000)));
+    let mut bare = BareRecv { latency: Recorded::new(), injector_late: Recorded::new() };
+    for _ in 0..1_000 {
+        let late = draw(&mut rng, 400);
+        bare.injector_late.record(late);
+        bare.latency.record(late + draw(&mut rng, 40_000));
+    }
     bare
 }
 

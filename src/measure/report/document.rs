@@ -93,7 +93,7 @@ fn machine(machine: &Machine) -> Vec<String> {
 /// What the machine takes for an end without any tracker, in a line.
 fn bare_recv(machine: &Machine) -> String {
     let Some(bare) = &machine.bare_recv else { return "bare recv: not measured".to_owned() };
-    let at = |percentile| show::nanos(bare.percentile(percentile));
+    let at = |percentile| show::nanos(bare.latency.percentile(percentile));
     format!("bare recv, one thread that waits for one FIN: p50 {}, p99 {}", at(50.0), at(99.0))
 }
 
@@ -164,7 +164,7 @@ fn detected(detection: &Detected, blocks: &mut Vec<Block>) {
     if detection.bare_recv.is_some() {
         blocks.push(Block::Says(
             "bare recv is no tracker: before anything else ran, one thread waited in recv for one FIN. Whoever \
-             sleeps until a peer has gone is hardly sooner on this machine."
+             sleeps until a peer has gone spends about as much on this machine."
                 .to_owned(),
         ));
     }
@@ -172,13 +172,12 @@ fn detected(detection: &Detected, blocks: &mut Vec<Block>) {
         let basis = if way.basis == Basis::Scheduled { "scheduled" } else { "expiry" };
         [way.way.to_string(), basis.to_owned()].into_iter().chain(spread(&way.latency)).collect()
     };
-    let bare = detection
-        .bare_recv
-        .iter()
-        .map(|bare| [BARE.to_owned(), "scheduled".to_owned()].into_iter().chain(spread(bare)).collect());
+    let bare = detection.bare_recv.iter().map(|bare| {
+        [BARE.to_owned(), "scheduled".to_owned()].into_iter().chain(spread(&bare.latency)).collect()
+    });
     let rows = detection.ways.iter().map(latency).chain(bare);
     blocks.push(table(&[&["way", "basis"][..], &SPREAD].concat(), rows));
-    let bare = detection.bare_recv.map(|bare| (BARE.to_owned(), bare));
+    let bare = detection.bare_recv.map(|bare| (BARE.to_owned(), bare.latency));
     let drawn = detection.ways.iter().map(|way| (way.way.to_string(), way.latency)).chain(bare);
     blocks.extend(bars::latencies(drawn));
     blocks.push(Block::Heading(3, "Qualities of the detector".to_owned()));

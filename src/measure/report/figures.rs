@@ -19,8 +19,8 @@ use serde::{Serialize, Serializer};
 
 use super::super::recorded::Recorded;
 use super::super::result::{
-    Basis, Beats, Comparison, ComparisonSettings, Cost, Experiment, ResultFile, Run, Settings, Subject, Way,
-    WayResult,
+    BareRecv, Basis, Beats, Comparison, ComparisonSettings, Cost, Experiment, ResultFile, Run, Settings,
+    Subject, Way, WayResult,
 };
 use super::ReportError;
 
@@ -42,13 +42,10 @@ pub struct Detected<'a> {
     pub settings: &'a Settings,
     /// In the order of the file.
     pub ways: Vec<WayFigures<'a>>,
-    /// What the machine takes for an end without any tracker.
-    pub bare_recv: Option<Spread>,
+    /// What the machine takes for a death without any tracker.
+    pub bare_recv: Option<BareFigures<'a>>,
     /// The detector's.
     pub qualities: Qualities,
-    /// The result's own record of `bare_recv`, for those that draw it.
-    #[serde(skip)]
-    pub bare_source: Option<&'a Recorded>,
 }
 
 /// One way to die.
@@ -81,6 +78,18 @@ pub struct WayFigures<'a> {
     /// The result's own record, for those that draw it.
     #[serde(skip)]
     pub source: &'a WayResult,
+}
+
+/// No way to die, but a yardstick for them.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct BareFigures<'a> {
+    /// From the scheduled instant to the return of the `recv`.
+    pub latency: Spread,
+    /// From the scheduled instant to the system call that ended the connection.
+    pub injector_late: Spread,
+    /// The result's own record, for those that draw it.
+    #[serde(skip)]
+    pub source: &'a Recorded,
 }
 
 /// A distribution of nanoseconds in a few numbers. `None`: the sample does not carry it.
@@ -444,7 +453,7 @@ impl<'a> Figures<'a> {
     ///
     /// When there is a comparison and no subject of that name in it.
     pub fn of(result: &'a ResultFile, base: Option<&str>) -> Result<Figures<'a>, ReportError> {
-        let bare_recv = result.machine.bare_recv.as_ref().filter(|bare| bare.count() > 0);
+        let bare_recv = result.machine.bare_recv.as_ref().filter(|bare| bare.latency.count() > 0);
         let detection = result.experiment.as_ref().map(|experiment| detected(experiment, bare_recv));
         let comparison = result.comparison.as_ref();
         let comparison = comparison.map(|comparison| Compared::of(comparison, base)).transpose()?;
@@ -452,7 +461,7 @@ impl<'a> Figures<'a> {
     }
 }
 
-fn detected<'a>(experiment: &'a Experiment, bare_recv: Option<&'a Recorded>) -> Detected<'a> {
+fn detected<'a>(experiment: &'a Experiment, bare_recv: Option<&'a BareRecv>) -> Detected<'a> {
     let mut silences = Recorded::new();
     experiment.ways.iter().filter_map(|way| way.silence.as_ref()).for_each(|silence| silences.merge(silence));
     let quality = &experiment.quality;
@@ -460,8 +469,11 @@ fn detected<'a>(experiment: &'a Experiment, bare_recv: Option<&'a Recorded>) -> 
     Detected {
         settings: &experiment.settings,
         ways: experiment.ways.iter().map(way_figures).collect(),
-        bare_recv: bare_recv.map(Spread::of),
-        bare_source: bare_recv,
+        bare_recv: bare_recv.map(|bare| BareFigures {
+            latency: Spread::of(&bare.latency),
+            injector_late: Spread::of(&bare.injector_late),
+            source: &bare.latency,
+        }),
         qualities: Qualities {
             promised_ns: experiment.settings.detection_time_ns,
             detection_time: Spread::of(&silences),

@@ -99,8 +99,8 @@ pub(super) fn machine(results: &[Figures<'_>]) -> Vec<Fact> {
         }),
         row("bare recv", |m| match &m.bare_recv {
             Some(bare) => {
-                let at = |percentile| show::nanos(bare.percentile(percentile));
-                format!("p50 {}, p99 {} of {}", at(50.0), at(99.0), show::count(bare.count()))
+                let at = |percentile| show::nanos(bare.latency.percentile(percentile));
+                format!("p50 {}, p99 {} of {}", at(50.0), at(99.0), show::count(bare.latency.count()))
             }
             None => "not measured".to_owned(),
         }),

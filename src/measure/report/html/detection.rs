@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Write};
 
+use super::super::document;
 use super::super::figures::{Detected, WayFigures};
 use super::spectrum::{self, Series, Spectrum};
 use super::text::time;
@@ -30,8 +31,7 @@ pub(super) fn section(out: &mut String, sides: &Sides<'_, Detected<'_>>) -> fmt:
         "<h3>Percentile spectrum</h3>\n<p class=\"note\">The time that so many per cent of the deaths did \
          not exceed. \
          Every step to the right is ten times as rare; a line ends where its sample does. Dashed: how late the \
-         injector itself was, which is part of what the network's ways took. Dotted: a bare recv, hardly \
-         less than which this machine allows.</p>\n",
+         injector itself was, which is part of what the network's ways took.</p>\n",
     )?;
     match (sides.two, &sides.known[..]) {
         (false, [(_, detected), ..]) => overlaid(out, detected)?,
@@ -74,8 +74,8 @@ fn overlaid(out: &mut String, detected: &Detected<'_>) -> fmt::Result {
             ways.iter().for_each(|way| late.merge(&way.source.injector_late));
         }
         let injector = (late.count() > 0).then_some(("injector late", &late, NEUTRAL));
-        let bare = detected.bare_source.filter(|_| basis == Basis::Scheduled);
-        let beside = [injector, bare.map(|bare| (super::super::document::BARE, bare, BARE))];
+        let bare = detected.bare_recv.filter(|_| basis == Basis::Scheduled && !series.is_empty());
+        let beside = [injector, bare.map(|bare| (document::BARE, bare.source, BARE))];
         let late: Vec<_> = beside
             .into_iter()
             .flatten()

@@ -3,7 +3,9 @@
 use std::fmt::{self, Write};
 
 use super::super::document::BARE;
-use super::super::figures::{Compared, Detected, Figure, Qualities, Row, Spread, Unit, WayFigures};
+use super::super::figures::{
+    BareFigures, Compared, Detected, Figure, Qualities, Row, Spread, Unit, WayFigures,
+};
 use super::super::show;
 use super::circumstances::Fact;
 use super::text::{Escaped, time};
@@ -100,12 +102,12 @@ fn way_row(out: &mut String, name: &str, way: &WayFigures<'_>) -> fmt::Result {
 }
 
 /// The yardstick of the ways that the network tells.
-fn bare_row(out: &mut String, name: &str, bare: &Spread) -> fmt::Result {
+fn bare_row(out: &mut String, name: &str, bare: &BareFigures<'_>) -> fmt::Result {
     write!(out, "<tr><th scope=\"row\">{name}</th><td colspan=\"5\"></td>")?;
-    for value in times(bare) {
+    for value in times(&bare.latency) {
         write!(out, "<td>{}</td>", show::nanos(value))?;
     }
-    out.write_str("<td></td></tr>\n")
+    writeln!(out, "<td>{}</td></tr>", show::nanos(bare.injector_late.p99_ns))
 }
 
 /// The second over the first, where both are.

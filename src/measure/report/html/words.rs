@@ -72,13 +72,10 @@ fn slowest(out: &mut String, detected: &Detected<'_>, basis: Basis) -> fmt::Resu
         None => out.write_str("; too few died for p99. "),
     }?;
     let bare = detected.bare_recv.filter(|_| basis == Basis::Scheduled);
-    match bare.map(|bare| (bare.p50_ns, bare.p99_ns)) {
-        Some((Some(p50), Some(p99))) => write!(
-            out,
-            "A bare recv, and hardly anything is sooner on this machine, took {} and {}. ",
-            time(p50),
-            time(p99)
-        ),
+    match bare.map(|bare| (bare.latency.p50_ns, bare.latency.p99_ns)) {
+        Some((Some(p50), Some(p99))) => {
+            write!(out, "On the machine at rest, a bare recv took {} and {}. ", time(p50), time(p99))
+        }
         _ => Ok(()),
     }
 }
@@ -190,7 +187,7 @@ pub(super) const TERMS: [(&str, &str); 9] = [
     (
         "bare recv",
         "No tracker: before anything else ran, one thread waited in recv for one FIN, from its scheduled instant \
-         to the return of the call. Whoever sleeps until a peer has gone is hardly sooner on this machine. \
+         to the return of the call. Whoever sleeps until a peer has gone spends about as much on this machine. \
          Drawn dotted.",
     ),
     (
