@@ -77,6 +77,29 @@ fn the_document_names_every_way_figure_and_kind_of_doubt() {
 }
 
 #[test]
+fn what_operating_says_of_low_water_marks_is_what_was_measured() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let result = ResultFile::parse(&read("docs/measured-comparison.json")).unwrap();
+    let report = render(&[result], Format::Json, &Options::default()).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let rows = report["results"][0]["comparison"]["rows"].as_array().unwrap();
+    let median = |subject: &str, figure: &str, of: &str| {
+        let row = rows.iter().find(|row| row["subject"]["name"] == subject).unwrap();
+        let cells = row["cells"].as_array().unwrap();
+        cells.iter().find(|cell| cell["figure"] == figure).unwrap()[of]["median"].as_f64().unwrap()
+    };
+    let said = read("docs/OPERATING.md");
+    for (mark, subject) in
+        [("256", "deadpeer --unread 256"), ("1024 (default)", "deadpeer"), ("4096", "deadpeer --unread 4096")]
+    {
+        let (cpu, held) = (median(subject, "cpu", "ratio"), median(subject, "unread", "value"));
+        let row = format!("| {mark} | {cpu:.3} | {:.1} KiB |", held / 1_024.0);
+        assert!(said.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn the_bare_recv_stands_beside_the_ways_and_nothing_stands_for_one_that_was_not_measured() {
     let formats = [Format::Text, Format::Markdown, Format::Html, Format::Json];
     let says = |result: &ResultFile, format| {
