@@ -4,8 +4,8 @@
 //!
 //! A detection of 55 us at p50 and 250 us at p99 says nothing until one knows what this machine needs to wake a
 //! thread at all. The least that can be done is one thread that waits in `recv` for one FIN. Whoever sleeps
-//! until a peer has gone, by whatever interface, is hardly sooner (only where a load keeps the cores from
-//! falling asleep); so what a tracker adds is what lies above.
+//! until a peer has gone, by whatever interface, spends about as much (less where a load keeps the cores from
+//! falling asleep, more where it touches much memory). So a tracker's figures are shown beside it.
 //!
 //! # Model
 //!
@@ -27,7 +27,6 @@ use socket2::SockRef;
 
 use super::now;
 use super::peers::WATCH_NS;
-use crate::measure::recorded::Recorded;
 use crate::measure::result::BareRecv;
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
@@ -51,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// When the connections cannot be made (descriptors, a firewall on loopback), or an end never came.
 pub fn recv(server_cores: &[usize], load_cores: &[usize]) -> io::Result<BareRecv> {
-    let mut found = BareRecv { latency: Recorded::new(), injector_late: Recorded::new() };
+    let mut found = BareRecv::default();
     for _ in 0..ROUNDS {
         round(server_cores, load_cores, &mut found)?;
     }

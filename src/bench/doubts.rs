@@ -189,7 +189,6 @@ mod tests {
 
     use super::*;
     use crate::bench::experiment::verdicts::{Frame, judge, not_run};
-    use crate::measure::recorded::Recorded;
     use crate::measure::result::{Settings, Way};
 
     const SECOND: u64 = 1_000_000_000;
@@ -285,7 +284,7 @@ mod tests {
     #[test]
     fn a_machine_is_doubted_that_is_slow_by_itself_or_was_not_measured() {
         let of = |nanos| {
-            let mut bare = BareRecv { latency: Recorded::new(), injector_late: Recorded::new() };
+            let mut bare = BareRecv::default();
             (0..CARRIES_P99).for_each(|_| bare.latency.record(nanos));
             of_the_machine(&Ok(bare)).map(|doubt| doubt.kind)
         };
@@ -294,8 +293,7 @@ mod tests {
         let refused = of_the_machine(&Err(io::Error::other("no loopback"))).unwrap();
         assert_eq!(refused.kind, DoubtKind::NotMeasured);
         assert!(refused.text.contains("no loopback"), "{}", refused.text);
-        let nothing = BareRecv { latency: Recorded::new(), injector_late: Recorded::new() };
-        assert_eq!(of_the_machine(&Ok(nothing)), None);
+        assert_eq!(of_the_machine(&Ok(BareRecv::default())), None);
     }
 
     #[test]

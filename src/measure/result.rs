@@ -100,7 +100,7 @@ pub struct Machine {
 }
 
 /// One thread waits in `recv` for one FIN.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BareRecv {
     /// From the scheduled `close(2)` to the return of the `recv`.
     pub latency: Recorded,

@@ -101,7 +101,7 @@ fn file(
 /// What the machine takes by itself.
 fn bare_recv() -> BareRecv {
     let mut rng = Rng::with_seed(11);
-    let mut bare = BareRecv { latency: Recorded::new(), injector_late: Recorded::new() };
+    let mut bare = BareRecv::default();
     for _ in 0..1_000 {
         let late = draw(&mut rng, 400);
         bare.injector_late.record(late);

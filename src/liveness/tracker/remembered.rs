@@ -42,8 +42,8 @@ struct List {
 }
 
 impl Remembered {
-    /// Room for `most` that were told and for `waiting` that were not. The memory for the former, and for as many more
-    /// as may die in a turn, is touched.
+    /// Room for `most` that were told and for `waiting` that were not. The memory for the former, and for a turn's
+    /// visits more, is touched.
     pub(super) fn with_capacity(most: usize, waiting: usize) -> Remembered {
         let mut kept = Slab::with_capacity(most + waiting);
         for _ in 0..most + waiting.min(limits::MAX_VISITS_PER_TURN) {

@@ -73,17 +73,15 @@ fn overlaid(out: &mut String, detected: &Detected<'_>) -> fmt::Result {
         if basis == Basis::Scheduled {
             ways.iter().for_each(|way| late.merge(&way.source.injector_late));
         }
-        let injector = (late.count() > 0).then_some(("injector late", &late, NEUTRAL));
+        let injector = Series { name: "injector late", latency: &late, look: NEUTRAL };
+        let injector = (late.count() > 0).then_some(injector);
+        // Where no way of the kind has samples there is nothing to stand beside.
         let bare = detected.bare_recv.filter(|_| basis == Basis::Scheduled && !series.is_empty());
-        let beside = [injector, bare.map(|bare| (document::BARE, bare.source, BARE))];
-        let late: Vec<_> = beside
-            .into_iter()
-            .flatten()
-            .map(|(name, latency, look)| Series { name, latency, look })
-            .collect();
-        let late = &late[..];
+        let bare = bare.map(|bare| Series { name: document::BARE, latency: bare.source, look: BARE });
+        let dashed: Vec<_> = [injector, bare].into_iter().flatten().collect();
         let id = format!("spectrum-{id}");
-        let spectrum = Spectrum { id: &id, name: title, series: &series, late, size: WIDE, range: None };
+        let spectrum =
+            Spectrum { id: &id, name: title, series: &series, late: &dashed, size: WIDE, range: None };
         let Some(picture) = spectrum.draw() else { continue };
         writeln!(
             out,
@@ -93,7 +91,7 @@ fn overlaid(out: &mut String, detected: &Detected<'_>) -> fmt::Result {
             let swatch = svg::swatch(*look, false);
             write!(out, "<label><input type=\"checkbox\" class=\"t{look}\" checked>{swatch}{name}</label>")?;
         }
-        for Series { name, look, .. } in late {
+        for Series { name, look, .. } in &dashed {
             write!(out, "<span>{}{name}</span>", svg::swatch(*look, true))?;
         }
         out.write_str("</div></figure>\n")?;
