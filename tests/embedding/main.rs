@@ -119,7 +119,9 @@ fn the_handler_of_the_document_ends_with_its_client() {
     client.read_to_string(&mut response).unwrap();
     // Who sees the FIN first answers: the handler with nothing, or hyper by closing.
     assert!(response.is_empty() || response.starts_with("HTTP/1.1 200"), "{response}");
-    assert!(!response.contains("42"), "{response}");
+    // The head has a date, and any of its numbers may be 42.
+    let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    assert_eq!(body, "", "{response}");
 }
 
 /// How a handler ended: with a response, or dropped in the middle of its work.
