@@ -12,7 +12,7 @@ pub mod http;
 pub mod limits;
 pub mod liveness;
 pub mod measure;
-mod outbox;
+mod partial_frame;
 pub mod proxy;
 pub mod sink;
 pub mod sys;

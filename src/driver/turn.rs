@@ -26,7 +26,7 @@ use crate::limits;
 use crate::liveness::{Event, EventKind, Heartbeat, PeerId, Tracker, TrackerConfig, TrackerCounts, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
-use crate::outbox::Outbox;
+use crate::partial_frame::PartialFrame;
 use crate::sys::clock;
 use crate::sys::engine::{Completion, Counters, Engine, EngineChoice, EngineError, Readiness, Token, Wait};
 use crate::sys::tcp::TickClock;
@@ -206,7 +206,7 @@ pub struct Driver<S> {
     conns: Vec<Option<Conn>>,
     decoders: Vec<Decoder>,
     /// What of a frame did not fit a socket, by place: only of peers that are stuck.
-    outboxes: HashMap<u32, Outbox>,
+    partial_frames: HashMap<u32, PartialFrame>,
     listeners: Vec<Listening>,
     shared: Arc<Shared>,
     locals: Arc<Locals>,
@@ -291,7 +291,7 @@ impl<S: EventSink> Driver<S> {
             tracker,
             conns: Vec::with_capacity(capacity),
             decoders: Vec::with_capacity(if frames { capacity } else { 0 }),
-            outboxes: HashMap::new(),
+            partial_frames: HashMap::new(),
             listeners: listening,
             shared,
             locals,

@@ -9,7 +9,7 @@ use crate::driver::{EventSink, evidence};
 use crate::frame::{Frame, Kind};
 use crate::limits;
 use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState, Wake};
-use crate::outbox::Outbox;
+use crate::partial_frame::PartialFrame;
 use crate::sys::engine::{Completion, Token};
 use crate::sys::tcp;
 use crate::time::Instant;
@@ -64,10 +64,10 @@ impl<S: EventSink> Driver<S> {
     /// rest is kept and goes first the next time: half a frame would spoil all that follow.
     pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
         let Some(Some(conn)) = self.conns.get(peer.index() as usize) else { return };
-        let mut outbox = self.outboxes.remove(&peer.index()).unwrap_or(Outbox::new());
-        let _ = outbox.send(&mut tcp::Now(conn.as_fd()), &frame.encode());
-        if !outbox.is_empty() {
-            self.outboxes.insert(peer.index(), outbox);
+        let mut partial = self.partial_frames.remove(&peer.index()).unwrap_or(PartialFrame::new());
+        let _ = partial.send(&mut tcp::Now(conn.as_fd()), &frame.encode());
+        if !partial.is_empty() {
+            self.partial_frames.insert(peer.index(), partial);
         }
     }
 
@@ -183,7 +183,7 @@ impl<S: EventSink> Driver<S> {
             let _ = tcp::abort_on_close(conn.as_fd()); // at worst it is closed with a FIN
         }
         *place = None;
-        self.outboxes.remove(&peer.index());
+        self.partial_frames.remove(&peer.index());
         self.tracker.release(peer);
     }
 }

@@ -190,7 +190,7 @@ fn a_peer_that_was_stuck_finds_only_whole_frames_when_it_reads_again() {
         *sent += 1;
         hand.driver.send(id, Frame { kind: Kind::Ping, sequence: *sent, timestamp: 1 });
     };
-    while hand.driver.outboxes.is_empty() {
+    while hand.driver.partial_frames.is_empty() {
         assert!(sent < 1_000_000, "nothing was ever cut");
         send(&mut hand, &mut sent);
     }
@@ -207,7 +207,7 @@ fn a_peer_that_was_stuck_finds_only_whole_frames_when_it_reads_again() {
     }
     drop(peer);
     hand.death();
-    assert!(hand.driver.outboxes.is_empty());
+    assert!(hand.driver.partial_frames.is_empty());
 }
 
 #[test]

@@ -56,7 +56,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use self::rhythm::Rhythm;
 use crate::frame::{Decoded, Decoder, Frame, Identity, encode_hello};
 use crate::limits::{MAX_WAIT, RESERVED_FDS, SHUTDOWN_PATIENCE};
-use crate::outbox::{Outbox, Sent};
+use crate::partial_frame::{PartialFrame, Sent};
 use crate::sys::rlimit::raise_nofile;
 use crate::time::Instant;
 
@@ -248,7 +248,7 @@ struct Connection {
     /// There in `Connecting`, `Up` and `Leaving`, and only there.
     stream: Option<TcpStream>,
     decoder: Decoder,
-    outbox: Outbox,
+    partial: PartialFrame,
     /// Of the next heartbeat.
     sequence: u32,
     /// The next beat's place on the grid.
@@ -267,7 +267,7 @@ impl Connection {
             phase: Phase::Waiting,
             stream: None,
             decoder: Decoder::new(),
-            outbox: Outbox::new(),
+            partial: PartialFrame::new(),
             sequence: 0,
             place: 0,
             timer: None,
@@ -456,7 +456,7 @@ impl Client {
         let _ = stream.set_nodelay(true);
         connection.phase = Phase::Up;
         connection.decoder = Decoder::new();
-        connection.outbox = Outbox::new();
+        connection.partial = PartialFrame::new();
         connection.sequence = 0;
         connection.place = self.rhythm.place_after(index, now);
         let due = self.rhythm.due(index, connection.place, &mut self.rng);
@@ -518,18 +518,18 @@ impl Client {
     }
 
     fn flush(&mut self, index: usize, now: Instant) {
-        let Connection { stream: Some(stream), outbox, .. } = &mut self.connections[index] else { return };
-        if let Err(error) = outbox.flush(stream) {
+        let Connection { stream: Some(stream), partial, .. } = &mut self.connections[index] else { return };
+        if let Err(error) = partial.flush(stream) {
             self.lose(index, Loss::Failed(error), now);
         }
     }
 
     /// Sends a frame or skips it, and says which.
     fn send(&mut self, index: usize, frame: &[u8], now: Instant) -> bool {
-        let Connection { stream: Some(stream), outbox, .. } = &mut self.connections[index] else {
+        let Connection { stream: Some(stream), partial, .. } = &mut self.connections[index] else {
             return false;
         };
-        match outbox.send(stream, frame) {
+        match partial.send(stream, frame) {
             // Begun: a part has left and the rest follows, late but whole.
             Ok(Sent::Whole | Sent::Begun) => true,
             Ok(Sent::Skipped) => {

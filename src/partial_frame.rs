@@ -16,14 +16,14 @@ pub(crate) enum Sent {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Outbox {
+pub(crate) struct PartialFrame {
     rest: [u8; MAX_FRAME_BYTES],
     length: u8,
 }
 
-impl Outbox {
-    pub(crate) const fn new() -> Outbox {
-        Outbox { rest: [0; MAX_FRAME_BYTES], length: 0 }
+impl PartialFrame {
+    pub(crate) const fn new() -> PartialFrame {
+        PartialFrame { rest: [0; MAX_FRAME_BYTES], length: 0 }
     }
 
     /// Whether nothing is kept back.
@@ -108,23 +108,23 @@ mod tests {
 
     #[test]
     fn a_full_socket_costs_the_frame_and_keeps_nothing() {
-        let (mut outbox, mut socket) = (Outbox::new(), Narrow::default());
-        assert_eq!(outbox.send(&mut socket, b"first").unwrap(), Sent::Skipped);
+        let (mut partial, mut socket) = (PartialFrame::new(), Narrow::default());
+        assert_eq!(partial.send(&mut socket, b"first").unwrap(), Sent::Skipped);
         socket.room = 100;
-        assert_eq!(outbox.send(&mut socket, b"second").unwrap(), Sent::Whole);
+        assert_eq!(partial.send(&mut socket, b"second").unwrap(), Sent::Whole);
         assert_eq!(socket.taken, b"second");
     }
 
     #[test]
     fn a_frame_that_began_is_finished_before_any_other_and_those_between_are_skipped() {
-        let (mut outbox, mut socket) = (Outbox::new(), Narrow { room: 2, taken: vec![] });
-        assert_eq!(outbox.send(&mut socket, b"first").unwrap(), Sent::Begun);
-        assert_eq!(outbox.send(&mut socket, b"second").unwrap(), Sent::Skipped);
+        let (mut partial, mut socket) = (PartialFrame::new(), Narrow { room: 2, taken: vec![] });
+        assert_eq!(partial.send(&mut socket, b"first").unwrap(), Sent::Begun);
+        assert_eq!(partial.send(&mut socket, b"second").unwrap(), Sent::Skipped);
         socket.room = 1;
-        outbox.flush(&mut socket).unwrap();
-        assert_eq!(outbox.send(&mut socket, b"third").unwrap(), Sent::Skipped);
+        partial.flush(&mut socket).unwrap();
+        assert_eq!(partial.send(&mut socket, b"third").unwrap(), Sent::Skipped);
         socket.room = 100;
-        assert_eq!(outbox.send(&mut socket, b"fourth").unwrap(), Sent::Whole);
+        assert_eq!(partial.send(&mut socket, b"fourth").unwrap(), Sent::Whole);
         assert_eq!(socket.taken, b"firstfourth");
     }
 }
