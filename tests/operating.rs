@@ -1,5 +1,5 @@
 //! Holds what operators read against what runs: the unit, the limits and the messages of
-//! docs/OPERATING.md.
+//! docs/REFERENCE.md.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,9 +19,9 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A section of docs/OPERATING.md, up to the next of its rank.
+/// A section of docs/REFERENCE.md, up to the next of its rank.
 fn section(title: &str) -> String {
-    let text = read("docs/OPERATING.md");
+    let text = read("docs/REFERENCE.md");
     let start = text.find(&format!("\n## {title}\n")).unwrap_or_else(|| panic!("no section {title}")) + 1;
     let end = text[start..].find("\n## ").map_or(text.len(), |end| start + end);
     text[start..end].to_owned()
@@ -399,7 +399,7 @@ mod messages {
         assert!(said.len() > 80, "the messages were not found: {}", said.len());
         let stable: BTreeSet<String> = said.iter().filter_map(|message| stable(message)).collect();
         let missing: Vec<_> = stable.iter().filter(|words| !documented.contains(*words)).collect();
-        assert!(missing.is_empty(), "no row under Messages in docs/OPERATING.md for:\n{missing:#?}");
+        assert!(missing.is_empty(), "no row under Messages in docs/REFERENCE.md for:\n{missing:#?}");
     }
 
     #[test]
