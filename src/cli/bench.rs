@@ -263,6 +263,8 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
         program: Program {
             version: env!("CARGO_PKG_VERSION").into(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
+            commit: None,
+            engine: None,
         },
         command: std::env::args().collect(),
         started: date.rfc3339(began),

@@ -66,6 +66,23 @@ pub struct Program {
     pub version: String,
     /// `release` or `debug`.
     pub build: String,
+    /// The commit that it was built from. `None`: unknown, as in files from before it was kept.
+    #[serde(default)]
+    pub commit: Option<String>,
+    /// The engine of every deadpeer that was measured. `None`: unknown, as in files from before it was kept.
+    #[serde(default)]
+    pub engine: Option<EngineUsed>,
+}
+
+/// The I/O engine that a tracker ran on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineUsed {
+    /// As `--io` has it: `io_uring`, `epoll` or `tokio-uring`.
+    pub name: String,
+    /// The kernel features that the engine used, such as `multishot-poll`.
+    pub features: Vec<String>,
+    /// The reason for a fallback: why io_uring could not be used. `None`: the engine was the wanted one.
+    pub why_not: Option<String>,
 }
 
 /// The circumstances.
@@ -478,6 +495,8 @@ pub enum DoubtKind {
     ShortWindow,
     /// Verdicts that do not match the deaths.
     Mistakes,
+    /// Two results were measured on different engines.
+    OtherEngine,
     /// Of a later program: a kind that this one does not know.
     #[serde(other)]
     Other,
@@ -485,7 +504,7 @@ pub enum DoubtKind {
 
 impl DoubtKind {
     /// All of them.
-    pub const ALL: [DoubtKind; 13] = [
+    pub const ALL: [DoubtKind; 14] = [
         DoubtKind::DebugBuild,
         DoubtKind::InjectorLate,
         DoubtKind::LoadLate,
@@ -498,6 +517,7 @@ impl DoubtKind {
         DoubtKind::NotMeasured,
         DoubtKind::ShortWindow,
         DoubtKind::Mistakes,
+        DoubtKind::OtherEngine,
         DoubtKind::Other,
     ];
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use deadpeer::measure::recorded::Recorded;
 use deadpeer::measure::result::{
-    BareRecv, Beats, Comparison, ComparisonSettings, Cost, Detection, Doubt, DoubtKind, Experiment, FORMAT,
-    Idle, Interval, Machine, Program, Quality, ResultFile, Run, Settings, Storm, Subject, VERSION, Way,
-    WayResult,
+    BareRecv, Beats, Comparison, ComparisonSettings, Cost, Detection, Doubt, DoubtKind, EngineUsed,
+    Experiment, FORMAT, Idle, Interval, Machine, Program, Quality, ResultFile, Run, Settings, Storm, Subject,
+    VERSION, Way, WayResult,
 };
 use fastrand::Rng;
 
@@ -72,7 +72,16 @@ fn file(
     ResultFile {
         format: FORMAT.to_owned(),
         version: VERSION,
-        program: Program { version: "0.1.0".to_owned(), build: "release".to_owned() },
+        program: Program {
+            version: "0.1.0".to_owned(),
+            build: "release".to_owned(),
+            commit: Some("5e7a6e4".to_owned()),
+            engine: Some(EngineUsed {
+                name: "io_uring".to_owned(),
+                features: vec!["multishot-poll".to_owned(), "defer-taskrun".to_owned()],
+                why_not: None,
+            }),
+        },
         command: command.map(str::to_owned).collect(),
         started: "2026-11-25T07:40:00Z".to_owned(),
         took_ns: 612 * SECOND,
