@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use deadpeer::daemon::human::Printer;
-use deadpeer::daemon::jsonl::Encoder;
 use deadpeer::driver::Locals;
+use deadpeer::events::human::tracker::Printer;
+use deadpeer::events::json::tracker::Encoder;
 use deadpeer::limits::EVENT_BATCH;
 use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Policy, PollMask, TcpState, Tracker, TrackerConfig,

@@ -3,9 +3,9 @@
 pub mod bench;
 pub mod cli;
 pub mod client;
-pub mod daemon;
 pub mod doctor;
 pub mod driver;
+pub mod events;
 pub mod frame;
 pub mod hosted;
 pub mod http;
@@ -14,7 +14,6 @@ pub mod liveness;
 pub mod measure;
 mod partial_frame;
 pub mod proxy;
-pub mod sink;
 pub mod sys;
 pub mod time;
 pub mod watch;

@@ -14,7 +14,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("wheel", &["limits", "time"]),
     ("liveness", &["frame", "limits", "time", "wheel"]),
     ("sys", &["limits", "time"]),
-    ("sink", &["limits", "sys", "time"]),
     ("measure", &["liveness", "limits", "time"]),
     ("driver", &["frame", "limits", "liveness", "measure", "partial_frame", "sys", "time"]),
     ("client", &["frame", "limits", "partial_frame", "sys", "time"]),
@@ -22,14 +21,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("http", &["limits"]),
     ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
     ("watch", &["driver", "limits", "liveness", "sys", "time"]),
-    ("proxy", &["driver", "http", "limits", "liveness", "sink", "sys", "time", "wheel"]),
-    ("daemon", &["driver", "frame", "limits", "liveness", "measure", "sink", "sys", "time"]),
+    ("proxy", &["driver", "http", "limits", "liveness", "sys", "time", "wheel"]),
+    ("events", &["driver", "frame", "http", "limits", "liveness", "measure", "proxy", "sys", "time"]),
     ("bench", &["frame", "limits", "measure", "sys", "time"]),
     (
         "cli",
         &[
-            "bench", "client", "daemon", "doctor", "driver", "frame", "hosted", "limits", "liveness",
-            "measure", "proxy", "sink", "sys", "time",
+            "bench", "client", "doctor", "driver", "events", "frame", "hosted", "limits", "liveness",
+            "measure", "proxy", "sys", "time",
         ],
     ),
 ];
@@ -113,8 +112,9 @@ fn the_pure_rooms_read_no_clock_and_hold_no_descriptor() {
 #[test]
 fn the_wall_clock_is_read_for_dates_only() {
     for (path, text) in sources() {
-        let dates = matches!(room(&path).as_str(), "daemon" | "proxy" | "sink" | "time")
+        let dates = matches!(room(&path).as_str(), "events" | "time")
             || path.ends_with("sys/clock.rs")
+            || path.ends_with("cli/latency_log.rs") // the date of a log
             || path.ends_with("cli/bench.rs"); // the date of a result
         for word in ["WallClock", "realtime_nanos", "CLOCK_REALTIME", "SystemTime"] {
             let found = code(&text).any(|line| line.contains(word));

@@ -4,6 +4,7 @@ pub mod beat;
 pub mod bench;
 pub mod doctor;
 pub mod duration;
+mod latency_log;
 pub mod proxy;
 pub mod report;
 pub mod run;

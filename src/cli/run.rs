@@ -14,23 +14,23 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
+use crate::cli::latency_log::LatencyLog;
 use crate::cli::serving::{
     self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals,
     worst,
 };
-use crate::daemon::jsonl::{Closing, Listening, RingTotals};
-use crate::daemon::latency_log::LatencyLog;
-use crate::daemon::voice::{self, EventVoice, RingOutlet};
 use crate::driver::{
     Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError,
     default_batch_window, probe,
 };
+use crate::events::json::tracker::{Closing, Listening, RingTotals};
+use crate::events::sink::{Output, Sink};
+use crate::events::tracker::{self, EventVoice, RingOutlet};
 use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
-use crate::sink::{Output, Sink};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer run`.
@@ -217,7 +217,7 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let (tell, told) = mpsc::channel();
     watch_signals(&tell)?;
     let (sink, outlets) =
-        voice::spawn(format, output, threads, Arc::clone(&locals)).map_err(Refusal::failed)?;
+        tracker::spawn(format, output, threads, Arc::clone(&locals)).map_err(Refusal::failed)?;
     tell_of_end(&sink, &tell);
     if to_stdout {
         watch_reader(&tell)?;

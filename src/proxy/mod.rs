@@ -10,21 +10,21 @@
 //!
 //! ```text
 //!   engine ──► relay ──► Session (what does this mean?) ──► relay: send, connect, close
-//!                          └──► Told ──► journal ──► sink's thread
+//!                          └──► Told ──► Line ──► events
 //! ```
 //!
 //! - `session`: the judgement, pure.
 //! - `upstreams`: who works, and who is left out.
 //! - `relay`: one thread's loop: sockets, buffers, time.
-//! - `told`, `journal`: what is told, and how it is written.
+//! - `told`, `line`: what is told; `events` writes it.
 
-mod journal;
+mod line;
 mod relay;
 mod session;
 mod told;
 mod upstreams;
 
-pub use journal::{Closing, Journal, JsonLines, Line, Listening, Pen, Sentences, Shown};
+pub use line::{Line, Shown};
 pub use relay::{Config, Counts, Relay, Report, SendProxy};
 pub use session::{End, HalfClose, OnGone, Part, Rules, Session, Wire};
 pub use told::{Asking, Done, Failure, Interrupted, Parties, Phase, Told, UpstreamFailed};

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::journal::{Journal, Line};
+use super::line::Line;
 use super::session::{End, Rules, Session, Wire};
 use super::told::{Failure, Phase};
 use super::upstreams::Upstreams;
-use crate::driver::{EngineChoice, Listener, NotAccepted, Probed, Shared, StartError, obtained, suspended};
+use crate::driver::{
+    EngineChoice, EventSink, Listener, NotAccepted, Probed, Shared, StartError, obtained, suspended,
+};
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::{Cause, Hop, LocalCause, Policy, PollMask, Stalls};
@@ -147,7 +149,7 @@ pub struct Relay<J> {
     stalls: Stalls,
 }
 
-impl<J: Journal> Relay<J> {
+impl<J: EventSink<Line, Counts>> Relay<J> {
     /// Sets up an engine and arms the listeners. To be called on the thread that will [run](Relay::run) it.
     ///
     /// # Errors

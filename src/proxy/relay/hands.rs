@@ -12,7 +12,7 @@ use super::counts::Counts;
 use super::{MASK, failure, kind};
 use crate::limits;
 use crate::liveness::{Policy, Stalls, TcpState};
-use crate::proxy::journal::{Line, Shown};
+use crate::proxy::line::{Line, Shown};
 use crate::proxy::session::{End, Part, Wire};
 use crate::proxy::told::{Asking, Failure, Parties, Told};
 use crate::proxy::upstreams::Upstreams;

@@ -1,4 +1,4 @@
-//! What the daemon's [sink](crate::sink) says: events for programs or for people.
+//! What the daemon's [sink](crate::events::sink) says: events for programs or for people.
 //!
 //! # Model
 //!
@@ -14,11 +14,11 @@
 //! # Example
 //!
 //! ```
-//! # use deadpeer::daemon::jsonl::{Closing, Listening};
-//! # use deadpeer::daemon::voice;
+//! # use deadpeer::events::json::tracker::{Closing, Listening};
+//! # use deadpeer::events::tracker;
 //! # use deadpeer::driver::{EventSink, Locals};
 //! # use deadpeer::liveness::{Event, EventKind, Policy};
-//! # use deadpeer::sink::{Finish, Format, Output};
+//! # use deadpeer::events::sink::{Finish, Format, Output};
 //! # use deadpeer::time::Instant;
 //! # use std::io::Read;
 //! # use std::sync::Arc;
@@ -42,7 +42,7 @@
 //! let (mut reader, writer) = std::io::pipe().unwrap();
 //! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
 //! let locals = Arc::new(Locals::new());
-//! let (sink, mut outlets) = voice::spawn(Format::JsonLines, output, 1, locals).unwrap();
+//! let (sink, mut outlets) = tracker::spawn(Format::JsonLines, output, 1, locals).unwrap();
 //! sink.announce(listening);
 //!
 //! let batch = vec![Event { at: Instant::now(), subject: None, kind: EventKind::Resumed }];
@@ -58,12 +58,12 @@
 
 use std::sync::Arc;
 
-use crate::daemon::counters::Counters;
-use crate::daemon::human::Printer;
-use crate::daemon::jsonl::{Closing, Encoder, Listening};
 use crate::driver::{EventSink, Locals};
+use crate::events::counters::Counters;
+use crate::events::human::tracker::Printer;
+use crate::events::json::tracker::{Closing, Encoder, Listening};
+use crate::events::sink::{Callback, Format, Outlet, Output, Sink, SinkError, Voice};
 use crate::liveness::{Event, TrackerCounts};
-use crate::sink::{Callback, Format, Outlet, Output, Sink, SinkError, Voice};
 use crate::time::{Instant, WallClock};
 
 /// Starts the daemon's sink, with one outlet for each ring thread; see [`Sink::spawn`].
@@ -94,9 +94,9 @@ pub fn spawn(
 /// Says what trackers tell.
 #[derive(Debug)]
 pub enum EventVoice {
-    /// To programs; see [`jsonl`](crate::daemon::jsonl).
+    /// To programs; see [`jsonl`](crate::events::json::tracker).
     Json(Encoder),
-    /// To people; see [`human`](crate::daemon::human).
+    /// To people; see [`human`](crate::events::human::tracker).
     Human {
         /// Writes the lines.
         printer: Printer,
@@ -193,9 +193,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::daemon::counters::Totals;
-    use crate::daemon::jsonl::tests::samples;
-    use crate::sink::Finish;
+    use crate::events::counters::Totals;
+    use crate::events::json::tracker::tests::samples;
+    use crate::events::sink::Finish;
 
     /// Far longer than anything here takes, so that a test that hangs says where.
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 //!
 //! Somebody looks at a terminal because a peer is gone, and asks why. A line answers in words that
 //! need no manual: when, what, who, and then the proof as a sentence. Programs have
-//! [`jsonl`](crate::daemon::jsonl); nothing here is for them, and the words may change.
+//! [`jsonl`](crate::events::json::tracker); nothing here is for them, and the words may change.
 //!
 //! # Model
 //!
@@ -24,7 +24,7 @@
 //! # Example
 //!
 //! ```
-//! use deadpeer::daemon::human::Printer;
+//! use deadpeer::events::human::tracker::Printer;
 //! use deadpeer::driver::Locals;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
@@ -46,9 +46,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::daemon::counters::Totals;
-use crate::daemon::jsonl::{Closing, Errno, Listening, PROGRAM};
 use crate::driver::Locals;
+use crate::events::counters::Totals;
+use crate::events::json::tracker::{Closing, Errno, Listening, PROGRAM};
 use crate::liveness::{Cause, Death, Event, EventKind, Heartbeat, Hop, LocalCause, Transport};
 use crate::measure::Percentiles;
 use crate::time::{Instant, WallClock};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::daemon::jsonl::tests::samples;
+use crate::events::json::tracker::tests::samples;
 use crate::liveness::TrackerCounts;
 
 fn printer(colour: bool, status: bool) -> Printer {
@@ -147,7 +147,7 @@ fn a_long_address_widens_the_column_for_what_follows() {
 #[test]
 fn the_status_line_counts_and_stays_on_its_line() {
     let mut printer = printer(false, true);
-    let counters = crate::daemon::counters::Counters::default();
+    let counters = crate::events::counters::Counters::default();
     let counts =
         TrackerCounts { opened: 120, living: 100, suspects: 3, half_closed: 1, ..Default::default() };
     let mut out = Vec::new();

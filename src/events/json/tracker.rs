@@ -23,7 +23,7 @@
 //! # Example
 //!
 //! ```
-//! use deadpeer::daemon::jsonl::Encoder;
+//! use deadpeer::events::json::tracker::Encoder;
 //! use deadpeer::driver::Locals;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
@@ -362,7 +362,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// A peer's name, unique in a process: ring thread, place in its slab, which life in that place.
-pub(super) struct Id {
+pub(in crate::events) struct Id {
     thread: usize,
     peer: PeerId,
 }
@@ -380,7 +380,7 @@ impl Serialize for Id {
 }
 
 /// An errno by its name, or by its number where it has none.
-pub(super) struct Errno(pub(super) i32);
+pub(in crate::events) struct Errno(pub(in crate::events) i32);
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -665,4 +665,4 @@ impl Serialize for Deaths<'_> {
 }
 
 #[cfg(test)]
-pub(in crate::daemon) mod tests;
+pub(in crate::events) mod tests;

@@ -42,7 +42,7 @@
 //! # Example
 //!
 //! ```
-//! use deadpeer::sink::{Finish, Output, Sink, Voice};
+//! use deadpeer::events::sink::{Finish, Output, Sink, Voice};
 //! use deadpeer::time::WallClock;
 //! use std::io::{Read, Write};
 //! use std::time::Duration;
@@ -98,6 +98,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::driver::EventSink;
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
 use crate::sys::nowait::How;
 use crate::sys::{describe, process};
@@ -537,6 +538,12 @@ impl<E> Outlet<E> {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.rings[self.ring].in_flight.load(SeqCst)
+    }
+}
+
+impl<E, C> EventSink<E, C> for Outlet<E> {
+    fn offer(&mut self, batch: Vec<E>) -> Result<Vec<E>, Vec<E>> {
+        Outlet::offer(self, batch)
     }
 }
 

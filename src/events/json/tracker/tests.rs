@@ -13,24 +13,24 @@ use crate::liveness::{
 
 /// The stream that the tests, the document and the other format are held against: every event, and
 /// every cause of a death.
-pub(in crate::daemon) mod samples {
+pub(in crate::events) mod samples {
     use super::*;
 
     /// 2026-11-23T12:00:00Z at monotonic zero.
-    pub(in crate::daemon) const WALL: WallClock = WallClock::fixed(1_795_435_200_000_000_000);
+    pub(in crate::events) const WALL: WallClock = WallClock::fixed(1_795_435_200_000_000_000);
 
-    pub(in crate::daemon) fn at_millis(millis: u64) -> Instant {
+    pub(in crate::events) fn at_millis(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    pub(in crate::daemon) fn locals() -> Arc<Locals> {
+    pub(in crate::events) fn locals() -> Arc<Locals> {
         let locals = Locals::new();
         locals.intern("127.0.0.1:7400".parse().unwrap());
         locals.intern("[2001:db8::1]:7400".parse().unwrap());
         Arc::new(locals)
     }
 
-    pub(in crate::daemon) fn listening() -> Listening {
+    pub(in crate::events) fn listening() -> Listening {
         Listening {
             addresses: vec!["127.0.0.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
             pid: 4_711,
@@ -50,7 +50,7 @@ pub(in crate::daemon) mod samples {
     }
 
     /// A peer that says HELLO, is suspected, and dies of its silence, as a tracker tells it.
-    pub(in crate::daemon) fn expired() -> [Event; 3] {
+    pub(in crate::events) fn expired() -> [Event; 3] {
         let start = at_millis(2_000);
         let policy = Policy { heartbeat: crate::liveness::Heartbeat::Frames, ..Policy::STRICT };
         let mut tracker = Tracker::new(TrackerConfig::new(policy, 4), start);
@@ -83,7 +83,7 @@ pub(in crate::daemon) mod samples {
     }
 
     /// A death of `cause` after some seconds of good life, the rest of its proof left empty.
-    pub(in crate::daemon) fn death(cause: Cause) -> Death {
+    pub(in crate::events) fn death(cause: Cause) -> Death {
         Death {
             peer: PeerId::new(17, 42),
             address: "127.0.0.1:40312".parse().unwrap(),
@@ -106,13 +106,13 @@ pub(in crate::daemon) mod samples {
         }
     }
 
-    pub(in crate::daemon) fn died(death: Death) -> Event {
+    pub(in crate::events) fn died(death: Death) -> Event {
         let subject =
             Subject { peer: death.peer, address: death.address, local: death.local, identity: None };
         Event { at: death.at, subject: Some(subject), kind: EventKind::Died(death) }
     }
 
-    pub(in crate::daemon) fn reset() -> Event {
+    pub(in crate::events) fn reset() -> Event {
         let mut death = death(Cause::Aborted);
         death.proof.errno = Some(libc::ECONNRESET);
         death.proof.evidence.mask = PollMask(0x2019);
@@ -120,7 +120,7 @@ pub(in crate::daemon) mod samples {
     }
 
     /// Deaths of every cause, with what makes their proofs special.
-    pub(in crate::daemon) fn deaths() -> Vec<Event> {
+    pub(in crate::events) fn deaths() -> Vec<Event> {
         let mut deaths: Vec<_> = Cause::ALL.into_iter().map(death).collect();
         for death in &mut deaths {
             let proof = &mut death.proof;
@@ -157,7 +157,7 @@ pub(in crate::daemon) mod samples {
     }
 
     /// One event of each kind, in an order that could be.
-    pub(in crate::daemon) fn events() -> Vec<(usize, Event)> {
+    pub(in crate::events) fn events() -> Vec<(usize, Event)> {
         let [up, suspected, expired] = expired();
         let six = Subject {
             peer: PeerId::new(3, 9),
@@ -182,7 +182,7 @@ pub(in crate::daemon) mod samples {
         ]
     }
 
-    pub(in crate::daemon) fn closing() -> Closing {
+    pub(in crate::events) fn closing() -> Closing {
         let mut recorder = measure::Recorder::new();
         for micros in 1..=150 {
             recorder.verdict(Duration::from_micros(micros));
@@ -215,7 +215,7 @@ pub(in crate::daemon) mod samples {
     }
 
     /// The whole stream of JSON Lines.
-    pub(in crate::daemon) fn stream() -> String {
+    pub(in crate::events) fn stream() -> String {
         let mut encoder = Encoder::new(locals());
         encoder.set_clock(WALL);
         let mut out = Vec::new();
@@ -256,7 +256,7 @@ fn the_lines_are_exactly_those_of_the_golden_file() {
     assert_eq!(
         lines.len(),
         golden.lines().count(),
-        "src/daemon/jsonl/golden.jsonl must be:\n{}",
+        "src/events/json/tracker/golden.jsonl must be:\n{}",
         lines.join("\n")
     );
 }
@@ -322,7 +322,7 @@ proptest! {
     }
 }
 
-const DOCUMENT: &str = include_str!("../../../docs/EVENTS.md");
+const DOCUMENT: &str = include_str!("../../../../docs/EVENTS.md");
 
 fn names(value: &Value, into: &mut BTreeSet<String>) {
     match value {
@@ -373,6 +373,6 @@ fn the_examples_of_the_document_are_lines_of_ours() {
 #[test]
 #[ignore = "writes into the source"]
 fn write_the_golden_file() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/daemon/jsonl/golden.jsonl");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/events/json/tracker/golden.jsonl");
     std::fs::write(path, all_lines().join("\n") + "\n").unwrap();
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::http::Reason;
-use crate::proxy::{Done, Failure, Interrupted, UpstreamFailed};
+use crate::proxy::{Failure, Interrupted, UpstreamFailed};
 
 const DOCUMENT: &str = include_str!("../../../docs/HTTP.md");
 

@@ -1,6 +1,6 @@
 //! How what happened is written: JSON Lines for programs, sentences for people.
 //!
-//! Both are a [`Voice`] of the [sink](crate::sink), on whose thread all encoding is done. `docs/HTTP.md` shows one of
+//! Both are a [`Voice`] of the [sink](crate::events::sink), on whose thread all encoding is done. `docs/HTTP.md` shows one of
 //! each line.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::relay::Counts;
-use super::told::{Parties, Phase, Told};
-use crate::limits::EVENT_BATCH;
+use crate::events::sink::Voice;
 use crate::liveness::{Cause, errno};
-use crate::sink::{Outlet, Voice};
+use crate::proxy::{Counts, Done, Line, Parties, Phase, Shown, Told};
 use crate::time::{Instant, WallClock};
 
 /// The version of the format. Fields may be added within a version; none changes its meaning and none goes.
@@ -22,86 +20,6 @@ const VERSION: u32 = 1;
 
 /// Who writes.
 const PROGRAM: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-
-/// What the client's socket showed last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// The mask of its poll.
-    pub mask: u16,
-    /// Its error.
-    pub errno: Option<i32>,
-}
-
-/// What one thread has to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// Something happened to a client or its upstream.
-    Told {
-        /// When.
-        at: Instant,
-        /// To whom.
-        parties: Parties,
-        /// What the client's socket showed.
-        shown: Shown,
-        /// What.
-        told: Told,
-    },
-    /// How many exchanges were passed on whole since the line before; at most one line a second.
-    Completed {
-        /// When.
-        at: Instant,
-        /// So many.
-        completed: u64,
-        /// Of this thread, so far.
-        completed_total: u64,
-        /// Of this thread, so far.
-        interrupted_total: u64,
-    },
-    /// Our own loop was held up.
-    Stall {
-        /// When it went on.
-        at: Instant,
-        /// For so long.
-        held: Duration,
-    },
-    /// New connections wait.
-    Saturated {
-        /// Since when.
-        at: Instant,
-        /// For what.
-        limit: &'static str,
-    },
-    /// They are taken again.
-    Resumed {
-        /// Since when.
-        at: Instant,
-    },
-}
-
-/// Where a relay's lines go.
-pub trait Journal {
-    /// Offers a batch of at most [`EVENT_BATCH`] lines, and gives an empty one back.
-    ///
-    /// # Errors
-    ///
-    /// When there is no room: the batch comes back and is offered again later.
-    fn offer(&mut self, batch: Vec<Line>) -> Result<Vec<Line>, Vec<Line>>;
-}
-
-impl Journal for Outlet<Line> {
-    fn offer(&mut self, batch: Vec<Line>) -> Result<Vec<Line>, Vec<Line>> {
-        debug_assert!(batch.len() <= EVENT_BATCH);
-        Outlet::offer(self, batch)
-    }
-}
-
-impl<F: FnMut(Line)> Journal for F {
-    /// Calls the function for each line.
-    fn offer(&mut self, mut batch: Vec<Line>) -> Result<Vec<Line>, Vec<Line>> {
-        batch.drain(..).for_each(self);
-        Ok(batch)
-    }
-}
 
 /// The start of a stream: what listens, before whom, and by which rules.
 #[derive(Clone, Debug)]
@@ -620,10 +538,10 @@ impl Sentences {
                     None => String::new(),
                 };
                 let done = match told.done {
-                    super::Done::Nothing => "the upstream had not been asked",
-                    super::Done::Reset => "upstream reset",
-                    super::Done::Close => "upstream closed",
-                    super::Done::Ignored => "the upstream works on",
+                    Done::Nothing => "the upstream had not been asked",
+                    Done::Reset => "upstream reset",
+                    Done::Close => "upstream closed",
+                    Done::Ignored => "the upstream works on",
                 };
                 let (phase, cause, elapsed) = (told.phase.as_str(), told.cause, told.elapsed);
                 let rest = format!("{client}{of} while {phase} after {elapsed:.1?}{sent}: {cause}; {done}");

@@ -1,0 +1,3 @@
+//! Events for people: one sentence a line.
+
+pub mod tracker;

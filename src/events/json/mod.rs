@@ -1,0 +1,3 @@
+//! Events for programs: JSON Lines, one object a line.
+
+pub mod tracker;
