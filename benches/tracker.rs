@@ -105,7 +105,7 @@ impl World {
                     }
                     self.tracker.handle(peer, Fact::Emptied, self.now);
                 }
-                Action::WakeOn { .. } => {}
+                Action::SetLowWater { .. } => {}
                 Action::Probe { .. } | Action::Close { .. } => unreachable!("everybody lives: {action:?}"),
             }
         }

@@ -114,7 +114,7 @@ fn the_judgement_allocates_nothing_for_beats_visits_suspicions_and_deaths() {
                     tracker.handle(peer, Fact::Emptied, now);
                 }
                 Action::Close { peer, .. } => tracker.release(peer),
-                Action::WakeOn { .. } | Action::Probe { .. } => {}
+                Action::SetLowWater { .. } | Action::Probe { .. } => {}
             }
         }
         while let Some(event) = tracker.poll_event() {

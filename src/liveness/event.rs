@@ -66,7 +66,7 @@ pub struct Death {
     /// Why that is right.
     pub proof: Proof,
     /// When it was accepted.
-    pub born: Instant,
+    pub accepted_at: Instant,
     /// The verdict.
     pub at: Instant,
     /// For an expiry, the deadline that had passed: `at` is never before it.

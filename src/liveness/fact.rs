@@ -196,12 +196,12 @@ pub enum Action {
     },
     /// Read the evidence and hand it back as [`Fact::Inspected`].
     Inspect(PeerId),
-    /// Wake on the first byte (`narrow`) or at the low-water mark.
-    WakeOn {
-        /// Whose socket.
+    /// Set `SO_RCVLOWAT`: the socket wakes its poll once so many bytes are unread.
+    SetLowWater {
+        /// The peer whose socket it is.
         peer: PeerId,
-        /// The first byte, or the configured mark.
-        narrow: bool,
+        /// 1 (every byte wakes), or [`TrackerConfig::unread`](super::TrackerConfig::unread).
+        bytes: u32,
     },
     /// Send a PING.
     Probe {

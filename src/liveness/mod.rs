@@ -36,7 +36,7 @@
 //! let peer = tracker.accept("192.0.2.7:50000".parse().unwrap(), 0, now).unwrap();
 //! assert!(matches!(tracker.poll_event().unwrap().kind, EventKind::Up));
 //!
-//! // It never speaks: at its handshake deadline the tracker wants to see the evidence.
+//! // It never speaks: at its handshake deadline the tracker pending to see the evidence.
 //! now = tracker.next_due().unwrap();
 //! tracker.handle_time(now);
 //! assert_eq!(tracker.poll_action(), Some(Action::Inspect(peer)));

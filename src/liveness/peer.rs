@@ -146,9 +146,9 @@ impl Flags {
     /// It gave a proof of life at least once.
     pub(super) const SPOKE: u16 = 1;
     /// It stands in the queue of actions.
-    pub(super) const ACTING: u16 = 1 << 1;
+    pub(super) const ACTION_QUEUED: u16 = 1 << 1;
     /// It stands in the queue of events.
-    pub(super) const OWING: u16 = 1 << 2;
+    pub(super) const EVENT_QUEUED: u16 = 1 << 2;
     /// The driver holds nothing of it any more.
     pub(super) const RELEASED: u16 = 1 << 3;
     /// A visit is under way: evidence was asked for.
@@ -160,7 +160,7 @@ impl Flags {
     /// Its path does not deliver: a soft error, or what we sent is not acknowledged.
     pub(super) const DOUBT: u16 = 1 << 7;
     /// It wakes us by its first byte.
-    pub(super) const NARROW: u16 = 1 << 8;
+    pub(super) const WAKE_ON_BYTE: u16 = 1 << 8;
     /// Beat mode: its bytes are taken off at every wake, until it proves calm.
     pub(super) const EAGER: u16 = 1 << 9;
     /// A drain to the end was asked for.
@@ -193,11 +193,11 @@ impl Flags {
 }
 
 /// Actions that a peer waits for, in a bit each; taken in this order.
-pub(super) struct Want;
+pub(super) struct PendingActions;
 
-impl Want {
-    pub(super) const NARROW: u8 = 1;
-    pub(super) const WIDE: u8 = 1 << 1;
+impl PendingActions {
+    pub(super) const WAKE_ON_BYTE: u8 = 1;
+    pub(super) const WAKE_ON_MARK: u8 = 1 << 1;
     pub(super) const PROBE: u8 = 1 << 2;
     pub(super) const DRAIN: u8 = 1 << 3;
     pub(super) const DRAIN_TO_END: u8 = 1 << 4;
@@ -212,14 +212,14 @@ impl Want {
 #[repr(C)]
 pub(super) struct Peer {
     /// The last proof of life, or the accept.
-    pub(super) life: Instant,
+    pub(super) last_life: Instant,
     generation: u32,
     pub(super) flags: Flags,
     /// Lazy mode: the point of the grid of the last drain. Beat mode: wakes since the last drain, or
     /// of an eager peer small drains in a row.
     pub(super) pace: u16,
     pub(super) state: State,
-    pub(super) wants: u8,
+    pub(super) pending: u8,
     /// Lines of history in use, in the low half; in the high half, how many of the newest of them the
     /// sink has not taken.
     lines: u8,
@@ -232,7 +232,7 @@ pub(super) struct Peer {
     /// While it lives: when it has to be looked at next. Once dead: the place of its death.
     due_or_death: u64,
     /// When it was accepted.
-    pub(super) born: Instant,
+    pub(super) accepted_at: Instant,
     /// The last transitions, oldest first; `lines` says how many.
     history: [Transition; HISTORY],
     address: [u8; 16],
@@ -243,8 +243,8 @@ impl Peer {
         let up = Transition::new(now, Step::Up);
         Peer {
             history: [up; HISTORY],
-            life: now,
-            born: now,
+            last_life: now,
+            accepted_at: now,
             taken: 0,
             due_or_death: now.as_nanos(),
             address: pack(address),
@@ -253,7 +253,7 @@ impl Peer {
             local,
             flags: Flags::default(),
             state: State::Alive,
-            wants: 0,
+            pending: 0,
             lines: 0x11,
             probes: 0,
             pace: 0,
@@ -394,9 +394,9 @@ pub struct PeerView {
     /// Its state.
     pub state: State,
     /// Its last proof of life that was looked at.
-    pub life: Instant,
+    pub last_life: Instant,
     /// When it was accepted.
-    pub born: Instant,
+    pub accepted_at: Instant,
     /// Bytes taken off so far.
     pub taken: u64,
     /// Its last transitions, oldest first.
@@ -409,8 +409,8 @@ impl PeerView {
             peer,
             address: record.address(),
             state: record.state,
-            life: record.life,
-            born: record.born,
+            last_life: record.last_life,
+            accepted_at: record.accepted_at,
             taken: record.taken,
             history: record.history(),
         }

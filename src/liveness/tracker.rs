@@ -23,7 +23,7 @@ use slab::Slab;
 
 use super::event::{Death, Event, EventKind, Subject};
 use super::fact::{Action, Fact};
-use super::peer::{Flags, Peer, PeerId, PeerView, Step, Want};
+use super::peer::{Flags, Peer, PeerId, PeerView, PendingActions, Step};
 use super::policy::{Heartbeat, Policy};
 use super::state::{Cause, State};
 use crate::frame::Kind;
@@ -31,23 +31,23 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 
+mod death_log;
+pub(super) mod drain_schedule;
 pub(super) mod ending;
 mod facts;
-mod notices;
-pub(super) mod pace;
 mod queue;
-mod remembered;
 mod silence;
 pub(super) mod stalls;
 #[cfg(test)]
 mod tests;
+mod tracker_events;
 mod transitions;
 
+use death_log::DeathLog;
 use ending::Ending;
-use notices::Notices;
 use queue::Queue;
-use remembered::Remembered;
 use stalls::Stalls;
+use tracker_events::TrackerEvents;
 
 /// How a beat is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,11 +100,12 @@ impl TrackerConfig {
         }
     }
 
-    /// Whether a new connection wakes by its first byte: where every beat does, and where a first
-    /// frame (who are you, and are you one of us at all?) should not lie unread.
+    /// The low-water mark of a new connection, in bytes (`SO_RCVLOWAT`): 1 in beat mode, and with frames, so that a
+    /// HELLO is read when it comes; [`unread`](TrackerConfig::unread) otherwise.
     #[must_use]
-    pub const fn starts_narrow(&self) -> bool {
-        matches!(self.wake, Wake::Beat) || matches!(self.policy.heartbeat, Heartbeat::Frames)
+    pub const fn first_low_water(&self) -> u32 {
+        let on_byte = matches!(self.wake, Wake::Beat) || matches!(self.policy.heartbeat, Heartbeat::Frames);
+        if on_byte { 1 } else { self.unread }
     }
 }
 
@@ -144,11 +145,11 @@ pub struct Tracker {
     peers: Slab<Peer>,
     wheel: Wheel,
     stalls: Stalls,
-    acting: Queue,
-    owing: Queue,
-    notices: Notices,
+    action_queue: Queue,
+    event_queue: Queue,
+    tracker_events: TrackerEvents,
     identities: HashMap<u32, Arc<str>>,
-    remembered: Remembered,
+    death_log: DeathLog,
     next_generation: u32,
     outage: bool,
     counts: TrackerCounts,
@@ -174,11 +175,11 @@ impl Tracker {
             peers: Slab::with_capacity(config.capacity),
             wheel: Wheel::with_capacity(config.capacity, now),
             stalls: Stalls::default(),
-            acting: Queue::with_capacity(config.capacity),
-            owing: Queue::with_capacity(config.capacity),
-            notices: Notices::new(),
+            action_queue: Queue::with_capacity(config.capacity),
+            event_queue: Queue::with_capacity(config.capacity),
+            tracker_events: TrackerEvents::new(),
             identities: HashMap::new(),
-            remembered: Remembered::with_capacity(config.remembered, config.capacity),
+            death_log: DeathLog::with_capacity(config.remembered, config.capacity),
             next_generation: 0,
             outage: false,
             counts: TrackerCounts::default(),
@@ -225,24 +226,24 @@ impl Tracker {
         let generation = self.next_generation;
         self.next_generation = (generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
         let mut peer = Peer::new(address, local, generation, now);
-        if self.config.starts_narrow() {
-            peer.flags.set(Flags::NARROW);
+        if self.config.first_low_water() == 1 {
+            peer.flags.set(Flags::WAKE_ON_BYTE);
         }
         match self.config.wake {
             Wake::Beat => peer.flags.set(Flags::EAGER),
-            Wake::Lazy => peer.pace = pace::stamp(now),
+            Wake::Lazy => peer.pace = drain_schedule::stamp(now),
         }
-        peer.flags.set(Flags::OWING);
+        peer.flags.set(Flags::EVENT_QUEUED);
         let policy = &self.config.policy;
         let quiet = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
         // A first look early on tells its pace, so that already its first bytes need wake nobody.
         let foreseen = self.config.wake == Wake::Lazy && policy.heartbeat != Heartbeat::Frames;
-        let first_look = pace::FIRST_LOOK.min(quiet / 4);
+        let first_look = drain_schedule::FIRST_LOOK.min(quiet / 4);
         let due = if foreseen { self.quiet_until(now + first_look) } else { now + quiet };
         peer.set_due(due);
         let index = self.peers.insert(peer) as u32;
         self.wheel.schedule(index, due);
-        self.owing.push(index);
+        self.event_queue.push(index);
         self.counts.opened += 1;
         self.counts.living += 1;
         Some(PeerId::new(index, generation))
@@ -265,7 +266,7 @@ impl Tracker {
             Fact::Taken { bytes } => self.on_taken(index, bytes, now),
             Fact::Emptied => {
                 if peer.flags.has(Flags::VISITING) && self.config.policy.heartbeat == Heartbeat::Frames {
-                    self.want(index, Want::INSPECT);
+                    self.request(index, PendingActions::INSPECT);
                 }
             }
             Fact::Inspected(evidence) => self.on_inspected(index, &evidence, false, now),
@@ -313,7 +314,7 @@ impl Tracker {
     /// that has been reaped before this.
     pub fn handle_time(&mut self, now: Instant) {
         for _ in 0..limits::MAX_VISITS_PER_TURN {
-            if self.acting.len() >= limits::VISITS_AT_ONCE {
+            if self.action_queue.len() >= limits::VISITS_AT_ONCE {
                 break;
             }
             let Some(index) = self.wheel.expire(now) else { break };
@@ -331,26 +332,28 @@ impl Tracker {
     #[must_use = "an action that is not performed leaves its peer without a judgement"]
     pub fn poll_action(&mut self) -> Option<Action> {
         loop {
-            let index = self.acting.front()?;
+            let index = self.action_queue.front()?;
             let Some(peer) = self.peers.get_mut(index as usize) else {
                 unreachable!("a peer is released only after its actions were taken");
             };
-            if peer.wants == 0 {
-                peer.flags.clear(Flags::ACTING);
-                self.acting.pop();
+            if peer.pending == 0 {
+                peer.flags.clear(Flags::ACTION_QUEUED);
+                self.action_queue.pop();
                 continue;
             }
-            let want = peer.wants & peer.wants.wrapping_neg();
-            peer.wants &= !want;
+            let action = peer.pending & peer.pending.wrapping_neg();
+            peer.pending &= !action;
             let peer_id = PeerId::new(index, peer.generation());
-            return Some(match want {
-                Want::NARROW => Action::WakeOn { peer: peer_id, narrow: true },
-                Want::WIDE => Action::WakeOn { peer: peer_id, narrow: false },
-                Want::PROBE => Action::Probe { peer: peer_id, sequence: u32::from(peer.probes) },
-                Want::DRAIN => Action::Drain { peer: peer_id, to_end: false },
-                Want::DRAIN_TO_END => Action::Drain { peer: peer_id, to_end: true },
-                Want::INSPECT => Action::Inspect(peer_id),
-                Want::CLOSE => Action::Close { peer: peer_id, abort: false },
+            return Some(match action {
+                PendingActions::WAKE_ON_BYTE => Action::SetLowWater { peer: peer_id, bytes: 1 },
+                PendingActions::WAKE_ON_MARK => {
+                    Action::SetLowWater { peer: peer_id, bytes: self.config.unread }
+                }
+                PendingActions::PROBE => Action::Probe { peer: peer_id, sequence: u32::from(peer.probes) },
+                PendingActions::DRAIN => Action::Drain { peer: peer_id, to_end: false },
+                PendingActions::DRAIN_TO_END => Action::Drain { peer: peer_id, to_end: true },
+                PendingActions::INSPECT => Action::Inspect(peer_id),
+                PendingActions::CLOSE => Action::Close { peer: peer_id, abort: false },
                 _ => Action::Close { peer: peer_id, abort: true },
             });
         }
@@ -360,10 +363,10 @@ impl Tracker {
     /// the caller's.
     #[must_use = "an event that is not delivered is lost"]
     pub fn poll_event(&mut self) -> Option<Event> {
-        if let Some(notice) = self.notices.pop() {
+        if let Some(notice) = self.tracker_events.pop() {
             return Some(notice);
         }
-        let index = self.owing.front()?;
+        let index = self.event_queue.front()?;
         let Some(peer) = self.peers.get_mut(index as usize) else {
             unreachable!("a place is freed only after its last event was taken");
         };
@@ -375,17 +378,17 @@ impl Tracker {
             step @ (Step::Suspected | Step::Doubted) => {
                 // The life of now: it may be newer than the suspicion, and then says nothing of the
                 // silence before it.
-                let silent = transition.at().since(peer.life);
+                let silent = transition.at().since(peer.last_life);
                 let doubt = step == Step::Doubted;
                 let at_least = if doubt { Duration::ZERO } else { self.config.policy.idle };
                 EventKind::Suspected { silent_for: silent.max(at_least), doubt }
             }
             Step::Recovered => {
-                let suspected_at = before.map_or(peer.born, |before| before.at());
+                let suspected_at = before.map_or(peer.accepted_at, |before| before.at());
                 EventKind::Recovered { suspected_for: transition.at().since(suspected_at) }
             }
             Step::HalfClosed => EventKind::HalfClosed,
-            Step::Died(_) => EventKind::Died(self.remembered.tell(peer.death())),
+            Step::Died(_) => EventKind::Died(self.death_log.tell(peer.death())),
         };
         let at = match &kind {
             EventKind::Died(death) => death.at,
@@ -398,8 +401,8 @@ impl Tracker {
             identity: self.identities.get(&index).cloned(),
         };
         if peer.untaken() == 0 {
-            peer.flags.clear(Flags::OWING);
-            self.owing.pop();
+            peer.flags.clear(Flags::EVENT_QUEUED);
+            self.event_queue.pop();
             self.free_if_done(index);
         }
         Some(Event { at, subject: Some(subject), kind })
@@ -440,12 +443,12 @@ impl Tracker {
 
     /// The dead: those who were handed over, as many as are remembered, oldest first; then those who were not.
     pub fn dead(&self) -> impl DoubleEndedIterator<Item = &Death> {
-        self.remembered.iter()
+        self.death_log.iter()
     }
 
     /// Adds an event of the driver's own (`Saturated`, `Resumed`) to the stream.
     pub fn notice(&mut self, event: Event) {
-        self.notices.push(event);
+        self.tracker_events.push(event);
     }
 
     fn living(&mut self, id: PeerId) -> Option<&mut Peer> {
@@ -458,18 +461,18 @@ impl Tracker {
         &mut self.peers[index as usize]
     }
 
-    fn want(&mut self, index: u32, what: u8) {
+    fn request(&mut self, index: u32, what: u8) {
         let peer = self.at(index);
         match what {
-            Want::NARROW => peer.wants &= !Want::WIDE,
-            Want::WIDE => peer.wants &= !Want::NARROW,
-            Want::DRAIN_TO_END => peer.wants &= !Want::DRAIN,
-            Want::CLOSE | Want::ABORT => peer.wants = 0,
+            PendingActions::WAKE_ON_BYTE => peer.pending &= !PendingActions::WAKE_ON_MARK,
+            PendingActions::WAKE_ON_MARK => peer.pending &= !PendingActions::WAKE_ON_BYTE,
+            PendingActions::DRAIN_TO_END => peer.pending &= !PendingActions::DRAIN,
+            PendingActions::CLOSE | PendingActions::ABORT => peer.pending = 0,
             _ => {}
         }
-        peer.wants |= what;
-        if peer.flags.raise(Flags::ACTING) {
-            self.acting.push(index);
+        peer.pending |= what;
+        if peer.flags.raise(Flags::ACTION_QUEUED) {
+            self.action_queue.push(index);
         }
     }
 
@@ -484,8 +487,8 @@ impl Tracker {
             let index = index as u32;
             let waiting = self.wheel.is_scheduled(index) || peer.flags.has(Flags::VISITING);
             assert!((peer.state != State::Dead) == waiting, "{index}: {peer:?}");
-            assert_eq!(peer.untaken() > 0, peer.flags.has(Flags::OWING), "{index}: {peer:?}");
-            assert!(peer.wants == 0 || peer.flags.has(Flags::ACTING), "{index}: {peer:?}");
+            assert_eq!(peer.untaken() > 0, peer.flags.has(Flags::EVENT_QUEUED), "{index}: {peer:?}");
+            assert!(peer.pending == 0 || peer.flags.has(Flags::ACTION_QUEUED), "{index}: {peer:?}");
         }
         let of = |state| self.peers.iter().filter(|(_, peer)| peer.state == state).count() as u32;
         assert_eq!(self.counts.suspects, of(State::Suspect));

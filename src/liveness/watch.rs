@@ -52,8 +52,8 @@ use super::peer::PeerId;
 use super::policy::{Heartbeat, Policy};
 use super::state::{Cause, LocalCause};
 use super::tracker::KEEPALIVE_LATENESS;
+use super::tracker::drain_schedule;
 use super::tracker::ending::{Silence, transport};
-use super::tracker::pace;
 use super::tracker::stalls::Stalls;
 use crate::limits;
 use crate::time::Instant;
@@ -113,7 +113,7 @@ struct Record {
     generation: u32,
     policy: Policy,
     verdict: Verdict,
-    born: Instant,
+    accepted_at: Instant,
     /// When the peer's FIN was first seen.
     fin: Option<Instant>,
     /// `acknowledged_beyond_data` at a time when nothing was under way.
@@ -192,7 +192,7 @@ impl Watches {
             generation,
             policy,
             verdict: Verdict::Here,
-            born: now,
+            accepted_at: now,
             fin: None,
             beyond: settled(look),
             erring: false,
@@ -258,7 +258,7 @@ impl Watches {
             record.fin.get_or_insert(now);
         }
         let by_bytes = record.by_bytes(look);
-        let life = record.life(look, now);
+        let life = record.last_life(look, now);
         record.erring |= evidence.mask.has(PollMask::ERR) && evidence.tcp_state != TcpState::Close;
         if evidence.tcp_state == TcpState::Close {
             let cause = record.cause_of_close(look, now);
@@ -299,16 +299,16 @@ impl Watches {
         let record = self.records.get(id.index() as usize)?;
         let evidence = &look.evidence;
         // Its program's silence is weighed, as if it were held against it.
-        let spoke = if evidence.received > 0 { evidence.last_data.min(now) } else { record.born };
+        let spoke = if evidence.received > 0 { evidence.last_data.min(now) } else { record.accepted_at };
         let standing = record.generation == id.generation();
-        standing.then(|| record.proof(Cause::HeartbeatExpired, evidence, spoke.max(record.born), now))
+        standing.then(|| record.proof(Cause::HeartbeatExpired, evidence, spoke.max(record.accepted_at), now))
     }
 
     /// Judges one whose socket is not there any more: it was closed behind our back.
     pub fn lost(&mut self, id: PeerId, now: Instant) -> Option<Change> {
-        let born = self.standing(id)?.born;
+        let accepted_at = self.standing(id)?.accepted_at;
         let nothing = Evidence { tcp_state: TcpState::Close, ..Evidence::default() };
-        Some(self.gone(id, Cause::Local(LocalCause::Shutdown), born, &nothing, now))
+        Some(self.gone(id, Cause::Local(LocalCause::Shutdown), accepted_at, &nothing, now))
     }
 
     fn standing(&mut self, id: PeerId) -> Option<&mut Record> {
@@ -333,11 +333,11 @@ impl Record {
     }
 
     /// The last that was heard of the peer, as far as it counts.
-    fn life(&self, look: &Look, now: Instant) -> Instant {
+    fn last_life(&self, look: &Look, now: Instant) -> Instant {
         let evidence = &look.evidence;
         let bytes = if evidence.received > 0 { evidence.last_data } else { Instant::ZERO };
         let heard = if self.by_bytes(look) { bytes } else { bytes.max(evidence.last_ack) };
-        heard.min(now).max(self.born)
+        heard.min(now).max(self.accepted_at)
     }
 
     fn cause_of_close(&self, look: &Look, now: Instant) -> Cause {
@@ -360,7 +360,7 @@ impl Record {
 
     fn proof(&self, cause: Cause, evidence: &Evidence, life: Instant, now: Instant) -> Proof {
         let asked_after = Duration::from_secs(u64::from(self.policy.keepalive().idle)) + KEEPALIVE_LATENESS;
-        let silence = Silence { policy: self.policy, asked_after, life, pinged: false };
+        let silence = Silence { policy: self.policy, asked_after, last_life: life, pinged: false };
         let transport = match self.fin {
             Some(_) if cause == Cause::Closed => Transport::Answering,
             _ => transport(cause, evidence, &silence, now),
@@ -385,7 +385,7 @@ const HEAP_BYTES: u32 = 4_096;
 /// When to look at one whose deadline is `deadline`: shortly before it, at an hour that many share, so that one
 /// wake serves them all; and again at the deadline itself if it was not heard from by then.
 fn appointment(deadline: Instant, now: Instant) -> Instant {
-    let shared = pace::round_down(deadline);
+    let shared = drain_schedule::round_down(deadline);
     if shared > now { shared } else { deadline }
 }
 

@@ -57,7 +57,7 @@ fn who_never_speaks_dies_of_the_handshake_deadline() {
         let death = watch.death(peer.local_addr().unwrap());
         assert_eq!(death.cause, Cause::HandshakeExpired);
         assert_eq!(death.bytes, 0);
-        assert!(death.at.since(death.born) >= QUICK.handshake);
+        assert!(death.at.since(death.accepted_at) >= QUICK.handshake);
         watch.finish();
     }
 }

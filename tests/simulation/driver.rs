@@ -444,10 +444,10 @@ impl Driver {
                     });
                     self.feed(peer, Fact::Inspected(evidence), now);
                 }
-                Action::WakeOn { peer, narrow } => {
+                Action::SetLowWater { peer, bytes } => {
                     let life = self.conns[peer.index() as usize].as_ref().expect("here").life;
                     if !self.has(Bug::IgnoredMark) {
-                        world.set_low_water_mark(life, if narrow { 1 } else { self.config.unread });
+                        world.set_low_water_mark(life, bytes);
                     }
                 }
                 Action::Probe { peer, .. } => {
@@ -549,8 +549,7 @@ impl Driver {
                 decoder: Decoder::new(),
                 seen: None,
             });
-            let mark = if self.config.starts_narrow() { 1 } else { self.config.unread };
-            world.set_low_water_mark(life, mark);
+            world.set_low_water_mark(life, self.config.first_low_water());
             self.watch(index, world);
         }
     }
@@ -592,14 +591,18 @@ impl Driver {
             if view.state == State::Dead || conn.receiving || conn.again || conn.ended {
                 continue;
             }
-            let latest = view.life + self.config.policy.detection_time().max(self.config.policy.handshake);
+            let latest =
+                view.last_life + self.config.policy.detection_time().max(self.config.policy.handshake);
             let latest =
                 latest.max(Instant::from_nanos(world.now)) + oracle.stalled() + deadpeer::wheel::TICK;
             if matches!(view.state, State::Alive | State::Suspect) && due.is_none_or(|due| due > latest) {
                 oracle.report(Some(conn.life), format!("next due at {due:?}, which is after {latest:?}"));
             }
             let lazy = self.config.wake == Wake::Lazy && view.state == State::Alive;
-            if lazy && view.life > view.born && world.low_water_mark(conn.life) < self.config.unread {
+            if lazy
+                && view.last_life > view.accepted_at
+                && world.low_water_mark(conn.life) < self.config.unread
+            {
                 oracle.report(Some(conn.life), "alive and well, but wakes us by every byte".into());
             }
         }

@@ -48,7 +48,7 @@ struct Snapshot {
 
 struct Record {
     peer: PeerId,
-    born: u64,
+    accepted_at: u64,
     told: Told,
     last: u64,
     suspected: Option<u64>,
@@ -99,7 +99,8 @@ impl Oracle {
 
     pub fn on_accept(&mut self, peer: PeerId, life: usize, world: &World) {
         let now = world.now;
-        let record = Record { peer, born: now, told: Told::Nothing, last: 0, suspected: None, verdict: None };
+        let record =
+            Record { peer, accepted_at: now, told: Told::Nothing, last: 0, suspected: None, verdict: None };
         self.records.insert(life, record);
         if self.names.insert(peer, life).is_some() {
             self.report(Some(life), format!("{peer:?} was used before"));
@@ -288,8 +289,8 @@ impl Oracle {
 
     /// Whether at `at` there had been no life for `long`: since the last, or before one that came back
     /// too late to be looked at.
-    fn was_silent(&self, truth: &Truth, born: u64, at: u64, long: u64) -> bool {
-        let last = (truth.life.unwrap_or(born), u64::MAX);
+    fn was_silent(&self, truth: &Truth, accepted_at: u64, at: u64, long: u64) -> bool {
+        let last = (truth.life.unwrap_or(accepted_at), u64::MAX);
         let mut gaps = truth.returns.iter().copied().chain([last]);
         gaps.any(|(before, after)| {
             before <= at
@@ -306,9 +307,9 @@ impl Oracle {
     // --- verdicts ------------------------------------------------------------------------------
 
     fn check_up(&self, life: usize, at: u64) -> Result<(), String> {
-        let born = self.records[&life].born;
-        if at + MICRO <= born || at > born {
-            return Err(format!("up at {at}, was accepted at {born}"));
+        let accepted_at = self.records[&life].accepted_at;
+        if at + MICRO <= accepted_at || at > accepted_at {
+            return Err(format!("up at {at}, was accepted at {accepted_at}"));
         }
         Ok(())
     }
@@ -326,10 +327,10 @@ impl Oracle {
         // A recv that found nothing although there was something leaves an error where it is.
         let doubted = truth.doubt.is_some_and(|doubt| {
             self.faults.spurious > 0
-                || self.awake(doubt.max(record.born), at)
+                || self.awake(doubt.max(record.accepted_at), at)
                     <= nanos(self.policy.interval) + idle + 2 * self.prompt()
         });
-        if !self.was_silent(truth, record.born, at, idle) && !doubted {
+        if !self.was_silent(truth, record.accepted_at, at, idle) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
         }
         if !doubted && silent_for + Duration::from_micros(1) < self.policy.idle {
@@ -360,7 +361,7 @@ impl Oracle {
         }
         let truth = &world.sockets[life].truth;
         let fresh = record.verdict.is_none() && at + MICRO > world.now;
-        let last = truth.life.unwrap_or(record.born).max(record.born);
+        let last = truth.life.unwrap_or(record.accepted_at).max(record.accepted_at);
         if fresh && truth.doubt.is_none() && self.awake(last, at) > nanos(self.policy.idle) + self.lateness()
         {
             return Err(format!("recovered at {at}; its last life was at {last}"));
@@ -395,7 +396,7 @@ impl Oracle {
         if self.policy.half_closed_grace.is_zero() {
             return Err("half-closed without a grace".into());
         }
-        let seen = fin.max(self.records[&life].born);
+        let seen = fin.max(self.records[&life].accepted_at);
         if self.awake(seen, at) > self.prompt() && !self.was_stuck(seen, at) {
             return Err(format!("half-closed at {at}; its FIN came at {fin}"));
         }
@@ -434,15 +435,17 @@ impl Oracle {
         let truth = &verdict.truth;
         let detection = nanos(self.policy.detection_time());
         // Who waited for the accept for long may be overdue by then, and gets one idle time.
-        let first = self.reached(record.born, nanos(self.policy.idle) + GRID + self.prompt());
+        let first = self.reached(record.accepted_at, nanos(self.policy.idle) + GRID + self.prompt());
         let deadline = match truth.life {
             // How long frames waited for the accept cannot be told.
-            Some(_) if self.policy.heartbeat == Heartbeat::Frames && truth.life < Some(record.born) => {
-                self.reached(record.born, detection + self.lateness())
+            Some(_)
+                if self.policy.heartbeat == Heartbeat::Frames && truth.life < Some(record.accepted_at) =>
+            {
+                self.reached(record.accepted_at, detection + self.lateness())
             }
             // How much of a beat came after the last one cannot be told from the times.
             Some(life) => self.reached(life.max(truth.trailing.unwrap_or(0)), detection).max(first),
-            None => self.reached(record.born, nanos(self.policy.handshake)),
+            None => self.reached(record.accepted_at, nanos(self.policy.handshake)),
         };
         let latest = self.reached(deadline, self.lateness());
         let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at));
@@ -470,18 +473,18 @@ impl Oracle {
             return Err(format!("{} of one who last lived at {:?}", death.cause, truth.life));
         }
         let silent = if death.cause == Cause::HandshakeExpired && truth.life.is_none() {
-            self.awake(record.born, at) >= nanos(long)
+            self.awake(record.accepted_at, at) >= nanos(long)
         } else {
-            self.was_silent(truth, record.born, at, nanos(long))
+            self.was_silent(truth, record.accepted_at, at, nanos(long))
         };
         if !silent {
             return Err(format!(
                 "{} at {at} is early: its last life was at {:?}, accepted at {}",
-                death.cause, truth.life, record.born
+                death.cause, truth.life, record.accepted_at
             ));
         }
         let ended = truth.fin.into_iter().chain(truth.cut.map(|cut| cut.at)).min();
-        if let Some(ended) = ended.map(|ended| ended.max(record.born))
+        if let Some(ended) = ended.map(|ended| ended.max(record.accepted_at))
             && self.awake(ended, at) > self.prompt()
         {
             return Err(format!("{} at {at}, but it ended at {ended}", death.cause));
@@ -497,7 +500,7 @@ impl Oracle {
     fn check_suspicion(&self, record: &Record, truth: &Truth, death: &Death) -> Result<(), String> {
         let at = death.at.as_nanos();
         let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
-        let Some(life) = truth.life.filter(|&life| life > record.born) else { return Ok(()) };
+        let Some(life) = truth.life.filter(|&life| life > record.accepted_at) else { return Ok(()) };
         if death.cause == Cause::HandshakeExpired || life > death.proof.last_life.as_nanos() + TICK {
             return Ok(());
         }
@@ -520,7 +523,7 @@ impl Oracle {
 
     fn check_transport(&self, record: &Record, verdict: &Snapshot, death: &Death) -> Result<(), String> {
         let trailing = verdict.truth.trailing.unwrap_or(0);
-        let base = verdict.truth.life.unwrap_or(record.born).max(record.born).max(trailing);
+        let base = verdict.truth.life.unwrap_or(record.accepted_at).max(record.accepted_at).max(trailing);
         if base > death.proof.last_life.as_nanos() + TICK {
             return Ok(()); // what it said last came too late to be looked at
         }
@@ -600,7 +603,7 @@ impl Oracle {
         if since > at + TICK && record.told != Told::HalfClosed && truth.said.is_none() {
             return Err(format!("{} at {at}, which was so only at {since}", death.cause));
         }
-        let since = since.max(record.born);
+        let since = since.max(record.accepted_at);
         if self.awake(since, at) > self.prompt() && !self.was_stuck(since.saturating_sub(grace), at) {
             return Err(format!("{} at {at}, which was so at {since} already", death.cause));
         }

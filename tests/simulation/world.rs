@@ -513,13 +513,13 @@ impl World {
         socket.received += sent;
         socket.truth.heaped = socket.unread >= HEAP;
         socket.last_data = now;
-        let narrow = socket.unread >= u64::from(socket.lowat);
+        let at_mark = socket.unread >= u64::from(socket.lowat);
         if !frames && self.config.policy.heartbeat == Heartbeat::Bytes || complete {
             self.live(life);
         }
         self.acknowledge(life);
         // A window that is nearly full wakes whatever the mark says.
-        if narrow || self.sockets[life].unread >= WINDOW / 2 {
+        if at_mark || self.sockets[life].unread >= WINDOW / 2 {
             self.wake(life);
         }
     }

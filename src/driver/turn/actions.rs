@@ -26,11 +26,10 @@ impl<S: EventSink> Driver<S> {
                     let evidence = self.evidence(peer);
                     self.tracker.handle(peer, Fact::Inspected(evidence), now);
                 }
-                Action::WakeOn { peer, narrow } => {
-                    let mark = if narrow { 1 } else { self.config.tracker.unread };
+                Action::SetLowWater { peer, bytes } => {
                     if let Some(Some(conn)) = self.conns.get(peer.index() as usize) {
                         // It fails only for what is no socket; then the next look at it says so.
-                        let _ = tcp::set_low_water_mark(conn.as_fd(), mark);
+                        let _ = tcp::set_low_water_mark(conn.as_fd(), bytes);
                     }
                 }
                 Action::Probe { peer, sequence } => {

@@ -364,7 +364,7 @@ impl Display for Sentence<'_> {
         if proof.outage {
             write!(f, "; half of all peers are silent, so rather a path than this peer")?;
         }
-        write!(f, "; lived {}, {}", Span(death.at.since(death.born)), Count(death.bytes, "byte"))
+        write!(f, "; lived {}, {}", Span(death.at.since(death.accepted_at)), Count(death.bytes, "byte"))
     }
 }
 

@@ -532,7 +532,7 @@ impl DiedPart<'_> {
             cause: death.cause.as_str(),
             detail: death.cause.detail(),
             silent_ms: millis(death.silent_for()),
-            lived_ms: millis(death.at.since(death.born)),
+            lived_ms: millis(death.at.since(death.accepted_at)),
             bytes: death.bytes,
             late_us: death.lateness().map(micros),
             proof: ProofPart::of(&death.proof, death.at),

@@ -7,7 +7,7 @@ use crate::frame::FrameError;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::event::{Death, Event, EventKind, Proof, Transport};
 use crate::liveness::fact::{Evidence, TcpState};
-use crate::liveness::peer::{Flags, PeerId, Want};
+use crate::liveness::peer::{Flags, PeerId, PendingActions};
 use crate::liveness::policy::{Heartbeat, Policy};
 use crate::liveness::state::{self, Cause, Hop, Input, LocalCause, State};
 use crate::time::Instant;
@@ -29,14 +29,14 @@ impl Tracker {
         // acknowledgements that nobody was woken for.
         if ending.deadline.is_none() {
             match heartbeat {
-                Heartbeat::Bytes if evidence.received > 0 => peer.life = evidence.last_data.min(now),
+                Heartbeat::Bytes if evidence.received > 0 => peer.last_life = evidence.last_data.min(now),
                 // A socket that could not be looked at says nothing.
                 Heartbeat::None if evidence.last_ack > Instant::ZERO => {
-                    peer.life = evidence.last_data.max(evidence.last_ack).min(now);
+                    peer.last_life = evidence.last_data.max(evidence.last_ack).min(now);
                 }
                 Heartbeat::Bytes | Heartbeat::Frames | Heartbeat::None => {}
             }
-            peer.life = peer.life.max(peer.born);
+            peer.last_life = peer.last_life.max(peer.accepted_at);
         }
         // In CLOSE the kernel's count has the FIN in it, if one came before the end. Such a peer was
         // drained to the end, unless its own bytes ended it: one byte more than was taken is that FIN.
@@ -57,17 +57,17 @@ impl Tracker {
                 frame: ending.frame,
                 bye: ending.bye,
                 evidence: *evidence,
-                last_life: peer.life,
+                last_life: peer.last_life,
                 transport,
                 outage,
             },
-            born: peer.born,
+            accepted_at: peer.accepted_at,
             at: now,
             deadline: ending.deadline,
             bytes,
             history: peer.history(),
         };
-        let place = self.remembered.push(death);
+        let place = self.death_log.push(death);
         self.at(index).set_death(place);
         self.wheel.cancel(index);
         self.counts.died[usize::from(ending.cause.code())] += 1;
@@ -79,8 +79,8 @@ impl Tracker {
         }
         // Whoever is there answers a FIN; the silent and the babbling get a RST.
         let orderly = matches!(ending.cause, Cause::Closed | Cause::Aborted);
-        self.want(index, if orderly { Want::CLOSE } else { Want::ABORT });
-        self.owe(index);
+        self.request(index, if orderly { PendingActions::CLOSE } else { PendingActions::ABORT });
+        self.queue_event(index);
     }
 
     /// What the peer's kernel did while its program was silent.
@@ -94,7 +94,7 @@ impl Tracker {
         let (policy, asked_after) = (self.config.policy, self.asked_after);
         let peer = self.at(index);
         let pinged = policy.heartbeat == Heartbeat::Frames && peer.probes > 0;
-        transport(cause, evidence, &Silence { policy, asked_after, life: peer.life, pinged }, now)
+        transport(cause, evidence, &Silence { policy, asked_after, last_life: peer.last_life, pinged }, now)
     }
 
     /// Whether this silence is shared by at least half of all peers, and says so once.
@@ -115,10 +115,13 @@ impl Tracker {
 
     pub(super) fn free_if_done(&mut self, index: u32) {
         let peer = &self.peers[index as usize];
-        if peer.state == State::Dead && peer.flags.has(Flags::RELEASED) && !peer.flags.has(Flags::OWING) {
-            assert!(peer.wants == 0, "released with actions outstanding");
-            if peer.flags.has(Flags::ACTING) {
-                self.acting.remove(index);
+        if peer.state == State::Dead
+            && peer.flags.has(Flags::RELEASED)
+            && !peer.flags.has(Flags::EVENT_QUEUED)
+        {
+            assert!(peer.pending == 0, "released with actions outstanding");
+            if peer.flags.has(Flags::ACTION_QUEUED) {
+                self.action_queue.remove(index);
             }
             self.peers.remove(index as usize);
             self.identities.remove(&index);
@@ -132,7 +135,7 @@ pub(in crate::liveness) struct Silence {
     /// Silence after which the kernel's keepalive has asked.
     pub(in crate::liveness) asked_after: Duration,
     /// The last proof of life.
-    pub(in crate::liveness) life: Instant,
+    pub(in crate::liveness) last_life: Instant,
     /// Whether we have asked ourselves.
     pub(in crate::liveness) pinged: bool,
 }
@@ -158,7 +161,7 @@ pub(in crate::liveness) fn transport(
             let kernel_asked = evidence.probes > 0
                 || evidence.retransmits > 0
                 || (left && evidence.unacked == 0 && now.since(heard) >= silence.asked_after);
-            if evidence.last_ack.since(silence.life) >= late {
+            if evidence.last_ack.since(silence.last_life) >= late {
                 Transport::Answering
             } else if kernel_asked || (silence.pinged && left) {
                 Transport::Silent

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::ending::{Ending, cause_of, cut_cause};
-use super::{AGAIN, Tracker, Wake, pace};
+use super::{AGAIN, Tracker, Wake, drain_schedule};
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::fact::{Evidence, PollMask, TcpState};
-use crate::liveness::peer::{Flags, Want};
+use crate::liveness::peer::{Flags, PendingActions};
 use crate::liveness::policy::Heartbeat;
 use crate::liveness::state::{Cause, LocalCause, State};
 use crate::time::Instant;
@@ -30,10 +30,10 @@ impl Tracker {
         if mask.is_end() {
             if peer.state == State::HalfClosed {
                 // Its recv gives 0 for ever; only the socket's state tells a reset now.
-                self.want(index, Want::INSPECT);
+                self.request(index, PendingActions::INSPECT);
             } else {
                 peer.flags.set(Flags::ENDING);
-                self.want(index, Want::DRAIN_TO_END);
+                self.request(index, PendingActions::DRAIN_TO_END);
             }
             return;
         }
@@ -44,22 +44,22 @@ impl Tracker {
             // Old bytes below the mark wake too when the mark is lowered, so the age of the newest
             // is asked for.
             (State::Suspect, Heartbeat::Bytes | Heartbeat::None, _) => {
-                self.want(index, Want::DRAIN);
-                self.want(index, Want::INSPECT);
+                self.request(index, PendingActions::DRAIN);
+                self.request(index, PendingActions::INSPECT);
             }
-            (_, Heartbeat::Frames, _) => self.want(index, Want::DRAIN),
+            (_, Heartbeat::Frames, _) => self.request(index, PendingActions::DRAIN),
             (_, Heartbeat::Bytes | Heartbeat::None, Wake::Lazy) => {
                 peer.flags.set(Flags::SPOKE);
-                peer.life = peer.life.max(now);
-                self.want(index, Want::DRAIN);
+                peer.last_life = peer.last_life.max(now);
+                self.request(index, PendingActions::DRAIN);
             }
             (_, Heartbeat::Bytes | Heartbeat::None, Wake::Beat) => {
-                let gap = now.since(peer.life);
+                let gap = now.since(peer.last_life);
                 let first = !peer.flags.has(Flags::SPOKE);
                 peer.flags.set(Flags::SPOKE);
-                peer.life = peer.life.max(now);
+                peer.last_life = peer.last_life.max(now);
                 if peer.flags.has(Flags::EAGER) {
-                    self.want(index, Want::DRAIN);
+                    self.request(index, PendingActions::DRAIN);
                     return;
                 }
                 peer.pace = peer.pace.saturating_add(1);
@@ -67,7 +67,7 @@ impl Tracker {
                 if peer.pace >= u16::from(drain_every) || streams {
                     peer.pace = 0;
                     peer.flags.clear(Flags::DRAIN_DUE);
-                    self.want(index, Want::DRAIN);
+                    self.request(index, PendingActions::DRAIN);
                 }
             }
         }
@@ -81,31 +81,31 @@ impl Tracker {
         peer.taken += u64::from(bytes);
         if wake == Wake::Lazy {
             let first = peer.flags.raise(Flags::DRAINED);
-            let steps = pace::steps_since(peer.pace, now);
-            peer.pace = pace::stamp(now);
+            let steps = drain_schedule::steps_since(peer.pace, now);
+            peer.pace = drain_schedule::stamp(now);
             // Whatever is found came after the last drain. That is life enough to need no look at who is
             // drained more often than it could be missed.
-            let heard = pace::steps_before(now, steps);
+            let heard = drain_schedule::steps_before(now, steps);
             let busy = Flags::VISITING | Flags::DOUBT | Flags::ENDING;
             let quiet = peer.state == State::Alive && !peer.flags.has(busy);
             if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) {
                 // Where looks are rarer than that, the stamp may have come round since the last drain.
-                if idle < pace::ROUND / 2 {
-                    peer.life = peer.life.max(heard);
+                if idle < drain_schedule::ROUND / 2 {
+                    peer.last_life = peer.last_life.max(heard);
                 }
                 // Who could be missed already has an appointment that says when, and why not before.
-                let life = peer.life;
+                let life = peer.last_life;
                 if self.stalls.put_off(life, idle) > now {
                     self.rest(index, now);
                 }
             }
             // As many bytes in as much time again; nothing of them is there yet.
-            let foresight = if first { pace::FIRST_FORESIGHT } else { pace::FORESIGHT };
-            if let Some(rest) = pace::steps_to_full(u64::from(bytes), steps, unread, foresight) {
-                self.foresee(index, pace::point(now, rest));
+            let foresight = if first { drain_schedule::FIRST_FORESIGHT } else { drain_schedule::FORESIGHT };
+            if let Some(rest) = drain_schedule::steps_to_full(u64::from(bytes), steps, unread, foresight) {
+                self.foresee(index, drain_schedule::point(now, rest));
             } else if first {
                 // It began with a mark and more, which says nothing of its pace.
-                self.foresee(index, pace::round_up(now + pace::FIRST_LOOK));
+                self.foresee(index, drain_schedule::round_up(now + drain_schedule::FIRST_LOOK));
             }
             return;
         }
@@ -117,7 +117,7 @@ impl Tracker {
             if peer.pace >= CALM_DRAINS {
                 peer.flags.clear(Flags::EAGER);
                 peer.pace = 0;
-                let due = peer.due().min(pace::round_up(now + limits::MAX_UNDRAINED));
+                let due = peer.due().min(drain_schedule::round_up(now + limits::MAX_UNDRAINED));
                 if peer.state == State::Alive && !peer.flags.has(Flags::VISITING) {
                     self.appoint(index, due);
                 }
@@ -135,12 +135,12 @@ impl Tracker {
         if visiting {
             return;
         }
-        peer.life = peer.life.max(now);
+        peer.last_life = peer.last_life.max(now);
         match peer.state {
             // What it says comes through; whether what we say does, the socket knows.
-            State::Suspect if peer.flags.has(Flags::DOUBT) => self.want(index, Want::INSPECT),
+            State::Suspect if peer.flags.has(Flags::DOUBT) => self.request(index, PendingActions::INSPECT),
             State::Suspect => self.recover(index, now),
-            State::Alive if first => self.widen(index),
+            State::Alive if first => self.wake_on_mark(index),
             State::Alive | State::HalfClosed | State::Dead => {}
         }
     }
@@ -155,7 +155,7 @@ impl Tracker {
         } else if evidence.tcp_state.is_ending() {
             // Its end is there and its completion on the way: first what it said before.
             if peer.flags.raise(Flags::ENDING) || visited {
-                self.want(index, Want::DRAIN_TO_END);
+                self.request(index, PendingActions::DRAIN_TO_END);
             }
             self.appoint(index, now + AGAIN);
         } else {
@@ -189,18 +189,18 @@ impl Tracker {
         match heartbeat {
             Heartbeat::Bytes if evidence.received > 0 => {
                 peer.flags.set(Flags::SPOKE);
-                peer.life = evidence.last_data.min(now);
+                peer.last_life = evidence.last_data.min(now);
             }
-            Heartbeat::None => peer.life = evidence.last_data.max(evidence.last_ack).min(now),
+            Heartbeat::None => peer.last_life = evidence.last_data.max(evidence.last_ack).min(now),
             Heartbeat::Frames if peer.flags.has(Flags::SPOKE) => {
                 let framed = evidence.last_data.min(now);
-                if peer.flags.has(Flags::FRAMED) && visited && framed > peer.life {
-                    peer.life = framed;
+                if peer.flags.has(Flags::FRAMED) && visited && framed > peer.last_life {
+                    peer.last_life = framed;
                     peer.probes = 0; // what was asked before is answered
                 }
                 // No frame is newer than the newest byte: those that waited for a late wake, or were
                 // found when something else woke us, were taken for new until here.
-                peer.life = peer.life.min(evidence.last_data);
+                peer.last_life = peer.last_life.min(evidence.last_data);
             }
             Heartbeat::Bytes | Heartbeat::Frames => {}
         }
@@ -220,7 +220,7 @@ impl Tracker {
         let (heartbeat, idle) = (self.config.policy.heartbeat, self.config.policy.idle);
         let (wake, mark) = (self.config.wake, self.config.unread);
         let peer = self.at(index);
-        let life = peer.life;
+        let life = peer.last_life;
         // Frames that came after the drain began lie there unseen: a deadline that has passed since then
         // is judged by another drain.
         let looked = match heartbeat {
@@ -232,16 +232,16 @@ impl Tracker {
         // yet or not for long, so that its pace is counted from now; in beat mode a window may have filled in one
         // stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
-        let steps = pace::steps_since(peer.pace, now);
+        let steps = drain_schedule::steps_since(peer.pace, now);
         let fresh = !peer.flags.has(Flags::DRAINED);
         let bound = match wake {
-            Wake::Lazy if peer.state == State::Alive && (fresh || steps > pace::LONG) => 1,
+            Wake::Lazy if peer.state == State::Alive && (fresh || steps > drain_schedule::LONG) => 1,
             Wake::Lazy => u64::from(mark / 2),
             Wake::Beat => HEAP_BYTES,
         };
         let drain = heartbeat != Heartbeat::Frames && unread >= bound.max(1);
         if drain {
-            self.want(index, Want::DRAIN);
+            self.request(index, PendingActions::DRAIN);
         }
         // Far more than a heartbeat's lies there, so the window may be full, and then it is we who keep
         // the peer silent. Its bytes are taken off first, and it gets the time to go on. Its kernel
@@ -258,15 +258,16 @@ impl Tracker {
         let peer = self.at(index);
         if unread == 0 {
             // Nothing lies there: its pace is counted from now. Who is new is looked at once more.
-            peer.pace = pace::stamp(now);
-            let second_look = peer.born + 4 * pace::FIRST_LOOK;
+            peer.pace = drain_schedule::stamp(now);
+            let second_look = peer.accepted_at + 4 * drain_schedule::FIRST_LOOK;
             if fresh && now < second_look {
-                self.foresee(index, pace::round_up(second_look));
+                self.foresee(index, drain_schedule::round_up(second_look));
             }
-        } else if let Some(full) = pace::steps_to_full(unread, steps, mark, pace::FORESIGHT)
+        } else if let Some(full) =
+            drain_schedule::steps_to_full(unread, steps, mark, drain_schedule::FORESIGHT)
             && let Some(rest) = full.checked_sub(u64::from(steps))
         {
-            self.foresee(index, pace::point(now, rest));
+            self.foresee(index, drain_schedule::point(now, rest));
         }
     }
 

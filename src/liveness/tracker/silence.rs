@@ -1,10 +1,10 @@
 //! Time: whom the wheel names, what a silence amounts to, and when to look again.
 
 use super::ending::Ending;
-use super::{AGAIN, Tracker, Wake, pace};
+use super::{AGAIN, Tracker, Wake, drain_schedule};
 use crate::limits;
 use crate::liveness::fact::Evidence;
-use crate::liveness::peer::{Flags, Step, Want};
+use crate::liveness::peer::{Flags, PendingActions, Step};
 use crate::liveness::policy::Heartbeat;
 use crate::liveness::state::{Cause, State};
 use crate::time::Instant;
@@ -33,9 +33,9 @@ impl Tracker {
         if heartbeat == Heartbeat::Frames && peer.state != State::HalfClosed {
             peer.flags.clear(Flags::FRAMED);
             peer.set_due(now);
-            self.want(index, Want::DRAIN);
+            self.request(index, PendingActions::DRAIN);
         } else {
-            self.want(index, Want::INSPECT);
+            self.request(index, PendingActions::INSPECT);
         }
     }
 
@@ -50,32 +50,32 @@ impl Tracker {
         if policy.heartbeat == Heartbeat::Frames || peer.is_mute(&policy) || peer.flags.has(Flags::FIN) {
             return false;
         }
-        let life = peer.life;
+        let life = peer.last_life;
         let missed = self.stalls.put_off(life, policy.idle);
         if now >= missed || (wake == Wake::Lazy && !foreseen) {
             return false;
         }
         let mut due = self.quiet_until(missed);
         let peer = self.at(index);
-        let steps = u64::from(pace::steps_since(peer.pace, now));
+        let steps = u64::from(drain_schedule::steps_since(peer.pace, now));
         match wake {
-            Wake::Lazy => self.want(index, Want::DRAIN),
+            Wake::Lazy => self.request(index, PendingActions::DRAIN),
             Wake::Beat => {
                 if peer.pace > 0 && !peer.flags.has(Flags::EAGER) {
                     if foreseen {
                         peer.pace = 0;
-                        self.want(index, Want::DRAIN);
+                        self.request(index, PendingActions::DRAIN);
                     } else {
                         peer.flags.set(Flags::DRAIN_DUE);
                     }
                 }
-                due = due.min(pace::round_up(now + limits::MAX_UNDRAINED));
+                due = due.min(drain_schedule::round_up(now + limits::MAX_UNDRAINED));
             }
         }
         self.appoint(index, due);
         if wake == Wake::Lazy {
             // In case that nothing is found; what is found says better when to come again.
-            self.foresee(index, pace::point(now, steps * pace::FORESIGHT));
+            self.foresee(index, drain_schedule::point(now, steps * drain_schedule::FORESIGHT));
         }
         true
     }
@@ -86,10 +86,10 @@ impl Tracker {
         let policy = self.config.policy;
         let peer = self.at(index);
         debug_assert!(matches!(peer.state, State::Alive | State::Suspect));
-        let (life, born, doubt) = (peer.life, peer.born, peer.flags.has(Flags::DOUBT));
+        let (life, accepted_at, doubt) = (peer.last_life, peer.accepted_at, peer.flags.has(Flags::DOUBT));
         let (state, mute) = (peer.state, peer.is_mute(&policy));
         if mute {
-            let deadline = self.stalls.put_off(born, policy.handshake);
+            let deadline = self.stalls.put_off(accepted_at, policy.handshake);
             if looked >= deadline {
                 let ending = Ending { deadline: Some(deadline), ..Ending::of(Cause::HandshakeExpired) };
                 self.die(index, ending, evidence, now);
@@ -121,7 +121,7 @@ impl Tracker {
                 // A look that nobody asked for does not say whether frames are there.
                 State::Suspect if now >= missed => {}
                 State::Suspect => self.recover(index, now),
-                _ => self.widen(index),
+                _ => self.wake_on_mark(index),
             }
         }
     }
@@ -130,7 +130,7 @@ impl Tracker {
     /// next is due. A stall puts probes off like everything else.
     pub(super) fn probe(&mut self, index: u32, looked: Instant, now: Instant) -> Instant {
         let policy = self.config.policy;
-        let (life, sent) = (self.at(index).life, self.at(index).probes);
+        let (life, sent) = (self.at(index).last_life, self.at(index).probes);
         let due = |number: u8| self.stalls.put_off(life, policy.idle + policy.interval * u32::from(number));
         let silent = looked >= due(0);
         let mut asked = sent.max(1); // a path in doubt is asked at once
@@ -140,7 +140,7 @@ impl Tracker {
         let next = if silent { due(asked) } else { now + policy.interval };
         self.at(index).probes = asked;
         if asked > sent && policy.heartbeat == Heartbeat::Frames {
-            self.want(index, Want::PROBE);
+            self.request(index, PendingActions::PROBE);
         }
         next
     }
@@ -148,12 +148,12 @@ impl Tracker {
     /// Leaves a peer that was heard from alone until it could be missed; in beat mode until its bytes
     /// have to be looked after.
     pub(super) fn rest(&mut self, index: u32, now: Instant) {
-        let life = self.at(index).life;
+        let life = self.at(index).last_life;
         let missed = self.stalls.put_off(life, self.config.policy.idle);
         let quiet = self.quiet_until(missed);
         let due = match self.config.wake {
             Wake::Lazy => quiet,
-            Wake::Beat => quiet.min(pace::round_up(now + limits::MAX_UNDRAINED)),
+            Wake::Beat => quiet.min(drain_schedule::round_up(now + limits::MAX_UNDRAINED)),
         };
         self.appoint(index, due);
     }
@@ -161,6 +161,10 @@ impl Tracker {
     /// When a living peer whose idle time ends at `missed` is visited. On the grid where that is fine
     /// enough, so that one wake serves many: a suspicion may come a little late, a verdict does not.
     pub(super) fn quiet_until(&self, missed: Instant) -> Instant {
-        if self.config.policy.interval >= 4 * pace::GRID { pace::round_up(missed) } else { missed }
+        if self.config.policy.interval >= 4 * drain_schedule::GRID {
+            drain_schedule::round_up(missed)
+        } else {
+            missed
+        }
     }
 }

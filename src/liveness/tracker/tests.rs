@@ -102,7 +102,7 @@ fn run(
                 Action::Drain { peer, .. } => tracker.handle(peer, Fact::Emptied, due),
                 Action::Inspect(peer) => tracker.handle(peer, Fact::Inspected(last(peer)), due),
                 Action::Close { peer, .. } => tracker.release(peer),
-                Action::WakeOn { .. } | Action::Probe { .. } => {}
+                Action::SetLowWater { .. } | Action::Probe { .. } => {}
             }
         }
         tracker.audit();

@@ -1,7 +1,7 @@
 //! From state to state: along the table, noted for the sink, and counted.
 
 use super::{AGAIN, Tracker, Wake};
-use crate::liveness::peer::{Flags, Step, Want};
+use crate::liveness::peer::{Flags, PendingActions, Step};
 use crate::liveness::state::{self, Input, State};
 use crate::time::Instant;
 
@@ -16,8 +16,8 @@ impl Tracker {
         self.counts.suspects += 1;
         let peer = self.at(index);
         peer.probes = 0;
-        if lazy && peer.flags.raise(Flags::NARROW) {
-            self.want(index, Want::NARROW);
+        if lazy && peer.flags.raise(Flags::WAKE_ON_BYTE) {
+            self.request(index, PendingActions::WAKE_ON_BYTE);
         }
         true
     }
@@ -35,17 +35,17 @@ impl Tracker {
         if self.counts.suspects * 4 < self.counts.living {
             self.outage = false;
         }
-        self.widen(index);
+        self.wake_on_mark(index);
         self.rest(index, now);
     }
 
     /// Lets a peer that is heard from wake by its low-water mark again, where there is one.
-    pub(super) fn widen(&mut self, index: u32) {
+    pub(super) fn wake_on_mark(&mut self, index: u32) {
         let lazy = self.config.wake == Wake::Lazy;
         let peer = self.at(index);
-        if lazy && peer.flags.has(Flags::NARROW) {
-            peer.flags.clear(Flags::NARROW);
-            self.want(index, Want::WIDE);
+        if lazy && peer.flags.has(Flags::WAKE_ON_BYTE) {
+            peer.flags.clear(Flags::WAKE_ON_BYTE);
+            self.request(index, PendingActions::WAKE_ON_MARK);
         }
     }
 
@@ -73,13 +73,13 @@ impl Tracker {
         }
         peer.state = to;
         peer.record(now, step);
-        self.owe(index);
+        self.queue_event(index);
         true
     }
 
-    pub(super) fn owe(&mut self, index: u32) {
-        if self.at(index).flags.raise(Flags::OWING) {
-            self.owing.push(index);
+    pub(super) fn queue_event(&mut self, index: u32) {
+        if self.at(index).flags.raise(Flags::EVENT_QUEUED) {
+            self.event_queue.push(index);
         }
     }
 

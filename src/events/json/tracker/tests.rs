@@ -74,7 +74,7 @@ pub(in crate::events) mod samples {
                 match action {
                     Action::Inspect(peer) => tracker.handle(peer, Fact::Inspected(evidence), now),
                     Action::Drain { peer, .. } => tracker.handle(peer, Fact::Emptied, now),
-                    Action::WakeOn { .. } | Action::Probe { .. } | Action::Close { .. } => {}
+                    Action::SetLowWater { .. } | Action::Probe { .. } | Action::Close { .. } => {}
                 }
             }
             events.extend(std::iter::from_fn(|| tracker.poll_event()));
@@ -98,7 +98,7 @@ pub(in crate::events) mod samples {
                 transport: Transport::Unasked,
                 outage: false,
             },
-            born: at_millis(2_000),
+            accepted_at: at_millis(2_000),
             at: Instant::from_nanos(6_234_567_891),
             deadline: None,
             bytes: 480,

@@ -235,8 +235,8 @@ fn a_mark_is_set_once_and_to_what_was_wanted_last() {
     tracker.handle(peers[0], Fact::Inspected(heard(after(4_500))), after(4_500));
     assert_eq!(kinds(&mut tracker), ["suspected", "recovered"]);
     let asked = actions(&mut tracker);
-    assert_eq!(asked.iter().filter(|action| matches!(action, Action::WakeOn { .. })).count(), 1);
-    assert_eq!(asked[0], Action::WakeOn { peer: peers[0], narrow: false });
+    assert_eq!(asked.iter().filter(|action| matches!(action, Action::SetLowWater { .. })).count(), 1);
+    assert_eq!(asked[0], Action::SetLowWater { peer: peers[0], bytes: tracker.config().unread });
 }
 
 #[test]

@@ -232,16 +232,16 @@ impl Server {
             let Some(action) = self.tracker.poll_action() else { break };
             let (Action::Drain { peer, .. }
             | Action::Inspect(peer)
-            | Action::WakeOn { peer, .. }
+            | Action::SetLowWater { peer, .. }
             | Action::Probe { peer, .. }
             | Action::Close { peer, .. }) = action;
             let who = self.sockets.iter().rposition(|socket| socket.peer == peer).expect("it lives");
             match action {
                 Action::Drain { .. } => self.drain(who),
                 Action::Inspect(_) => self.tell(who, Fact::Inspected(self.evidence(who))),
-                Action::WakeOn { narrow, .. } => {
-                    self.sockets[who].mark = if narrow { 1 } else { self.unread };
-                    if narrow && self.sockets[who].unread > 0 {
+                Action::SetLowWater { bytes, .. } => {
+                    self.sockets[who].mark = bytes;
+                    if bytes == 1 && self.sockets[who].unread > 0 {
                         self.tell(who, Fact::Ready(PollMask(0x1)));
                     }
                 }
@@ -293,7 +293,7 @@ impl Server {
             unread: 0,
             last_data: self.now,
             last_ack: self.now,
-            mark: if self.tracker.config().starts_narrow() { 1 } else { self.unread },
+            mark: self.tracker.config().first_low_water(),
             state: TcpState::Established,
             shut: false,
             told: Vec::new(),

@@ -105,8 +105,8 @@ pub enum Told {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ask {
-    Narrow,
-    Wide,
+    WakeOnByte,
+    WakeOnMark,
     Probe,
     Drain,
     DrainToEnd,
@@ -343,7 +343,7 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
         // A sound socket is no frame: who was silent is so still.
         None if before.stage == Stage::Silent => nothing(),
         Some(_) | None if suspect => recovered(before, lazy),
-        Some(_) | None if before.stage == Stage::Mute && lazy && speaks => asks([Ask::Wide]),
+        Some(_) | None if before.stage == Stage::Mute && lazy && speaks => asks([Ask::WakeOnMark]),
         Some(_) | None => nothing(),
     }
 }
@@ -355,7 +355,7 @@ fn suspected(told: Told, before: Before, lazy: bool, speaks: bool) -> Outcome {
     let mut outcome = Outcome { told: Some(told), ..nothing() };
     // One that was never widened is narrow already.
     if lazy && !(speaks && before.stage == Stage::Mute) {
-        outcome.asked.insert(Ask::Narrow);
+        outcome.asked.insert(Ask::WakeOnByte);
     }
     if speaks {
         outcome.asked.insert(Ask::Probe);
@@ -366,7 +366,7 @@ fn suspected(told: Told, before: Before, lazy: bool, speaks: bool) -> Outcome {
 fn recovered(before: Before, lazy: bool) -> Outcome {
     match (before.room, lazy) {
         (false, _) => nothing(),
-        (true, true) => Outcome { told: Some(Told::Recovered), ..asks([Ask::Wide]) },
+        (true, true) => Outcome { told: Some(Told::Recovered), ..asks([Ask::WakeOnMark]) },
         (true, false) => Outcome { told: Some(Told::Recovered), ..nothing() },
     }
 }
@@ -380,7 +380,7 @@ fn framed(world: World, before: Before) -> Outcome {
         // It speaks; whether it hears, the socket knows.
         (Visit::No, Stage::Doubted) => asks([Ask::Inspect]),
         (Visit::No, Stage::Silent) => recovered(before, lazy),
-        (Visit::No, Stage::Mute) if lazy && world.heartbeat == Heartbeat::Frames => asks([Ask::Wide]),
+        (Visit::No, Stage::Mute) if lazy && world.heartbeat == Heartbeat::Frames => asks([Ask::WakeOnMark]),
         (Visit::No, Stage::Mute | Stage::Alive | Stage::HalfClosed | Stage::Over) => nothing(),
     };
     Outcome { life: Life::Now, ..after }

@@ -10,7 +10,7 @@ use super::*;
 /// One life, and all that is true of it.
 struct Life {
     peer: PeerId,
-    born: Instant,
+    accepted_at: Instant,
     socket: TcpState,
     received: u64,
     last_data: Instant,
@@ -53,7 +53,7 @@ impl Life {
     fn last_sign(&self, heartbeat: Heartbeat) -> Instant {
         match heartbeat {
             Heartbeat::Bytes => self.last_data,
-            Heartbeat::Frames => self.last_frame.unwrap_or(self.born),
+            Heartbeat::Frames => self.last_frame.unwrap_or(self.accepted_at),
             Heartbeat::None => self.last_data.max(self.last_ack),
         }
     }
@@ -159,11 +159,11 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
 
 /// All of a tracker that a fact could change.
 fn print(tracker: &Tracker) -> String {
-    let Tracker { peers, counts, stalls, remembered, identities, outage, .. } = tracker;
+    let Tracker { peers, counts, stalls, death_log, identities, outage, .. } = tracker;
     let due = tracker.next_due();
     // The slab's own Debug says how many there are, not who.
     let peers: Vec<_> = peers.iter().collect();
-    format!("{peers:?} {counts:?} {stalls:?} {remembered:?} {identities:?} {outage} {due:?}")
+    format!("{peers:?} {counts:?} {stalls:?} {death_log:?} {identities:?} {outage} {due:?}")
 }
 
 struct Story {
@@ -276,7 +276,7 @@ impl Story {
                 match (cause, death.deadline) {
                     (Cause::HandshakeExpired, deadline) => {
                         assert!(deadline.is_some() && !spoke, "mute?");
-                        assert!(self.listened(life.born) >= self.policy.handshake, "too early");
+                        assert!(self.listened(life.accepted_at) >= self.policy.handshake, "too early");
                     }
                     (Cause::HeartbeatExpired, None) => panic!("expired without a deadline"),
                     (_, Some(deadline)) => {
@@ -329,7 +329,7 @@ impl Story {
         let view = self.tracker.peer(peer).expect("it has just come");
         self.lives.push(Life {
             peer,
-            born: self.now,
+            accepted_at: self.now,
             socket: TcpState::Established,
             received: 0,
             last_data: self.now,
@@ -398,7 +398,7 @@ impl Story {
             let Some(action) = self.tracker.poll_action() else { break };
             let (Action::Drain { peer, .. }
             | Action::Inspect(peer)
-            | Action::WakeOn { peer, .. }
+            | Action::SetLowWater { peer, .. }
             | Action::Probe { peer, .. }
             | Action::Close { peer, .. }) = action;
             let who = self.lives.iter().position(|life| life.peer == peer).expect("it lives");
@@ -414,10 +414,10 @@ impl Story {
                     self.tell(who, if ended { Telling::End } else { Telling::Emptied });
                 }
                 Action::Inspect(_) => self.tell(who, Telling::Inspected),
-                Action::WakeOn { .. } => {}
+                Action::SetLowWater { .. } => {}
                 Action::Probe { sequence, .. } => {
                     assert_eq!(self.policy.heartbeat, Heartbeat::Frames, "only there the server speaks");
-                    let known = self.tracker.peer(peer).expect("it lives").life;
+                    let known = self.tracker.peer(peer).expect("it lives").last_life;
                     let asked = if known > life.asked_after { 0 } else { life.probes };
                     assert!(sequence > asked && sequence <= self.policy.probes);
                     life.asked_after = known;
@@ -454,7 +454,10 @@ impl Story {
             }
             (EventKind::HalfClosed, Step::HalfClosed) => {}
             (EventKind::Died(death), Step::Died(cause)) => {
-                assert_eq!((death.peer, death.cause, death.born), (life.peer, cause, life.born));
+                assert_eq!(
+                    (death.peer, death.cause, death.accepted_at),
+                    (life.peer, cause, life.accepted_at)
+                );
                 assert_eq!(life.told, life.path.len(), "death is the last");
                 let kept: Vec<_> = death.history.into_iter().flatten().collect();
                 assert!(life.path.ends_with(&kept) && kept.len() == life.path.len().min(4));

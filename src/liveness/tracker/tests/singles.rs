@@ -114,7 +114,7 @@ fn evidence_of_the_future_is_evidence_of_now() {
     for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
         let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
         tracker.handle(peers[0], Fact::Inspected(heard(after(2_004))), after(2_000));
-        assert_eq!(tracker.peer(peers[0]).map(|view| view.life), Some(after(2_000)));
+        assert_eq!(tracker.peer(peers[0]).map(|view| view.last_life), Some(after(2_000)));
     }
 }
 

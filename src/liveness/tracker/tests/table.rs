@@ -110,8 +110,8 @@ fn is_contradiction(world: World, situation: Situation, seen: Seen) -> bool {
 
 fn ask(action: &Action) -> Ask {
     match action {
-        Action::WakeOn { narrow: true, .. } => Ask::Narrow,
-        Action::WakeOn { narrow: false, .. } => Ask::Wide,
+        Action::SetLowWater { bytes: 1, .. } => Ask::WakeOnByte,
+        Action::SetLowWater { .. } => Ask::WakeOnMark,
         Action::Probe { .. } => Ask::Probe,
         Action::Drain { to_end: false, .. } => Ask::Drain,
         Action::Drain { to_end: true, .. } => Ask::DrainToEnd,
@@ -134,10 +134,10 @@ fn told(event: &Event) -> Told {
 
 /// All of a tracker that a fact could change.
 fn print(tracker: &Tracker) -> String {
-    let Tracker { peers, counts, remembered, identities, outage, .. } = tracker;
+    let Tracker { peers, counts, death_log, identities, outage, .. } = tracker;
     // The slab's own Debug says how many there are, not who.
     let peers: Vec<_> = peers.iter().collect();
-    format!("{peers:?} {counts:?} {remembered:?} {identities:?} {outage} {:?}", tracker.next_due())
+    format!("{peers:?} {counts:?} {death_log:?} {identities:?} {outage} {:?}", tracker.next_due())
 }
 
 /// What the proof must repeat of the fact.
@@ -154,7 +154,7 @@ fn check_proof(death: &Death, fact: &Fact, scene: &Scene) {
     let proof = &death.proof;
     assert_eq!((proof.frame, proof.bye), (frame, bye));
     assert_eq!(proof.evidence, evidence);
-    assert_eq!((death.peer, death.local, death.born, death.at), (scene.peer, 7, START, scene.now));
+    assert_eq!((death.peer, death.local, death.accepted_at, death.at), (scene.peer, 7, START, scene.now));
     assert_eq!(death.address, address(1));
     match (death.deadline, death.cause) {
         (Some(deadline), cause) => {
@@ -190,14 +190,14 @@ fn check(world: World, situation: Situation, seen: Seen) {
         assert!(asked.is_empty() && new.is_empty(), "of nobody: {asked:?} {new:?}");
         return;
     };
-    let life = match after.life {
-        life if life == view.life => Life::Kept,
+    let life = match after.last_life {
+        life if life == view.last_life => Life::Kept,
         life if life == scene.now => Life::Now,
         life => Life::Ago(scene.now.since(life).as_millis() as u64),
     };
     let wanted = match expected.life {
         // The same by other words.
-        Life::Ago(age) if scene.now - millis(age) == view.life => Life::Kept,
+        Life::Ago(age) if scene.now - millis(age) == view.last_life => Life::Kept,
         other => other,
     };
     let outcome = Outcome { told: new.first().map(told), asked: asked.iter().map(ask).collect(), life };

@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 
 use crate::liveness::event::{Event, EventKind};
 
-/// The waiting ones, oldest first. Never longer than [`Notices::MAX`] and one of each kind.
-pub(super) struct Notices(VecDeque<Event>);
+/// The waiting ones, oldest first. Never longer than [`TrackerEvents::MAX`] and one of each kind.
+pub(super) struct TrackerEvents(VecDeque<Event>);
 
-impl Notices {
+impl TrackerEvents {
     /// Events that may wait before they are merged.
     const MAX: usize = 16;
 
-    pub(super) fn new() -> Notices {
-        Notices(VecDeque::with_capacity(Notices::MAX + 4))
+    pub(super) fn new() -> TrackerEvents {
+        TrackerEvents(VecDeque::with_capacity(TrackerEvents::MAX + 4))
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {
@@ -26,7 +26,7 @@ impl Notices {
     /// Adds an event. When many wait: stalls are added up, of two outages the later is told, and a limit
     /// that was reached and left again is not told at all.
     pub(super) fn push(&mut self, event: Event) {
-        if self.0.len() < Notices::MAX {
+        if self.0.len() < TrackerEvents::MAX {
             self.0.push_back(event);
             return;
         }
@@ -64,17 +64,17 @@ mod tests {
 
     #[test]
     fn a_stuck_sink_keeps_the_sum_of_stalls_and_whether_we_are_at_a_limit() {
-        let mut notices = Notices::new();
+        let mut events = TrackerEvents::new();
         for round in 0..1_000 {
-            notices.push(event(3 * round, EventKind::Stall { held: Duration::from_secs(1) }));
-            notices.push(event(3 * round + 1, EventKind::Saturated { limit: "descriptors" }));
-            notices.push(event(3 * round + 2, EventKind::PathOutage { suspects: round as u32, peers: 9 }));
+            events.push(event(3 * round, EventKind::Stall { held: Duration::from_secs(1) }));
+            events.push(event(3 * round + 1, EventKind::Saturated { limit: "descriptors" }));
+            events.push(event(3 * round + 2, EventKind::PathOutage { suspects: round as u32, peers: 9 }));
             if round < 999 {
-                notices.push(event(3 * round + 2, EventKind::Resumed));
+                events.push(event(3 * round + 2, EventKind::Resumed));
             }
         }
-        assert!(notices.0.len() <= Notices::MAX + 4, "{}", notices.0.len());
-        let waiting: Vec<Event> = std::iter::from_fn(|| notices.pop()).collect();
+        assert!(events.0.len() <= TrackerEvents::MAX + 4, "{}", events.0.len());
+        let waiting: Vec<Event> = std::iter::from_fn(|| events.pop()).collect();
         let held: Duration = waiting
             .iter()
             .filter_map(|event| match event.kind {

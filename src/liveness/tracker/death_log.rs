@@ -20,15 +20,15 @@ use crate::time::Instant;
 /// No place: the end of a list.
 const NOWHERE: u32 = u32::MAX;
 
-pub(super) struct Remembered {
+pub(super) struct DeathLog {
     /// So many are kept after they were told.
     most: usize,
-    kept: Slab<Kept>,
+    kept: Slab<DeathEntry>,
     waiting: List,
     told: List,
 }
 
-struct Kept {
+struct DeathEntry {
     death: Death,
     told: bool,
     before: u32,
@@ -41,21 +41,21 @@ struct List {
     len: usize,
 }
 
-impl Remembered {
+impl DeathLog {
     /// Room for `most` that were told and for `waiting` that were not. The memory for the former, and for a turn's
     /// visits more, is touched.
-    pub(super) fn with_capacity(most: usize, waiting: usize) -> Remembered {
+    pub(super) fn with_capacity(most: usize, waiting: usize) -> DeathLog {
         let mut kept = Slab::with_capacity(most + waiting);
         for _ in 0..most + waiting.min(limits::MAX_VISITS_PER_TURN) {
-            kept.insert(Kept { death: nobody(), told: false, before: NOWHERE, behind: NOWHERE });
+            kept.insert(DeathEntry { death: nobody(), told: false, before: NOWHERE, behind: NOWHERE });
         }
         kept.clear();
-        Remembered { most, kept, waiting: List::EMPTY, told: List::EMPTY }
+        DeathLog { most, kept, waiting: List::EMPTY, told: List::EMPTY }
     }
 
     /// Its place, by which it is told.
     pub(super) fn push(&mut self, death: Death) -> usize {
-        let place = self.kept.insert(Kept { death, told: false, before: NOWHERE, behind: NOWHERE });
+        let place = self.kept.insert(DeathEntry { death, told: false, before: NOWHERE, behind: NOWHERE });
         self.waiting.push(&mut self.kept, u32::try_from(place).expect("places of peers have 31 bits"));
         place
     }
@@ -83,10 +83,10 @@ impl Remembered {
     }
 }
 
-impl fmt::Debug for Remembered {
+impl fmt::Debug for DeathLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deaths = |list: &List| list.iter(&self.kept).map(|kept| kept.death).collect::<Vec<_>>();
-        f.debug_struct("Remembered")
+        f.debug_struct("DeathLog")
             .field("told", &deaths(&self.told))
             .field("waiting", &deaths(&self.waiting))
             .finish()
@@ -97,7 +97,7 @@ impl List {
     const EMPTY: List = List { first: NOWHERE, last: NOWHERE, len: 0 };
 
     /// At the end.
-    fn push(&mut self, kept: &mut Slab<Kept>, place: u32) {
+    fn push(&mut self, kept: &mut Slab<DeathEntry>, place: u32) {
         let new = &mut kept[place as usize];
         (new.before, new.behind) = (self.last, NOWHERE);
         match kept.get_mut(self.last as usize) {
@@ -108,8 +108,8 @@ impl List {
         self.len += 1;
     }
 
-    fn unlink(&mut self, kept: &mut Slab<Kept>, place: u32) {
-        let Kept { before, behind, .. } = kept[place as usize];
+    fn unlink(&mut self, kept: &mut Slab<DeathEntry>, place: u32) {
+        let DeathEntry { before, behind, .. } = kept[place as usize];
         match kept.get_mut(before as usize) {
             Some(other) => other.behind = behind,
             None => self.first = behind,
@@ -121,23 +121,23 @@ impl List {
         self.len -= 1;
     }
 
-    fn iter<'a>(&self, kept: &'a Slab<Kept>) -> Links<'a> {
+    fn iter<'a>(&self, kept: &'a Slab<DeathEntry>) -> Links<'a> {
         Links { kept, next: self.first, next_back: self.last, left: self.len }
     }
 }
 
 /// Along a list, from both ends.
 struct Links<'a> {
-    kept: &'a Slab<Kept>,
+    kept: &'a Slab<DeathEntry>,
     next: u32,
     next_back: u32,
     left: usize,
 }
 
 impl<'a> Iterator for Links<'a> {
-    type Item = &'a Kept;
+    type Item = &'a DeathEntry;
 
-    fn next(&mut self) -> Option<&'a Kept> {
+    fn next(&mut self) -> Option<&'a DeathEntry> {
         self.left = self.left.checked_sub(1)?;
         let kept = &self.kept[self.next as usize];
         self.next = kept.behind;
@@ -170,7 +170,7 @@ fn nobody() -> Death {
             transport: Transport::Unasked,
             outage: false,
         },
-        born: Instant::ZERO,
+        accepted_at: Instant::ZERO,
         at: Instant::ZERO,
         deadline: None,
         bytes: 0,
@@ -188,25 +188,25 @@ mod tests {
         Death { bytes, ..nobody() }
     }
 
-    fn numbers(remembered: &Remembered) -> Vec<u64> {
-        remembered.iter().map(|death| death.bytes).collect()
+    fn numbers(log: &DeathLog) -> Vec<u64> {
+        log.iter().map(|death| death.bytes).collect()
     }
 
     #[test]
     fn ten_thousand_are_less_than_three_megabytes() {
         let places = limits::MAX_REMEMBERED_DEAD + limits::MAX_VISITS_PER_TURN;
-        assert!(places * size_of::<Kept>() < 3_000_000, "{} bytes each", size_of::<Kept>());
+        assert!(places * size_of::<DeathEntry>() < 3_000_000, "{} bytes each", size_of::<DeathEntry>());
     }
 
     #[test]
     fn places_are_used_again_so_that_memory_is_for_those_that_are_kept() {
-        let mut remembered = Remembered::with_capacity(3, 100);
+        let mut log = DeathLog::with_capacity(3, 100);
         let mut highest = 0;
         for number in 0..1_000 {
-            let place = remembered.push(dead(number));
+            let place = log.push(dead(number));
             highest = highest.max(place);
-            assert_eq!(remembered.tell(place).bytes, number);
-            assert_eq!(numbers(&remembered), (number.saturating_sub(2)..=number).collect::<Vec<_>>());
+            assert_eq!(log.tell(place).bytes, number);
+            assert_eq!(numbers(&log), (number.saturating_sub(2)..=number).collect::<Vec<_>>());
         }
         assert_eq!(highest, 3, "one more than are kept");
     }
@@ -219,11 +219,11 @@ mod tests {
 
     #[test]
     fn no_death_waits_for_a_page() {
-        let mut remembered = Remembered::with_capacity(limits::MAX_REMEMBERED_DEAD, 1 << 20);
+        let mut log = DeathLog::with_capacity(limits::MAX_REMEMBERED_DEAD, 1 << 20);
         let before = faults();
         for number in 0..30_000 {
-            let place = remembered.push(dead(number));
-            remembered.tell(place);
+            let place = log.push(dead(number));
+            log.tell(place);
         }
         // Some are of the reading itself; a new page for every sixteenth would be 625.
         assert!(faults() - before < 50, "{} faults", faults() - before);
@@ -234,15 +234,15 @@ mod tests {
     fn who_waits_is_kept_and_holds_nobody_back() {
         let mut rng = fastrand::Rng::with_seed(7);
         for most in [0, 1, 2, 5] {
-            let mut remembered = Remembered::with_capacity(most, 8);
-            let room = remembered.kept.capacity();
+            let mut log = DeathLog::with_capacity(most, 8);
+            let room = log.kept.capacity();
             let (mut waiting, mut told) = (Vec::new(), VecDeque::new());
             for number in 0..2_000 {
                 if waiting.len() < 8 && rng.bool() {
-                    waiting.push((number, remembered.push(dead(number))));
+                    waiting.push((number, log.push(dead(number))));
                 } else if !waiting.is_empty() {
                     let (number, place) = waiting.remove(rng.usize(..waiting.len()));
-                    assert_eq!(remembered.tell(place).bytes, number);
+                    assert_eq!(log.tell(place).bytes, number);
                     told.push_back(number);
                     if told.len() > most {
                         told.pop_front();
@@ -250,11 +250,11 @@ mod tests {
                 }
                 let mut expected: Vec<u64> =
                     told.iter().copied().chain(waiting.iter().map(|who| who.0)).collect();
-                assert_eq!(numbers(&remembered), expected);
+                assert_eq!(numbers(&log), expected);
                 expected.reverse();
-                let backwards: Vec<u64> = remembered.iter().rev().map(|death| death.bytes).collect();
+                let backwards: Vec<u64> = log.iter().rev().map(|death| death.bytes).collect();
                 assert_eq!(backwards, expected);
-                assert_eq!(remembered.kept.capacity(), room, "it grew");
+                assert_eq!(log.kept.capacity(), room, "it grew");
             }
         }
     }
@@ -262,9 +262,9 @@ mod tests {
     #[test]
     #[should_panic(expected = "told once")]
     fn nobody_is_told_twice() {
-        let mut remembered = Remembered::with_capacity(2, 2);
-        let place = remembered.push(dead(1));
-        remembered.tell(place);
-        remembered.tell(place);
+        let mut log = DeathLog::with_capacity(2, 2);
+        let place = log.push(dead(1));
+        log.tell(place);
+        log.tell(place);
     }
 }
