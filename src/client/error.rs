@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{MAX_COUNT, MAX_EVERY, MIN_EVERY};
+use super::limits::{MAX_COUNT, MAX_EVERY, MIN_EVERY};
 use crate::frame::FrameError;
 use crate::sys::describe;
 

@@ -1,13 +1,16 @@
 //! The client against listeners of the standard library. Nothing waits for a time: a test ends when what it
 //! expects was seen, or fails because the client's own time was over.
 
-use std::io::Write;
-use std::net::{TcpListener, TcpStream as StdStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
 use std::sync::atomic::AtomicUsize;
 use std::thread;
 
+use mio::net::TcpStream;
+
+use super::connecting::answer;
 use super::*;
-use crate::frame::Kind;
+use crate::frame::{Decoded, Decoder, Kind};
 
 const BOUND: Duration = Duration::from_secs(20);
 

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::encode::header;
 use super::*;
+use crate::limits::MAX_IDENTITY;
 
 const PROTOCOL: &str = include_str!("../../docs/PROTOCOL.md");
 

@@ -6,7 +6,11 @@
 //! The loop knows it only as an [`Engine`](super::engine::Engine).
 
 mod buffers;
+mod error;
+mod features;
 mod ring;
 
 pub use super::engine::{Completion, Counters, Lent, Token, Wait};
-pub use ring::{Ring, RingError, RingFeatures, supported_operations};
+pub use error::RingError;
+pub use features::RingFeatures;
+pub use ring::{Ring, supported_operations};

@@ -1,6 +1,5 @@
 //! The ring itself: set-up, operations, waiting, completions.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -9,129 +8,13 @@ use io_uring::types::Fd;
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
 use super::buffers::BufferPool;
+use super::error::RingError;
+use super::features::RingFeatures;
 use crate::sys::engine::{Completion, Counters, Lent, Token, Wait};
 
 /// `IORING_REGISTER_EVENTFD` and `IORING_REGISTER_PBUF_RING` of `linux/io_uring.h`.
 const IORING_REGISTER_EVENTFD: u8 = 4;
 const IORING_REGISTER_PBUF_RING: u8 = 22;
-
-/// What the kernel gave us.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RingFeatures {
-    /// SINGLE_ISSUER and DEFER_TASKRUN (6.1): completions are worked off when we ask, not in between.
-    pub defer_taskrun: bool,
-    /// NO_SQARRAY (6.6): one indirection less.
-    pub no_sqarray: bool,
-    /// Waiting for a batch *or* a short time once there is work (6.12).
-    pub min_wait: bool,
-    /// Waiting without being shown as I/O wait (6.15).
-    pub no_iowait: bool,
-    /// The kernel refuses every operation on this ring but those that we use (5.10).
-    pub restricted: bool,
-}
-
-impl RingFeatures {
-    /// The names of those that it has.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        [
-            (self.defer_taskrun, "defer_taskrun"),
-            (self.no_sqarray, "no_sqarray"),
-            (self.min_wait, "min_wait"),
-            (self.no_iowait, "no_iowait"),
-            (self.restricted, "restricted"),
-        ]
-        .into_iter()
-        .filter_map(|(have, name)| have.then_some(name))
-    }
-
-    /// What is missing and from which kernel on there is all of it; `None` where nothing is.
-    #[must_use]
-    pub fn missing(self) -> Option<String> {
-        let since = [
-            (self.defer_taskrun, "defer_taskrun", "6.1"),
-            (self.no_sqarray, "no_sqarray", "6.6"),
-            (self.min_wait, "min_wait", "6.12"),
-            (self.no_iowait, "no_iowait", "6.15"),
-            (self.restricted, "restricted", "5.10"),
-        ];
-        let missing: Vec<_> = since.into_iter().filter(|&(have, ..)| !have).collect();
-        let newest = missing.iter().max_by_key(|(_, _, version)| {
-            version.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)))
-        })?;
-        let names: Vec<_> = missing.iter().map(|&(_, name, _)| name).collect();
-        Some(format!("this kernel has no {}: Linux {} has", names.join(", "), newest.2))
-    }
-}
-
-/// Which of the operations that we use this kernel has; empty where there is no ring to ask.
-#[must_use]
-pub fn supported_operations() -> Vec<(&'static str, bool)> {
-    let mut probe = Probe::new();
-    let asked = IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
-    if asked.is_err() {
-        return Vec::new();
-    }
-    let names = ["POLL_ADD", "ASYNC_CANCEL", "RECV"];
-    names.into_iter().zip(Ring::OPERATIONS.map(|operation| probe.is_supported(operation))).collect()
-}
-
-/// Why there is no ring.
-#[derive(Debug)]
-pub struct RingError {
-    attempted: &'static str,
-    source: io::Error,
-}
-
-impl RingError {
-    pub(super) fn new(attempted: &'static str, source: io::Error) -> RingError {
-        RingError { attempted, source }
-    }
-
-    /// Whether io_uring is missing here, or too old.
-    #[must_use]
-    pub fn is_missing(&self) -> bool {
-        matches!(self.source.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
-    }
-
-    /// Whether it is forbidden.
-    #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self.source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-    }
-
-    fn cure(&self) -> &'static str {
-        match self.source.raw_os_error() {
-            Some(libc::ENOSYS) => {
-                "the kernel has no io_uring, or a seccomp profile hides it (Docker, containerd and Podman do by \
-                 default): run on Linux 6.1 or newer, with a profile that allows io_uring_setup, io_uring_enter \
-                 and io_uring_register"
-            }
-            Some(libc::EPERM | libc::EACCES) => {
-                "io_uring is forbidden here: set sysctl kernel.io_uring_disabled=0, or allow io_uring_setup, \
-                 io_uring_enter and io_uring_register in the seccomp profile"
-            }
-            Some(libc::ENOMEM) => {
-                "out of lockable memory, not of RAM: raise `ulimit -l` (LimitMEMLOCK= in a systemd unit), take \
-                 fewer --threads, or grant CAP_IPC_LOCK"
-            }
-            Some(libc::EMFILE | libc::ENFILE) => "out of descriptors: raise `ulimit -n` (LimitNOFILE=)",
-            Some(libc::EINVAL) => "the kernel is too old: run on Linux 6.1 or newer",
-            _ => "see io_uring_setup(2)",
-        }
-    }
-}
-
-impl fmt::Display for RingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}; {}", self.attempted, crate::sys::describe(&self.source), self.cure())
-    }
-}
-
-impl std::error::Error for RingError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
 
 /// One thread's ring.
 pub struct Ring {
@@ -514,142 +397,17 @@ impl Ring {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    use crate::sys::engine::{Engine, self_test};
-    use crate::time::Instant;
-
-    #[test]
-    fn completions_beyond_the_queue_are_kept_by_the_kernel_and_said_to_be() {
-        let mut ring = Ring::with_nop(8, 16).unwrap();
-        let all = 100;
-        for index in 0..all {
-            ring.nop(Token::new(1, 0, index)).unwrap();
-        }
-        ring.submit_and_wait(Wait::NOT).unwrap();
-        assert!(ring.is_overflown());
-        let mut seen = Vec::new();
-        while seen.len() < all as usize {
-            let before = seen.len();
-            ring.reap(&mut seen, 5);
-            ring.submit_and_wait(Wait::NOT).unwrap();
-            assert!(seen.len() > before, "only {before} of {all}");
-        }
-        let indices: Vec<_> = seen.iter().map(|completion| completion.token.index()).collect();
-        assert_eq!(indices, (0..all).collect::<Vec<_>>());
-        assert!(!ring.is_overflown());
+/// Which of the operations that we use this kernel has; empty where there is no ring to ask.
+#[must_use]
+pub fn supported_operations() -> Vec<(&'static str, bool)> {
+    let mut probe = Probe::new();
+    let asked = IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
+    if asked.is_err() {
+        return Vec::new();
     }
-
-    #[test]
-    fn all_that_has_happened_is_reaped_at_once() {
-        use std::io::Write;
-        use std::os::unix::net::UnixStream;
-        let mut ring = Ring::new(256, 1024).unwrap();
-        let (mut one, other) = UnixStream::pair().unwrap();
-        let all = 200;
-        for index in 0..all {
-            ring.watch_once(other.as_raw_fd(), libc::POLLIN as u16, Token::new(1, 0, index)).unwrap();
-        }
-        ring.submit_and_wait(Wait::NOT).unwrap();
-        one.write_all(b"x").unwrap();
-        ring.submit_and_wait(Wait { completions: 1, timeout: Duration::from_secs(30), ..Wait::NOT }).unwrap();
-        let mut seen = Vec::new();
-        assert!(ring.reap(&mut seen, 90), "a portion of it leaves some");
-        assert_eq!(seen.len(), 90);
-        assert!(ring.is_ready());
-        assert!(!ring.reap(&mut seen, 512));
-        let mut indices: Vec<_> = seen.iter().map(|completion| completion.token.index()).collect();
-        indices.sort_unstable();
-        assert_eq!(indices, (0..all).collect::<Vec<_>>());
-        assert!(!ring.is_ready());
-    }
-
-    #[test]
-    fn what_is_missing_is_named_with_the_kernel_that_has_it() {
-        let all = RingFeatures {
-            defer_taskrun: true,
-            no_sqarray: true,
-            min_wait: true,
-            no_iowait: true,
-            restricted: true,
-        };
-        assert_eq!(all.missing(), None);
-        let some = RingFeatures { no_sqarray: false, min_wait: false, ..all };
-        assert_eq!(some.missing().unwrap(), "this kernel has no no_sqarray, min_wait: Linux 6.12 has");
-    }
-
-    #[test]
-    fn what_we_do_not_use_is_refused_by_the_kernel() {
-        let mut ring = Ring::new(8, 16).unwrap();
-        assert!(ring.features.restricted, "every kernel that we know takes restrictions");
-        ring.nop(Token::new(1, 0, 7)).unwrap();
-        ring.submit_and_wait(Wait::NOT).unwrap();
-        let mut seen = Vec::new();
-        ring.reap(&mut seen, 8);
-        assert_eq!((seen[0].token.index(), seen[0].result), (7, -libc::EACCES));
-        // What would let somebody open, connect or run something.
-        let descriptor = ring.inner.submitter().register_files(&[0]);
-        assert_eq!(descriptor.unwrap_err().raw_os_error(), Some(libc::EACCES));
-    }
-
-    #[test]
-    #[should_panic(expected = "another pool's")]
-    fn a_buffer_of_another_ring_is_not_taken_for_ours() {
-        use std::io::Write;
-        use std::net::{TcpListener, TcpStream};
-        let mut rings = [Ring::new(8, 16).unwrap(), Ring::new(8, 16).unwrap()];
-        rings.iter_mut().for_each(|ring| ring.lend_buffers().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(b"x").unwrap();
-        let (server, _) = listener.accept().unwrap();
-        rings[0].receive(server.as_raw_fd(), Token::new(1, 0, 0)).unwrap();
-        rings[0].submit_and_wait(Wait::NOT).unwrap();
-        let mut seen = Vec::new();
-        rings[0].reap(&mut seen, 1);
-        let lent = seen.remove(0).buffer.expect("a byte came");
-        assert_eq!(rings[0].bytes(&lent, 1), b"x");
-        let _ = rings[1].bytes(&lent, 1);
-    }
-
-    #[test]
-    #[should_panic(expected = "looks like a FIN")]
-    fn a_recv_of_nothing_is_never_submitted() {
-        let mut ring = Ring::new(8, 16).unwrap();
-        let _ = ring.discard(0, 0, Token::new(1, 0, 0));
-    }
-
-    #[test]
-    fn a_ring_with_the_flags_of_an_older_kernel_works_too_with_and_without_the_newer_waits() {
-        for (defer_taskrun, no_sqarray) in Ring::STEPS {
-            for old in [false, true] {
-                let mut ring = Ring::with(8, 16, defer_taskrun, no_sqarray, false).unwrap();
-                if old {
-                    ring.features.min_wait = false;
-                    ring.features.no_iowait = false;
-                }
-                assert_eq!(ring.features.defer_taskrun, defer_taskrun);
-                self_test(&mut Engine::Uring(ring)).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn one_completion_ends_a_wait_however_short_the_batch_window_is() {
-        let patience = Duration::from_secs(20);
-        for window in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1), Duration::MAX] {
-            let mut ring = Ring::with_nop(8, 16).unwrap();
-            ring.nop(Token::new(1, 2, 3)).unwrap();
-            let timeout = if window > patience { Duration::from_millis(1) } else { patience };
-            let before = Instant::now();
-            ring.submit_and_wait(Wait { completions: 16, window, timeout }).unwrap();
-            assert!(before + patience > Instant::now(), "a window of {window:?} waited for more");
-            let mut reaped = Vec::new();
-            assert!(!ring.reap(&mut reaped, 16));
-            assert_eq!(reaped[0].token, Token::new(1, 2, 3));
-        }
-    }
+    let names = ["POLL_ADD", "ASYNC_CANCEL", "RECV"];
+    names.into_iter().zip(Ring::OPERATIONS.map(|operation| probe.is_supported(operation))).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! What a client connects to and how often it beats.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::error::ClientError;
+use super::limits::{MAX_COUNT, MAX_EVERY, MIN_EVERY};
+use crate::frame::Identity;
+
+/// What to connect to, how often to beat.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The server.
+    pub address: SocketAddr,
+    /// How many connections to hold, 1 to [`MAX_COUNT`].
+    pub count: usize,
+    /// The mean interval between two beats of one connection, [`MIN_EVERY`] to [`MAX_EVERY`]. At
+    /// most a third of the server's detection time is a good choice.
+    pub every: Duration,
+    /// The name in the HELLO. With more than one connection each adds `-` and its number, from 0.
+    pub identity: Option<String>,
+    /// Seeds the jitter of beats and backoff; the same seed draws the same numbers.
+    pub seed: u64,
+    /// Whether a connection that failed or was lost is tried again, after a growing wait.
+    pub reconnect: bool,
+    /// When to stop by itself; `None` is never.
+    pub lasting: Option<Duration>,
+}
+
+impl ClientConfig {
+    /// One connection that beats once a second, for ever.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> ClientConfig {
+        let every = Duration::from_secs(1);
+        ClientConfig { address, count: 1, every, identity: None, seed: 0, reconnect: false, lasting: None }
+    }
+
+    /// The name of connection `index`.
+    pub(super) fn identity(&self, index: usize) -> String {
+        match &self.identity {
+            None => String::new(),
+            Some(name) if self.count == 1 => name.clone(),
+            Some(name) => format!("{name}-{index}"),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), ClientError> {
+        if self.address.port() == 0 {
+            return Err(ClientError::NoPort { address: self.address });
+        }
+        if !(1..=MAX_COUNT).contains(&self.count) {
+            return Err(ClientError::Count { count: self.count });
+        }
+        if !(MIN_EVERY..=MAX_EVERY).contains(&self.every) {
+            return Err(ClientError::Every { every: self.every });
+        }
+        // The last has the longest number behind its name.
+        let identity = self.identity(self.count - 1);
+        Identity::new(&identity).map(|_| ()).map_err(|source| ClientError::Identity { identity, source })
+    }
+}
