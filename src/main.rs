@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deadpeer::cli::beat::{BeatArgs, beat};
+#[cfg(feature = "bench")]
 use deadpeer::cli::bench::{BenchArgs, bench};
 use deadpeer::cli::doctor::{DoctorArgs, doctor};
 use deadpeer::cli::proxy::{ProxyArgs, proxy};
@@ -32,6 +33,7 @@ enum Command {
     Proxy(ProxyArgs),
     /// Hold connections to a deadpeer and beat
     Beat(BeatArgs),
+    #[cfg(feature = "bench")]
     /// Let peers die in every way there is, and measure how soon it is known
     Bench(BenchArgs),
     /// Say what a result of `deadpeer bench` says
@@ -43,6 +45,7 @@ enum Command {
                             run well, 77 where something is forbidden, 71 where something is missing."
     )]
     Doctor(DoctorArgs),
+    #[cfg(feature = "bench")]
     /// A process of an experiment
     #[command(hide = true, name = deadpeer::bench::ROLE_COMMAND)]
     BenchRole {
@@ -58,7 +61,9 @@ fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::Proxy(args) => proxy(args),
         Command::Beat(args) => beat(args),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench(args),
+        #[cfg(feature = "bench")]
         Command::BenchRole { role, plan } => match deadpeer::bench::play(&role, &plan) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

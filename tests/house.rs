@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Who may import whom. What is not named here may import nothing of the crate's.
 const IMPORTS: &[(&str, &[&str])] = &[
@@ -15,12 +16,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("liveness", &["frame", "limits", "time", "wheel"]),
     ("sys", &["limits", "time"]),
     ("measure", &["liveness", "limits", "time"]),
-    ("driver", &["frame", "limits", "liveness", "measure", "partial_frame", "sys", "time"]),
+    ("driver", &["evidence", "frame", "limits", "liveness", "measure", "partial_frame", "sys", "time"]),
     ("client", &["frame", "limits", "partial_frame", "sys", "time"]),
     ("doctor", &["driver", "limits", "measure", "sys"]),
     ("http", &["limits"]),
     ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
-    ("watch", &["driver", "limits", "liveness", "sys", "time"]),
+    ("evidence", &["liveness", "sys"]),
+    ("watch", &["evidence", "limits", "liveness", "sys", "time"]),
     ("proxy", &["driver", "http", "limits", "liveness", "sys", "time", "wheel"]),
     ("events", &["driver", "frame", "http", "limits", "liveness", "measure", "proxy", "sys", "time"]),
     ("bench", &["frame", "limits", "measure", "sys", "time"]),
@@ -205,7 +207,22 @@ fn unsafe_code_stands_only_under_sys_and_every_block_has_its_reason() {
 
 #[test]
 fn the_top_level_shows_the_architecture_and_nothing_else() {
-    let allowed = ["Cargo.toml", "Cargo.lock", "README.md", "src", "benches", "tests", "docs", "target"];
+    let allowed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE-APACHE",
+        "LICENSE-MIT",
+        "src",
+        "benches",
+        "examples",
+        "tests",
+        "docs",
+        "packaging",
+        "target",
+    ];
     let shown: BTreeSet<_> = fs::read_dir(root())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -224,6 +241,37 @@ fn every_dependency_has_its_reason_on_its_line() {
         } else if dependencies && line.contains('=') {
             assert!(line.contains(" # "), "no reason: {line}");
         }
+    }
+}
+
+/// The crates that a program gets with these features of ours, itself not counted.
+fn crates(features: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args(["--no-default-features", "--features", features])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    tree.lines().skip(1).filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_library_user_gets_few_crates_and_no_yardstick() {
+    let watch = crates("");
+    assert!(watch.contains("slab") && watch.len() <= 12, "{watch:?}");
+    let tokio = crates("tokio");
+    assert!(tokio.contains("tokio") && tokio.len() <= 14, "{tokio:?}");
+    for features in ["", "tokio", "client", "tracker", "hosted", "proxy", "report", "cli"] {
+        let crates = crates(features);
+        for yardstick in ["tokio-util", "indicatif", "criterion"] {
+            assert!(!crates.contains(yardstick), "{features} brings {yardstick}");
+        }
+        assert!(
+            ["hosted", "cli"].contains(&features) || !crates.contains("tokio-uring"),
+            "{features} brings tokio-uring"
+        );
     }
 }
 

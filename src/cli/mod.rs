@@ -1,6 +1,7 @@
 //! Arguments in, exit codes out.
 
 pub mod beat;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod doctor;
 pub mod duration;

@@ -58,6 +58,7 @@ impl Locals {
     }
 
     /// Appends the addresses that `known`, a copy of the first ones, does not have yet.
+    #[cfg(feature = "cli")]
     pub(crate) fn copy_to(&self, known: &mut Vec<SocketAddr>) {
         let table = self.lock();
         known.extend_from_slice(table.addresses.get(known.len()..).unwrap_or_default());

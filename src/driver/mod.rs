@@ -9,19 +9,19 @@
 //! to stop.
 
 mod conn;
-mod evidence;
 mod listener;
 mod locals;
 mod shared;
 mod turn;
 
 pub use crate::sys::engine::{EngineChoice, Readiness};
-pub(crate) use evidence::evidence_of;
+#[cfg(feature = "proxy")]
 pub(crate) use listener::NotAccepted;
 pub use listener::{ListenError, Listener, bind};
 pub use locals::Locals;
 pub use shared::Shared;
 pub use turn::{AdoptError, Driver, DriverConfig, Probed, Report, StartError, default_batch_window, probe};
+#[cfg(feature = "proxy")]
 pub(crate) use turn::{obtained, suspended};
 
 use crate::liveness::{Event, TrackerCounts};

@@ -57,5 +57,6 @@ pub use fact::{Action, Evidence, Fact, PollMask, TcpState};
 pub use peer::{PeerId, PeerView, Step, Transition};
 pub use policy::{Heartbeat, KeepalivePlan, Policy, PolicyError, Preset};
 pub use state::{Cause, Hop, LocalCause, State};
+#[cfg(feature = "proxy")]
 pub(crate) use tracker::stalls::Stalls;
 pub use tracker::{Tracker, TrackerConfig, TrackerCounts, Wake};

@@ -16,7 +16,7 @@
 //! - Recording allocates nothing and cannot fail. A value beyond the range (a day, or 16 million
 //!   completions) is counted at its end and as `clipped`; the greatest value stays exact.
 //! - `count`, `min` and `max` are exact; a percentile is at most 1 % above what it stands for.
-//! - A percentile that the sample [cannot carry](recorded::carries) is `None`: at least ten samples must
+//! - A percentile that the sample [cannot carry](carries) is `None`: at least ten samples must
 //!   lie beyond it. p99 of 20 values would be an invention.
 //! - Units are in the names, and times are rounded down.
 //!
@@ -39,16 +39,19 @@
 //! assert_eq!(summary.rtt_us.count, 0);
 //! ```
 
+#[cfg(feature = "report")]
 pub mod hlog;
 pub mod intervals;
+#[cfg(feature = "report")]
 pub mod recorded;
+#[cfg(feature = "report")]
 pub mod report;
+#[cfg(feature = "report")]
 pub mod result;
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 use crate::liveness::{Cause, Death};
 use crate::time::nanos;
@@ -189,7 +192,8 @@ impl Recorder {
 }
 
 /// What was measured, in integers whose unit is in the name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Summary {
     /// Wake to verdict, of deaths that the network brought.
     pub verdict_us: Percentiles,
@@ -208,7 +212,8 @@ pub struct Summary {
 }
 
 /// A distribution in a few numbers. `None`: the sample is too small to say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Percentiles {
     /// Samples.
     pub count: u64,
@@ -225,12 +230,22 @@ pub struct Percentiles {
     /// The greatest, exact also where others were clipped.
     pub max: Option<u64>,
     /// Samples beyond the range of the histogram. Not serialized when there is none.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_zero"))]
     pub clipped: u64,
 }
 
+#[cfg(feature = "serde")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// Whether a sample of `count` values carries the percentile (0 to 100). At least ten values must lie
+/// beyond it: p99 wants 1,000 samples, p99.99 wants 100,000. The median is always carried.
+#[must_use]
+pub fn carries(count: u64, percentile: f64) -> bool {
+    let beyond = count as f64 * (100.0 - percentile) / 100.0;
+    // 1,000 x 0.01 is a hair less than 10 in binary.
+    count > 0 && (percentile <= 50.0 || percentile >= 100.0 || beyond >= 10.0 - 1e-6)
 }
 
 /// A histogram with exact ends.
@@ -280,7 +295,7 @@ impl Distribution {
         // A histogram answers with the upper end of a bucket, which may lie beyond the greatest.
         let at = |percentile| {
             let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max) / unit;
-            recorded::carries(count, percentile).then(value)
+            carries(count, percentile).then(value)
         };
         Percentiles {
             count,

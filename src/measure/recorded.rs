@@ -33,16 +33,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
+pub use super::carries;
 use crate::limits::{MAX_HISTOGRAM_BYTES, MAX_HISTOGRAM_SAMPLES};
-
-/// Whether a sample of `count` values carries the percentile (0 to 100). At least ten values must lie
-/// beyond it: p99 wants 1,000 samples, p99.99 wants 100,000. The median is always carried.
-#[must_use]
-pub fn carries(count: u64, percentile: f64) -> bool {
-    let beyond = count as f64 * (100.0 - percentile) / 100.0;
-    // 1,000 x 0.01 is a hair less than 10 in binary.
-    count > 0 && (percentile <= 50.0 || percentile >= 100.0 || beyond >= 10.0 - 1e-6)
-}
 
 /// How every stored histogram begins: the cookie of V2 deflated, as base64 shows it.
 pub(super) const COOKIE: &str = "HISTF";

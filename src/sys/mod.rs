@@ -8,14 +8,15 @@
 //! - [`process`]: cores, costs and signals of processes;
 //! - [`rlimit`]: how many descriptors there may be;
 //! - [`wakeup`]: an eventfd by which other threads wake a ring;
-//! - [`uring`]: the ring and its buffers;
-//! - [`engine`]: what a loop works through: that ring, or epoll in its shape.
+//! - `uring`: the ring and its buffers;
+//! - `engine`: what a loop works through: that ring, or epoll in its shape.
 //!
 //! Every unsafe block says who owns the memory and why it outlives the call or, for what the kernel
 //! may write later, the last completion.
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
+#[cfg(feature = "tracker")]
 pub mod engine;
 pub mod epoll;
 pub mod hangup;
@@ -23,6 +24,7 @@ pub mod nowait;
 pub mod process;
 pub mod rlimit;
 pub mod tcp;
+#[cfg(feature = "tracker")]
 pub mod uring;
 pub mod wakeup;
 

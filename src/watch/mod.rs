@@ -59,6 +59,7 @@
 
 mod slot;
 mod thread;
+#[cfg(feature = "tokio")]
 mod tokio_io;
 mod watched;
 

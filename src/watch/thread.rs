@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::WatchError;
 use super::slot::Slot;
-use crate::driver::evidence_of;
+use crate::evidence::evidence_of;
 use crate::limits;
 use crate::liveness::watch::{Change, Look, Watches};
 use crate::liveness::{PeerId, Policy, PollMask, Proof};

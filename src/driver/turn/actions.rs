@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::{Driver, kind};
+use crate::driver::EventSink;
 use crate::driver::conn::Conn;
-use crate::driver::{EventSink, evidence};
+use crate::evidence;
 use crate::frame::{Frame, Kind};
 use crate::limits;
 use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState, Wake};

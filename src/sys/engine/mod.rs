@@ -45,6 +45,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "hosted")]
 mod awaited;
 mod epoll;
 mod self_test;
@@ -58,6 +59,7 @@ use std::time::Duration;
 
 use super::uring::{Ring, RingError};
 use super::wakeup::Wakeup;
+#[cfg(feature = "hosted")]
 pub use awaited::Awaited;
 pub use epoll::EpollEngine;
 pub use self_test::{SelfTestError, self_test};

@@ -1,18 +1,20 @@
-//! From the kernel's `TCP_INFO` to the tracker's evidence.
-
-use std::io;
-use std::os::fd::BorrowedFd;
+//! From the kernel's `TCP_INFO` to the evidence that a judgement needs.
 
 use crate::liveness::{Evidence, PollMask, TcpState};
-use crate::sys::tcp::{self, TcpInfo, TickClock};
+use crate::sys::tcp::{TcpInfo, TickClock};
 
 /// Looks at a socket. `mask` is the last that its poll gave.
 ///
 /// # Errors
 ///
 /// Those of `getsockopt(2)`.
-pub(super) fn inspect(socket: BorrowedFd<'_>, mask: PollMask, clock: TickClock) -> io::Result<Evidence> {
-    let info = tcp::info(socket)?;
+#[cfg(feature = "tracker")]
+pub(crate) fn inspect(
+    socket: std::os::fd::BorrowedFd<'_>,
+    mask: PollMask,
+    clock: TickClock,
+) -> std::io::Result<Evidence> {
+    let info = crate::sys::tcp::info(socket)?;
     Ok(evidence_of(&info, mask, clock))
 }
 
