@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use deadpeer::bench::{Watch, experiment};
+use deadpeer::bench::{Observer, experiment};
 use deadpeer::measure::result::{DoubtKind, ResultFile, Way};
 use deadpeer::sys::process::{self, is_root};
 
@@ -306,8 +306,8 @@ fn after_an_experiment_all_cores_are_there_again() {
         wake: "lazy".into(),
         tracker: Some("/bin/false".into()),
     };
-    let mut watch = Watch { interrupted: &AtomicBool::new(false), progress: &mut |_, _| {} };
-    let error = experiment::run(&options, &mut watch).unwrap_err().to_string();
+    let mut observer = Observer { interrupted: &AtomicBool::new(false), progress: &mut |_, _| {} };
+    let error = experiment::run(&options, &mut observer).unwrap_err().to_string();
     assert!(error.contains("the tracker ended"), "{error}");
     assert_eq!(process::usable_cores(), before);
 }

@@ -39,7 +39,7 @@ use std::time::Duration;
 use self::doubts::Doubts;
 use self::life::Stage;
 use self::subjects::{HOLD, Row};
-use super::Watch;
+use super::Observer;
 use crate::measure::result::{Comparison, ComparisonSettings, Doubt, Run};
 use crate::sys::{process, rlimit};
 
@@ -157,7 +157,7 @@ struct Bench<'a, 'w> {
     options: &'a Options,
     stage: Stage,
     doubts: Doubts,
-    watch: &'a mut Watch<'w>,
+    observer: &'a mut Observer<'w>,
 }
 
 /// Compares.
@@ -165,8 +165,8 @@ struct Bench<'a, 'w> {
 /// # Errors
 ///
 /// When a process cannot be started or does not do its part, when a subject's name is unknown, and
-/// [`io::ErrorKind::Interrupted`] when `watch` says so.
-pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Comparison, Vec<Doubt>)> {
+/// [`io::ErrorKind::Interrupted`] when `observer` says so.
+pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Comparison, Vec<Doubt>)> {
     let mut options = options.clone();
     let mut doubts = Doubts::new();
     fit_descriptors(&mut options.settings, rlimit::raise_nofile()?, &mut doubts);
@@ -178,13 +178,13 @@ pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Comparison, 
         rows.push(HOLD);
     }
     let (load_cores, all_cores) = (stage.load_cores.clone(), stage.all_cores.clone());
-    let mut bench = Bench { options: &options, stage, doubts, watch };
+    let mut bench = Bench { options: &options, stage, doubts, observer };
     // What we do while something is measured is done beside the load.
     process::move_to_cores(&load_cores)?;
     let runs = bench.all_rounds(&rows);
     process::move_to_cores(&all_cores)?;
     // A signal from a terminal goes to the children, too: that they end is no failure of theirs.
-    let runs = runs.or_else(|error| bench.watch.check().and(Err(error)))?;
+    let runs = runs.or_else(|error| bench.observer.check().and(Err(error)))?;
     bench.doubts.of_rounds(&runs);
     let doubts = bench.doubts.into_sorted();
     Ok((Comparison { settings: options.settings, subjects, runs }, doubts))
@@ -205,7 +205,7 @@ impl Bench<'_, '_> {
                 let row = &rows[index];
                 let minutes = rest.as_secs().div_ceil(60);
                 let text = format!("round {} of {rounds}, {minutes} min to go: {}", round + 1, row.name);
-                self.watch.step(&text, times[index])?;
+                self.observer.step(&text, times[index])?;
                 runs.push(self.one(row, round)?);
                 rest = rest.saturating_sub(times[index]);
             }

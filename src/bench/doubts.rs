@@ -35,7 +35,7 @@ pub fn of_the_build() -> Vec<Doubt> {
     debug.into_iter().collect()
 }
 
-/// The doubt about the machine, from what it took for a [bare recv](super::bare).
+/// The doubt about the machine, from what it took for a [bare recv](super::baseline).
 #[must_use]
 pub fn of_the_machine(bare_recv: &io::Result<BareRecv>) -> Option<Doubt> {
     match bare_recv.as_ref().map(|bare| bare.latency.percentile(99.0)) {

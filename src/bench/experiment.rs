@@ -26,14 +26,14 @@ use std::time::Duration;
 use super::child::Child;
 use super::peers::{Caused, Death, Done, PACE_NS, PeersPlan, Phase};
 use super::proc::{self, Machine};
-use super::{Watch, machine, nanos, now, role_command};
+use super::{Observer, machine, nanos, now, role_command};
 use crate::measure::result::{Experiment, Settings, Way};
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
 use path::Net;
 use sizes::Sizes;
 use tracker::{GRACE, Tracker};
-use verdicts::{Frame, Told};
+use verdicts::{Frame, ReportedEvent};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -83,22 +83,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// After the last verdict was due, a second one of the same death would come within this.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
-/// Runs it. `watch` is asked between all steps whether to go on.
+/// Runs it. `observer` is asked between all steps whether to go on.
 ///
 /// # Errors
 ///
 /// When it cannot be set up: too many connections for the limits, no io_uring, a child that fails;
-/// [`io::ErrorKind::Interrupted`] when `watch` says so.
-pub fn run(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, Circumstances)> {
+/// [`io::ErrorKind::Interrupted`] when `observer` says so.
+pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Experiment, Circumstances)> {
     let all_cores = process::usable_cores();
-    let found = carry_out(options, watch);
+    let found = carry_out(options, observer);
     // Whatever comes next is to have them all again.
     process::move_to_cores(&all_cores)?;
     // A signal from a terminal goes to the children, too: that they end is no failure of theirs.
-    found.or_else(|error| watch.check().and(Err(error)))
+    found.or_else(|error| observer.check().and(Err(error)))
 }
 
-fn carry_out(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment, Circumstances)> {
+fn carry_out(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Experiment, Circumstances)> {
     let mut ways = options.ways.clone();
     ways.sort_unstable();
     ways.dedup();
@@ -112,9 +112,9 @@ fn carry_out(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment
     // We sleep while something is measured, but what we do is done beside the load.
     process::move_to_cores(&load_cores)?;
 
-    watch.step("starting the tracker", Duration::from_secs(1))?;
+    observer.step("starting the tracker", Duration::from_secs(1))?;
     let mut tracker = Tracker::start(options, &sizes, net.as_ref(), &server_cores)?;
-    watch.step("connecting the peers", Duration::from_secs_f64(sizes.total() as f64 / 8_000.0))?;
+    observer.step("connecting the peers", Duration::from_secs_f64(sizes.total() as f64 / 8_000.0))?;
     let mut groups = start_peers(&sizes, &tracker, net.as_ref(), &load_cores)?;
     for group in &mut groups {
         group.child.wait_for("connected", PATIENCE * 2)?;
@@ -129,17 +129,17 @@ fn carry_out(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment
     }
     let pids: Vec<u32> = groups.iter().map(|group| group.child.pid()).chain([tracker.child.pid()]).collect();
     let before = Load::read(&pids, &server_cores, &load_cores)?;
-    watch.step("warming up", Duration::from_nanos(timing.from.saturating_sub(now())))?;
-    watch.sleep_until(timing.from)?;
-    watch.step("peers die", Duration::from_nanos(timing.to - timing.from))?;
-    let acts = act(&groups, net.as_ref(), &timing, watch)?;
-    watch.sleep_until(timing.to)?;
-    watch.step("the last verdicts are awaited", Duration::from_nanos(timing.end - timing.to))?;
-    watch.sleep_until(timing.end)?;
+    observer.step("warming up", Duration::from_nanos(timing.from.saturating_sub(now())))?;
+    observer.sleep_until(timing.from)?;
+    observer.step("peers die", Duration::from_nanos(timing.to - timing.from))?;
+    let acts = act(&groups, net.as_ref(), &timing, observer)?;
+    observer.sleep_until(timing.to)?;
+    observer.step("the last verdicts are awaited", Duration::from_nanos(timing.end - timing.to))?;
+    observer.sleep_until(timing.end)?;
     let after = Load::read(&pids, &server_cores, &load_cores)?;
 
-    watch.step("counting", Duration::from_millis(500))?;
-    let told: Vec<Told> = tracker.child.lines()?.iter().filter_map(tracker::told).collect();
+    observer.step("counting", Duration::from_millis(500))?;
+    let reported: Vec<ReportedEvent> = tracker.child.lines()?.iter().filter_map(tracker::reported).collect();
     let summary = tracker.end()?;
     let mut circumstances = after.since(&before);
     circumstances.shared_core = server_cores.iter().any(|core| load_cores.contains(core));
@@ -153,7 +153,7 @@ fn carry_out(options: &Options, watch: &mut Watch<'_>) -> io::Result<(Experiment
         connections: sizes.total() as u64,
     };
     let run: Vec<Way> = ways.iter().copied().filter(|&way| way != Way::PathLoss || net.is_some()).collect();
-    let (mut results, quality) = verdicts::judge(&run, &caused, &told, frame);
+    let (mut results, quality) = verdicts::judge(&run, &caused, &reported, frame);
     results.extend(no_path.map(|why| verdicts::not_run(Way::PathLoss, why, frame)));
     let settings = Settings {
         connections: sizes.total() as u64,
@@ -300,12 +300,17 @@ struct Act {
 }
 
 /// Does what is done from outside, each at its instant.
-fn act(groups: &[Group], net: Option<&Net>, timing: &Timing, watch: &mut Watch<'_>) -> io::Result<Vec<Act>> {
+fn act(
+    groups: &[Group],
+    net: Option<&Net>,
+    timing: &Timing,
+    observer: &mut Observer<'_>,
+) -> io::Result<Vec<Act>> {
     let mut acts = Vec::new();
     for way in [Way::Stop, Way::PathLoss] {
         let Some(group) = groups.iter().find(|group| group.dies == Dies::Together(way)) else { continue };
         let at = timing.together(way);
-        watch.sleep_until(at.saturating_sub(20_000_000))?;
+        observer.sleep_until(at.saturating_sub(20_000_000))?;
         sleep_until(Instant::from_nanos(at));
         let called = now();
         match (way, net) {

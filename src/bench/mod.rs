@@ -13,8 +13,8 @@
 //! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
 //! - [`compare`]: deadpeer beside the `yardsticks`, under the same load, in turn.
 //! - `child`: a process of the experiment; `proc`: what /proc says of it and of the machine.
-//! - `bare`: what the machine takes for a death without any tracker.
-//! - `herd`: many connections, and the schedule of their beats.
+//! - `baseline`: what the machine takes for a death without any tracker.
+//! - `connections`: many connections, and the schedule of their beats.
 //!
 //! # Contract
 //!
@@ -23,12 +23,12 @@
 //! - A plan is drawn from a seed: the same seed gives the same deaths of the same connections.
 //! - Every wait is bounded, and children end with their parent.
 
-pub mod bare;
+pub mod baseline;
 mod child;
 pub mod compare;
+mod connections;
 pub mod doubts;
 pub mod experiment;
-mod herd;
 pub mod machine;
 mod peers;
 mod proc;
@@ -74,23 +74,23 @@ pub fn role_command(role: &str, plan: &impl serde::Serialize) -> io::Result<std:
 }
 
 /// Who looks on: is told what happens, and may end it.
-pub struct Watch<'a> {
+pub struct Observer<'a> {
     /// Set by a signal: everything is to end.
     pub interrupted: &'a AtomicBool,
     /// Called at each step: what is done now, and how long it will take, about.
     pub progress: &'a mut dyn FnMut(&str, Duration),
 }
 
-impl std::fmt::Debug for Watch<'_> {
+impl std::fmt::Debug for Observer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("interrupted", self.interrupted).finish_non_exhaustive()
+        f.debug_struct("Observer").field("interrupted", self.interrupted).finish_non_exhaustive()
     }
 }
 
 /// How soon an interruption is noticed.
 const LOOK_EVERY_NS: u64 = 50_000_000;
 
-impl Watch<'_> {
+impl Observer<'_> {
     /// Says what is done now.
     ///
     /// # Errors

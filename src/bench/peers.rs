@@ -13,7 +13,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::herd::{self, Beats, Client, Pace};
+use super::connections::{self, Beats, Client, Pace};
 use super::now;
 use crate::measure::recorded::Recorded;
 use crate::measure::result::Way;
@@ -120,7 +120,7 @@ const GIVE_UP_NS: u64 = 1_000_000_000;
 pub fn run(plan: &PeersPlan) -> io::Result<()> {
     rlimit::raise_nofile()?;
     process::tight_timers();
-    let clients = herd::gather(plan.server, plan.source, plan.connections)?;
+    let clients = connections::open(plan.server, plan.source, plan.connections)?;
     say("connected", &serde_json::json!({"count": clients.len()}))?;
     let mut peers = Peers {
         plan: plan.clone(),

@@ -19,7 +19,7 @@ use progress::Progress;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::bench::compare::{Measure, Yardstick};
-use crate::bench::{Watch, bare, compare, doubts, experiment, machine};
+use crate::bench::{Observer, baseline, compare, doubts, experiment, machine};
 use crate::cli::duration;
 use crate::measure::report::{Format, render};
 use crate::measure::result::{
@@ -253,8 +253,8 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
     let mut progress = |what: &str, lasts: Duration| bar.step(what, lasts);
     let (began, date) = (Instant::now(), WallClock::read());
     let options = options(args);
-    let mut watch = Watch { interrupted: &interrupted, progress: &mut progress };
-    let outcome = run(args, &options, &mut watch);
+    let mut observer = Observer { interrupted: &interrupted, progress: &mut progress };
+    let outcome = run(args, &options, &mut observer);
     bar.end();
     let Found { machine, experiment, comparison, doubts } = outcome?;
     let result = ResultFile {
@@ -290,23 +290,23 @@ struct Found {
 }
 
 /// The machine, and then the experiment, or the comparison, or both where both are asked for.
-fn run(args: &BenchArgs, options: &experiment::Options, watch: &mut Watch<'_>) -> io::Result<Found> {
+fn run(args: &BenchArgs, options: &experiment::Options, observer: &mut Observer<'_>) -> io::Result<Found> {
     let mut doubts = Vec::new();
     let (server_cores, load_cores) = machine::share_out(options.threads);
     let mut machine = machine::describe(&server_cores, &load_cores);
-    watch.step("bare recv", bare::LASTS)?;
-    let bare_recv = bare::recv(&server_cores, &load_cores);
+    observer.step("bare recv", baseline::LASTS)?;
+    let bare_recv = baseline::recv(&server_cores, &load_cores);
     doubts.extend(doubts::of_the_machine(&bare_recv));
     machine.bare_recv = bare_recv.ok();
     let mut experiment = None;
     if args.against.is_empty() || args.ways.is_some() {
-        let (found, seen) = experiment::run(options, watch)?;
+        let (found, seen) = experiment::run(options, observer)?;
         doubts.extend(doubts::of_an_experiment(&found, &seen));
         experiment = Some(found);
     }
     let mut comparison = None;
     if !args.against.is_empty() {
-        let (found, its_doubts) = compare::run(&comparison_options(args), watch)?;
+        let (found, its_doubts) = compare::run(&comparison_options(args), observer)?;
         doubts.extend(its_doubts);
         comparison = Some(found);
     }

@@ -106,7 +106,7 @@ fn detect(
         verdicts::schedule(connections, deaths, settings.deaths_per_second, count_from, options.seed, way);
     let end = deaths.last().map_or(count_from, |death| death.at);
     load.begin(&Phase { start, count_from, end, rate: settings.beats_per_second as f64, deaths })?;
-    bench.watch.sleep_until(end)?;
+    bench.observer.sleep_until(end)?;
     let (caused, done) = load.finish_phase()?;
     bench.doubts.load(row.name, &done, nanos(options.stroke));
     server.wait_deaths(told_before + caused.len(), LAST_VERDICT)?;
@@ -139,9 +139,9 @@ impl Window {
         let (from, to) = (start + self.warm_up_ns, start + self.warm_up_ns + self.window_ns);
         let rate = self.rate;
         load.begin(&Phase { start, count_from: from, end: to, rate, deaths: Vec::new() })?;
-        bench.watch.sleep_until(from)?;
+        bench.observer.sleep_until(from)?;
         let before = Moment::read(&bench.stage, server, load)?;
-        bench.watch.sleep_until(to)?;
+        bench.observer.sleep_until(to)?;
         let after = Moment::read(&bench.stage, server, load)?;
         let unread = slabs.zip(Slabs::read().ok()).map(|(before, after)| after.since(&before).values().sum());
         if unread.is_none() {

@@ -61,7 +61,7 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
         let paced = if options.measures(Measure::Death) { paced_deaths(settings) } else { 0 };
         if paced > 0 {
             if !settle.is_zero() {
-                bench.watch.sleep_until(now() + nanos(FIRST_LOOKS))?;
+                bench.observer.sleep_until(now() + nanos(FIRST_LOOKS))?;
             }
             let paced = usize::try_from(paced).expect("a part of the connections");
             run.death = Some(deaths(bench, row, &mut server, &mut load, paced)?);
@@ -100,7 +100,7 @@ fn deaths(
         usize::try_from(bench.options.settings.idle_connections).expect("fewer than descriptors") - paced;
     let before = server.cpu_ns()?;
     load.begin(&Phase { start, count_from: start, end, rate: 0.0, deaths })?;
-    bench.watch.sleep_until(end)?;
+    bench.observer.sleep_until(end)?;
     let (caused, _) = load.finish_phase()?;
     // All that belongs to a death is done when its descriptor is closed and its line is there.
     server.wait_held(held, "left")?;
@@ -122,7 +122,7 @@ fn storm(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, load: &mut L
     let deaths = deaths.map(|death| Death { at, fin_at: at, ..death }).collect();
     let before = server.cpu_ns()?;
     load.begin(&Phase { start: at, count_from: at, end: at, rate: 0.0, deaths })?;
-    bench.watch.sleep_until(at)?;
+    bench.observer.sleep_until(at)?;
     let (caused, _) = load.finish_phase()?;
     server.wait_deaths(told_before + caused.len(), PATIENCE)?;
     std::thread::sleep(SECOND_VERDICT);

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::bench::child::Line;
+use crate::bench::connections::shuffled;
 use crate::bench::experiment::verdicts::causes;
-use crate::bench::herd::shuffled;
 use crate::bench::peers::{Caused, Death};
 use crate::measure::recorded::Recorded;
 use crate::measure::result::{Detection, Way};

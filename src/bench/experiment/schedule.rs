@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::bench::herd;
+use crate::bench::connections;
 use crate::bench::peers::Death;
 use crate::measure::result::Way;
 use crate::time::nanos;
@@ -25,7 +25,7 @@ pub fn draw(connections: usize, deaths: usize, ways: &[Way], from: u64, to: u64,
     if ways.is_empty() || deaths == 0 {
         return Vec::new();
     }
-    let victims = herd::shuffled(connections, seed);
+    let victims = connections::shuffled(connections, seed);
     let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
     let mut order: Vec<Way> = ways.iter().copied().cycle().take(deaths).collect();
     random.shuffle(&mut order);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::path::Net;
 use super::sizes::Sizes;
-use super::verdicts::{Told, Word};
+use super::verdicts::{ReportedEvent, ReportedKind};
 use super::{Options, PATIENCE};
 use crate::bench::child::{Child, Line};
 use crate::bench::nanos;
@@ -112,14 +112,14 @@ impl Tracker {
 }
 
 /// The line, if it is of the kind that the oracle judges by.
-pub fn told(line: &Line) -> Option<Told> {
-    let word = match line.event.as_str() {
-        "suspected" => Word::Suspected,
-        "recovered" => Word::Recovered,
-        "half_closed" => Word::HalfClosed,
-        "died" => Word::Died,
+pub fn reported(line: &Line) -> Option<ReportedEvent> {
+    let kind = match line.event.as_str() {
+        "suspected" => ReportedKind::Suspected,
+        "recovered" => ReportedKind::Recovered,
+        "half_closed" => ReportedKind::HalfClosed,
+        "died" => ReportedKind::Died,
         _ => return None,
     };
     let peer = line.peer.parse().ok()?;
-    Some(Told { word, peer, at: line.mono_ns, cause: line.cause.clone(), bytes: line.bytes })
+    Some(ReportedEvent { kind, peer, at: line.mono_ns, cause: line.cause.clone(), bytes: line.bytes })
 }

@@ -20,7 +20,7 @@ use crate::measure::result::{Basis, Interval, Quality, Way, WayResult};
 
 /// What the tracker told of a peer, of the kinds that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum ReportedKind {
     /// `suspected`
     Suspected,
     /// `recovered`
@@ -33,9 +33,9 @@ pub enum Word {
 
 /// One event of the tracker.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct ReportedEvent {
     /// Which.
-    pub word: Word,
+    pub kind: ReportedKind,
     /// Of whom.
     pub peer: SocketAddr,
     /// When, CLOCK_MONOTONIC.
@@ -94,7 +94,12 @@ impl Story<'_> {
 
 /// Everything that is found, in the order of [`Way::ALL`] for the ways given.
 #[must_use]
-pub fn judge(ways: &[Way], caused: &[Caused], told: &[Told], frame: Frame) -> (Vec<WayResult>, Quality) {
+pub fn judge(
+    ways: &[Way],
+    caused: &[Caused],
+    reported: &[ReportedEvent],
+    frame: Frame,
+) -> (Vec<WayResult>, Quality) {
     let mut results: BTreeMap<Way, WayResult> = ways.iter().map(|&way| (way, blank(way, frame))).collect();
     let mut stories: HashMap<SocketAddr, Story<'_>> = HashMap::with_capacity(caused.len());
     for death in caused {
@@ -107,10 +112,10 @@ pub fn judge(ways: &[Way], caused: &[Caused], told: &[Told], frame: Frame) -> (V
     let mut quality =
         Quality { watched_ns: 0, mistakes: 0, false_verdicts: 0, mistake_duration: Recorded::new() };
     let mut open: HashMap<SocketAddr, u64> = HashMap::new();
-    for event in told {
+    for event in reported {
         let story = stories.get_mut(&event.peer);
         let begun = story.as_ref().map_or(u64::MAX, |story| begun(story.caused));
-        if event.word == Word::Recovered {
+        if event.kind == ReportedKind::Recovered {
             if let Some(since) = open.remove(&event.peer) {
                 quality.mistake_duration.record(event.at.saturating_sub(since));
             }
@@ -120,7 +125,7 @@ pub fn judge(ways: &[Way], caused: &[Caused], told: &[Told], frame: Frame) -> (V
             if open.insert(event.peer, event.at).is_none() {
                 quality.mistakes += 1;
             }
-            if event.word == Word::Died {
+            if event.kind == ReportedKind::Died {
                 quality.false_verdicts += 1;
                 if let Some(story) = story {
                     story.deaths += 1;
@@ -165,11 +170,11 @@ fn begun(caused: &Caused) -> u64 {
 }
 
 /// Takes in what was told of a peer whose death was begun.
-fn hear(story: &mut Story<'_>, event: &Told, result: &mut WayResult, frame: Frame) {
+fn hear(story: &mut Story<'_>, event: &ReportedEvent, result: &mut WayResult, frame: Frame) {
     let way = story.caused.way;
-    match event.word {
-        Word::Suspected | Word::Recovered => {}
-        Word::HalfClosed => {
+    match event.kind {
+        ReportedKind::Suspected | ReportedKind::Recovered => {}
+        ReportedKind::HalfClosed => {
             story.half_closed = true;
             match way {
                 Way::Fin | Way::HalfClose if story.verdict.is_none() => measure(story, event, result, frame),
@@ -179,7 +184,7 @@ fn hear(story: &mut Story<'_>, event: &Told, result: &mut WayResult, frame: Fram
                 Way::Rst | Way::DataRst | Way::Silence | Way::Stop | Way::PathLoss => result.misnamed += 1,
             }
         }
-        Word::Died => {
+        ReportedKind::Died => {
             story.deaths += 1;
             if story.deaths > 1 {
                 result.doubled += 1;
@@ -193,7 +198,7 @@ fn hear(story: &mut Story<'_>, event: &Told, result: &mut WayResult, frame: Fram
     }
 }
 
-fn measure(story: &mut Story<'_>, event: &Told, result: &mut WayResult, frame: Frame) {
+fn measure(story: &mut Story<'_>, event: &ReportedEvent, result: &mut WayResult, frame: Frame) {
     story.verdict = Some(event.at);
     let caused = story.caused;
     let life = match caused.way {

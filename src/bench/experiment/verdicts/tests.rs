@@ -26,32 +26,35 @@ fn caused(number: u16, way: Way) -> Caused {
     }
 }
 
-fn told(number: u16, word: Word, at: u64, cause: &str) -> Told {
-    Told { word, peer: peer(number), at, cause: cause.into(), bytes: 32 }
+fn reported(number: u16, kind: ReportedKind, at: u64, cause: &str) -> ReportedEvent {
+    ReportedEvent { kind, peer: peer(number), at, cause: cause.into(), bytes: 32 }
 }
 
 /// What a tracker without fault tells of that death.
-fn truth(number: u16, way: Way) -> Vec<Told> {
+fn truth(number: u16, way: Way) -> Vec<ReportedEvent> {
     let at = 10 * SECOND;
     let expiry = at - 100 * MS + DETECTION + 3 * MS;
     let grace = at + SECOND;
     match way {
         Way::Fin | Way::HalfClose => {
-            vec![told(number, Word::HalfClosed, at + 50_000, ""), told(number, Word::Died, grace, "closed")]
+            vec![
+                reported(number, ReportedKind::HalfClosed, at + 50_000, ""),
+                reported(number, ReportedKind::Died, grace, "closed"),
+            ]
         }
-        Way::Rst | Way::DataRst => vec![told(number, Word::Died, at + 50_000, "aborted")],
+        Way::Rst | Way::DataRst => vec![reported(number, ReportedKind::Died, at + 50_000, "aborted")],
         Way::HalfCloseRst => vec![
-            told(number, Word::HalfClosed, at - 200 * MS + 50_000, ""),
-            told(number, Word::Died, at + 50_000, "aborted"),
+            reported(number, ReportedKind::HalfClosed, at - 200 * MS + 50_000, ""),
+            reported(number, ReportedKind::Died, at + 50_000, "aborted"),
         ],
         Way::Silence | Way::Stop | Way::PathLoss => vec![
-            told(number, Word::Suspected, expiry - 250 * MS, ""),
-            told(number, Word::Died, expiry, "heartbeat_expired"),
+            reported(number, ReportedKind::Suspected, expiry - 250 * MS, ""),
+            reported(number, ReportedKind::Died, expiry, "heartbeat_expired"),
         ],
     }
 }
 
-fn one(way: Way, events: &[Told]) -> (WayResult, Quality) {
+fn one(way: Way, events: &[ReportedEvent]) -> (WayResult, Quality) {
     let (mut results, quality) = judge(&[way], &[caused(1, way)], events, FRAME);
     (results.remove(0), quality)
 }
@@ -82,7 +85,7 @@ fn a_true_account_has_no_mistakes_and_its_latency_counts_from_the_basis() {
 fn a_death_that_is_not_told_is_missed() {
     for way in Way::ALL {
         let mut events = truth(1, way);
-        events.retain(|event| !matches!(event.word, Word::Died | Word::HalfClosed));
+        events.retain(|event| !matches!(event.kind, ReportedKind::Died | ReportedKind::HalfClosed));
         assert_eq!(mistakes(&one(way, &events).0), [1, 0, 0, 0], "{way}");
     }
 }
@@ -116,7 +119,7 @@ fn a_reset_after_a_fin_that_was_not_noticed_is_misnamed() {
 fn a_half_close_that_no_death_follows_is_misnamed() {
     for way in [Way::Fin, Way::HalfClose] {
         let mut events = truth(1, way);
-        events.retain(|event| event.word == Word::HalfClosed);
+        events.retain(|event| event.kind == ReportedKind::HalfClosed);
         let (result, _) = one(way, &events);
         assert_eq!((mistakes(&result), result.told), ([0, 0, 1, 0], 1), "{way}");
     }
@@ -126,7 +129,7 @@ fn a_half_close_that_no_death_follows_is_misnamed() {
 fn a_fin_may_be_told_as_a_death_at_once() {
     for way in [Way::Fin, Way::HalfClose] {
         let at = 10 * SECOND + 50_000;
-        let (result, _) = one(way, &[told(1, Word::Died, at, "closed")]);
+        let (result, _) = one(way, &[reported(1, ReportedKind::Died, at, "closed")]);
         assert_eq!((mistakes(&result), result.latency.max()), ([0; 4], Some(50_000)), "{way}");
     }
 }
@@ -136,7 +139,7 @@ fn a_half_close_of_a_peer_that_sent_no_fin_is_misnamed() {
     for way in [Way::Rst, Way::DataRst, Way::Silence, Way::Stop, Way::PathLoss] {
         let mut events = truth(1, way);
         let at = events.last().unwrap().at - 1;
-        events.insert(0, told(1, Word::HalfClosed, at, ""));
+        events.insert(0, reported(1, ReportedKind::HalfClosed, at, ""));
         assert_eq!(mistakes(&one(way, &events).0), [0, 0, 1, 0], "{way}");
     }
 }
@@ -156,7 +159,7 @@ fn silence_that_is_judged_before_the_detection_time_is_early_and_in_no_percentil
 fn a_verdict_before_the_call_that_caused_the_death_is_one_on_the_living() {
     for way in [Way::Fin, Way::Rst, Way::DataRst, Way::HalfClose] {
         let at = 10 * SECOND + 999;
-        let (result, quality) = one(way, &[told(1, Word::Died, at, "aborted")]);
+        let (result, quality) = one(way, &[reported(1, ReportedKind::Died, at, "aborted")]);
         assert_eq!((result.early, result.told), (1, 0), "{way}");
         assert_eq!((quality.mistakes, quality.false_verdicts), (1, 1), "{way}");
     }
@@ -166,7 +169,7 @@ fn a_verdict_before_the_call_that_caused_the_death_is_one_on_the_living() {
 fn which_beat_arrived_before_the_path_was_lost_is_told_by_the_bytes() {
     let expiry = |last: u64| last + DETECTION + 3 * MS;
     for (bytes, last) in [(16, 9_400 * MS), (31, 9_400 * MS), (32, 9_900 * MS), (48, 10_001 * MS)] {
-        let mut death = told(1, Word::Died, expiry(last), "heartbeat_expired");
+        let mut death = reported(1, ReportedKind::Died, expiry(last), "heartbeat_expired");
         death.bytes = bytes;
         let (result, _) = one(Way::PathLoss, &[death]);
         assert_eq!(result.latency.max(), Some(3 * MS), "{bytes} bytes");
@@ -175,14 +178,16 @@ fn which_beat_arrived_before_the_path_was_lost_is_told_by_the_bytes() {
 
 #[test]
 fn a_living_peer_that_is_called_dead_is_a_false_verdict_without_end() {
-    let (_, quality) = one(Way::Rst, &[told(2, Word::Died, 5 * SECOND, "heartbeat_expired")]);
+    let (_, quality) = one(Way::Rst, &[reported(2, ReportedKind::Died, 5 * SECOND, "heartbeat_expired")]);
     assert_eq!((quality.mistakes, quality.false_verdicts, quality.mistake_duration.count()), (1, 1, 0));
 }
 
 #[test]
 fn a_suspicion_that_is_taken_back_is_a_mistake_with_a_duration() {
-    let events =
-        [told(2, Word::Suspected, 5 * SECOND, ""), told(2, Word::Recovered, 5 * SECOND + 70 * MS, "")];
+    let events = [
+        reported(2, ReportedKind::Suspected, 5 * SECOND, ""),
+        reported(2, ReportedKind::Recovered, 5 * SECOND + 70 * MS, ""),
+    ];
     let (_, quality) = one(Way::Rst, &events);
     assert_eq!((quality.mistakes, quality.false_verdicts), (1, 0));
     assert_eq!(quality.mistake_duration.max(), Some(70 * MS));
@@ -190,7 +195,7 @@ fn a_suspicion_that_is_taken_back_is_a_mistake_with_a_duration() {
 
 #[test]
 fn a_suspicion_that_the_peers_death_overtakes_ends_with_it() {
-    let mut events = vec![told(1, Word::Suspected, 9 * SECOND, "")];
+    let mut events = vec![reported(1, ReportedKind::Suspected, 9 * SECOND, "")];
     events.extend(truth(1, Way::Rst));
     let (result, quality) = one(Way::Rst, &events);
     assert_eq!(mistakes(&result), [0; 4]);

@@ -46,7 +46,7 @@ impl Client {
 /// # Errors
 ///
 /// When one cannot connect, with its number.
-pub fn gather(server: SocketAddr, source: Option<IpAddr>, count: usize) -> io::Result<Vec<Client>> {
+pub fn open(server: SocketAddr, source: Option<IpAddr>, count: usize) -> io::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for index in 0..count {
         clients.push(connect(server, source, index).map_err(|error| {
