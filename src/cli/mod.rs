@@ -5,6 +5,7 @@ pub mod beat;
 pub mod bench;
 pub mod doctor;
 pub mod duration;
+pub mod io;
 mod latency_log;
 pub mod proxy;
 pub mod report;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
+use crate::cli::io::Io;
 use crate::cli::run::PresetName;
 use crate::cli::serving::{
     self, Crew, Refusal, address, cores, fitting, output, watch_reader, watch_signals, worst,
@@ -93,8 +94,9 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "VERSION", help_heading = "Upstream")]
     pub send_proxy: Option<ProxyVersion>,
 
-    /// On what to wait: the best that there is, a ring, or epoll
-    #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources")]
+    /// What the event loop waits on
+    #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources",
+          value_parser = Io::without_host())]
     pub io: Io,
 
     /// Threads, each with a ring and a listener of its own [default: one per core]
@@ -140,17 +142,6 @@ pub enum ProxyVersion {
     V1,
     /// Binary
     V2,
-}
-
-/// On what to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Io {
-    /// A ring, or epoll where there is none
-    Auto,
-    /// A ring, or no start
-    Uring,
-    /// Epoll
-    Epoll,
 }
 
 fn half_close(text: &str) -> Result<HalfClose, String> {
@@ -267,11 +258,6 @@ fn serve(args: &ProxyArgs) -> Result<(), Refusal> {
 impl ProxyArgs {
     /// The engine, and how two choices are called in the first line.
     fn words(&self) -> (EngineChoice, String, &'static str) {
-        let io = match self.io {
-            Io::Auto => EngineChoice::Auto,
-            Io::Uring => EngineChoice::Uring,
-            Io::Epoll => EngineChoice::Epoll,
-        };
         let half_close = match self.half_close {
             HalfClose::Probe => "probe".to_owned(),
             HalfClose::Gone => "gone".to_owned(),
@@ -283,7 +269,7 @@ impl ProxyArgs {
             Gone::Close => "close",
             Gone::Ignore => "ignore",
         };
-        (io, half_close, on_gone)
+        (self.io.choice(), half_close, on_gone)
     }
 }
 

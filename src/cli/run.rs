@@ -14,14 +14,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
+use crate::cli::io::Io;
 use crate::cli::latency_log::LatencyLog;
 use crate::cli::serving::{
     self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals,
     worst,
 };
 use crate::driver::{
-    Driver, DriverConfig, EngineChoice, Listener, Locals, Probed, Report, Shared, StartError,
-    default_batch_window, probe,
+    Driver, DriverConfig, Listener, Locals, Probed, Report, Shared, StartError, default_batch_window, probe,
 };
 use crate::events::json::tracker::{Closing, Listening, RingTotals};
 use crate::events::sink::{Output, Sink};
@@ -89,9 +89,9 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u8).range(1..=200))]
     pub drain_every: u8,
 
-    /// On what to wait: the best that there is, a ring, epoll, or a ring within the tokio-uring runtime
+    /// What the event loop waits on
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources")]
-    pub io: IoName,
+    pub io: Io,
 
     /// Rings, each with a thread and a listener of its own [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Resources",
@@ -153,29 +153,6 @@ pub enum WakeName {
     Beat,
 }
 
-/// On what to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum IoName {
-    /// A ring with all that the kernel has; with less; or epoll, and says why
-    Auto,
-    /// A ring, or no start
-    Uring,
-    /// Epoll: the same verdicts
-    Epoll,
-    /// A ring that the tokio-uring runtime waits for
-    TokioUring,
-}
-
-impl IoName {
-    const fn choice(self) -> EngineChoice {
-        match self {
-            IoName::Auto => EngineChoice::Auto,
-            IoName::Uring | IoName::TokioUring => EngineChoice::Uring,
-            IoName::Epoll => EngineChoice::Epoll,
-        }
-    }
-}
-
 /// Runs `deadpeer run` until SIGTERM, SIGINT or a closed output.
 #[must_use]
 pub fn run(args: RunArgs) -> ExitCode {
@@ -199,7 +176,7 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
     let started = Instant::now();
-    probe(args.io.choice()).map_err(|error| Refusal::of_start(error, args.io != IoName::Epoll))?;
+    probe(args.io.choice()).map_err(|error| Refusal::of_start(error, args.io != Io::Epoll))?;
     let config = DriverConfig { tracker, batch_window, io: args.io.choice() };
     let shared = Arc::new(Shared::new(capacity));
     let locals = Arc::new(Locals::default());
@@ -225,7 +202,7 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     let go = Arc::new(Barrier::new(threads + 1));
     let taps = taps.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let outlets = outlets.into_iter().zip(taps).collect();
-    let hosted = args.io == IoName::TokioUring;
+    let hosted = args.io == Io::TokioUring;
     let mut crew = Crew::new(&tell);
     start(&mut crew, &config, hosted, listeners, outlets, &shared, &locals, &go)?;
     let obtained = worst(crew.started()?);
