@@ -14,7 +14,7 @@
 //!
 //! - Nothing is changed but the soft limit on descriptors of this process, as `deadpeer run` raises it.
 //! - What cannot be read is a fact of its own, `not found`, and never a failure.
-//! - Names of checks are stable; `docs/OPERATING.md` lists them, and a test holds the two together.
+//! - Names of checks are stable; `docs/REFERENCE.md` lists them, and a test holds the two together.
 //!
 //! # Example
 //!

@@ -222,7 +222,7 @@ fn the_text_has_a_line_a_check_and_colours_only_where_they_are_seen() {
 
 #[test]
 fn the_document_lists_every_check() {
-    let document = include_str!("../../docs/OPERATING.md");
+    let document = include_str!("../../docs/REFERENCE.md");
     let (_, section) = document.split_once("## `deadpeer doctor`").unwrap();
     let section = section.split("\n## ").next().unwrap();
     for check in examine(&fine()) {
