@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::events::sink::Voice;
 use crate::liveness::{Cause, errno};
-use crate::proxy::{Counts, Done, Line, Parties, Phase, Shown, Told};
+use crate::proxy::{Counts, Line, Parties, Phase, ProxyEvent, Shown, UpstreamAction};
 use crate::time::{Instant, WallClock};
 
 /// The version of the format. Fields may be added within a version; none changes its meaning and none goes.
@@ -346,12 +346,12 @@ impl JsonLines {
         at: Instant,
         parties: Parties,
         shown: Shown,
-        told: &Told,
+        told: &ProxyEvent,
         into: &mut Vec<u8>,
     ) {
         let party = Party { client: parties.client, upstream: parties.upstream };
         match told {
-            Told::Interrupted(told) => {
+            ProxyEvent::Interrupted(told) => {
                 let of = Of {
                     phase: told.phase.as_str(),
                     method: told.method.as_deref(),
@@ -373,12 +373,12 @@ impl JsonLines {
                     cause: told.cause.as_str(),
                     detail: told.cause.detail(),
                     proof,
-                    done: told.done.as_str(),
+                    done: told.action.as_str(),
                     saved: told.saved,
                 };
                 self.write("interrupted", thread, at, part, into);
             }
-            Told::UpstreamFailed(told) => {
+            ProxyEvent::UpstreamFailed(told) => {
                 let of = Of {
                     phase: told.phase.as_str(),
                     method: told.method.as_deref(),
@@ -394,11 +394,11 @@ impl JsonLines {
                 };
                 self.write("upstream_failed", thread, at, part, into);
             }
-            &Told::NotFollowed { reason, refused } => {
+            &ProxyEvent::NotFollowed { reason, refused } => {
                 let part = NotFollowedPart { party, reason: reason.as_str(), refused };
                 self.write("not_followed", thread, at, part, into);
             }
-            Told::Completed => {}
+            ProxyEvent::Completed => {}
         }
     }
 
@@ -522,14 +522,14 @@ impl Sentences {
         }
     }
 
-    fn told(&mut self, at: Instant, parties: Parties, told: &Told, into: &mut Vec<u8>) {
+    fn told(&mut self, at: Instant, parties: Parties, told: &ProxyEvent, into: &mut Vec<u8>) {
         let client = parties.client;
         let asked = |method: &Option<Box<str>>, target: &Option<Box<str>>| match (method, target) {
             (Some(method), Some(target)) => format!(" {method} {}", target.escape_debug()),
             _ => String::new(),
         };
         match told {
-            Told::Interrupted(told) => {
+            ProxyEvent::Interrupted(told) => {
                 let of = asked(&told.method, &told.target);
                 let sent = match told.after {
                     Some(after) => {
@@ -537,17 +537,17 @@ impl Sentences {
                     }
                     None => String::new(),
                 };
-                let done = match told.done {
-                    Done::Nothing => "the upstream had not been asked",
-                    Done::Reset => "upstream reset",
-                    Done::Close => "upstream closed",
-                    Done::Ignored => "the upstream works on",
+                let done = match told.action {
+                    UpstreamAction::Nothing => "the upstream had not been asked",
+                    UpstreamAction::Reset => "upstream reset",
+                    UpstreamAction::Close => "upstream closed",
+                    UpstreamAction::Ignored => "the upstream works on",
                 };
                 let (phase, cause, elapsed) = (told.phase.as_str(), told.cause, told.elapsed);
                 let rest = format!("{client}{of} while {phase} after {elapsed:.1?}{sent}: {cause}; {done}");
                 self.say(at, 31, "interrupted", format_args!("{rest}"), into);
             }
-            Told::UpstreamFailed(told) => {
+            ProxyEvent::UpstreamFailed(told) => {
                 let of = asked(&told.method, &told.target);
                 let upstream =
                     parties.upstream.map_or_else(|| "?".to_owned(), |upstream| upstream.to_string());
@@ -559,11 +559,11 @@ impl Sentences {
                 let rest = format!("{upstream} {failure}{of} while {phase}: {answer}");
                 self.say(at, 35, "failed", format_args!("{rest}"), into);
             }
-            Told::NotFollowed { reason, refused } => {
+            ProxyEvent::NotFollowed { reason, refused } => {
                 let what = if *refused { "refused" } else { "relayed as it is" };
                 self.say(at, 33, "not followed", format_args!("{client} ({reason}): {what}"), into);
             }
-            Told::Completed => {}
+            ProxyEvent::Completed => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::told::{Parties, Told};
+use super::event::{Parties, ProxyEvent};
 use crate::time::Instant;
 
 /// What the client's socket showed last.
@@ -26,7 +26,7 @@ pub enum Line {
         /// What the client's socket showed.
         shown: Shown,
         /// What.
-        told: Told,
+        told: ProxyEvent,
     },
     /// How many exchanges were passed on whole since the line before; at most one line a second.
     Completed {

@@ -10,22 +10,24 @@
 //!
 //! ```text
 //!   engine ──► relay ──► Session (what does this mean?) ──► relay: send, connect, close
-//!                          └──► Told ──► Line ──► events
+//!                          └──► ProxyEvent ──► Line ──► events
 //! ```
 //!
 //! - `session`: the judgement, pure.
 //! - `upstreams`: who works, and who is left out.
 //! - `relay`: one thread's loop: sockets, buffers, time.
-//! - `told`, `line`: what is told; `events` writes it.
+//! - `event`, `line`: what is told; `events` writes it.
 
+mod event;
 mod line;
 mod relay;
 mod session;
-mod told;
 mod upstreams;
 
+pub use event::{
+    Failure, Interrupted, Parties, Phase, ProbeOutcome, ProxyEvent, UpstreamAction, UpstreamFailed,
+};
 pub use line::{Line, Shown};
 pub use relay::{Config, Counts, Relay, Report, SendProxy};
 pub use session::{End, HalfClose, OnGone, Part, Rules, Session, Wire};
-pub use told::{Asking, Done, Failure, Interrupted, Parties, Phase, Told, UpstreamFailed};
 pub use upstreams::Upstreams;

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::event::{Failure, Phase};
 use super::line::Line;
 use super::session::{End, Rules, Session, Wire};
-use super::told::{Failure, Phase};
 use super::upstreams::Upstreams;
 use crate::driver::{
     EngineChoice, EventSink, Listener, NotAccepted, Probed, Shared, StartError, obtained, suspended,

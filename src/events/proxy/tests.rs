@@ -25,12 +25,12 @@ fn interrupted() -> Interrupted {
         after: None,
         cause: Cause::Aborted,
         asked: Some(Duration::from_micros(34)),
-        done: Done::Reset,
+        action: UpstreamAction::Reset,
         saved: true,
     }
 }
 
-fn told(told: Told) -> Line {
+fn told(told: ProxyEvent) -> Line {
     Line::Told { at: AT, parties: parties(), shown: Shown { mask: 0x2018, errno: Some(104) }, told }
 }
 
@@ -53,11 +53,11 @@ fn lines() -> Vec<Line> {
         answered: Some(502),
     };
     vec![
-        told(Told::Interrupted(Box::new(interrupted()))),
-        told(Told::Interrupted(Box::new(sending))),
+        told(ProxyEvent::Interrupted(Box::new(interrupted()))),
+        told(ProxyEvent::Interrupted(Box::new(sending))),
         Line::Completed { at: AT, completed: 120, completed_total: 4_711, interrupted_total: 3 },
-        told(Told::UpstreamFailed(Box::new(failed))),
-        told(Told::NotFollowed { reason: Reason::BothLengths, refused: false }),
+        told(ProxyEvent::UpstreamFailed(Box::new(failed))),
+        told(ProxyEvent::NotFollowed { reason: Reason::BothLengths, refused: false }),
         Line::Stall { at: AT, held: Duration::from_millis(1_234) },
         Line::Saturated { at: AT, limit: "max_connections" },
         Line::Resumed { at: AT },
@@ -156,7 +156,7 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
         human.line(0, line, &mut written);
     }
     let hostile = Interrupted { target: Some("/\u{1b}[2J\u{7}\u{202e}".into()), ..interrupted() };
-    human.line(0, &told(Told::Interrupted(Box::new(hostile))), &mut written);
+    human.line(0, &told(ProxyEvent::Interrupted(Box::new(hostile))), &mut written);
     human.closing(&closing(), &mut written);
     let text = String::from_utf8(written).unwrap();
     assert!(text.chars().all(|letter| letter == '\n' || (' '..='~').contains(&letter)), "{text:?}");

@@ -1,7 +1,7 @@
 //! How many, of what.
 
 use crate::liveness::Cause;
-use crate::proxy::told::{Interrupted, Phase};
+use crate::proxy::event::{Interrupted, Phase};
 
 /// What one thread's relay counts.
 #[derive(Clone, Debug, Default)]

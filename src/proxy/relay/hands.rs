@@ -12,9 +12,9 @@ use super::counts::Counts;
 use super::{MASK, failure, kind};
 use crate::limits;
 use crate::liveness::{Policy, Stalls, TcpState};
+use crate::proxy::event::{Failure, Parties, ProbeOutcome, ProxyEvent};
 use crate::proxy::line::{Line, Shown};
 use crate::proxy::session::{End, Part, Wire};
-use crate::proxy::told::{Asking, Failure, Parties, Told};
 use crate::proxy::upstreams::Upstreams;
 use crate::sys::engine::{Engine, Token};
 use crate::sys::tcp;
@@ -395,27 +395,27 @@ impl Wire for Hands<'_> {
         self.common.held.saturating_add(bytes) <= most
     }
 
-    fn count(&mut self, asking: Asking) {
+    fn count(&mut self, asking: ProbeOutcome) {
         let counts = &mut self.common.counts;
         let count = match asking {
-            Asking::Asked => &mut counts.asked,
-            Asking::Gone => &mut counts.asked_gone,
-            Asking::Here => &mut counts.asked_here,
+            ProbeOutcome::Asked => &mut counts.asked,
+            ProbeOutcome::Gone => &mut counts.asked_gone,
+            ProbeOutcome::Here => &mut counts.asked_here,
         };
         *count += 1;
     }
 
-    fn tell(&mut self, told: Told) {
+    fn tell(&mut self, told: ProxyEvent) {
         let counts = &mut self.common.counts;
         match &told {
-            Told::Completed => {
+            ProxyEvent::Completed => {
                 counts.completed += 1;
                 counts.untold_completed += 1;
                 return;
             }
-            Told::Interrupted(interrupted) => counts.interrupt(interrupted),
-            Told::UpstreamFailed(_) => counts.upstream_failed += 1,
-            Told::NotFollowed { .. } => counts.not_followed += 1,
+            ProxyEvent::Interrupted(interrupted) => counts.interrupt(interrupted),
+            ProxyEvent::UpstreamFailed(_) => counts.upstream_failed += 1,
+            ProxyEvent::NotFollowed { .. } => counts.not_followed += 1,
         }
         let upstream = self.link.chosen.or(self.link.tried.last().copied());
         let upstream = upstream.map(|chosen| self.common.upstreams.address(chosen));

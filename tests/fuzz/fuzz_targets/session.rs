@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use deadpeer::liveness::Cause;
-use deadpeer::proxy::{Asking, End, Failure, HalfClose, OnGone, Part, Rules, Session, Told, Wire};
+use deadpeer::proxy::{ProbeOutcome, End, Failure, HalfClose, OnGone, Part, Rules, Session, ProxyEvent, Wire};
 use deadpeer::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
@@ -102,12 +102,12 @@ impl Wire for World {
         true
     }
 
-    fn count(&mut self, _asking: Asking) {}
+    fn count(&mut self, _asking: ProbeOutcome) {}
 
-    fn tell(&mut self, told: Told) {
+    fn tell(&mut self, told: ProxyEvent) {
         match told {
-            Told::Interrupted(_) => self.interrupted += 1,
-            Told::Completed => self.completed += 1,
+            ProxyEvent::Interrupted(_) => self.interrupted += 1,
+            ProxyEvent::Completed => self.completed += 1,
             _ => {}
         }
     }

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
 use crate::liveness::Cause;
+use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, OnGone, Rules};
-use crate::proxy::told::{Done, Phase, Told};
 
 const POST: &str = "POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
 
-const WAYS: [(OnGone, Done, bool); 3] = [
-    (OnGone::Reset, Done::Reset, true),
-    (OnGone::Close, Done::Close, true),
-    (OnGone::Ignore, Done::Ignored, false),
+const WAYS: [(OnGone, UpstreamAction, bool); 3] = [
+    (OnGone::Reset, UpstreamAction::Reset, true),
+    (OnGone::Close, UpstreamAction::Close, true),
+    (OnGone::Ignore, UpstreamAction::Ignored, false),
 ];
 
 /// What is left of the upstream.
-fn left(done: Done) -> UpstreamSocket {
-    match done {
-        Done::Nothing => UpstreamSocket::Ended(End::Close),
-        Done::Reset => UpstreamSocket::Ended(End::Abort),
-        Done::Close => UpstreamSocket::Ended(End::Close),
-        Done::Ignored => UpstreamSocket::Open,
+fn left(action: UpstreamAction) -> UpstreamSocket {
+    match action {
+        UpstreamAction::Nothing => UpstreamSocket::Ended(End::Close),
+        UpstreamAction::Reset => UpstreamSocket::Ended(End::Abort),
+        UpstreamAction::Close => UpstreamSocket::Ended(End::Close),
+        UpstreamAction::Ignored => UpstreamSocket::Open,
     }
 }
 
@@ -44,13 +44,13 @@ fn a_reset_within_a_head_interrupts_and_the_upstream_knows_nothing() {
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.method, told.target), (Phase::Receiving, None, None));
         assert_eq!((told.request_bytes, told.elapsed), (9, Duration::from_secs(3)));
-        assert_eq!((told.done, told.saved, told.cause), (Done::Nothing, false, Cause::Aborted));
+        assert_eq!((told.action, told.saved, told.cause), (UpstreamAction::Nothing, false, Cause::Aborted));
         world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::None);
         // Nor does one that answered another request before.
         let mut world = World::answered(Rules { on_gone, ..RULES });
         world.client(&GET[..9]).client_reset();
         let told = world.told_interrupted();
-        assert_eq!((told.done, told.saved), (Done::Nothing, false));
+        assert_eq!((told.action, told.saved), (UpstreamAction::Nothing, false));
         world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Close));
     }
 }
@@ -63,11 +63,11 @@ fn a_reset_while_a_body_is_gathered_leaves_the_upstream_in_peace() {
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.method.as_deref()), (Phase::Receiving, Some("POST")));
         assert_eq!((told.request_bytes, told.elapsed), (POST.len() as u64 + 3, Duration::from_secs(2)));
-        assert_eq!((told.done, told.saved), (Done::Nothing, false));
+        assert_eq!((told.action, told.saved), (UpstreamAction::Nothing, false));
         world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::None);
         let mut world = World::answered(Rules { on_gone, ..RULES });
         world.client(format!("{POST}hel")).client_reset();
-        assert_eq!(world.told_interrupted().done, Done::Nothing);
+        assert_eq!(world.told_interrupted().action, UpstreamAction::Nothing);
         world
             .sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Close))
             .upstream_got("");
@@ -80,7 +80,7 @@ fn a_reset_before_the_upstream_is_connected_leaves_nothing_to_be_done() {
         let mut world = World::new(Rules { on_gone, ..RULES });
         world.client(GET).client_reset();
         let told = world.told_interrupted();
-        assert_eq!((told.phase, told.done), (Phase::Waiting, Done::Nothing));
+        assert_eq!((told.phase, told.action), (Phase::Waiting, UpstreamAction::Nothing));
         world
             .sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Close))
             .upstream_got("");
@@ -89,26 +89,26 @@ fn a_reset_before_the_upstream_is_connected_leaves_nothing_to_be_done() {
 
 #[test]
 fn a_reset_while_a_body_streams_is_done_what_is_said() {
-    for (on_gone, done, saved) in WAYS {
+    for (on_gone, action, saved) in WAYS {
         let mut world = World::new(Rules { on_gone, request_buffer: 0, ..RULES });
         world.client(POST).connected().client("hel").upstream_got(format!("{POST}hel")).client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.request_bytes), (Phase::Receiving, POST.len() as u64 + 3));
-        assert_eq!((told.done, told.saved), (done, saved));
-        if done == Done::Ignored {
+        assert_eq!((told.action, told.saved), (action, saved));
+        if action == UpstreamAction::Ignored {
             // It can never have all of it, and is told as it would be told without us.
             world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Finned);
             world.upstream_fin().told_nothing();
             assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Close));
         } else {
-            world.sockets_are(ClientSocket::Ended(End::Close), left(done));
+            world.sockets_are(ClientSocket::Ended(End::Close), left(action));
         }
     }
 }
 
 #[test]
 fn a_reset_while_the_upstream_works_is_done_what_is_said() {
-    for (on_gone, done, saved) in WAYS {
+    for (on_gone, action, saved) in WAYS {
         // Behind another request, and with a third one behind it.
         let mut world = World::answered(Rules { on_gone, ..RULES });
         world.after(Duration::from_secs(7)).client(format!("{GET}{GET}")).upstream_got(GET);
@@ -119,14 +119,14 @@ fn a_reset_while_the_upstream_works_is_done_what_is_said() {
         assert_eq!((told.request_bytes, told.response_bytes), (GET.len() as u64, 0));
         assert_eq!((told.elapsed, told.after), (Duration::from_secs(3), None));
         assert_eq!((told.asked, told.cause), (None, Cause::Aborted));
-        assert_eq!((told.done, told.saved), (done, saved));
-        world.sockets_are(ClientSocket::Ended(End::Close), left(done)).client_got("").upstream_got("");
+        assert_eq!((told.action, told.saved), (action, saved));
+        world.sockets_are(ClientSocket::Ended(End::Close), left(action)).client_got("").upstream_got("");
     }
 }
 
 #[test]
 fn a_reset_within_a_response_is_done_what_is_said() {
-    for (on_gone, done, saved) in WAYS {
+    for (on_gone, action, saved) in WAYS {
         let mut world = World::asked(Rules { on_gone, ..RULES });
         world.after(Duration::from_secs(2)).upstream(&OK[..OK.len() - 1]).after(Duration::from_secs(3));
         world.client_reset();
@@ -134,26 +134,26 @@ fn a_reset_within_a_response_is_done_what_is_said() {
         assert_eq!((told.phase, told.status), (Phase::Sending, Some(200)));
         assert_eq!(told.response_bytes, OK.len() as u64 - 1);
         assert_eq!((told.elapsed, told.after), (Duration::from_secs(5), Some(Duration::from_secs(3))));
-        assert_eq!((told.done, told.saved), (done, saved));
-        world.sockets_are(ClientSocket::Ended(End::Close), left(done));
+        assert_eq!((told.action, told.saved), (action, saved));
+        world.sockets_are(ClientSocket::Ended(End::Close), left(action));
     }
 }
 
 #[test]
 fn a_reset_in_a_tunnel_is_done_what_is_said() {
-    for (on_gone, done, saved) in WAYS {
+    for (on_gone, action, saved) in WAYS {
         let mut world = World::new(Rules { on_gone, http: false, ..RULES });
         world.connected().client("hello").upstream("you").client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.request_bytes, told.response_bytes), (Phase::Tunnel, 5, 3));
-        assert_eq!((told.done, told.saved), (done, saved));
-        if done == Done::Ignored {
+        assert_eq!((told.action, told.saved), (action, saved));
+        if action == UpstreamAction::Ignored {
             // Otherwise it would wait for more until the end of days.
             world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Finned);
             world.client_got("you").upstream("and?").client_got("").upstream_fin();
             assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Close));
         } else {
-            world.sockets_are(ClientSocket::Ended(End::Close), left(done));
+            world.sockets_are(ClientSocket::Ended(End::Close), left(action));
         }
     }
 }
@@ -183,7 +183,9 @@ fn who_is_ignored_has_its_upstream_work_to_the_end_for_nobody() {
         let mut world = gone();
         world.rules.strict = strict;
         world.upstream("hello?").client_got("");
-        assert!(matches!(world.told().as_slice(), [Told::NotFollowed { refused, .. }] if *refused == strict));
+        assert!(
+            matches!(world.told().as_slice(), [ProxyEvent::NotFollowed { refused, .. }] if *refused == strict)
+        );
         if !strict {
             world.upstream("more").upstream_fin().client_got("");
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use crate::proxy::event::{Failure, Phase};
 use crate::proxy::session::{End, HalfClose, Rules};
-use crate::proxy::told::{Failure, Phase};
 
 #[test]
 fn an_upstream_that_cannot_be_had_is_a_bad_gateway() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
 use crate::http::Reason;
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
+use crate::proxy::event::Phase;
 use crate::proxy::session::{End, Rules};
-use crate::proxy::told::Phase;
 
 const POST: &str = "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, OLD_GET, RULES, UpstreamSocket, World};
 use crate::liveness::Cause;
+use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules};
-use crate::proxy::told::{Done, Phase, Told};
 
 const RULINGS: [HalfClose; 4] =
     [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(Duration::from_secs(3)), HalfClose::Forward];
@@ -42,7 +42,7 @@ fn a_fin_while_receiving_is_an_interruption() {
         }
         let mut world = World::new(Rules { request_buffer: 0, ..ruled(half_close) });
         world.client(POST).connected().client("hel").client_fin();
-        assert_eq!(world.told_interrupted().done, Done::Reset);
+        assert_eq!(world.told_interrupted().action, UpstreamAction::Reset);
     }
 }
 
@@ -56,7 +56,10 @@ fn who_sent_a_fin_while_it_waits_is_asked() {
     world.sockets.acknowledges = false;
     world.after(Duration::from_micros(300)).client_reset();
     let told = world.told_interrupted();
-    assert_eq!((told.phase, told.cause, told.done), (Phase::Waiting, Cause::Aborted, Done::Reset));
+    assert_eq!(
+        (told.phase, told.cause, told.action),
+        (Phase::Waiting, Cause::Aborted, UpstreamAction::Reset)
+    );
     assert_eq!(told.asked, Some(Duration::from_micros(300)));
     assert_eq!(world.sockets.questions, [1, 1, 0]);
     assert_eq!(told.response_bytes, 0, "the question is no response");
@@ -183,7 +186,7 @@ fn a_fin_means_that_the_client_is_gone_where_that_is_said() {
     // Also behind a request that came with it.
     let mut world = World::asked(ruled(HalfClose::Gone));
     world.upstream(&OK[..OK.len() - 1]).client(GET).client_fin().told_nothing().upstream("k");
-    assert!(matches!(world.told().as_slice(), [Told::Completed, Told::Interrupted(_)]));
+    assert!(matches!(world.told().as_slice(), [ProxyEvent::Completed, ProxyEvent::Interrupted(_)]));
 }
 
 #[test]
@@ -287,9 +290,11 @@ fn a_fin_behind_requests_that_wait_is_judged_for_each() {
     assert!(got.ends_with(b" 100 Continue\r\n\r\n"), "asked for the second, too");
     world.upstream(OK).upstream_got("");
     let told = world.told();
-    let [Told::Completed, Told::Interrupted(interrupted)] = told.as_slice() else { panic!("{told:?}") };
+    let [ProxyEvent::Completed, ProxyEvent::Interrupted(interrupted)] = told.as_slice() else {
+        panic!("{told:?}")
+    };
     // What is behind them can never become whole.
-    assert_eq!((interrupted.phase, interrupted.done), (Phase::Receiving, Done::Nothing));
+    assert_eq!((interrupted.phase, interrupted.action), (Phase::Receiving, UpstreamAction::Nothing));
     assert_eq!(interrupted.request_bytes, 9);
 }
 
@@ -338,7 +343,10 @@ fn a_fin_in_a_tunnel_is_waited_out() {
         world.after(Duration::from_secs(wait) - Duration::from_millis(1)).told_nothing();
         world.after(Duration::from_millis(1));
         let told = world.told_interrupted();
-        assert_eq!((told.phase, told.cause, told.done), (Phase::Tunnel, Cause::Closed, Done::Reset));
+        assert_eq!(
+            (told.phase, told.cause, told.action),
+            (Phase::Tunnel, Cause::Closed, UpstreamAction::Reset)
+        );
     }
 }
 
@@ -360,18 +368,20 @@ fn who_half_closed_and_gets_what_is_not_followed_is_in_a_tunnel() {
 
 #[test]
 fn who_sent_a_fin_and_is_gone_is_done_with_what_is_said() {
-    for (on_gone, done) in
-        [(OnGone::Reset, Done::Reset), (OnGone::Close, Done::Close), (OnGone::Ignore, Done::Ignored)]
-    {
+    for (on_gone, action) in [
+        (OnGone::Reset, UpstreamAction::Reset),
+        (OnGone::Close, UpstreamAction::Close),
+        (OnGone::Ignore, UpstreamAction::Ignored),
+    ] {
         let mut world = World::asked(Rules { on_gone, ..RULES });
         world.client_fin().client_got_a_probe().client_reset();
-        assert_eq!(world.told_interrupted().done, done);
-        if done == Done::Ignored {
+        assert_eq!(world.told_interrupted().action, action);
+        if action == UpstreamAction::Ignored {
             world.upstream(OK).client_got("").told_nothing();
         }
         let mut world = World::asked(Rules { on_gone, ..ruled(HalfClose::Gone) });
         world.client_fin();
-        assert_eq!(world.told_interrupted().done, done);
+        assert_eq!(world.told_interrupted().action, action);
     }
 }
 

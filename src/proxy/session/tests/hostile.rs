@@ -8,8 +8,8 @@ use super::scripts::rules;
 use super::world::{ClientSocket, RULES, UpstreamSocket, World};
 use crate::http::Reason;
 use crate::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
+use crate::proxy::event::{Phase, ProxyEvent};
 use crate::proxy::session::Rules;
-use crate::proxy::told::{Phase, Told};
 
 /// Something done to bytes, somewhere.
 #[derive(Clone, Debug)]
@@ -122,7 +122,10 @@ fn outcome(rules: Rules, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[u
     if world.phase() == Phase::Tunnel && world.sockets.upstream == UpstreamSocket::Open {
         assert_eq!(world.sockets.to_upstream.len(), read, "a tunnel holds nothing back");
     }
-    assert!(!world.sockets.told.iter().any(|told| matches!(told, Told::Interrupted(_))), "nobody has left");
+    assert!(
+        !world.sockets.told.iter().any(|told| matches!(told, ProxyEvent::Interrupted(_))),
+        "nobody has left"
+    );
     world
 }
 
@@ -131,8 +134,9 @@ fn outcome(rules: Rules, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[u
 /// request has followed, it cannot be told from the beginning of the next answer: then only what went before is the same.
 fn compare(rules: Rules, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[usize]) {
     let whole = outcome(rules, sends, answers, &[MAX_HELD]);
-    let unsolicited =
-        |told: &Told| matches!(told, Told::NotFollowed { reason: Reason::Unsolicited, refused: _ });
+    let unsolicited = |told: &ProxyEvent| {
+        matches!(told, ProxyEvent::NotFollowed { reason: Reason::Unsolicited, refused: _ })
+    };
     for pieces in [&[1], pieces] {
         let mut cut = outcome(rules, sends, answers, pieces);
         match whole.sockets.told.iter().position(unsolicited) {
@@ -144,7 +148,7 @@ fn compare(rules: Rules, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[u
         if !matches!(cut.sockets.client, ClientSocket::Ended(_)) {
             cut.client_reset();
         }
-        let interrupted = cut.told().iter().filter(|told| matches!(told, Told::Interrupted(_))).count();
+        let interrupted = cut.told().iter().filter(|told| matches!(told, ProxyEvent::Interrupted(_))).count();
         assert!(interrupted <= 1);
     }
 }
@@ -222,7 +226,7 @@ fn a_byte_behind_an_answer_is_unsolicited_or_the_beginning_of_the_next_one() {
     for (pieces, expected) in [(MAX_HELD, Reason::Unsolicited), (1, Reason::NotHttp)] {
         let world = outcome(RULES, sends, &answers, &[pieces]);
         let reasons = world.sockets.told.iter().filter_map(|told| match told {
-            Told::NotFollowed { reason, .. } => Some(*reason),
+            ProxyEvent::NotFollowed { reason, .. } => Some(*reason),
             _ => None,
         });
         assert_eq!(reasons.collect::<Vec<_>>(), [expected]);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
 use crate::http::Reason;
 use crate::limits::MAX_HEAD;
+use crate::proxy::event::{Failure, Phase, ProxyEvent};
 use crate::proxy::session::{End, Rules};
-use crate::proxy::told::{Failure, Phase, Told};
 
 const STRICT: Rules = Rules { strict: true, ..RULES };
 
@@ -68,7 +68,7 @@ fn a_request_that_is_not_followed_is_relayed_as_it_came() {
         // Behind another one, it waits for its turn like any request.
         let mut world = World::asked(RULES);
         world.client(request).told_nothing().upstream_got("").upstream(OK).upstream_got(request);
-        assert_eq!(world.told(), [Told::Completed, Told::NotFollowed { reason, refused: false }]);
+        assert_eq!(world.told(), [ProxyEvent::Completed, ProxyEvent::NotFollowed { reason, refused: false }]);
     }
 }
 
@@ -130,7 +130,7 @@ fn a_response_that_is_not_followed_is_relayed_as_it_came() {
             let told = world.told();
             assert_eq!(
                 told.last(),
-                Some(&Told::NotFollowed { reason, refused: false }),
+                Some(&ProxyEvent::NotFollowed { reason, refused: false }),
                 "{response:?} {cut}"
             );
             assert_eq!(told.len(), 1 + usize::from(reason == Reason::Unsolicited));
@@ -148,7 +148,11 @@ fn a_response_that_is_not_followed_is_refused_where_that_is_wanted() {
                 world.upstream(&response[cut..]);
             }
             let told = world.told();
-            assert_eq!(told.last(), Some(&Told::NotFollowed { reason, refused: true }), "{response:?} {cut}");
+            assert_eq!(
+                told.last(),
+                Some(&ProxyEvent::NotFollowed { reason, refused: true }),
+                "{response:?} {cut}"
+            );
             let head = response.find("\r\n\r\n").map_or(0, |end| end + 4);
             let begun = matches!(reason, Reason::ChunkSize | Reason::ChunkEnd | Reason::Trailer);
             if begun {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::conversation::{Ends, Exchange, exchange};
 use super::world::{ClientSocket, RULES, Sockets, UpstreamSocket, World, our_answer, same};
 use crate::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
+use crate::proxy::event::{Failure, ProxyEvent};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules};
-use crate::proxy::told::{Failure, Told};
 
 /// Bytes that a server sends once it has switched.
 const AFTERWARDS: &[u8] = b"\0\x01HTTP/1.1 200 OK\r\n\r\n";
@@ -393,8 +393,9 @@ impl Play<'_> {
 
     fn finish(mut self) {
         let interrupted =
-            self.world.sockets.told.iter().filter(|told| matches!(told, Told::Interrupted(_))).count();
-        let completed = self.world.sockets.told.iter().filter(|told| matches!(told, Told::Completed)).count();
+            self.world.sockets.told.iter().filter(|told| matches!(told, ProxyEvent::Interrupted(_))).count();
+        let completed =
+            self.world.sockets.told.iter().filter(|told| matches!(told, ProxyEvent::Completed)).count();
         let failed = self.world.sockets.told.len() - interrupted - completed;
         assert_eq!(completed, self.whole, "{:?}", self.world.sockets.told);
 

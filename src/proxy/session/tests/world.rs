@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
+use crate::proxy::event::{Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
 use crate::proxy::session::{End, HalfClose, OnGone, PROBE, Part, Rules, Session, Wire};
-use crate::proxy::told::{Asking, Failure, Interrupted, Phase, Told, UpstreamFailed};
 use crate::time::Instant;
 
 /// Rules of the examples: everything short enough to be told from everything else.
@@ -52,7 +52,7 @@ pub(super) struct Sockets {
     /// All that was sent to the client but the questions, of which there were so many.
     pub(super) relayed: Vec<u8>,
     pub(super) probes: usize,
-    pub(super) told: Vec<Told>,
+    pub(super) told: Vec<ProxyEvent>,
     /// How many questions were asked, and how many of them were answered by who is gone and who is here.
     pub(super) questions: [usize; 3],
     /// Whether the client's kernel answers.
@@ -122,13 +122,13 @@ impl Wire for Sockets {
         !self.scarce && bytes <= self.room
     }
 
-    fn count(&mut self, asking: Asking) {
+    fn count(&mut self, asking: ProbeOutcome) {
         self.questions[asking as usize] += 1;
         let [asked, gone, here] = self.questions;
         assert!(gone + here <= asked, "an answer to no question");
     }
 
-    fn tell(&mut self, told: Told) {
+    fn tell(&mut self, told: ProxyEvent) {
         self.told.push(told);
     }
 }
@@ -309,7 +309,7 @@ impl World {
     }
 
     /// What was told since this was asked last.
-    pub(super) fn told(&mut self) -> Vec<Told> {
+    pub(super) fn told(&mut self) -> Vec<ProxyEvent> {
         std::mem::take(&mut self.sockets.told)
     }
 
@@ -321,20 +321,20 @@ impl World {
 
     #[track_caller]
     pub(super) fn told_completed(&mut self, times: usize) -> &mut World {
-        assert_eq!(self.told(), vec![Told::Completed; times]);
+        assert_eq!(self.told(), vec![ProxyEvent::Completed; times]);
         self
     }
 
     #[track_caller]
     pub(super) fn told_not_followed(&mut self, reason: Reason, refused: bool) -> &mut World {
-        assert_eq!(self.told(), [Told::NotFollowed { reason, refused }]);
+        assert_eq!(self.told(), [ProxyEvent::NotFollowed { reason, refused }]);
         self
     }
 
     #[track_caller]
     pub(super) fn told_interrupted(&mut self) -> Interrupted {
         match self.told().as_slice() {
-            [Told::Interrupted(interrupted)] => (**interrupted).clone(),
+            [ProxyEvent::Interrupted(interrupted)] => (**interrupted).clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -342,7 +342,7 @@ impl World {
     #[track_caller]
     pub(super) fn told_upstream_failed(&mut self) -> UpstreamFailed {
         match self.told().as_slice() {
-            [Told::UpstreamFailed(failed)] => (**failed).clone(),
+            [ProxyEvent::UpstreamFailed(failed)] => (**failed).clone(),
             other => panic!("{other:?}"),
         }
     }

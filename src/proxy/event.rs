@@ -41,7 +41,7 @@ impl Phase {
 
 /// What was done to the upstream whose client had left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum UpstreamAction {
     /// Nothing: it had not been asked.
     Nothing,
     /// Its connection was aborted with a RST.
@@ -52,15 +52,15 @@ pub enum Done {
     Ignored,
 }
 
-impl Done {
+impl UpstreamAction {
     /// Its name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Done::Nothing => "nothing",
-            Done::Reset => "reset",
-            Done::Close => "close",
-            Done::Ignored => "ignored",
+            UpstreamAction::Nothing => "nothing",
+            UpstreamAction::Reset => "reset",
+            UpstreamAction::Close => "close",
+            UpstreamAction::Ignored => "ignored",
         }
     }
 }
@@ -103,7 +103,7 @@ impl Failure {
 /// A half-closed client is asked whether it is there. What becomes of it is counted: a question may stay without an
 /// answer, since the response begins first or the client is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asking {
+pub enum ProbeOutcome {
     /// It is asked.
     Asked,
     /// It has left: its kernel answered with a RST.
@@ -136,7 +136,7 @@ pub struct Interrupted {
     /// How long it took to ask, where it was asked.
     pub asked: Option<Duration>,
     /// What was done to the upstream.
-    pub done: Done,
+    pub action: UpstreamAction,
     /// Whether the upstream was spared the rest.
     pub saved: bool,
 }
@@ -162,7 +162,7 @@ pub struct UpstreamFailed {
 
 /// What a session tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ProxyEvent {
     /// A client left in the middle.
     Interrupted(Box<Interrupted>),
     /// An exchange was passed on whole.

@@ -27,12 +27,12 @@
 //!   are ours (400, 408, 431, 502, 503, 504), after which the connection ends.
 //! - At most one request is with the upstream. What a client sends ahead waits here, up to [`MAX_PIPELINED`], then in
 //!   the socket.
-//! - One [`Told::Interrupted`] at most for an exchange, and none for one whose response was passed on whole: for
-//!   that there is one [`Told::Completed`], also if it came before the rest of its request.
+//! - One [`ProxyEvent::Interrupted`] at most for an exchange, and none for one whose response was passed on whole: for
+//!   that there is one [`ProxyEvent::Completed`], also if it came before the rest of its request.
 
 use std::time::Duration;
 
-use super::told::{Asking, Done, Failure, Interrupted, Phase, Told, UpstreamFailed};
+use super::event::{Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamAction, UpstreamFailed};
 use crate::http::{Body, Framing, Head, Reason, RequestHead, ResponseHead, Scan};
 use crate::limits::{HALF_CLOSE_PROBES, MAX_HELD, MAX_PIPELINED, PROBE_CHECKS};
 use crate::liveness::Cause;
@@ -124,9 +124,9 @@ pub trait Wire {
     /// Whether so many more bytes of requests may be held here.
     fn may_hold(&mut self, part: Part, bytes: usize) -> bool;
     /// Counts a question, or its answer.
-    fn count(&mut self, asking: Asking);
+    fn count(&mut self, asking: ProbeOutcome);
     /// Tells what happened.
-    fn tell(&mut self, told: Told);
+    fn tell(&mut self, told: ProxyEvent);
 }
 
 /// What asks a half-closed client (RFC 9110 section 15.2: a client must be able to parse any number of interim
@@ -200,7 +200,7 @@ struct Exchange {
 
 /// The question whether a client that sent a FIN still waits.
 #[derive(Clone, Copy, Debug)]
-enum Question {
+enum HalfCloseProbe {
     /// Asked; the answer is looked for at `check`.
     Asked { since: Instant, check: Instant, checks: u8 },
     /// It is there; asked again at this time.
@@ -240,7 +240,7 @@ pub struct Session {
     released: usize,
     /// The beginning of a response's head.
     begun: Vec<u8>,
-    question: Option<Question>,
+    question: Option<HalfCloseProbe>,
     probes: u8,
     /// When the present wait for the client's bytes began, or for the upstream's.
     since: Instant,
@@ -353,9 +353,9 @@ impl Session {
             return None;
         }
         let question = self.question.map(|question| match question {
-            Question::Asked { check, .. } => check,
-            Question::Here { again } => again,
-            Question::Until(at) => at,
+            HalfCloseProbe::Asked { check, .. } => check,
+            HalfCloseProbe::Here { again } => again,
+            HalfCloseProbe::Until(at) => at,
         });
         let patience = match self.phase() {
             Phase::Idle if self.answered == 0 => Some(self.since + rules.head_timeout),
@@ -568,7 +568,7 @@ impl Session {
             // Nobody waits: an answer would be taken for that to the next request.
             let waits = self.exchange.is_some() || !self.held.is_empty();
             let begun = self.exchange.as_ref().is_some_and(|exchange| exchange.answered.is_some());
-            wire.tell(Told::NotFollowed { reason, refused: true });
+            wire.tell(ProxyEvent::NotFollowed { reason, refused: true });
             if begun || self.client == Client::Gone {
                 self.end_upstream(End::Abort, wire);
                 return self.abort_client(wire);
@@ -580,7 +580,7 @@ impl Session {
             let ours = matches!(self.response, Response::Body(_)) || !self.begun.is_empty();
             return self.refuse(if ours { 502 } else { 400 }, wire);
         }
-        wire.tell(Told::NotFollowed { reason, refused: false });
+        wire.tell(ProxyEvent::NotFollowed { reason, refused: false });
         self.unfollowed = !reason.is_another_protocol();
         self.owed = self.exchange.is_some() || !self.held.is_empty();
         self.become_tunnel(rules, now, wire);
@@ -650,7 +650,7 @@ impl Session {
         if self.question.is_some() || (self.probes > 0 && !self.tunnel) {
             return;
         }
-        let waits = |wait| Some(Question::Until(now + wait));
+        let waits = |wait| Some(HalfCloseProbe::Until(now + wait));
         match rules.half_close {
             HalfClose::Gone => self.gone(Cause::Closed, None, rules, now, wire),
             HalfClose::Wait(wait) => self.question = waits(wait),
@@ -681,15 +681,15 @@ impl Session {
 
     fn probe(&mut self, now: Instant, wire: &mut impl Wire) {
         self.probes += 1;
-        wire.count(Asking::Asked);
+        wire.count(ProbeOutcome::Asked);
         wire.to_client(PROBE);
-        self.question = Some(Question::Asked { since: now, check: now + PROBE_CHECKS[0], checks: 0 });
+        self.question = Some(HalfCloseProbe::Asked { since: now, check: now + PROBE_CHECKS[0], checks: 0 });
     }
 
     /// The client's connection is over, with this cause.
     pub fn on_client_gone(&mut self, cause: Cause, rules: &Rules, now: Instant, wire: &mut impl Wire) {
         let asked = match self.question {
-            Some(Question::Asked { since, .. }) => Some(now.since(since)),
+            Some(HalfCloseProbe::Asked { since, .. }) => Some(now.since(since)),
             _ => None,
         };
         match self.client {
@@ -717,16 +717,16 @@ impl Session {
         let phase = self.phase();
         self.question = None;
         if asked.is_some() && cause == Cause::Aborted {
-            wire.count(Asking::Gone);
+            wire.count(ProbeOutcome::Gone);
         }
         // A request that is gathered, or waits for the connection, is none that the upstream knows of.
         let connected = matches!(self.upstream, Upstream::Open | Upstream::HalfClosed);
         let works = connected && (self.tunnel || !matches!(self.response, Response::None));
-        let done = match rules.on_gone {
-            _ if !works => Done::Nothing,
-            OnGone::Reset => Done::Reset,
-            OnGone::Close => Done::Close,
-            OnGone::Ignore => Done::Ignored,
+        let action = match rules.on_gone {
+            _ if !works => UpstreamAction::Nothing,
+            OnGone::Reset => UpstreamAction::Reset,
+            OnGone::Close => UpstreamAction::Close,
+            OnGone::Ignore => UpstreamAction::Ignored,
         };
         let exchange = self.exchange.as_deref();
         // Where an answer was the last that was said, all was answered, as far as anybody can know.
@@ -744,18 +744,18 @@ impl Session {
                 after: exchange.and_then(|exchange| exchange.answered).map(|answered| now.since(answered)),
                 cause,
                 asked,
-                done,
-                saved: matches!(done, Done::Reset | Done::Close),
+                action,
+                saved: matches!(action, UpstreamAction::Reset | UpstreamAction::Close),
             })
         });
         if let Some(told) = told {
-            wire.tell(Told::Interrupted(told));
+            wire.tell(ProxyEvent::Interrupted(told));
         }
-        match done {
-            Done::Nothing => self.end_upstream(End::Close, wire),
-            Done::Reset => self.end_upstream(End::Abort, wire),
-            Done::Close => self.end_upstream(End::Close, wire),
-            Done::Ignored => {
+        match action {
+            UpstreamAction::Nothing => self.end_upstream(End::Close, wire),
+            UpstreamAction::Reset => self.end_upstream(End::Abort, wire),
+            UpstreamAction::Close => self.end_upstream(End::Close, wire),
+            UpstreamAction::Ignored => {
                 if self.tunnel || !matches!(self.request, Request::Whole) {
                     // It would wait for the rest for ever.
                     self.forward_fin(wire);
@@ -855,7 +855,7 @@ impl Session {
         let status = if failure == Failure::TimedOut { 504 } else { 502 };
         // Who was told that its client is gone may give up.
         if self.client != Client::Gone || self.fin != Fin::Sent {
-            wire.tell(Told::UpstreamFailed(Box::new(UpstreamFailed {
+            wire.tell(ProxyEvent::UpstreamFailed(Box::new(UpstreamFailed {
                 failure: if begun { Failure::Truncated } else { failure },
                 phase,
                 method: exchange.map(|exchange| exchange.head.method().into()),
@@ -1016,7 +1016,7 @@ impl Session {
     fn response_counts(&mut self, wire: &mut impl Wire) {
         self.answered += 1;
         if self.client != Client::Gone {
-            wire.tell(Told::Completed);
+            wire.tell(ProxyEvent::Completed);
         }
     }
 
@@ -1111,7 +1111,11 @@ impl Session {
     pub fn put_off(&mut self, by: Duration) {
         self.since = self.since + by;
         match &mut self.question {
-            Some(Question::Asked { check: at, .. } | Question::Here { again: at } | Question::Until(at)) => {
+            Some(
+                HalfCloseProbe::Asked { check: at, .. }
+                | HalfCloseProbe::Here { again: at }
+                | HalfCloseProbe::Until(at),
+            ) => {
                 *at = *at + by;
             }
             None => {}
@@ -1124,21 +1128,21 @@ impl Session {
             return;
         }
         match self.question {
-            Some(Question::Until(at)) if at <= now => {
+            Some(HalfCloseProbe::Until(at)) if at <= now => {
                 return self.gone(Cause::Closed, None, rules, now, wire);
             }
-            Some(Question::Here { again }) if again <= now => return self.probe(now, wire),
-            Some(Question::Asked { since, check, checks }) if check <= now => {
+            Some(HalfCloseProbe::Here { again }) if again <= now => return self.probe(now, wire),
+            Some(HalfCloseProbe::Asked { since, check, checks }) if check <= now => {
                 if wire.client_has_acknowledged() {
                     // A kernel without this connection would have answered with a RST.
-                    wire.count(Asking::Here);
+                    wire.count(ProbeOutcome::Here);
                     self.question = HALF_CLOSE_PROBES
                         .get(usize::from(self.probes - 1))
-                        .map(|&after| Question::Here { again: now + after });
+                        .map(|&after| HalfCloseProbe::Here { again: now + after });
                 } else {
                     let checks = (checks + 1).min(PROBE_CHECKS.len() as u8 - 1);
                     let check = now + PROBE_CHECKS[usize::from(checks)];
-                    self.question = Some(Question::Asked { since, check, checks });
+                    self.question = Some(HalfCloseProbe::Asked { since, check, checks });
                 }
                 return;
             }
