@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use deadpeer::driver::Locals;
 use deadpeer::events::human::tracker::Printer;
 use deadpeer::events::json::tracker::Encoder;
 use deadpeer::limits::EVENT_BATCH;
@@ -14,6 +13,7 @@ use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Policy, PollMask, TcpState, Tracker, TrackerConfig,
 };
 use deadpeer::time::Instant;
+use deadpeer::tracking::LocalAddresses;
 
 /// A batch of `up` and one of `died`, as a tracker tells them.
 fn batches() -> (Vec<Event>, Vec<Event>) {
@@ -40,7 +40,7 @@ fn batches() -> (Vec<Event>, Vec<Event>) {
 }
 
 fn encoding(criterion: &mut Criterion) {
-    let locals = Arc::new(Locals::new());
+    let locals = Arc::new(LocalAddresses::new());
     locals.intern("192.0.2.1:7400".parse().expect("an address"));
     let (ups, deaths) = batches();
     let mut group = criterion.benchmark_group("events");

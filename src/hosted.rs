@@ -59,16 +59,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::driver::{
-    AdoptError, Driver, DriverConfig, EngineChoice, EventSink, Listener, Locals, Report, Shared, StartError,
-    default_batch_window,
-};
+use crate::reactor::{EngineChoice, EventSink, Listener, Shared, StartError};
+
 use crate::limits;
 use crate::liveness::{self, Event, PeerId, Policy, TrackerConfig, TrackerCounts};
 use crate::sys::engine::Awaited;
 use crate::sys::tcp;
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
+use crate::tracking::{AdoptError, Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
 
 /// What a hosted tracker is made from.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +106,7 @@ pub struct Tracker {
     driver: Driver<Waiting>,
     rest: Rest,
     waiting: Waiting,
-    locals: Arc<Locals>,
+    locals: Arc<LocalAddresses>,
 }
 
 impl fmt::Debug for Tracker {
@@ -137,7 +136,7 @@ impl Tracker {
         Tracker::with(config, Vec::new())
     }
 
-    /// A tracker that also accepts: what [`bind`](crate::driver::bind) gave for one ring.
+    /// A tracker that also accepts: what [`bind`](crate::reactor::bind) gave for one ring.
     ///
     /// # Errors
     ///
@@ -150,7 +149,7 @@ impl Tracker {
         let attempted = |attempted| move |source| StartError::Io { attempted, source };
         let wakeup = Arc::new(Wakeup::new().map_err(attempted("make an eventfd"))?);
         let shared = Arc::new(Shared::new(config.tracker.capacity));
-        let locals = Arc::new(Locals::new());
+        let locals = Arc::new(LocalAddresses::new());
         let waiting = Waiting::default();
         let driver = DriverConfig {
             tracker: config.tracker,

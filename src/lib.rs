@@ -8,8 +8,6 @@ pub mod cli;
 pub mod client;
 #[cfg(feature = "cli")]
 pub mod doctor;
-#[cfg(feature = "tracker")]
-pub mod driver;
 #[cfg(feature = "cli")]
 pub mod events;
 mod evidence;
@@ -26,8 +24,12 @@ pub mod measure;
 mod partial_frame;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(feature = "tracker")]
+pub mod reactor;
 pub mod sys;
 pub mod time;
+#[cfg(feature = "tracker")]
+pub mod tracking;
 pub mod watch;
 pub mod wheel;
 

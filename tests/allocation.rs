@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use deadpeer::driver::{Driver, DriverConfig, EngineChoice, Locals, Shared, bind};
+use deadpeer::reactor::{EngineChoice, Shared, bind};
+
 use deadpeer::frame::{Frame, Kind};
 use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Heartbeat, Policy, PollMask, Tracker, TrackerConfig, Wake,
@@ -20,6 +21,7 @@ use deadpeer::liveness::{
 use deadpeer::measure::intervals::basin;
 use deadpeer::sys::wakeup::Wakeup;
 use deadpeer::time::Instant;
+use deadpeer::tracking::{Driver, DriverConfig, LocalAddresses};
 
 struct Counting;
 
@@ -157,7 +159,7 @@ fn the_loop_on(io: EngineChoice, heartbeat: Heartbeat, wake: Wake) {
         _ => {}
     };
     let mut driver =
-        Driver::new(config, listeners, shared, Arc::new(Locals::default()), wakeup, sink).unwrap();
+        Driver::new(config, listeners, shared, Arc::new(LocalAddresses::default()), wakeup, sink).unwrap();
     let (basin, mut taps) = basin(1, Duration::from_millis(50), Instant::now());
     driver.log_latency(taps.remove(0));
     let writer = thread::spawn(move || {

@@ -6,9 +6,9 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
-use deadpeer::driver::{EngineChoice, bind};
 use deadpeer::hosted::{Config, Tracker};
 use deadpeer::liveness::{Cause, Death, EventKind, PeerId, Policy};
+use deadpeer::reactor::{EngineChoice, bind};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUICK: Policy = Policy {

@@ -16,21 +16,28 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("liveness", &["frame", "limits", "time", "wheel"]),
     ("sys", &["limits", "time"]),
     ("measure", &["liveness", "limits", "time"]),
-    ("driver", &["evidence", "frame", "limits", "liveness", "measure", "partial_frame", "sys", "time"]),
-    ("client", &["frame", "limits", "partial_frame", "sys", "time"]),
-    ("doctor", &["driver", "limits", "measure", "sys"]),
-    ("http", &["limits"]),
-    ("hosted", &["driver", "limits", "liveness", "sys", "time"]),
     ("evidence", &["liveness", "sys"]),
+    ("reactor", &["limits", "liveness", "sys", "time"]),
+    (
+        "tracking",
+        &["evidence", "frame", "limits", "liveness", "measure", "partial_frame", "reactor", "sys", "time"],
+    ),
+    ("client", &["frame", "limits", "partial_frame", "sys", "time"]),
+    ("doctor", &["reactor", "limits", "measure", "sys"]),
+    ("http", &["limits"]),
+    ("hosted", &["limits", "liveness", "reactor", "sys", "time", "tracking"]),
     ("watch", &["evidence", "limits", "liveness", "sys", "time"]),
-    ("proxy", &["driver", "http", "limits", "liveness", "sys", "time", "wheel"]),
-    ("events", &["driver", "frame", "http", "limits", "liveness", "measure", "proxy", "sys", "time"]),
+    ("proxy", &["http", "limits", "liveness", "reactor", "sys", "time", "wheel"]),
+    (
+        "events",
+        &["frame", "http", "limits", "liveness", "measure", "proxy", "reactor", "sys", "time", "tracking"],
+    ),
     ("bench", &["frame", "limits", "measure", "sys", "time"]),
     (
         "cli",
         &[
-            "bench", "client", "doctor", "driver", "events", "frame", "hosted", "limits", "liveness",
-            "measure", "proxy", "sys", "time",
+            "bench", "client", "doctor", "events", "frame", "hosted", "limits", "liveness", "measure",
+            "proxy", "reactor", "sys", "time", "tracking",
         ],
     ),
 ];
@@ -163,7 +170,7 @@ fn the_document_says_which_edge_cases_do_not_run_on_every_engine() {
     let engines = |path: &Path| match () {
         () if path.ends_with("watcher.rs") => 1,
         () if path.starts_with("kernel") => 3,
-        () if path.starts_with("driver/turn/tests") => 2,
+        () if path.starts_with("tracking/turn/tests") => 2,
         () => 1,
     };
     let mut most = BTreeMap::new();

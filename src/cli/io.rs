@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::driver::EngineChoice;
+use crate::reactor::EngineChoice;
 
 /// What the event loop waits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

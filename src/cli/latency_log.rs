@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, thread};
 
-use crate::driver::Report;
 use crate::limits;
 use crate::measure::Recorder;
 use crate::measure::hlog::HlogWriter;
 use crate::measure::intervals::{Basin, Interval, Tap, basin};
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
+use crate::tracking::Report;
 
 /// Why there is no latency log.
 #[derive(Debug)]

@@ -16,12 +16,12 @@ use crate::cli::run::PresetName;
 use crate::cli::serving::{
     self, Crew, Refusal, address, cores, fitting, output, watch_reader, watch_signals, worst,
 };
-use crate::driver::{EngineChoice, Listener, Shared, probe};
 use crate::events::proxy::{Closing, JsonLines, Listening, Pen, Sentences};
 use crate::events::sink::{Format, Outlet, Output, Sink};
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{Config, Counts, HalfClose, Line, OnGone, Relay, Report, Rules, SendProxy, Upstreams};
+use crate::reactor::{EngineChoice, Listener, Shared, probe};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.

@@ -20,9 +20,6 @@ use crate::cli::serving::{
     self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals,
     worst,
 };
-use crate::driver::{
-    Driver, DriverConfig, Listener, Locals, Probed, Report, Shared, StartError, default_batch_window, probe,
-};
 use crate::events::json::tracker::{Closing, Listening, RingTotals};
 use crate::events::sink::{Output, Sink};
 use crate::events::tracker::{self, EventVoice, RingOutlet};
@@ -31,7 +28,9 @@ use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
+use crate::reactor::{Listener, Probed, Shared, StartError, probe};
 use crate::time::Instant;
+use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
 
 /// Arguments of `deadpeer run`.
 #[derive(Args, Clone, Debug)]
@@ -179,7 +178,7 @@ fn serve(args: &RunArgs) -> Result<(), Refusal> {
     probe(args.io.choice()).map_err(|error| Refusal::of_start(error, args.io != Io::Epoll))?;
     let config = DriverConfig { tracker, batch_window, io: args.io.choice() };
     let shared = Arc::new(Shared::new(capacity));
-    let locals = Arc::new(Locals::default());
+    let locals = Arc::new(LocalAddresses::default());
     let (listeners, addresses) = serving::listen(&args.listen, threads, &tracker)?;
 
     let (format, output) = output(args.events.as_deref());
@@ -306,7 +305,7 @@ fn start(
     listeners: Vec<Vec<Listener>>,
     outlets: Vec<(RingOutlet, Option<Tap>)>,
     shared: &Arc<Shared>,
-    locals: &Arc<Locals>,
+    locals: &Arc<LocalAddresses>,
     go: &Arc<Barrier>,
 ) -> Result<(), Refusal> {
     for (listeners, (mut outlet, tap)) in listeners.into_iter().zip(outlets) {

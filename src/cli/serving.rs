@@ -15,10 +15,10 @@ use std::thread::{self, JoinHandle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::driver::{EngineChoice, Listener, Probed, Shared, StartError, bind};
 use crate::events::sink::{Finish, Format, Output, Sink, Voice};
 use crate::limits;
 use crate::liveness::TrackerConfig;
+use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind};
 use crate::sys::hangup::wait_for_hangup;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{describe, rlimit};

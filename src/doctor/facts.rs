@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::driver::{EngineChoice, probe};
+use crate::reactor::{EngineChoice, probe};
 use crate::sys::tcp::TickClock;
 use crate::sys::{rlimit, uring};
 

@@ -98,8 +98,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::driver::EventSink;
 use crate::limits::{EVENT_BATCH, EVENT_BATCHES};
+use crate::reactor::EventSink;
 use crate::sys::nowait::How;
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};

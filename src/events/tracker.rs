@@ -16,7 +16,7 @@
 //! ```
 //! # use deadpeer::events::json::tracker::{Closing, Listening};
 //! # use deadpeer::events::tracker;
-//! # use deadpeer::driver::{EventSink, Locals};
+//! # use deadpeer::{reactor::EventSink, tracking::LocalAddresses};
 //! # use deadpeer::liveness::{Event, EventKind, Policy};
 //! # use deadpeer::events::sink::{Finish, Format, Output};
 //! # use deadpeer::time::Instant;
@@ -41,7 +41,7 @@
 //! };
 //! let (mut reader, writer) = std::io::pipe().unwrap();
 //! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
-//! let locals = Arc::new(Locals::new());
+//! let locals = Arc::new(LocalAddresses::new());
 //! let (sink, mut outlets) = tracker::spawn(Format::JsonLines, output, 1, locals).unwrap();
 //! sink.announce(listening);
 //!
@@ -58,13 +58,14 @@
 
 use std::sync::Arc;
 
-use crate::driver::{EventSink, Locals};
 use crate::events::counters::Counters;
 use crate::events::human::tracker::Printer;
 use crate::events::json::tracker::{Closing, Encoder, Listening};
 use crate::events::sink::{Callback, Format, Outlet, Output, Sink, SinkError, Voice};
 use crate::liveness::{Event, TrackerCounts};
+use crate::reactor::EventSink;
 use crate::time::{Instant, WallClock};
+use crate::tracking::LocalAddresses;
 
 /// Starts the daemon's sink, with one outlet for each ring thread; see [`Sink::spawn`].
 ///
@@ -75,7 +76,7 @@ pub fn spawn(
     format: Format,
     output: Output,
     rings: usize,
-    locals: Arc<Locals>,
+    locals: Arc<LocalAddresses>,
 ) -> Result<(Sink<EventVoice>, Vec<RingOutlet>), SinkError> {
     let counters: Arc<[Counters]> = std::iter::repeat_with(Counters::default).take(rings).collect();
     let voice = match format {

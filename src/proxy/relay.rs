@@ -18,12 +18,12 @@ use super::event::{Failure, Phase};
 use super::line::Line;
 use super::session::{End, Rules, Session, Wire};
 use super::upstreams::Upstreams;
-use crate::driver::{
-    EngineChoice, EventSink, Listener, NotAccepted, Probed, Shared, StartError, obtained, suspended,
-};
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::{Cause, Hop, LocalCause, Policy, PollMask, Stalls};
+use crate::reactor::{
+    EngineChoice, EventSink, Listener, NotAccepted, Probed, Shared, StartError, obtained, suspended,
+};
 use crate::sys::engine::{Completion, Counters, Engine, Token, Wait};
 use crate::sys::tcp;
 use crate::sys::wakeup::Wakeup;

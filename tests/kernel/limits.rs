@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::Duration;
 
-use deadpeer::driver::bind;
 use deadpeer::liveness::{Cause, EventKind, TrackerConfig};
+use deadpeer::reactor::bind;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, program};

@@ -5,7 +5,7 @@
 //! at its end: up first, exactly one death, nothing after it. Here by a ring; `tests/kernel_epoll` and
 //! `tests/kernel_hosted` run the same files otherwise.
 
-use deadpeer::driver::EngineChoice;
+use deadpeer::reactor::EngineChoice;
 
 mod daemon;
 mod endings;

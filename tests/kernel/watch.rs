@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use deadpeer::driver::{Driver, DriverConfig, EventSink, Locals, Report, Shared, bind};
+use deadpeer::reactor::{Shared, bind};
+
 use deadpeer::hosted::drive;
 use deadpeer::liveness::{Death, Event, EventKind, Heartbeat, PeerId, Policy, TrackerConfig, Wake};
+use deadpeer::reactor::EventSink;
 use deadpeer::sys::wakeup::Wakeup;
+use deadpeer::tracking::{Driver, DriverConfig, LocalAddresses, Report};
 
 pub use crate::daemon::PATIENCE;
 pub use crate::skip::skip;
@@ -74,7 +77,7 @@ impl EventSink for Passing {
 /// A running driver.
 pub struct Watch {
     pub address: SocketAddr,
-    pub locals: Arc<Locals>,
+    pub locals: Arc<LocalAddresses>,
     refuses: Arc<Mutex<bool>>,
     shared: Arc<Shared>,
     wakeup: Arc<Wakeup>,
@@ -96,7 +99,7 @@ impl Watch {
         let refuses = Arc::new(Mutex::new(false));
         let sink = Passing { to, refuses: Arc::clone(&refuses) };
         let shared = Arc::new(Shared::new(setup.capacity));
-        let locals = Arc::new(Locals::default());
+        let locals = Arc::new(LocalAddresses::default());
         let wakeup = Arc::new(Wakeup::new().unwrap());
         let (shared2, locals2, wakeup2) = (Arc::clone(&shared), Arc::clone(&locals), Arc::clone(&wakeup));
         let config = DriverConfig { tracker, batch_window: Duration::ZERO, io: crate::IO };

@@ -1,6 +1,6 @@
 //! The ways to die on a real kernel, as `tests/kernel` has them. The same in the tokio-uring runtime, row by row.
 
-use deadpeer::driver::EngineChoice;
+use deadpeer::reactor::EngineChoice;
 
 #[path = "../kernel/daemon.rs"]
 mod daemon;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use deadpeer::driver::{EngineChoice, probe};
+use deadpeer::reactor::{EngineChoice, probe};
 use serde_json::Value;
 
 use crate::daemon::Daemon;

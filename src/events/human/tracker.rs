@@ -25,13 +25,13 @@
 //!
 //! ```
 //! use deadpeer::events::human::tracker::Printer;
-//! use deadpeer::driver::Locals;
+//! use deadpeer::tracking::LocalAddresses;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! let mut printer = Printer::new(Arc::new(Locals::new()), false, false);
+//! let mut printer = Printer::new(Arc::new(LocalAddresses::new()), false, false);
 //! printer.set_clock(WallClock::fixed(0));
 //! let held = Duration::from_millis(1_234);
 //! let stall = Event { at: Instant::from_nanos(5_000_000), subject: None, kind: EventKind::Stall { held } };
@@ -46,12 +46,12 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::Locals;
 use crate::events::counters::Totals;
 use crate::events::json::tracker::{Closing, Errno, Listening, PROGRAM};
 use crate::liveness::{Cause, Death, Event, EventKind, Heartbeat, Hop, LocalCause, Transport};
 use crate::measure::Percentiles;
 use crate::time::{Instant, WallClock};
+use crate::tracking::LocalAddresses;
 
 /// The longest word of the first column: `half_closed`, `path_outage`.
 const WORD: usize = 11;
@@ -77,7 +77,7 @@ enum Colour {
 #[derive(Debug)]
 pub struct Printer {
     wall: WallClock,
-    locals: Arc<Locals>,
+    locals: Arc<LocalAddresses>,
     colour: bool,
     status: bool,
     address_width: usize,
@@ -89,7 +89,7 @@ pub struct Printer {
 impl Printer {
     /// A printer. It reads the clock.
     #[must_use]
-    pub fn new(locals: Arc<Locals>, colour: bool, status: bool) -> Printer {
+    pub fn new(locals: Arc<LocalAddresses>, colour: bool, status: bool) -> Printer {
         Printer {
             wall: WallClock::read(),
             locals,

@@ -24,13 +24,13 @@
 //!
 //! ```
 //! use deadpeer::events::json::tracker::Encoder;
-//! use deadpeer::driver::Locals;
+//! use deadpeer::tracking::LocalAddresses;
 //! use deadpeer::liveness::{Event, EventKind};
 //! use deadpeer::time::{Instant, WallClock};
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! let mut encoder = Encoder::new(Arc::new(Locals::new()));
+//! let mut encoder = Encoder::new(Arc::new(LocalAddresses::new()));
 //! encoder.set_clock(WallClock::fixed(0)); // the daemon reads the clock once a batch
 //! let held = Duration::from_millis(1_234);
 //! let stall = Event { at: Instant::from_nanos(5_000), subject: None, kind: EventKind::Stall { held } };
@@ -54,13 +54,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::driver::Locals;
 use crate::limits::HISTORY;
 use crate::liveness::{
     Cause, Death, Event, EventKind, PeerId, Policy, Proof, Step, Subject, TrackerCounts, Transition, errno,
 };
 use crate::measure;
 use crate::time::{Instant, WallClock};
+use crate::tracking::LocalAddresses;
 
 /// The version of the format. Fields may be added within a version; none changes its meaning and
 /// none goes.
@@ -185,7 +185,7 @@ pub struct RingTotals {
 pub struct Encoder {
     wall: WallClock,
     seq: u64,
-    locals: Arc<Locals>,
+    locals: Arc<LocalAddresses>,
     /// A copy of the addresses seen so far, so that a line takes no lock.
     known: Vec<SocketAddr>,
 }
@@ -193,7 +193,7 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder at `seq` 0. It reads the clock.
     #[must_use]
-    pub fn new(locals: Arc<Locals>) -> Encoder {
+    pub fn new(locals: Arc<LocalAddresses>) -> Encoder {
         Encoder { wall: WallClock::read(), seq: 0, locals, known: Vec::new() }
     }
 

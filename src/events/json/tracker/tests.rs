@@ -23,8 +23,8 @@ pub(in crate::events) mod samples {
         Instant::from_nanos(millis * 1_000_000)
     }
 
-    pub(in crate::events) fn locals() -> Arc<Locals> {
-        let locals = Locals::new();
+    pub(in crate::events) fn locals() -> Arc<LocalAddresses> {
+        let locals = LocalAddresses::new();
         locals.intern("127.0.0.1:7400".parse().unwrap());
         locals.intern("[2001:db8::1]:7400".parse().unwrap());
         Arc::new(locals)
@@ -293,7 +293,7 @@ fn an_errno_without_a_name_is_its_number() {
 #[test]
 fn a_local_address_that_had_no_number_is_left_out() {
     let mut event = samples::reset();
-    event.subject.as_mut().unwrap().local = Locals::UNKNOWN;
+    event.subject.as_mut().unwrap().local = LocalAddresses::UNKNOWN;
     assert!(!line(0, &event).contains("local"));
 }
 

@@ -1,28 +1,15 @@
-//! The loop that joins an engine to a tracker: the only place that sees both.
-//!
-//! A turn, always in this order: wait; read the clock once; reap a batch of completions; decode them
-//! into facts and feed them; let the wheel name who is due; perform the tracker's actions; hand its
-//! events over; submit everything with the next wait. Nothing is decided inside the reap.
-//!
-//! [`Driver`] is one thread's loop on its own ring, or on epoll where there is none. What several of them share is in
-//! [`Shared`]: how many connections there may still be, the table of local addresses, and the word
-//! to stop.
+//! What every loop needs: an engine, listening sockets, and what several loops of one program share.
 
-mod conn;
 mod listener;
-mod locals;
 mod shared;
-mod turn;
+mod start;
 
 pub use crate::sys::engine::{EngineChoice, Readiness};
-#[cfg(feature = "proxy")]
-pub(crate) use listener::NotAccepted;
 pub use listener::{ListenError, Listener, bind};
-pub use locals::Locals;
+pub(crate) use listener::{NotAccepted, inherit};
 pub use shared::Shared;
-pub use turn::{AdoptError, Driver, DriverConfig, Probed, Report, StartError, default_batch_window, probe};
-#[cfg(feature = "proxy")]
-pub(crate) use turn::{obtained, suspended};
+pub use start::{Probed, StartError, probe};
+pub(crate) use start::{obtained, suspended};
 
 use crate::liveness::{Event, TrackerCounts};
 

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::super::super::*;
-use crate::driver::bind;
 use crate::frame::{Frame, Kind};
 use crate::liveness::{Cause, Death, Hop, LocalCause, Policy, PollMask, TcpState, Transport};
+use crate::reactor::bind;
 use crate::sys::tcp;
 
 /// Bounds every wait: far beyond what anything here takes, so that only a missing event meets it.
@@ -58,7 +58,7 @@ impl Rig {
             DriverConfig { tracker, batch_window: Duration::ZERO, io: super::IO },
             listeners,
             Arc::new(Shared::new(1_000)),
-            Arc::new(Locals::new()),
+            Arc::new(LocalAddresses::new()),
             Arc::new(Wakeup::new().unwrap()),
             sink,
         );

@@ -8,16 +8,16 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::{AdoptError, Driver, kind};
-use crate::driver::EventSink;
-use crate::driver::conn::Conn;
-use crate::driver::listener::{self, NotAccepted};
 use crate::evidence::evidence_of;
 use crate::frame::Decoder;
 use crate::limits;
 use crate::liveness::{Event, EventKind, Heartbeat, PeerId, PollMask, TcpState};
+use crate::reactor::EventSink;
+use crate::reactor::{self, NotAccepted};
 use crate::sys::engine::{Token, Wait};
 use crate::sys::tcp;
 use crate::time::Instant;
+use crate::tracking::conn::Conn;
 
 /// How often a saturated listener looks whether another ring has given something back.
 const SATURATED_PAUSE: Duration = Duration::from_millis(20);
@@ -163,7 +163,7 @@ impl<S: EventSink> Driver<S> {
             return Err(os(libc::ENOSPC));
         }
         // From here on it is ours: one that is refused comes back as it was.
-        let inherited = listener::inherit(SockRef::from(socket), &self.config.tracker);
+        let inherited = reactor::inherit(SockRef::from(socket), &self.config.tracker);
         // A close must not wait for a dead peer to take our last bytes.
         let inherited = inherited.and_then(|()| SockRef::from(socket).set_linger(None));
         if let Err(error) = inherited {

@@ -4,16 +4,16 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::{Driver, kind};
-use crate::driver::EventSink;
-use crate::driver::conn::Conn;
 use crate::evidence;
 use crate::frame::{Frame, Kind};
 use crate::limits;
 use crate::liveness::{Action, Evidence, Fact, PeerId, PollMask, TcpState, Wake};
 use crate::partial_frame::PartialFrame;
+use crate::reactor::EventSink;
 use crate::sys::engine::{Completion, Token};
 use crate::sys::tcp;
 use crate::time::Instant;
+use crate::tracking::conn::Conn;
 
 /// What a connection's poll waits for; ERR and HUP come by themselves.
 const INTEREST: u16 = PollMask::IN | PollMask::RDHUP;

@@ -164,7 +164,7 @@ fn local(address: SocketAddr, socket: &Socket) -> Result<SocketAddr, ListenError
 }
 
 /// Sets what accepted connections inherit.
-pub(super) fn inherit(socket: SockRef<'_>, config: &TrackerConfig) -> io::Result<()> {
+pub(crate) fn inherit(socket: SockRef<'_>, config: &TrackerConfig) -> io::Result<()> {
     tcp::set_low_water_mark(socket.as_fd(), config.first_low_water())?;
     let plan = config.policy.keepalive();
     tcp::set_keepalive(socket.as_fd(), plan.idle, plan.interval, plan.count)?;

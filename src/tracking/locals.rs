@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// for what would take it twenty.
 ///
 /// It holds 65,535 addresses, the number of ports that a machine with one address has. All
-/// that come later share the number [`Locals::UNKNOWN`], which stands for no address: an event of
+/// that come later share the number [`LocalAddresses::UNKNOWN`], which stands for no address: an event of
 /// such a peer has no `local`, rather than a wrong one.
 #[derive(Debug, Default)]
-pub struct Locals(Mutex<Table>);
+pub struct LocalAddresses(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -19,14 +19,14 @@ struct Table {
     numbers: HashMap<SocketAddr, u16>,
 }
 
-impl Locals {
+impl LocalAddresses {
     /// The number of every address for which there was no room.
     pub const UNKNOWN: u16 = u16::MAX;
 
     /// An empty table.
     #[must_use]
-    pub fn new() -> Locals {
-        Locals::default()
+    pub fn new() -> LocalAddresses {
+        LocalAddresses::default()
     }
 
     /// The number of `address`, the same for every thread. Allocates only for an address that is new.
@@ -36,7 +36,7 @@ impl Locals {
             return number;
         }
         match u16::try_from(table.addresses.len()) {
-            Ok(Locals::UNKNOWN) | Err(_) => Locals::UNKNOWN,
+            Ok(LocalAddresses::UNKNOWN) | Err(_) => LocalAddresses::UNKNOWN,
             Ok(number) => {
                 table.addresses.push(address);
                 table.numbers.insert(address, number);
@@ -45,8 +45,8 @@ impl Locals {
         }
     }
 
-    /// The address of a number that [`intern`](Locals::intern) gave; `None` for
-    /// [`UNKNOWN`](Locals::UNKNOWN).
+    /// The address of a number that [`intern`](LocalAddresses::intern) gave; `None` for
+    /// [`UNKNOWN`](LocalAddresses::UNKNOWN).
     #[must_use]
     pub fn get(&self, number: u16) -> Option<SocketAddr> {
         self.lock().addresses.get(usize::from(number)).copied()
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_local_address_has_one_number_and_the_table_has_an_end() {
-        let locals = Locals::new();
+        let locals = LocalAddresses::new();
         let address = |port: u16, host: u8| SocketAddr::from(([127, 0, 0, host], port));
         assert_eq!((locals.intern(address(7, 1)), locals.intern(address(8, 1))), (0, 1));
         assert_eq!(locals.intern(address(7, 1)), 0);
@@ -79,11 +79,11 @@ mod tests {
         for port in 0..=u16::MAX {
             locals.intern(address(port, 2));
         }
-        assert_eq!(locals.intern(address(1, 3)), Locals::UNKNOWN);
-        assert_eq!(locals.get(Locals::UNKNOWN), None);
+        assert_eq!(locals.intern(address(1, 3)), LocalAddresses::UNKNOWN);
+        assert_eq!(locals.get(LocalAddresses::UNKNOWN), None);
         assert_eq!(locals.intern(address(8, 1)), 1, "what is known stays known");
         let mut known = vec![address(7, 1)];
         locals.copy_to(&mut known);
-        assert_eq!(known.len(), usize::from(Locals::UNKNOWN));
+        assert_eq!(known.len(), usize::from(LocalAddresses::UNKNOWN));
     }
 }

@@ -16,19 +16,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::EventSink;
 use super::conn::Conn;
-use super::listener::Listener;
-use super::locals::Locals;
-use super::shared::Shared;
+use super::locals::LocalAddresses;
 use crate::frame::Decoder;
 use crate::limits;
 use crate::liveness::{Event, EventKind, Heartbeat, PeerId, Tracker, TrackerConfig, TrackerCounts, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
 use crate::partial_frame::PartialFrame;
-use crate::sys::clock;
-use crate::sys::engine::{Completion, Counters, Engine, EngineChoice, EngineError, Readiness, Token, Wait};
+use crate::reactor::{EventSink, Listener, Probed, Shared, StartError, obtained, suspended};
+use crate::sys::engine::{Completion, Counters, Engine, EngineChoice, Readiness, Token, Wait};
 use crate::sys::tcp::TickClock;
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
@@ -66,54 +63,6 @@ pub struct DriverConfig {
     pub batch_window: Duration,
     /// On what to wait.
     pub io: EngineChoice,
-}
-
-/// Why a driver does not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// Nothing to wait on.
-    Engine(EngineError),
-    /// Something else that a driver needs.
-    Io {
-        /// What was attempted.
-        attempted: &'static str,
-        /// What came of it.
-        source: io::Error,
-    },
-}
-
-impl StartError {
-    /// Whether io_uring is missing here, as against a shortage of something.
-    #[must_use]
-    pub fn is_missing(&self) -> bool {
-        matches!(self, StartError::Engine(error) if error.is_missing())
-    }
-
-    /// Whether io_uring is forbidden here.
-    #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self, StartError::Engine(error) if error.is_forbidden())
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Engine(error) => error.fmt(f),
-            StartError::Io { attempted, source } => {
-                write!(f, "cannot {attempted}: {}", crate::sys::describe(source))
-            }
-        }
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            StartError::Engine(error) => Some(error),
-            StartError::Io { source, .. } => Some(source),
-        }
-    }
 }
 
 /// Why a socket was not adopted. It is given back.
@@ -156,40 +105,6 @@ pub struct Report {
     pub undelivered: u64,
 }
 
-/// What there is to wait on.
-#[derive(Clone, Debug)]
-pub struct Probed {
-    /// What to ask a driver for, so that all threads get the same.
-    pub choice: EngineChoice,
-    /// What it is called: `io_uring` or `epoll`.
-    pub name: &'static str,
-    /// What the kernel gave it.
-    pub features: Vec<&'static str>,
-    /// Why it is no better one, and what to do about it.
-    pub why_not: Option<String>,
-}
-
-/// Sets up a small engine, tests the kernel on it, and says what it has: to refuse early and clearly.
-///
-/// # Errors
-///
-/// [`StartError`], whose message names the cause and the cure.
-pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
-    Engine::open_and_tell(choice, 8, 16)
-        .map(|(engine, why_not)| obtained(&engine, why_not))
-        .map_err(StartError::Engine)
-}
-
-/// What is told of an engine.
-pub(crate) fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
-    let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
-    let choice = match *engine {
-        Engine::Uring(_) => EngineChoice::Uring,
-        Engine::Epoll(_) => EngineChoice::Epoll,
-    };
-    Probed { choice, name: engine.name(), features: engine.features(), why_not }
-}
-
 struct Listening {
     listener: Listener,
     local: Option<u16>,
@@ -209,7 +124,7 @@ pub struct Driver<S> {
     partial_frames: HashMap<u32, PartialFrame>,
     listeners: Vec<Listening>,
     shared: Arc<Shared>,
-    locals: Arc<Locals>,
+    locals: Arc<LocalAddresses>,
     wakeup: Arc<Wakeup>,
     sink: S,
     /// The batch that is being filled, or that the sink did not take.
@@ -261,7 +176,7 @@ impl<S: EventSink> Driver<S> {
         config: DriverConfig,
         listeners: Vec<Listener>,
         shared: Arc<Shared>,
-        locals: Arc<Locals>,
+        locals: Arc<LocalAddresses>,
         wakeup: Arc<Wakeup>,
         sink: S,
     ) -> Result<Driver<S>, StartError> {
@@ -615,11 +530,6 @@ fn touched(capacity: usize) -> Vec<Completion> {
     room.resize_with(capacity, nothing);
     room.clear();
     room
-}
-
-/// Time that the machine was suspended since boot, in nanoseconds.
-pub(crate) fn suspended() -> u64 {
-    clock::boottime_nanos().saturating_sub(clock::monotonic_nanos())
 }
 
 /// In beat mode a batch is waited for, since every beat completes something; in lazy mode

@@ -6,9 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use super::super::super::*;
-use crate::driver::bind;
 use crate::frame::{Frame, Kind};
 use crate::liveness::{Cause, Death, Policy};
+use crate::reactor::bind;
 
 /// A policy that judges within a second.
 const QUICK: Policy = Policy {
@@ -212,7 +212,7 @@ fn a_peer_that_was_stuck_finds_only_whole_frames_when_it_reads_again() {
 
 #[test]
 fn visits_get_as_much_time_as_everything_else() {
-    let rounds = |micros| crate::driver::turn::visit_rounds(Duration::from_micros(micros));
+    let rounds = |micros| crate::tracking::turn::visit_rounds(Duration::from_micros(micros));
     assert_eq!([0, 199, 200, 1_000, 1_000_000].map(rounds), [1, 1, 2, 6, 32]);
 }
 

@@ -4,15 +4,15 @@ use std::io;
 use std::time::Duration;
 
 use super::{Driver, kind};
-use crate::driver::EventSink;
-use crate::driver::conn::Conn;
 use crate::frame::{Decoded, Kind};
 use crate::limits;
 use crate::liveness::decode::{self, Received};
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::{Fact, PeerId};
+use crate::reactor::EventSink;
 use crate::sys::engine::{Completion, Lent, Token};
 use crate::time::Instant;
+use crate::tracking::conn::Conn;
 
 /// How long starved operations rest before they are tried again.
 const STARVED_PAUSE: Duration = Duration::from_millis(1);

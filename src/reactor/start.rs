@@ -1,0 +1,94 @@
+//! How a loop gets its engine, and why it may not start.
+
+use std::fmt;
+use std::io;
+
+use crate::sys::clock;
+use crate::sys::engine::{Engine, EngineChoice, EngineError};
+
+/// Why a driver does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Nothing to wait on.
+    Engine(EngineError),
+    /// Something else that a driver needs.
+    Io {
+        /// What was attempted.
+        attempted: &'static str,
+        /// What came of it.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// Whether io_uring is missing here, as against a shortage of something.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, StartError::Engine(error) if error.is_missing())
+    }
+
+    /// Whether io_uring is forbidden here.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, StartError::Engine(error) if error.is_forbidden())
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Engine(error) => error.fmt(f),
+            StartError::Io { attempted, source } => {
+                write!(f, "cannot {attempted}: {}", crate::sys::describe(source))
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Engine(error) => Some(error),
+            StartError::Io { source, .. } => Some(source),
+        }
+    }
+}
+
+/// What there is to wait on.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    /// What to ask a driver for, so that all threads get the same.
+    pub choice: EngineChoice,
+    /// What it is called: `io_uring` or `epoll`.
+    pub name: &'static str,
+    /// What the kernel gave it.
+    pub features: Vec<&'static str>,
+    /// Why it is no better one, and what to do about it.
+    pub why_not: Option<String>,
+}
+
+/// Sets up a small engine, tests the kernel on it, and says what it has: to refuse early and clearly.
+///
+/// # Errors
+///
+/// [`StartError`], whose message names the cause and the cure.
+pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
+    Engine::open_and_tell(choice, 8, 16)
+        .map(|(engine, why_not)| obtained(&engine, why_not))
+        .map_err(StartError::Engine)
+}
+
+/// What is told of an engine.
+pub(crate) fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
+    let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
+    let choice = match *engine {
+        Engine::Uring(_) => EngineChoice::Uring,
+        Engine::Epoll(_) => EngineChoice::Epoll,
+    };
+    Probed { choice, name: engine.name(), features: engine.features(), why_not }
+}
+
+/// Time that the machine was suspended since boot, in nanoseconds.
+pub(crate) fn suspended() -> u64 {
+    clock::boottime_nanos().saturating_sub(clock::monotonic_nanos())
+}
