@@ -57,6 +57,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let _ = deadpeer::cli::survive_file_size_limit(); // without it, a write beyond the limit kills the process
     match Arguments::parse().command {
         Command::Run(args) => run(args),
         Command::Proxy(args) => proxy(args),

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
+use crate::cli::exit::{ExitError, exit};
 use crate::client::{Client, ClientConfig, ClientError, Progress, Stop, Totals};
 use crate::sys::describe;
 use crate::time::Instant;
@@ -58,42 +59,20 @@ pub struct BeatArgs {
     pub quiet: bool,
 }
 
-/// Why nothing is held, with the exit code that says so to scripts.
-struct Refusal {
-    code: u8,
-    message: String,
-}
-
-impl Refusal {
-    fn failed(message: impl ToString) -> Refusal {
-        Refusal { code: 1, message: message.to_string() }
-    }
-
-    fn usage(message: impl ToString) -> Refusal {
-        Refusal { code: 2, message: message.to_string() }
-    }
-}
-
-impl From<ClientError> for Refusal {
-    fn from(error: ClientError) -> Refusal {
-        if error.is_configuration() { Refusal::usage(error) } else { Refusal::failed(error) }
+impl From<ClientError> for ExitError {
+    fn from(error: ClientError) -> ExitError {
+        if error.is_configuration() { ExitError::usage(error) } else { ExitError::failed(error) }
     }
 }
 
 /// Runs `deadpeer beat` until its time is over, SIGINT or SIGTERM, or nobody is left.
 #[must_use]
 pub fn beat(args: BeatArgs) -> ExitCode {
-    match hold(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => {
-            let _ = writeln!(io::stderr(), "deadpeer beat: {}", refusal.message);
-            ExitCode::from(refusal.code)
-        }
-    }
+    exit("beat", hold(&args))
 }
 
-fn hold(args: &BeatArgs) -> Result<(), Refusal> {
-    let (address, others) = resolve(&args.address).map_err(Refusal::usage)?;
+fn hold(args: &BeatArgs) -> Result<(), ExitError> {
+    let (address, others) = resolve(&args.address).map_err(ExitError::usage)?;
     let client = Client::new(ClientConfig {
         address,
         count: args.count,
@@ -103,7 +82,7 @@ fn hold(args: &BeatArgs) -> Result<(), Refusal> {
         reconnect: args.reconnect,
         lasting: args.lasting,
     })?;
-    stop_at_a_signal(client.stop_handle()).map_err(Refusal::failed)?;
+    stop_at_a_signal(client.stop_handle()).map_err(ExitError::failed)?;
     let mut status = Status::new(!args.quiet && io::stderr().is_terminal());
     let outcome = client.run(|progress| status.show(progress, Instant::now()));
     status.clear();
@@ -112,17 +91,17 @@ fn hold(args: &BeatArgs) -> Result<(), Refusal> {
         // Whoever closed our output does not want the line; that is no fault.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let error = describe(&error);
-            return Err(Refusal::failed(format!(
+            return Err(ExitError::failed(format!(
                 "cannot write the totals to standard output: {error}; send it elsewhere"
             )));
         }
         Ok(()) | Err(_) => {}
     }
     if totals.established == 0 && totals.refused + totals.failed > 0 {
-        return Err(Refusal::failed(nobody_there(address, &others, &totals)));
+        return Err(ExitError::failed(nobody_there(address, &others, &totals)));
     }
     if totals.lost() > 0 && totals.lost() == totals.established && !args.reconnect {
-        return Err(Refusal::failed(nobody_left(address, &totals)));
+        return Err(ExitError::failed(nobody_left(address, &totals)));
     }
     Ok(())
 }

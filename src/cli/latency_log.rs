@@ -78,7 +78,8 @@ fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
 }
 
 impl LatencyLog {
-    /// Opens the file, to append to it, and starts the thread. There is a tap for each ring.
+    /// Opens the file, to append to it, and starts the thread. There is a tap for each ring. The thread drops `guard`
+    /// at its end.
     ///
     /// # Errors
     ///
@@ -87,13 +88,14 @@ impl LatencyLog {
         path: &Path,
         every: Duration,
         rings: usize,
+        guard: impl Send + 'static,
     ) -> Result<(LatencyLog, Vec<Tap>), LatencyLogError> {
         let failed = |source| LatencyLogError { path: path.to_owned(), source };
         let now = Instant::now();
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
         mend(path, &file).map_err(failed)?;
         let comment =
-            concat!("deadpeer ", env!("CARGO_PKG_VERSION"), ", nanoseconds; batch-size in completions");
+            concat!("deadpeer ", env!("CARGO_PKG_VERSION"), ", nanoseconds; ", "batch-size: completions");
         let since_epoch = WallClock::read().since_epoch(now);
         let out =
             HlogWriter::begin(Lines { file, header: Vec::new() }, since_epoch, &[comment]).map_err(failed)?;
@@ -103,6 +105,7 @@ impl LatencyLog {
         let (tell, done) = sync_channel(1);
         let shared = Arc::clone(&books);
         let run = move || {
+            let _guard = guard;
             process::schedule_as_batch();
             writer.run(&shared);
             let _ = tell.send(writer); // nobody listens who ran out of patience
@@ -161,10 +164,14 @@ impl Writer {
                 if !std::mem::replace(&mut self.complained, true) {
                     let path = self.path.display();
                     let error = describe(&source);
+                    let cure = match source.kind() {
+                        io::ErrorKind::FileTooLarge => "raise the limit on file sizes (ulimit -f)",
+                        _ => "free some space",
+                    };
                     let _ = writeln!(
                         io::stderr(),
-                        "deadpeer run: the latency log {path} takes no more: {error}; free some space, it is tried again \
-                         with every interval"
+                        "deadpeer run: the latency log {path} takes no more: {error}; {cure}, it is tried again with \
+                         every interval"
                     );
                 }
                 return;
@@ -261,7 +268,7 @@ mod tests {
     #[test]
     fn half_a_line_that_a_crash_left_is_cut_off_before_the_next_header() {
         let scratch = Scratch::new("torn", "#[Histogram log]\nTag=a,0.000,1.000,0.001,HISTFAAA\nTag=a,1.0");
-        let (log, taps) = LatencyLog::start(&scratch.0, SECOND, 1).unwrap();
+        let (log, taps) = LatencyLog::start(&scratch.0, SECOND, 1, ()).unwrap();
         drop(taps);
         assert!(!log.finish(&[]).1);
         let text = scratch.text();
@@ -274,7 +281,7 @@ mod tests {
     fn a_file_that_is_no_log_is_refused_and_left_as_it_was() {
         for content in ["notes\nhalf a line", "# a line without an end"] {
             let scratch = Scratch::new("notes", content);
-            let error = LatencyLog::start(&scratch.0, SECOND, 1).unwrap_err().to_string();
+            let error = LatencyLog::start(&scratch.0, SECOND, 1, ()).unwrap_err().to_string();
             assert!(error.contains("something else than a latency log"), "{error}");
             assert_eq!(scratch.text(), content);
         }
@@ -283,7 +290,7 @@ mod tests {
     #[test]
     fn a_log_that_somebody_emptied_begins_with_its_header_again() {
         let scratch = Scratch::new("emptied", "");
-        let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 1).unwrap();
+        let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 1, ()).unwrap();
         let header = scratch.text();
         std::fs::write(&scratch.0, "").unwrap();
         close(&mut taps[0], 3);
@@ -302,7 +309,7 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&scratch.0).status().unwrap().success());
         let mut options = OpenOptions::new();
         let reader = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&scratch.0).unwrap();
-        let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 3).unwrap();
+        let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 3, ()).unwrap();
         while (&reader).write(b"#").is_ok() {}
         for (number, tap) in taps.iter_mut().enumerate() {
             close(tap, 2 * number as u64 + 1);

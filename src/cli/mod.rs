@@ -5,9 +5,12 @@ pub mod beat;
 pub mod bench;
 pub mod doctor;
 pub mod duration;
+mod exit;
 pub mod io;
 mod latency_log;
 pub mod proxy;
 pub mod report;
 pub mod run;
-mod serving;
+mod serve;
+
+pub use exit::survive_file_size_limit;

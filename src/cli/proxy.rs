@@ -1,27 +1,23 @@
-//! `deadpeer proxy`: its arguments, its start and its end.
+//! `deadpeer proxy`: its arguments, and the proxy as a service.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
+use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::run::PresetName;
-use crate::cli::serving::{
-    self, Crew, Refusal, address, cores, fitting, output, watch_reader, watch_signals, worst,
-};
+use crate::cli::serve::{Loop, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve};
 use crate::events::proxy::{Closing, JsonLines, Listening, Pen, Sentences};
-use crate::events::sink::{Format, Outlet, Output, Sink};
-use crate::limits;
+use crate::events::sink::{Callback, Format, Outlet, Output, Sink, SinkError};
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{Config, Counts, HalfClose, Line, OnGone, Relay, Report, Rules, SendProxy, Upstreams};
-use crate::reactor::{EngineChoice, Listener, Shared, probe};
+use crate::reactor::{Probed, StartError};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.
@@ -158,22 +154,20 @@ fn half_close(text: &str) -> Result<HalfClose, String> {
 /// Runs `deadpeer proxy` until SIGTERM, SIGINT or a closed output.
 #[must_use]
 pub fn proxy(args: ProxyArgs) -> ExitCode {
-    serving::exit("proxy", serve(&args))
+    exit("proxy", relay(&args))
 }
 
-fn serve(args: &ProxyArgs) -> Result<(), Refusal> {
+fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     let preset = match args.policy {
         PresetName::Standard => Preset::Standard,
         PresetName::Strict => Preset::Strict,
     };
-    // Without a user timeout: it would also end a client that only does not read for a while.
+    // Without a user timeout, which would also end a client that only does not read for a while.
     let policy = Policy { heartbeat: Heartbeat::Frames, ..preset.policy() };
     let threads = usize::from(args.threads.unwrap_or_else(cores));
     let wanted = args.max_connections.map(|wanted| wanted as usize);
-    let capacity = fitting(wanted, 2, threads * (2 + args.listen.len()))?;
-    let (io, half_close, on_gone) = args.words();
-    probe(io).map_err(|error| Refusal::of_start(error, args.io != Io::Epoll))?;
-    let started = Instant::now();
+    let capacity = capacity_within_limits(wanted, 2, threads * (2 + args.listen.len()))?;
+    let io = args.io.choice();
     let rules = Rules {
         http: args.mode == Mode::Http,
         strict: args.strict,
@@ -202,101 +196,94 @@ fn serve(args: &ProxyArgs) -> Result<(), Refusal> {
         capacity,
         io,
     };
-    let listener = TrackerConfig { unread: 1, ..TrackerConfig::new(policy, capacity) };
-    let (listeners, addresses) = serving::listen(&args.listen, threads, &listener)?;
-
-    let (format, output) = output(args.events.as_deref());
-    let to_stdout = matches!(output, Output::Stdout);
-    let output = output.opened().map_err(Refusal::failed)?;
-    let (tell, told) = mpsc::channel();
-    watch_signals(&tell)?;
-    let pen = match format {
-        Format::JsonLines => Pen::Json(JsonLines::default()),
-        Format::Human { colour, status } => Pen::Human(Sentences::new(colour, status)),
-    };
-    let (sink, outlets) = Sink::spawn(pen, output, threads).map_err(Refusal::failed)?;
-    serving::tell_of_end(&sink, &tell);
-    if to_stdout {
-        watch_reader(&tell)?;
-    }
-    let shared = Arc::new(Shared::new(capacity));
-    let go = Arc::new(Barrier::new(threads + 1));
-    let mut crew = Crew::new(&tell);
-    for (listeners, outlet) in listeners.into_iter().zip(outlets) {
-        hire(&mut crew, config.clone(), listeners, outlet, &shared, &go)?;
-    }
-    let obtained = worst(crew.started()?);
-    sink.announce(Listening {
-        addresses,
-        pid: std::process::id(),
-        upstreams: args.upstream.clone(),
-        engine: obtained.name,
-        features: obtained.features,
-        why_not: obtained.why_not,
+    let sockets = TrackerConfig { unread: 1, ..TrackerConfig::new(policy, capacity) };
+    let setup = Setup {
+        listen: &args.listen,
         threads,
-        mode: if rules.http { "http" } else { "tcp" },
-        half_close,
-        on_gone,
-        policy_name: preset.as_str(),
-        detection_time: policy.detection_time(),
         capacity,
-        at: Instant::now(),
-    });
-    go.wait();
-    let outcome = crew.supervise(&shared, &told);
-    let now = Instant::now();
-    let mut counts = Counts::default();
-    let mut untold = 0;
-    for Report { counts: one, untold: more, .. } in &outcome.reports {
-        counts.add(one);
-        untold += more;
-    }
-    let closing = Closing { at: now, uptime: now.since(started), counts, undelivered: untold };
-    serving::ending(sink.finish(closing, limits::SHUTDOWN_PATIENCE / 2), outcome.failure, untold)
+        io,
+        sockets: &sockets,
+        events: args.events.as_deref(),
+    };
+    serve(&setup, Proxying { config, preset, threads, upstreams: args.upstream.clone() })
 }
 
-impl ProxyArgs {
-    /// The engine, and how two choices are called in the first line.
-    fn words(&self) -> (EngineChoice, String, &'static str) {
-        let half_close = match self.half_close {
-            HalfClose::Probe => "probe".to_owned(),
-            HalfClose::Gone => "gone".to_owned(),
-            HalfClose::Wait(time) => format!("wait:{}", duration::format(time)),
-            HalfClose::Forward => "forward".to_owned(),
-        };
-        let on_gone = match self.on_gone {
-            Gone::Reset => "reset",
-            Gone::Close => "close",
-            Gone::Ignore => "ignore",
-        };
-        (self.io.choice(), half_close, on_gone)
-    }
-}
+// --- service -----------------------------------------------------------------------------------
 
-/// Starts one thread, which waits for `go` when it is ready.
-fn hire(
-    crew: &mut Crew<Report>,
+/// The proxy as a service.
+struct Proxying {
     config: Config,
-    listeners: Vec<Listener>,
-    mut outlet: Outlet<Line>,
-    shared: &Arc<Shared>,
-    go: &Arc<Barrier>,
-) -> Result<(), Refusal> {
-    let wakeup = serving::wakeup()?;
-    let waker = Arc::clone(&wakeup);
-    outlet.set_waker(Arc::new(move || waker.wake()));
-    let (shared, go, own) = (Arc::clone(shared), Arc::clone(go), Arc::clone(&wakeup));
-    crew.hire(wakeup, move |ready| {
-        let relay = match Relay::new(config, listeners, shared, own, outlet) {
-            Ok(relay) => relay,
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return Err(io::Error::other("not started"));
-            }
+    preset: Preset,
+    threads: usize,
+    upstreams: Vec<SocketAddr>,
+}
+
+impl Service for Proxying {
+    type Encoder = Pen;
+    type Outlet = Outlet<Line>;
+    type Report = Report;
+
+    fn sink(&self, format: Format, output: Output) -> Result<(Sink<Pen>, Vec<Outlet<Line>>), SinkError> {
+        let pen = match format {
+            Format::JsonLines => Pen::Json(JsonLines::default()),
+            Format::Human { colour, status } => Pen::Human(Sentences::new(colour, status)),
         };
-        let _ = ready.send(Ok(relay.obtained().clone()));
-        drop(ready);
-        go.wait();
-        relay.run()
-    })
+        Sink::spawn(pen, output, self.threads)
+    }
+
+    fn set_waker(outlet: &mut Outlet<Line>, waker: Callback) {
+        outlet.set_waker(waker);
+    }
+
+    fn worker(
+        &mut self,
+        parts: WorkerParts<Outlet<Line>>,
+    ) -> impl FnOnce() -> Result<Loop<Report>, StartError> + Send + 'static {
+        let config = self.config.clone();
+        move || {
+            let WorkerParts { listeners, outlet, wakeup, shared } = parts;
+            let relay = Relay::new(config, listeners, shared, wakeup, outlet)?;
+            Ok(Loop { obtained: relay.obtained().clone(), run: Box::new(|| relay.run()) })
+        }
+    }
+
+    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> Listening {
+        let Rules { http, half_close, on_gone, .. } = self.config.rules;
+        Listening {
+            addresses,
+            pid: std::process::id(),
+            upstreams: self.upstreams.clone(),
+            engine: obtained.name,
+            features: obtained.features,
+            why_not: obtained.why_not,
+            threads: self.threads,
+            mode: if http { "http" } else { "tcp" },
+            half_close: match half_close {
+                HalfClose::Probe => "probe".to_owned(),
+                HalfClose::Gone => "gone".to_owned(),
+                HalfClose::Wait(time) => format!("wait:{}", duration::format(time)),
+                HalfClose::Forward => "forward".to_owned(),
+            },
+            on_gone: match on_gone {
+                OnGone::Reset => "reset",
+                OnGone::Close => "close",
+                OnGone::Ignore => "ignore",
+            },
+            policy_name: self.preset.as_str(),
+            detection_time: self.config.policy.detection_time(),
+            capacity: self.config.capacity,
+            at: Instant::now(),
+        }
+    }
+
+    fn closing(self, reports: &[Report], started: Instant) -> (Closing, u64) {
+        let now = Instant::now();
+        let mut counts = Counts::default();
+        let mut kept = 0;
+        for report in reports {
+            counts.add(&report.counts);
+            kept += report.untold;
+        }
+        (Closing { at: now, uptime: now.since(started), counts, undelivered: kept }, kept)
+    }
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
+use crate::cli::exit::{ExitError, exit};
 use crate::limits::MAX_RESULT_BYTES;
 use crate::measure::report::threshold::{Threshold, ThresholdError};
 use crate::measure::report::{Format, Options, ReportError, derive, render};
@@ -94,27 +95,15 @@ fn threshold(text: &str) -> Result<Threshold, ThresholdError> {
     Threshold::parse(text, duration::parse)
 }
 
-/// Why there is no report, with the exit code that says so to scripts.
-struct Refusal {
-    code: u8,
-    message: String,
-}
-
-impl Refusal {
-    fn failed(message: String) -> Refusal {
-        Refusal { code: 1, message }
+impl From<ReportError> for ExitError {
+    fn from(error: ReportError) -> ExitError {
+        ExitError::usage(error)
     }
 }
 
-impl From<ReportError> for Refusal {
-    fn from(error: ReportError) -> Refusal {
-        Refusal { code: 2, message: error.to_string() }
-    }
-}
-
-impl From<ThresholdError> for Refusal {
-    fn from(error: ThresholdError) -> Refusal {
-        Refusal { code: 2, message: error.to_string() }
+impl From<ThresholdError> for ExitError {
+    fn from(error: ThresholdError) -> ExitError {
+        ExitError::usage(error)
     }
 }
 
@@ -123,10 +112,7 @@ impl From<ThresholdError> for Refusal {
 pub fn report(args: ReportArgs) -> ExitCode {
     let failed = match make(&args) {
         Ok(failed) => failed,
-        Err(refusal) => {
-            let _ = writeln!(io::stderr(), "deadpeer report: {}", refusal.message);
-            return ExitCode::from(refusal.code);
-        }
+        Err(error) => return exit("report", Err(error)),
     };
     for line in &failed {
         let _ = writeln!(io::stderr(), "deadpeer report: failed: {line}");
@@ -135,7 +121,7 @@ pub fn report(args: ReportArgs) -> ExitCode {
 }
 
 /// Writes the report and gives the thresholds that failed.
-fn make(args: &ReportArgs) -> Result<Vec<String>, Refusal> {
+fn make(args: &ReportArgs) -> Result<Vec<String>, ExitError> {
     let paths = [Some(&args.first), args.second.as_ref()].into_iter().flatten();
     let results: Vec<ResultFile> = paths.map(|path| read(path)).collect::<Result<_, _>>()?;
     // Thresholds first: a name that is wrong is said before anything is written.
@@ -156,24 +142,24 @@ fn make(args: &ReportArgs) -> Result<Vec<String>, Refusal> {
     Ok(failed)
 }
 
-fn read(path: &Path) -> Result<ResultFile, Refusal> {
+fn read(path: &Path) -> Result<ResultFile, ExitError> {
     let shown = path.display();
     let unreadable = |error: io::Error| {
         let error = describe(&error);
-        Refusal::failed(format!("cannot read the result {shown}: {error}; give a file that bench wrote"))
+        ExitError::failed(format!("cannot read the result {shown}: {error}; give a file that bench wrote"))
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(MAX_RESULT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_RESULT_BYTES {
         let most = MAX_RESULT_BYTES;
-        return Err(Refusal::failed(format!(
+        return Err(ExitError::failed(format!(
             "{shown} is larger than any result of bench: more than {most} bytes"
         )));
     }
     let text = String::from_utf8(bytes)
-        .map_err(|_| Refusal::failed(format!("{shown} is not text, as every result of bench is")))?;
-    ResultFile::parse(&text).map_err(|error| Refusal::failed(format!("{shown} is {error}")))
+        .map_err(|_| ExitError::failed(format!("{shown} is not text, as every result of bench is")))?;
+    ResultFile::parse(&text).map_err(|error| ExitError::failed(format!("{shown} is {error}")))
 }
 
 fn options(args: &ReportArgs) -> Options {
@@ -190,7 +176,7 @@ pub(super) fn for_standard_output() -> Options {
     Options { width, bold: terminal && !plain, ..Options::default() }
 }
 
-fn print(text: &str) -> Result<(), Refusal> {
+fn print(text: &str) -> Result<(), ExitError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever closed our output has seen enough; that is no fault.
@@ -199,7 +185,7 @@ fn print(text: &str) -> Result<(), Refusal> {
     }
 }
 
-fn unwritable(place: &str, error: &io::Error) -> Refusal {
+fn unwritable(place: &str, error: &io::Error) -> ExitError {
     let error = describe(error);
-    Refusal::failed(format!("cannot write the report to {place}: {error}; name another place with --out"))
+    ExitError::failed(format!("cannot write the report to {place}: {error}; name another place with --out"))
 }

@@ -1,34 +1,31 @@
-//! `deadpeer run`: the daemon's arguments, its start and its end.
-//!
-//! Everything that can be refused is refused before the first connection is taken, with a message
-//! that names the cause and the cure.
+//! `deadpeer run`: its arguments, and the tracker as a service.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
+use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::latency_log::LatencyLog;
-use crate::cli::serving::{
-    self, Crew, Outcome, Refusal, address, cores, fitting, output, tell_of_end, watch_reader, watch_signals,
-    worst,
+use crate::cli::serve::{
+    Loop, Service, Setup, Supervisor, WorkerParts, address, capacity_within_limits, cores, serve,
 };
 use crate::events::json::tracker::{Closing, Listening, RingTotals};
-use crate::events::sink::{Output, Sink};
+use crate::events::sink::{Callback, Format, Output, Sink, SinkError};
 use crate::events::tracker::{self, EventVoice, RingOutlet};
 use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::Tap;
-use crate::reactor::{Listener, Probed, Shared, StartError, probe};
+use crate::reactor::{Probed, StartError};
 use crate::time::Instant;
 use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
 
@@ -155,61 +152,45 @@ pub enum WakeName {
 /// Runs `deadpeer run` until SIGTERM, SIGINT or a closed output.
 #[must_use]
 pub fn run(args: RunArgs) -> ExitCode {
-    serving::exit("run", serve(&args))
+    exit("run", track(&args))
 }
 
-fn serve(args: &RunArgs) -> Result<(), Refusal> {
-    let (policy, policy_name) = policy(args).map_err(|message| Refusal::new(Refusal::USAGE, message))?;
+fn track(args: &RunArgs) -> Result<(), ExitError> {
+    let (policy, policy_name) = policy(args).map_err(ExitError::usage)?;
     let threads = usize::from(args.threads.unwrap_or_else(cores));
     let wanted = args.max_connections.map(|wanted| wanted as usize);
-    let capacity = fitting(wanted, 1, threads * (2 + args.listen.len()))?;
+    let capacity = capacity_within_limits(wanted, 1, threads * (2 + args.listen.len()))?;
     let wake = match args.wake {
         WakeName::Lazy => Wake::Lazy,
         WakeName::Beat => Wake::Beat,
     };
-    let tracker = TrackerConfig {
+    let sockets = TrackerConfig {
         wake,
         unread: args.unread,
         drain_every: args.drain_every,
         ..TrackerConfig::new(policy, capacity)
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
-    let started = Instant::now();
-    probe(args.io.choice()).map_err(|error| Refusal::of_start(error, args.io != Io::Epoll))?;
-    let config = DriverConfig { tracker, batch_window, io: args.io.choice() };
-    let shared = Arc::new(Shared::new(capacity));
-    let locals = Arc::new(LocalAddresses::default());
-    let (listeners, addresses) = serving::listen(&args.listen, threads, &tracker)?;
-
-    let (format, output) = output(args.events.as_deref());
-    let to_stdout = matches!(output, Output::Stdout);
-    // Before signals are watched: one that comes while a FIFO waits for its reader ends the program.
-    let output = output.opened().map_err(Refusal::failed)?;
-    let log = args.latency_log.as_ref().map(|path| LatencyLog::start(path, args.latency_interval, threads));
-    let (log, taps) = match log.transpose().map_err(Refusal::failed)? {
-        Some((log, taps)) => (Some(log), taps),
-        None => (None, Vec::new()),
+    let io = args.io.choice();
+    let tracking = Tracking {
+        config: DriverConfig { tracker: sockets, batch_window, io },
+        policy_name,
+        threads,
+        hosted: args.io == Io::TokioUring,
+        locals: Arc::default(),
+        latency_log: args.latency_log.clone().map(|path| (path, args.latency_interval)),
+        log: None,
+        taps: Vec::new().into_iter(),
     };
-    let (tell, told) = mpsc::channel();
-    watch_signals(&tell)?;
-    let (sink, outlets) =
-        tracker::spawn(format, output, threads, Arc::clone(&locals)).map_err(Refusal::failed)?;
-    tell_of_end(&sink, &tell);
-    if to_stdout {
-        watch_reader(&tell)?;
-    }
-    let go = Arc::new(Barrier::new(threads + 1));
-    let taps = taps.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    let outlets = outlets.into_iter().zip(taps).collect();
-    let hosted = args.io == Io::TokioUring;
-    let mut crew = Crew::new(&tell);
-    start(&mut crew, &config, hosted, listeners, outlets, &shared, &locals, &go)?;
-    let obtained = worst(crew.started()?);
-    // The first line promises that all is ready, and nothing is told before it.
-    sink.announce(listening(&config, policy_name, &addresses, threads, obtained, hosted));
-    go.wait();
-    let outcome = crew.supervise(&shared, &told);
-    finish(sink, log, outcome, started)
+    let setup = Setup {
+        listen: &args.listen,
+        threads,
+        capacity,
+        io,
+        sockets: &sockets,
+        events: args.events.as_deref(),
+    };
+    serve(&setup, tracking)
 }
 
 // --- arguments ---------------------------------------------------------------------------------
@@ -267,121 +248,119 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
     Ok((policy, name))
 }
 
-// --- start -------------------------------------------------------------------------------------
+// --- service -----------------------------------------------------------------------------------
 
-fn listening(
-    config: &DriverConfig,
+/// The tracker as a service.
+struct Tracking {
+    config: DriverConfig,
     policy_name: &'static str,
-    addresses: &[SocketAddr],
     threads: usize,
-    probed: Probed,
+    /// Whether the tokio-uring runtime waits for the ring.
     hosted: bool,
-) -> Listening {
-    let TrackerConfig { policy, capacity, wake, unread, .. } = config.tracker;
-    Listening {
-        addresses: addresses.to_vec(),
-        pid: std::process::id(),
-        engine: probed.name,
-        host: hosted.then_some("tokio-uring"),
-        features: probed.features,
-        why_not: probed.why_not,
-        threads,
-        policy_name,
-        policy,
-        wake: wake.as_str(),
-        unread,
-        capacity: capacity as u64,
-        batch_window: config.batch_window,
-        at: Instant::now(),
-    }
-}
-
-/// Makes the rings, each on its thread, where they wait for `go`.
-#[allow(clippy::too_many_arguments)]
-fn start(
-    crew: &mut Crew<Report>,
-    config: &DriverConfig,
-    hosted: bool,
-    listeners: Vec<Vec<Listener>>,
-    outlets: Vec<(RingOutlet, Option<Tap>)>,
-    shared: &Arc<Shared>,
-    locals: &Arc<LocalAddresses>,
-    go: &Arc<Barrier>,
-) -> Result<(), Refusal> {
-    for (listeners, (mut outlet, tap)) in listeners.into_iter().zip(outlets) {
-        let wakeup = serving::wakeup()?;
-        let waker = Arc::clone(&wakeup);
-        outlet.set_waker(Arc::new(move || waker.wake()));
-        let (config, shared, locals) = (*config, Arc::clone(shared), Arc::clone(locals));
-        let (own, go) = (Arc::clone(&wakeup), Arc::clone(go));
-        crew.hire(wakeup, move |ready| {
-            // Before the first line promises anything.
-            let runtime = hosted.then(|| tokio_uring::Runtime::new(&tokio_uring::builder())).transpose();
-            let runtime = match runtime {
-                Ok(runtime) => runtime,
-                Err(source) => {
-                    let _ = ready.send(Err(StartError::Io { attempted: "start tokio-uring", source }));
-                    return Err(io::Error::other("not started"));
-                }
-            };
-            let driver = match Driver::new(config, listeners, shared, locals, own, outlet) {
-                Ok(mut driver) => {
-                    if let Some(tap) = tap {
-                        driver.log_latency(tap);
-                    }
-                    let _ = ready.send(Ok(driver.obtained().clone()));
-                    driver
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    return Err(io::Error::other("not started"));
-                }
-            };
-            drop(ready);
-            go.wait();
-            match runtime {
-                Some(runtime) => runtime.block_on(drive(driver)),
-                None => driver.run(),
-            }
-        })?;
-    }
-    Ok(())
-}
-
-// --- end ---------------------------------------------------------------------------------------
-
-fn finish(
-    sink: Sink<EventVoice>,
+    locals: Arc<LocalAddresses>,
+    /// The path of the latency log, and the length of its intervals.
+    latency_log: Option<(PathBuf, Duration)>,
     log: Option<LatencyLog>,
-    outcome: Outcome<Report>,
-    started: Instant,
-) -> Result<(), Refusal> {
-    let now = Instant::now();
-    let mut recorder = Recorder::new();
-    if let Some(log) = log {
-        let (logged, stuck) = log.finish(&outcome.reports);
-        recorder.merge(&logged);
-        if stuck {
-            let _ = writeln!(
-                io::stderr(),
-                "deadpeer run: the latency log's disk is stuck: its last intervals are only in the summary"
-            );
+    /// One for each worker, if there is a latency log.
+    taps: IntoIter<Tap>,
+}
+
+impl Service for Tracking {
+    type Encoder = EventVoice;
+    type Outlet = RingOutlet;
+    type Report = Report;
+
+    fn prepare(&mut self, supervisor: &Supervisor) -> Result<(), ExitError> {
+        if let Some((path, every)) = &self.latency_log {
+            let guard = supervisor.panic_guard("latency-log");
+            let (log, taps) =
+                LatencyLog::start(path, *every, self.threads, guard).map_err(ExitError::failed)?;
+            self.log = Some(log);
+            self.taps = taps.into_iter();
+        }
+        Ok(())
+    }
+
+    fn sink(&self, format: Format, output: Output) -> Result<(Sink<EventVoice>, Vec<RingOutlet>), SinkError> {
+        tracker::spawn(format, output, self.threads, Arc::clone(&self.locals))
+    }
+
+    fn set_waker(outlet: &mut RingOutlet, waker: Callback) {
+        outlet.set_waker(waker);
+    }
+
+    fn worker(
+        &mut self,
+        parts: WorkerParts<RingOutlet>,
+    ) -> impl FnOnce() -> Result<Loop<Report>, StartError> + Send + 'static {
+        let (config, hosted, tap) = (self.config, self.hosted, self.taps.next());
+        let locals = Arc::clone(&self.locals);
+        move || {
+            let runtime = hosted.then(|| tokio_uring::Runtime::new(&tokio_uring::builder())).transpose();
+            let runtime =
+                runtime.map_err(|source| StartError::Io { attempted: "start tokio-uring", source })?;
+            let WorkerParts { listeners, outlet, wakeup, shared } = parts;
+            let mut driver = Driver::new(config, listeners, shared, locals, wakeup, outlet)?;
+            if let Some(tap) = tap {
+                driver.log_latency(tap);
+            }
+            Ok(Loop {
+                obtained: driver.obtained().clone(),
+                run: Box::new(move || match runtime {
+                    Some(runtime) => runtime.block_on(drive(driver)),
+                    None => driver.run(),
+                }),
+            })
         }
     }
-    let mut closing = Closing { at: now, uptime: now.since(started), ..Closing::default() };
-    for report in &outcome.reports {
-        recorder.merge(&report.recorder);
-        closing.add(&report.counts);
-        closing.stalls += report.stalls;
-        closing.undelivered += report.undelivered;
-        let RingTotals { enters, submitted, completions, overflows } = &mut closing.ring;
-        *enters += report.ring.enters;
-        *submitted += report.ring.submitted;
-        *completions += report.ring.completions;
-        *overflows += report.ring.overflows;
+
+    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> Listening {
+        let TrackerConfig { policy, capacity, wake, unread, .. } = self.config.tracker;
+        Listening {
+            addresses,
+            pid: std::process::id(),
+            engine: obtained.name,
+            host: self.hosted.then_some("tokio-uring"),
+            features: obtained.features,
+            why_not: obtained.why_not,
+            threads: self.threads,
+            policy_name: self.policy_name,
+            policy,
+            wake: wake.as_str(),
+            unread,
+            capacity: capacity as u64,
+            batch_window: self.config.batch_window,
+            at: Instant::now(),
+        }
     }
-    closing.measures = recorder.summary();
-    let kept = closing.undelivered;
-    let finish = sink.finish(closing, limits::SHUTDOWN_PATIENCE / 2);
-    serving::ending(finish, outcome.failure, kept)
+
+    fn closing(self, reports: &[Report], started: Instant) -> (Closing, u64) {
+        let now = Instant::now();
+        let mut recorder = Recorder::new();
+        if let Some(log) = self.log {
+            let (logged, stuck) = log.finish(reports);
+            recorder.merge(&logged);
+            if stuck {
+                let _ = writeln!(
+                    io::stderr(),
+                    "deadpeer run: the latency log's disk is stuck: its last intervals are only in the summary"
+                );
+            }
+        }
+        let mut closing = Closing { at: now, uptime: now.since(started), ..Closing::default() };
+        for report in reports {
+            recorder.merge(&report.recorder);
+            closing.add(&report.counts);
+            closing.stalls += report.stalls;
+            closing.undelivered += report.undelivered;
+            let RingTotals { enters, submitted, completions, overflows } = &mut closing.ring;
+            *enters += report.ring.enters;
+            *submitted += report.ring.submitted;
+            *completions += report.ring.completions;
+            *overflows += report.ring.overflows;
+        }
+        closing.measures = recorder.summary();
+        let kept = closing.undelivered;
+        (closing, kept)
+    }
 }

@@ -127,17 +127,62 @@ fn an_events_path_that_may_not_be_written_is_refused_with_who_must_allow_it() {
     Outcome::of(&mut command).assert_refusal(1, &[writable, "Read-only file system", "writable file system"]);
 }
 
-/// A classic BPF program (`struct sock_filter`, seccomp(2)) that answers `io_uring_setup` with an
-/// errno and lets everything else pass.
-fn forbid_io_uring(errno: i32) -> Vec<u8> {
+#[test]
+fn a_file_beyond_the_limit_on_file_sizes_is_refused_with_the_limit() {
+    // A tmpfs, where a loop writes itself, and a disk.
+    for folder in ["/dev/shm", env!("CARGO_TARGET_TMPDIR")] {
+        let path = format!("{folder}/deadpeer-limited-{}", std::process::id());
+        for line in ["run --listen 127.0.0.1:0", "proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1"] {
+            let outcome = Outcome::of(&mut limited("-f 0", &deadpeer(&format!("{line} --events {path}"))));
+            outcome.assert_refusal(1, &[&path, "File too large", "rotate the file", "ulimit -f"]);
+        }
+        let line = format!("run --listen 127.0.0.1:0 --latency-log {path}.hlog");
+        Outcome::of(&mut limited("-f 0", &deadpeer(&line)))
+            .assert_refusal(1, &[&path, "latency log", "File too large"]);
+        let _ = std::fs::remove_file(&path);
+        std::fs::remove_file(path + ".hlog").unwrap();
+    }
+}
+
+#[test]
+fn a_latency_log_that_grows_beyond_the_limit_on_file_sizes_is_reported_and_nothing_else_ends() {
+    let path = format!("{}/limited-{}.hlog", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let line = format!(
+        "run --listen 127.0.0.1:0 --threads 1 --latency-log {path} --latency-interval 100ms --events -"
+    );
+    let mut command = limited("-f 2", &deadpeer(&line));
+    command.stderr(Stdio::piped());
+    let mut daemon = Daemon::of(command);
+    let mut said = String::new();
+    BufReader::new(daemon.child.0.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("takes no more: File too large; raise the limit"), "{said}");
+    daemon.child.signal("-TERM");
+    daemon.wait_for("summary");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_thread_that_ends_before_the_program_ends_it_with_a_message() {
+    for line in ["run --listen 127.0.0.1:0", "proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1"] {
+        // The thread that waits for signals reads them from a socket.
+        let Some(mut command) = without(libc::SYS_recvfrom, libc::EPERM, line) else { return };
+        let outcome = Outcome::after(Killed(command.spawn().unwrap()));
+        let said = outcome.stderr.contains("the thread `signals` ended before the program did");
+        assert!(outcome.code == Some(1) && said, "{outcome:#?}");
+    }
+}
+
+/// A classic BPF program (`struct sock_filter`, seccomp(2)) that answers one system call with an errno and lets all
+/// others pass.
+fn forbid(call: libc::c_long, errno: i32) -> Vec<u8> {
     const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    let setup = u32::try_from(libc::SYS_io_uring_setup).unwrap();
+    let call = u32::try_from(call).unwrap();
     let answer = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
     let program: [(u16, u8, u8, u32); 4] = [
         (LOAD_WORD, 0, 0, 0), // the number of the system call
-        (JUMP_IF_EQUAL, 0, 1, setup),
+        (JUMP_IF_EQUAL, 0, 1, call),
         (RETURN, 0, 0, answer),
         (RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
@@ -149,12 +194,17 @@ fn forbid_io_uring(errno: i32) -> Vec<u8> {
 
 /// `deadpeer` where a seccomp filter answers `io_uring_setup` with this errno; `None` as [`sandboxed`].
 pub fn without_io_uring(errno: i32, line: &str) -> Option<Command> {
+    without(libc::SYS_io_uring_setup, errno, line)
+}
+
+/// `deadpeer` where a seccomp filter answers a system call with this errno; `None` as [`sandboxed`].
+fn without(call: libc::c_long, errno: i32, line: &str) -> Option<Command> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let path = format!("{}/{}-{number}.bpf", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     // The filter comes in by standard input, the one descriptor that needs no arranging.
     let mut command = sandboxed(&["--seccomp", "0"], line)?;
-    std::fs::write(&path, forbid_io_uring(errno)).unwrap();
+    std::fs::write(&path, forbid(call, errno)).unwrap();
     command.stdin(File::open(&path).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
     std::fs::remove_file(&path).unwrap();
     Some(command)

@@ -1,0 +1,85 @@
+//! How a command ends: its exit code, and the message on standard error.
+//!
+//! Exit codes: 0 after an orderly end, 1 when something failed, 2 for wrong arguments, 71 without io_uring, 77 where
+//! io_uring is forbidden, 78 for a configuration that exceeds the machine's limits.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::SIGXFSZ;
+
+use crate::reactor::StartError;
+
+/// The reason why a command failed, and its exit code.
+#[derive(Debug)]
+pub(super) struct ExitError {
+    pub(super) code: u8,
+    pub(super) message: String,
+}
+
+impl ExitError {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
+    pub(super) const NO_URING: u8 = 71;
+    pub(super) const FORBIDDEN: u8 = 77;
+    pub(super) const CONFIGURATION: u8 = 78;
+
+    pub(super) fn new(code: u8, message: impl ToString) -> ExitError {
+        ExitError { code, message: message.to_string() }
+    }
+
+    pub(super) fn failed(error: impl ToString) -> ExitError {
+        ExitError::new(ExitError::FAILED, error)
+    }
+
+    pub(super) fn usage(error: impl ToString) -> ExitError {
+        ExitError::new(ExitError::USAGE, error)
+    }
+
+    pub(super) fn configuration(error: impl ToString) -> ExitError {
+        ExitError::new(ExitError::CONFIGURATION, error)
+    }
+
+    /// An engine that could not start. `fallback` says that `--io epoll` is another choice.
+    pub(super) fn of_start(error: StartError, fallback: bool) -> ExitError {
+        let mut exit = ExitError::from(error);
+        if fallback && matches!(exit.code, ExitError::NO_URING | ExitError::FORBIDDEN) {
+            exit.message.push_str("; until then it runs with --io epoll");
+        }
+        exit
+    }
+}
+
+impl From<StartError> for ExitError {
+    fn from(error: StartError) -> ExitError {
+        let code = match () {
+            () if error.is_forbidden() => ExitError::FORBIDDEN,
+            () if error.is_missing() => ExitError::NO_URING,
+            () => ExitError::FAILED,
+        };
+        ExitError::new(code, error)
+    }
+}
+
+/// Lets a write beyond the limit on file sizes (`ulimit -f`, `LimitFSIZE=`) fail with EFBIG, which is reported. By default
+/// SIGXFSZ kills the process without a message.
+///
+/// # Errors
+///
+/// When no signal handler can be set.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
+}
+
+/// The exit code of `deadpeer COMMAND`. Writes the message of an error to standard error.
+pub(super) fn exit(command: &str, outcome: Result<(), ExitError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "deadpeer {command}: {}", error.message);
+            ExitCode::from(error.code)
+        }
+    }
+}

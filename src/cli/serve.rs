@@ -1,0 +1,492 @@
+//! One start, supervision and end for the commands that serve: `run` and `proxy`.
+//!
+//! # Model
+//!
+//! ```text
+//!   probe, listen, open the output ─► signals, sink, one worker a thread ─► announce ─► wait for a StopReason
+//!                                                                                          │
+//!   exit code ◄─ summary, drain the sink ◄─ join the workers ◄─ Shared::stop, wake them ◄──┘
+//! ```
+//!
+//! # Contract
+//!
+//! - A start that fails is refused before the first connection is accepted.
+//! - The first line of the stream is written when all workers are ready, and no event is written before it.
+//! - The end of any thread ends the process. An end that was not asked for ends it with a message and exit code 1.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::exit::ExitError;
+use crate::events::sink::{Callback, Finish, Format, Output, Sink, SinkError, Voice};
+use crate::limits;
+use crate::liveness::TrackerConfig;
+use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind, probe};
+use crate::sys::hangup::wait_for_hangup;
+use crate::sys::wakeup::Wakeup;
+use crate::sys::{describe, rlimit};
+use crate::time::Instant;
+
+/// What a command that serves adds to the common start and end.
+pub(super) trait Service: Sized {
+    type Encoder: Voice;
+    type Outlet;
+    type Report: Send + 'static;
+
+    /// Starts threads and opens files of the command's own. Called once, before the workers start.
+    fn prepare(&mut self, supervisor: &Supervisor) -> Result<(), ExitError> {
+        let _ = supervisor;
+        Ok(())
+    }
+
+    /// Starts the sink, with one outlet for each worker.
+    fn sink(
+        &self,
+        format: Format,
+        output: Output,
+    ) -> Result<(Sink<Self::Encoder>, Vec<Self::Outlet>), SinkError>;
+
+    /// Sets what the sink calls when an outlet has room again.
+    fn set_waker(outlet: &mut Self::Outlet, waker: Callback);
+
+    /// Returns a function that makes a worker's loop. It is called on the worker's thread.
+    fn worker(
+        &mut self,
+        parts: WorkerParts<Self::Outlet>,
+    ) -> impl FnOnce() -> Result<Loop<Self::Report>, StartError> + Send + 'static;
+
+    /// The first line of the stream.
+    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> <Self::Encoder as Voice>::Opening;
+
+    /// The last line of the stream, and the number of events that the sink never took.
+    fn closing(self, reports: &[Self::Report], started: Instant) -> (<Self::Encoder as Voice>::Closing, u64);
+}
+
+/// What a worker's loop is made from.
+pub(super) struct WorkerParts<O> {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) outlet: O,
+    pub(super) wakeup: Arc<Wakeup>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// A loop that is ready: its engine, and the call that runs it until [`Shared::stop`].
+pub(super) struct Loop<R> {
+    pub(super) obtained: Probed,
+    pub(super) run: Box<dyn FnOnce() -> io::Result<R>>,
+}
+
+/// The arguments that `run` and `proxy` share.
+pub(super) struct Setup<'a> {
+    pub(super) listen: &'a [SocketAddr],
+    pub(super) threads: usize,
+    /// Connections over all threads.
+    pub(super) capacity: usize,
+    pub(super) io: EngineChoice,
+    /// The options of accepted sockets.
+    pub(super) sockets: &'a TrackerConfig,
+    pub(super) events: Option<&'a Path>,
+}
+
+/// Starts a service, supervises it, and ends it in order.
+pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(), ExitError> {
+    let started = Instant::now();
+    probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
+    let (listeners, addresses) = listen(setup.listen, setup.threads, setup.sockets)?;
+    let (format, output) = output(setup.events);
+    let to_stdout = matches!(output, Output::Stdout);
+    // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
+    let output = output.opened().map_err(ExitError::failed)?;
+    let supervisor = Supervisor::new();
+    service.prepare(&supervisor)?;
+    supervisor.watch_signals()?;
+    let (sink, outlets) = service.sink(format, output).map_err(ExitError::failed)?;
+    sink.on_closed(supervisor.sends(StopReason::OutputClosed));
+    if to_stdout {
+        supervisor.watch_reader()?;
+    }
+    let shared = Arc::new(Shared::new(setup.capacity));
+    let mut workers = Workers::new(setup.threads);
+    for (listeners, mut outlet) in listeners.into_iter().zip(outlets) {
+        let wakeup = new_wakeup()?;
+        let waker = Arc::clone(&wakeup);
+        S::set_waker(&mut outlet, Arc::new(move || waker.wake()));
+        let (own, shared) = (Arc::clone(&wakeup), Arc::clone(&shared));
+        let make = service.worker(WorkerParts { listeners, outlet, wakeup: own, shared });
+        workers.spawn(&supervisor, wakeup, make)?;
+    }
+    let obtained = least_capable(workers.wait_until_ready()?);
+    sink.announce(service.opening(addresses, obtained));
+    workers.go();
+    let reason = supervisor.wait();
+    let (reports, failure) = workers.stop(&shared);
+    let failure = failure.or_else(|| reason.failure());
+    let (closing, kept) = service.closing(&reports, started);
+    end(sink.finish(closing, limits::SHUTDOWN_PATIENCE / 2), failure, kept)
+}
+
+// --- arguments ---------------------------------------------------------------------------------
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|error| {
+        format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
+    })?;
+    found.next().ok_or_else(|| format!("`{text}` has no address"))
+}
+
+pub(super) fn cores() -> u16 {
+    thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(256).min(256))
+}
+
+/// The number of connections at once: `wanted`, or as many as the limit on descriptors allows. A connection takes
+/// `each` descriptors, and the program `own` for itself.
+pub(super) fn capacity_within_limits(
+    wanted: Option<usize>,
+    each: u64,
+    own: usize,
+) -> Result<usize, ExitError> {
+    let descriptors = rlimit::raise_nofile().map_err(|error| {
+        let error = describe(&error);
+        ExitError::failed(format!(
+            "cannot raise the limit on descriptors: {error}; raise it before the start (`ulimit -n`)"
+        ))
+    })?;
+    let own = limits::RESERVED_FDS + own as u64;
+    let most = descriptors.saturating_sub(own) / each;
+    let most = usize::try_from(most).unwrap_or(usize::MAX).min(limits::MAX_PEERS);
+    if most == 0 {
+        return Err(ExitError::configuration(format!(
+            "no connection fits: the hard limit on descriptors is {descriptors}, and {own} are needed for our \
+             own; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take fewer --threads"
+        )));
+    }
+    if let Some(wanted) = wanted.filter(|&wanted| wanted > most) {
+        return Err(ExitError::configuration(format!(
+            "{wanted} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} \
+             of our own leaves {most}; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take \
+             --max-connections {most}"
+        )));
+    }
+    let capacity = wanted.unwrap_or(most);
+    rlimit::reserve_descriptors((capacity as u64 * each + own).min(limits::MAX_RESERVED_TABLE));
+    Ok(capacity)
+}
+
+/// Without `--events`, sentences for people on standard output; with it, JSON Lines where it says.
+fn output(events: Option<&Path>) -> (Format, Output) {
+    match events {
+        None => (Format::human_on_stdout(), Output::Stdout),
+        Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
+        Some(path) => (Format::JsonLines, Output::File(path.to_owned())),
+    }
+}
+
+/// Listens on each address once for each thread. Returns the listeners by thread, and the addresses with their ports.
+fn listen(
+    addresses: &[SocketAddr],
+    threads: usize,
+    config: &TrackerConfig,
+) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), ExitError> {
+    let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
+    let mut given = Vec::new();
+    for (number, &address) in addresses.iter().enumerate() {
+        if address.port() != 0 && addresses[..number].contains(&address) {
+            return Err(ExitError::usage(format!("--listen names {address} twice: once is enough")));
+        }
+        let bound = bind(address, threads, config).map_err(ExitError::failed)?;
+        given.push(bound[0].address());
+        for (thread, listener) in listeners.iter_mut().zip(bound) {
+            thread.push(listener);
+        }
+    }
+    Ok((listeners, given))
+}
+
+// --- supervision -------------------------------------------------------------------------------
+
+/// Why the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StopReason {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The reader of the events has gone, or the output failed: the sink knows which.
+    OutputClosed,
+    /// A worker ended: its result says why.
+    WorkerEnded,
+    /// A thread ended that runs for as long as the process.
+    ThreadEnded(String),
+}
+
+impl StopReason {
+    /// The message, where the reason itself is a failure.
+    fn failure(&self) -> Option<String> {
+        match self {
+            StopReason::ThreadEnded(name) => Some(format!(
+                "the thread `{name}` ended before the program did; a seccomp profile may forbid one of its system \
+                 calls, otherwise this is a bug: please report it"
+            )),
+            StopReason::Signal | StopReason::OutputClosed | StopReason::WorkerEnded => None,
+        }
+    }
+}
+
+/// Waits for the first reason to end, and starts threads whose end is such a reason.
+pub(super) struct Supervisor {
+    send: Sender<StopReason>,
+    reasons: Receiver<StopReason>,
+}
+
+impl Supervisor {
+    fn new() -> Supervisor {
+        let (send, reasons) = mpsc::channel();
+        Supervisor { send, reasons }
+    }
+
+    /// Returns a function that reports `reason`.
+    fn sends(&self, reason: StopReason) -> Callback {
+        let send = self.send.clone();
+        Arc::new(move || {
+            let _ = send.send(reason.clone());
+        })
+    }
+
+    /// Waits for the first reason to end.
+    fn wait(&self) -> StopReason {
+        // The supervisor holds a sender, so there is always one to come.
+        self.reasons.recv().unwrap_or(StopReason::Signal)
+    }
+
+    /// Returns a value that reports, when it is dropped by a thread that panics, that the thread `name` ended.
+    pub(super) fn panic_guard(&self, name: &str) -> impl Send + use<> {
+        let reason = StopReason::ThreadEnded(name.to_owned());
+        Guard { send: self.send.clone(), reason, panics_only: true }
+    }
+
+    /// Starts a thread whose end is reported as `reason`.
+    fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        reason: StopReason,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>, ExitError> {
+        let guard = Guard { send: self.send.clone(), reason, panics_only: false };
+        let body = move || {
+            let _guard = guard;
+            body()
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
+            let error = describe(&error);
+            ExitError::failed(format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"))
+        })
+    }
+
+    /// Starts a thread that runs for as long as the process.
+    fn spawn_lasting(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), ExitError> {
+        self.spawn(name, StopReason::ThreadEnded(name.to_owned()), body).map(drop)
+    }
+
+    /// The first SIGTERM or SIGINT is a reason to end; the second one exits at once.
+    fn watch_signals(&self) -> Result<(), ExitError> {
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
+            let error = describe(&error);
+            ExitError::failed(format!("cannot watch for signals: {error}; raise `ulimit -n`"))
+        })?;
+        let send = self.send.clone();
+        self.spawn_lasting("signals", move || {
+            let mut first = true;
+            for signal in signals.forever() {
+                if !std::mem::take(&mut first) {
+                    std::process::exit(128 + signal);
+                }
+                let _ = send.send(StopReason::Signal);
+            }
+        })
+    }
+
+    /// Watches for a reader of standard output that goes away while nothing is written.
+    fn watch_reader(&self) -> Result<(), ExitError> {
+        let send = self.send.clone();
+        self.spawn_lasting("reader", move || {
+            if wait_for_hangup(io::stdout().as_fd()).is_ok() {
+                let _ = send.send(StopReason::OutputClosed);
+            }
+        })
+    }
+}
+
+/// Reports the end of a thread, also when the thread panicked.
+struct Guard {
+    send: Sender<StopReason>,
+    reason: StopReason,
+    panics_only: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.panics_only || thread::panicking() {
+            let _ = self.send.send(self.reason.clone());
+        }
+    }
+}
+
+// --- workers -----------------------------------------------------------------------------------
+
+/// The threads that serve.
+struct Workers<R> {
+    threads: Vec<(Arc<Wakeup>, JoinHandle<io::Result<R>>)>,
+    ready: Option<Sender<Result<Probed, StartError>>>,
+    started: Receiver<Result<Probed, StartError>>,
+    go: Arc<Barrier>,
+}
+
+impl<R: Send + 'static> Workers<R> {
+    fn new(threads: usize) -> Workers<R> {
+        let (ready, started) = mpsc::channel();
+        Workers { threads: Vec::new(), ready: Some(ready), started, go: Arc::new(Barrier::new(threads + 1)) }
+    }
+
+    /// Starts one worker, which makes its loop and waits for [`Workers::go`]. `wakeup` wakes it.
+    fn spawn(
+        &mut self,
+        supervisor: &Supervisor,
+        wakeup: Arc<Wakeup>,
+        make: impl FnOnce() -> Result<Loop<R>, StartError> + Send + 'static,
+    ) -> Result<(), ExitError> {
+        let (ready, go) = (self.ready.clone(), Arc::clone(&self.go));
+        let body = move || {
+            let (outcome, run) = match make() {
+                Ok(Loop { obtained, run }) => (Ok(obtained), Ok(run)),
+                Err(error) => (Err(error), Err(io::Error::other("not started"))),
+            };
+            if let Some(ready) = ready {
+                let _ = ready.send(outcome);
+            }
+            let run = run?;
+            go.wait();
+            run()
+        };
+        let name = format!("ring-{}", self.threads.len());
+        let thread = supervisor.spawn(&name, StopReason::WorkerEnded, body)?;
+        self.threads.push((wakeup, thread));
+        Ok(())
+    }
+
+    /// Waits until all workers are ready. Returns their engines.
+    fn wait_until_ready(&mut self) -> Result<Vec<Probed>, ExitError> {
+        self.ready = None;
+        let mut obtained = Vec::with_capacity(self.threads.len());
+        for _ in 0..self.threads.len() {
+            match self.started.recv() {
+                Ok(Ok(one)) => obtained.push(one),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => return Err(ExitError::failed("a ring's thread ended while it started")),
+            }
+        }
+        Ok(obtained)
+    }
+
+    /// Lets the workers run.
+    fn go(&self) {
+        self.go.wait();
+    }
+
+    /// Stops all workers. Returns their reports, and the failure of the last one that failed.
+    fn stop(self, shared: &Shared) -> (Vec<R>, Option<String>) {
+        shared.stop();
+        for (wakeup, _) in &self.threads {
+            wakeup.wake();
+        }
+        let mut reports = Vec::with_capacity(self.threads.len());
+        let mut failure = None;
+        for (_, thread) in self.threads {
+            match thread.join() {
+                Ok(Ok(report)) => reports.push(report),
+                Ok(Err(error)) => failure = Some(format!("a ring failed: {}", describe(&error))),
+                Err(_) => failure = Some("a ring's thread panicked; this is a bug of ours".to_owned()),
+            }
+        }
+        (reports, failure)
+    }
+}
+
+fn new_wakeup() -> Result<Arc<Wakeup>, ExitError> {
+    Wakeup::new().map(Arc::new).map_err(|error| {
+        ExitError::failed(format!("cannot make an eventfd: {}; raise `ulimit -n`", describe(&error)))
+    })
+}
+
+/// The engine that the first line names: the least capable one that a worker has. Locked memory may run out between
+/// two workers.
+fn least_capable(mut obtained: Vec<Probed>) -> Probed {
+    let threads = obtained.len();
+    let without_ring = obtained.iter().filter(|one| one.choice == EngineChoice::Epoll).count();
+    let place = obtained.iter().position(|one| one.choice == EngineChoice::Epoll).unwrap_or(0);
+    let mut least = obtained.swap_remove(place);
+    if (1..threads).contains(&without_ring)
+        && let Some(why_not) = &mut least.why_not
+    {
+        *why_not = format!("{without_ring} of {threads} threads have no ring: {why_not}");
+    }
+    least
+}
+
+// --- end ---------------------------------------------------------------------------------------
+
+/// What helps against an output that accepts no more.
+const TOO_SLOW: &str = "let its reader read faster, or write to a file with --events PATH";
+
+/// The result of the whole command. `kept` counts events that the sink never took.
+fn end(finish: Finish, failure: Option<String>, kept: u64) -> Result<(), ExitError> {
+    if let Some(failure) = failure {
+        return Err(ExitError::failed(failure));
+    }
+    match finish {
+        Finish::Closed => Ok(()),
+        Finish::Delivered if kept == 0 => Ok(()),
+        Finish::Delivered => Err(ExitError::failed(format!(
+            "{kept} events were not taken by the output before the end; {TOO_SLOW}"
+        ))),
+        Finish::Stuck { undelivered } => Err(ExitError::failed(format!(
+            "the output is stuck: {} events were not delivered; {TOO_SLOW}",
+            undelivered + kept
+        ))),
+        Finish::Failed { error, .. } => Err(ExitError::failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_or_returns_is_a_reason_to_end() {
+        for body in [(|| panic!("for the test")) as fn(), || {}] {
+            let supervisor = Supervisor::new();
+            supervisor.spawn_lasting("signals", body).unwrap();
+            let reason = supervisor.wait();
+            assert_eq!(reason, StopReason::ThreadEnded("signals".to_owned()));
+            assert!(reason.failure().unwrap().contains("`signals` ended"));
+        }
+    }
+
+    #[test]
+    fn a_guarded_thread_may_return_but_not_panic() {
+        let supervisor = Supervisor::new();
+        let (returns, panics) = (supervisor.panic_guard("returns"), supervisor.panic_guard("panics"));
+        thread::spawn(move || drop(returns)).join().unwrap();
+        let panicking = thread::spawn(move || {
+            let _guard = panics;
+            panic!("for the test");
+        });
+        panicking.join().unwrap_err();
+        assert_eq!(supervisor.wait(), StopReason::ThreadEnded("panics".to_owned()));
+    }
+}
