@@ -38,12 +38,12 @@ enum Command {
     Bench(BenchArgs),
     /// Say what a result of `deadpeer bench` says
     Report(ReportArgs),
-    /// Say whether `deadpeer run` would run well here, and what to type where not
-    #[command(
-        long_about = "Say whether `deadpeer run` would run well here, and what to type where not\n\nLooks at the kernel, io_uring \
-                            and what may forbid it, limits, memory and the machine's own tables. Changes nothing. Exit code 0 if it would \
-                            run well, 77 where something is forbidden, 71 where something is missing."
-    )]
+    /// Check whether `deadpeer run` starts on this machine, and what to change
+    #[command(long_about = "Check whether `deadpeer run` starts on this machine, and what to change\n\n\
+                            Reads the kernel's version, io_uring and what may forbid it, limits, memory and the \
+                            kernel's tables. Changes nothing. The exit code is that of `deadpeer run` with the same \
+                            --io: 0 if it starts, 77 if io_uring is forbidden, 71 if it is missing, 78 if no \
+                            connection fits the limit on descriptors.")]
     Doctor(DoctorArgs),
     #[cfg(feature = "bench")]
     /// A process of an experiment

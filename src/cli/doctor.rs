@@ -1,45 +1,55 @@
-//! `deadpeer doctor`: whether `deadpeer run` would run well here.
+//! `deadpeer doctor`: whether `deadpeer run` starts here, on which engine, and what limits it.
 //!
-//! Exit codes: 0 if it would, 1 when that cannot be written, 77 where something is forbidden, 71 where something is missing.
+//! The exit code is the one of `deadpeer run` with the same `--io`; 1 also if the output cannot be written.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::doctor::{Facts, examine, exit_code, json, text};
+use crate::cli::io::Io;
+use crate::doctor::{Facts, SECCOMP_PROFILE, examine, json, text};
 use crate::sys::describe;
 
 /// Arguments of `deadpeer doctor`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct DoctorArgs {
-    /// Say it as one JSON object
+    /// Check for `deadpeer run` with this --io
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub io: Io,
+
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+
+    /// Print a seccomp profile that allows io_uring, for Docker, Podman, containerd or Kubernetes, and exit
+    #[arg(long, conflicts_with_all = ["io", "json"])]
+    pub seccomp_profile: bool,
 }
 
 /// Runs `deadpeer doctor`.
 #[must_use]
 pub fn doctor(args: DoctorArgs) -> ExitCode {
-    let facts = Facts::read();
-    let checks = examine(&facts);
-    let mut out = io::stdout().lock();
-    let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colour =
-        out.is_terminal() && !colourless && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-    let shown = if args.json { json(&checks) } else { text(&checks, colour) };
-    match out.write_all(shown.as_bytes()).and_then(|()| out.flush()) {
-        // A reader that has left wants no more; the verdict is in the exit code too.
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => {
-            let _ = writeln!(
-                io::stderr(),
-                "deadpeer doctor: cannot write to standard output: {}",
-                describe(&error)
-            );
-            return ExitCode::FAILURE;
-        }
+    if args.seccomp_profile {
+        return print(SECCOMP_PROFILE, 0);
     }
-    ExitCode::from(exit_code(&facts, &checks))
+    let diagnosis = examine(&Facts::read(), args.io.choice());
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let colour = io::stdout().is_terminal() && !plain;
+    let shown = if args.json { json(&diagnosis) } else { text(&diagnosis, colour) };
+    print(&shown, diagnosis.exit_code)
+}
+
+fn print(text: &str, code: u8) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has left wants no more; the exit code still tells the verdict.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let error = describe(&error);
+            let _ = writeln!(io::stderr(), "deadpeer doctor: cannot write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        Ok(()) | Err(_) => ExitCode::from(code),
+    }
 }

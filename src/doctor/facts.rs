@@ -1,4 +1,4 @@
-//! What is read, and from where.
+//! What the checks are about, and where it is read.
 
 use std::fs;
 use std::path::Path;
@@ -9,85 +9,117 @@ use crate::reactor::{EngineChoice, probe};
 use crate::sys::tcp::TickClock;
 use crate::sys::{rlimit, uring};
 
-/// What became of setting up a ring.
+/// The result of setting up an engine and testing the kernel on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RingFacts {
-    /// It stands, passed the self-test, and has these features.
+pub enum EngineFacts {
+    /// It was set up and passed the self-test.
     Works {
-        /// Their names.
+        /// The names of its features.
         features: Vec<String>,
-        /// What it lacks, and which kernel has it.
+        /// The missing features and the kernel that has them; `None` if none is missing.
         lacks: Option<String>,
     },
-    /// The kernel or a profile forbids it.
+    /// The kernel or a seccomp profile forbids it. The text says what was tried, why it failed, and the cure.
     Forbidden(String),
-    /// There is none, or it failed the self-test.
+    /// The kernel does not have it, or it failed the self-test.
     Missing(String),
-    /// Something ran out.
+    /// A resource ran out.
     Short(String),
 }
 
-/// A control group's limit on CPU time.
+impl EngineFacts {
+    fn read(engine: EngineChoice) -> EngineFacts {
+        match probe(engine) {
+            Ok(probed) => EngineFacts::Works {
+                features: probed.features.iter().map(ToString::to_string).collect(),
+                lacks: probed.why_not,
+            },
+            Err(error) if error.is_forbidden() => EngineFacts::Forbidden(error.to_string()),
+            Err(error) if error.is_missing() => EngineFacts::Missing(error.to_string()),
+            Err(error) => EngineFacts::Short(error.to_string()),
+        }
+    }
+
+    /// Whether the engine can be used.
+    #[must_use]
+    pub const fn works(&self) -> bool {
+        matches!(self, EngineFacts::Works { .. })
+    }
+}
+
+/// A control group's limit on processor time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quota {
-    /// Cores' worth of it.
+    /// Processor time per time, in cores; above 0.
     pub cores: f64,
 }
 
-/// What is known about the machine and this process. `None`: not found.
+/// What is known about the machine and this process. `None` means that it was not found, unless said otherwise.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)] // named after what they are read from; the units are in `checks`
 pub struct Facts {
+    /// The kernel's release, as `6.12.1`.
     pub kernel: String,
+    /// The processor's architecture, as Rust names it.
     pub architecture: &'static str,
-    pub ring: RingFacts,
+    /// Whether a ring can be set up.
+    pub ring: EngineFacts,
+    /// Whether epoll can be set up.
+    pub epoll: EngineFacts,
+    /// The operations of io_uring that the program uses, and whether the kernel has them.
     pub operations: Vec<(&'static str, bool)>,
+    /// Sysctl `kernel.io_uring_disabled`.
     pub io_uring_disabled: Option<u64>,
+    /// The seccomp mode of this process; 0 is no filter.
     pub seccomp: Option<u64>,
+    /// Whether this process runs as root.
     pub root: bool,
-    /// CAP_IPC_LOCK.
+    /// Whether this process has CAP_IPC_LOCK.
     pub locks_memory: bool,
-    /// Soft limit in bytes; `None` is no limit.
+    /// Soft limit on locked memory, in bytes; `None` is no limit.
     pub memlock: Option<u64>,
+    /// Soft limit on descriptors, raised to the hard one.
     pub nofile: u64,
+    /// Sysctl `fs.nr_open`: the highest limit on descriptors of a process.
     pub nr_open: Option<u64>,
+    /// Sysctl `fs.file-max`: descriptors of the whole machine.
     pub file_max: Option<u64>,
+    /// The kernel's timer tick.
     pub tick: Duration,
+    /// Processors that this process may use.
     pub cores: usize,
+    /// The tightest quota of the control groups; `None` is no quota.
     pub quota: Option<Quota>,
+    /// Memory of the machine, in bytes.
     pub memory: Option<u64>,
+    /// The tightest limit on memory of the control groups, in bytes; `None` is no limit.
     pub cgroup_memory: Option<u64>,
+    /// Sysctl `net.core.somaxconn`.
     pub somaxconn: Option<u64>,
+    /// Sysctl `net.ipv4.tcp_max_syn_backlog`.
     pub syn_backlog: Option<u64>,
-    /// `tcp_syncookies`: with 1 or 2 the backlog of handshakes is no limit.
+    /// Sysctl `net.ipv4.tcp_syncookies`: with 1 or 2 the backlog of handshakes is no limit.
     pub syn_cookies: Option<u64>,
+    /// Sysctl `net.ipv4.ip_local_port_range`: the first and the last port.
     pub ports: Option<(u64, u64)>,
-    /// Pages: low, pressure, high.
+    /// Sysctl `net.ipv4.tcp_mem`: low, pressure and high, in pages.
     pub tcp_mem: Option<[u64; 3]>,
+    /// Sysctl `net.ipv4.tcp_max_orphans`.
     pub max_orphans: Option<u64>,
-    /// Tracked connections, and how many may be.
+    /// Connections that conntrack holds, and how many it may hold.
     pub conntrack: Option<(u64, u64)>,
-    /// Seconds.
+    /// Seconds after which conntrack forgets a quiet connection.
     pub conntrack_established: Option<u64>,
-    /// Seconds: `tcp_keepalive_time`.
+    /// Sysctl `net.ipv4.tcp_keepalive_time`, in seconds.
     pub keepalive_time: Option<u64>,
 }
 
 impl Facts {
-    /// Reads them here and now. Raises the soft limit on descriptors, as `deadpeer run` does.
+    /// Reads all facts now. Raises the soft limit on descriptors, as `deadpeer run` does.
     #[must_use]
     pub fn read() -> Facts {
-        let ring = match probe(EngineChoice::Uring) {
-            Ok(probed) => RingFacts::Works {
-                features: probed.features.iter().map(ToString::to_string).collect(),
-                lacks: probed.why_not,
-            },
-            Err(error) if error.is_forbidden() => RingFacts::Forbidden(error.to_string()),
-            Err(error) if error.is_missing() => RingFacts::Missing(error.to_string()),
-            Err(error) => RingFacts::Short(error.to_string()),
-        };
         Facts {
-            ring,
+            ring: EngineFacts::read(EngineChoice::Uring),
+            epoll: EngineFacts::read(EngineChoice::Epoll),
             operations: uring::supported_operations(),
             tick: TickClock::new().tick(),
             cores: std::thread::available_parallelism().map_or(1, usize::from), // as `run` counts them
@@ -96,7 +128,8 @@ impl Facts {
         }
     }
 
-    /// Reads what stands in files, below another root: for tests.
+    /// Reads the facts that are in files below `root`, which is not `/` in tests. The others have the values of a machine
+    /// that has none of them.
     #[must_use]
     pub fn read_from(root: &Path) -> Facts {
         let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
@@ -106,7 +139,7 @@ impl Facts {
         };
         let capabilities =
             of_status("CapEff").and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or(0);
-        // Those of a user namespace (a container without root) count only within it.
+        // The capabilities of a user namespace (a container without root) count only within it.
         let map = fs::read_to_string(root.join("proc/self/uid_map")).unwrap_or_default();
         let initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
         let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
@@ -125,7 +158,8 @@ impl Facts {
         Facts {
             kernel: kernel.trim().to_owned(),
             architecture: std::env::consts::ARCH,
-            ring: RingFacts::Missing("not looked at".into()),
+            ring: EngineFacts::Missing("not tried".into()),
+            epoll: EngineFacts::Missing("not tried".into()),
             operations: Vec::new(),
             io_uring_disabled: sysctl("kernel/io_uring_disabled"),
             seccomp: of_status("Seccomp").and_then(|text| text.parse().ok()),
@@ -156,7 +190,7 @@ impl Facts {
     }
 }
 
-/// `linux/capability.h`.
+/// The number of the capability in `linux/capability.h`.
 const CAP_IPC_LOCK: u32 = 14;
 
 fn number<T: FromStr>(root: &Path, path: &str) -> Option<T> {
@@ -169,14 +203,15 @@ fn meminfo(root: &Path) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1_024)
 }
 
-/// A file of this process's control group (version 2) and of those above, as far as they set a limit.
+/// The texts of a limit's file in this process's control group (version 2) and in the groups above it; those that
+/// say `max` are left out.
 fn of_cgroups(root: &Path, name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::")) else { return found };
     let mounted = root.join("sys/fs/cgroup");
     let mut folder = mounted.join(own.trim_start_matches('/'));
-    // A name with `..` in it leads out of what is mounted here.
+    // A path with `..` in it leads out of what is mounted here.
     if own.contains("..") {
         folder.clone_from(&mounted);
     }

@@ -1,13 +1,20 @@
-//! The checks, for people and for programs.
+//! A diagnosis as text and as JSON.
 
 use std::fmt::Write;
 
-use super::checks::{Check, Verdict};
+use super::check::Verdict;
+use super::diagnosis::Diagnosis;
+use crate::reactor::EngineChoice;
 
-/// A line a check, its cure beneath it; with colours where they can be seen.
+/// Columns of the text: those of the narrowest usual terminal.
+const WIDTH: usize = 80;
+
+/// A paragraph for each check, with its cure beneath, and the conclusion at the end; coloured if `colour`.
 #[must_use]
-pub fn text(checks: &[Check], colour: bool) -> String {
+pub fn text(diagnosis: &Diagnosis, colour: bool) -> String {
+    let checks = &diagnosis.checks;
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    let indent = "warn  ".len() + width + 2;
     let mut out = String::new();
     for check in checks {
         let word = format!("{:<4}", check.verdict.as_str());
@@ -17,27 +24,63 @@ pub fn text(checks: &[Check], colour: bool) -> String {
             (true, Verdict::Warn) => format!("\x1b[33m{word}\x1b[0m"),
             (true, Verdict::Bad) => format!("\x1b[31m{word}\x1b[0m"),
         };
-        let _ = writeln!(out, "{word}  {:<width$}  {}", check.name, check.found);
+        let _ = writeln!(out, "{word}  {:<width$}  {}", check.name, wrapped(&check.found, indent));
         if let Some(cure) = &check.cure {
-            let _ = writeln!(out, "      {:<width$}  -> {cure}", "");
+            let _ = writeln!(out, "{:indent$}-> {}", "", wrapped(cure, indent + 3));
         }
     }
-    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
-    let (warnings, bad) = (count(Verdict::Warn), count(Verdict::Bad));
-    let last = match (bad, warnings) {
-        (0, 0) => "deadpeer run would run well here".to_owned(),
-        (0, warnings) => format!("deadpeer run would run here; {warnings} of these would limit it"),
-        (bad, _) => format!("deadpeer run would not run well here: {bad} of these must change"),
-    };
-    let _ = writeln!(out, "\n{last}");
+    let _ = writeln!(out, "\n{}", wrapped(&conclusion(diagnosis), 0));
     out
 }
 
-/// One object: `version`, `verdict` (the worst), `checks`.
+/// `text` broken into lines of at most [`WIDTH`] columns, of which the first `indent` are left free from the second line
+/// on. A command between backticks is not broken, so that it can be copied.
+fn wrapped(text: &str, indent: usize) -> String {
+    let mut in_command = false;
+    let words = text.split(|letter: char| {
+        in_command ^= letter == '`';
+        letter == ' ' && !in_command
+    });
+    let (mut out, mut column) = (String::new(), indent);
+    for word in words {
+        let length = word.chars().count();
+        if out.is_empty() {
+            column += length;
+        } else if column + 1 + length <= WIDTH {
+            out.push(' ');
+            column += 1 + length;
+        } else {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent + length;
+        }
+        out.push_str(word);
+    }
+    out
+}
+
+fn conclusion(diagnosis: &Diagnosis) -> String {
+    let command = match diagnosis.io {
+        EngineChoice::Auto => "deadpeer run",
+        EngineChoice::Uring => "deadpeer run --io uring",
+        EngineChoice::Epoll => "deadpeer run --io epoll",
+    };
+    let (warnings, bad) = (diagnosis.count(Verdict::Warn), diagnosis.count(Verdict::Bad));
+    match (diagnosis.engine, bad, warnings) {
+        (Some(engine), 0, 0) => format!("{command} starts here, on {engine}"),
+        (Some(engine), 0, 1) => format!("{command} starts here, on {engine}; the warning limits it"),
+        (Some(engine), 0, _) => {
+            format!("{command} starts here, on {engine}; the {warnings} warnings limit it")
+        }
+        (_, 1, _) => format!("{command} does not start here: the bad finding must change"),
+        _ => format!("{command} does not start here: the {bad} bad findings must change"),
+    }
+}
+
+/// One JSON object: `version`, `io`, `engine`, `verdict` (the most serious) and `checks`.
 #[must_use]
-pub fn json(checks: &[Check]) -> String {
-    let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
-    let checks: Vec<_> = checks
+pub fn json(diagnosis: &Diagnosis) -> String {
+    let checks: Vec<_> = diagnosis
+        .checks
         .iter()
         .map(|check| {
             serde_json::json!({
@@ -48,5 +91,17 @@ pub fn json(checks: &[Check]) -> String {
             })
         })
         .collect();
-    format!("{:#}\n", serde_json::json!({"version": 1, "verdict": worst.as_str(), "checks": checks}))
+    let io = match diagnosis.io {
+        EngineChoice::Auto => "auto",
+        EngineChoice::Uring => "uring",
+        EngineChoice::Epoll => "epoll",
+    };
+    let object = serde_json::json!({
+        "version": 1,
+        "io": io,
+        "engine": diagnosis.engine,
+        "verdict": diagnosis.verdict().as_str(),
+        "checks": checks,
+    });
+    format!("{object:#}\n")
 }

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::checks::{capacity, version};
+use super::engine::version;
+use super::resources::capacity;
 use super::*;
+use crate::reactor::EngineChoice;
 
-/// A machine on which nothing is to be said.
+/// A machine on which every check is ok.
 fn fine() -> Facts {
     Facts {
         kernel: "6.18.44".into(),
-        ring: RingFacts::Works { features: vec!["defer_taskrun".into()], lacks: None },
+        ring: EngineFacts::Works { features: vec!["defer_taskrun".into()], lacks: None },
+        epoll: EngineFacts::Works { features: vec![], lacks: None },
         operations: vec![("POLL_ADD", true)],
         io_uring_disabled: Some(0),
         seccomp: Some(0),
@@ -40,40 +43,44 @@ fn fine() -> Facts {
 }
 
 fn one(facts: &Facts, name: &str) -> Check {
-    examine(facts).into_iter().find(|check| check.name == name).unwrap()
+    examine(facts, EngineChoice::Auto).checks.into_iter().find(|check| check.name == name).unwrap()
 }
 
 #[test]
-fn where_nothing_is_to_be_said_nothing_is_said() {
-    let checks = examine(&fine());
-    assert!(checks.iter().all(|check| check.verdict == Verdict::Ok && check.cure.is_none()), "{checks:#?}");
-    assert_eq!(exit_code(&fine(), &checks), 0);
-    assert!(text(&checks, false).ends_with("\ndeadpeer run would run well here\n"));
+fn a_machine_without_faults_has_no_cures() {
+    for (io, last) in [
+        (EngineChoice::Auto, "deadpeer run starts here, on io_uring"),
+        (EngineChoice::Uring, "deadpeer run --io uring starts here, on io_uring"),
+        (EngineChoice::Epoll, "deadpeer run --io epoll starts here, on epoll"),
+    ] {
+        let found = examine(&fine(), io);
+        let quiet = found.checks.iter().all(|check| check.verdict == Verdict::Ok && check.cure.is_none());
+        assert!(quiet, "{found:#?}");
+        assert_eq!(found.exit_code, 0);
+        assert!(text(&found, false).ends_with(&format!("\n\n{last}\n")));
+    }
 }
 
 #[test]
 fn each_thing_that_is_wrong_is_said_with_its_cure_and_nothing_else_is() {
     use Verdict::{Bad, Warn};
     let forbidden =
-        || RingFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
-    let missing =
-        || RingFacts::Missing("cannot set up io_uring: Function not implemented; run another".into());
-    let short =
-        || RingFacts::Short("cannot set up io_uring: Cannot allocate memory; raise `ulimit -l`".into());
+        || EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
+    let no_epoll =
+        || EngineFacts::Short("cannot set up epoll: Too many open files; raise `ulimit -n`".into());
     let cases: &[(&str, Verdict, &str, u8, Facts)] = &[
         ("kernel", Warn, "6.12", 0, Facts { kernel: "6.1.0-18-amd64".into(), ..fine() }),
         ("kernel", Warn, "6.1", 0, Facts { kernel: "5.15.0".into(), ..fine() }),
         ("kernel", Warn, "6.1", 0, Facts { kernel: "some BSD".into(), ..fine() }),
-        ("io_uring", Bad, "epoll", 77, Facts { ring: forbidden(), ..fine() }),
-        ("io_uring", Bad, "epoll", 71, Facts { ring: missing(), ..fine() }),
-        ("io_uring", Bad, "ulimit -l", 71, Facts { ring: short(), ..fine() }),
+        ("io_uring", Warn, "until then `deadpeer run` uses epoll", 0, Facts { ring: forbidden(), ..fine() }),
+        ("epoll", Warn, "ulimit -n", 0, Facts { epoll: no_epoll(), ..fine() }),
         (
             "io_uring",
             Warn,
             "Linux 6.12",
             0,
             Facts {
-                ring: RingFacts::Works {
+                ring: EngineFacts::Works {
                     features: vec![],
                     lacks: Some("no min_wait: Linux 6.12 has".into()),
                 },
@@ -82,15 +89,14 @@ fn each_thing_that_is_wrong_is_said_with_its_cure_and_nothing_else_is() {
         ),
         (
             "operations",
-            Bad,
+            Warn,
             "6.1",
-            71,
+            0,
             Facts { operations: vec![("POLL_ADD", true), ("RECV", false)], ..fine() },
         ),
-        ("io_uring_disabled", Bad, "sysctl", 71, Facts { io_uring_disabled: Some(2), ..fine() }),
-        ("memlock", Bad, "ulimit -l", 71, Facts { memlock: Some(64 << 10), ..fine() }),
+        ("memlock", Warn, "ulimit -l", 0, Facts { memlock: Some(64 << 10), ..fine() }),
         ("memlock", Warn, "LimitMEMLOCK", 0, Facts { memlock: Some(2 << 20), ..fine() }),
-        ("descriptors", Bad, "ulimit -n", 71, Facts { nofile: 64, ..fine() }),
+        ("descriptors", Bad, "ulimit -n", 78, Facts { nofile: 64, ..fine() }),
         ("descriptors", Warn, "LimitNOFILE", 0, Facts { nofile: 1_024, ..fine() }),
         ("file-max", Warn, "fs.file-max", 0, Facts { file_max: Some(10_000), ..fine() }),
         ("cores", Warn, "cpu.max", 0, Facts { quota: Some(Quota { cores: 0.5 }), ..fine() }),
@@ -109,20 +115,77 @@ fn each_thing_that_is_wrong_is_said_with_its_cure_and_nothing_else_is() {
         ),
     ];
     for (name, verdict, cure, code, facts) in cases {
-        let checks = examine(facts);
-        let wrong: Vec<_> = checks.iter().filter(|check| check.verdict != Verdict::Ok).collect();
+        let diagnosis = examine(facts, EngineChoice::Auto);
+        let wrong: Vec<_> = diagnosis.checks.iter().filter(|check| check.verdict != Verdict::Ok).collect();
         assert_eq!(wrong.len(), 1, "{name}: {wrong:#?}");
         assert_eq!((wrong[0].name, wrong[0].verdict), (*name, *verdict));
         assert!(wrong[0].cure.as_deref().unwrap().contains(cure), "{:?}", wrong[0]);
-        assert_eq!(exit_code(facts, &checks), *code, "{name}");
+        assert_eq!(diagnosis.exit_code, *code, "{name}");
+    }
+}
+
+/// The verdict and the exit code are those of `run`: see `Refusal` in `cli`.
+#[test]
+fn without_a_ring_the_verdict_depends_on_the_io_that_is_asked_for() {
+    use EngineChoice::{Auto, Epoll, Uring};
+    use Verdict::{Bad, Ok, Warn};
+    let failed = |reason: &str| format!("cannot set up io_uring: {reason}; do something");
+    let rings = [
+        (EngineFacts::Forbidden(failed("Operation not permitted")), 77),
+        (EngineFacts::Missing(failed("Function not implemented")), 71),
+        (EngineFacts::Short(failed("Cannot allocate memory")), 1),
+    ];
+    for (ring, code) in rings {
+        let facts = Facts {
+            ring,
+            io_uring_disabled: Some(2),
+            operations: vec![("RECV", false)],
+            memlock: Some(64 << 10),
+            ..fine()
+        };
+        for (io, verdict, engine, code) in
+            [(Auto, Warn, Some("epoll"), 0), (Epoll, Ok, Some("epoll"), 0), (Uring, Bad, None, code)]
+        {
+            let found = examine(&facts, io);
+            assert_eq!((found.verdict(), found.engine, found.exit_code), (verdict, engine, code), "{io:?}");
+            assert_eq!(found.count(Ok), found.checks.len() - if verdict == Ok { 0 } else { 4 }, "{found:#?}");
+            let conclusion = text(&found, false).lines().last().unwrap().to_owned();
+            assert_eq!(conclusion.contains("does not start here"), verdict == Bad, "{conclusion}");
+        }
+        let nothing =
+            Facts { epoll: EngineFacts::Short("cannot set up epoll: no; raise it".into()), ..facts };
+        for io in [Auto, Epoll] {
+            let found = examine(&nothing, io);
+            assert_eq!((found.verdict(), found.engine, found.exit_code), (Bad, None, 1), "{io:?}");
+        }
+    }
+    let crowded = Facts { memlock: Some(600 << 10), cores: 2, ..fine() };
+    assert_eq!(examine(&crowded, Uring).exit_code, 1, "the second thread has no ring");
+    assert_eq!(examine(&crowded, Auto).exit_code, 0, "the second thread takes epoll");
+}
+
+#[test]
+fn the_text_fits_80_columns_and_breaks_no_command() {
+    let ring = EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
+    let facts = Facts { ring, seccomp: Some(2), io_uring_disabled: Some(2), ..fine() };
+    let shown = text(&examine(&facts, EngineChoice::Uring), false);
+    for line in shown.lines() {
+        let command = line.contains("echo kernel.io_uring_disabled=0 > /etc");
+        assert!(line.chars().count() <= 80 || command, "{line}");
+        assert_eq!(line.matches('`').count() % 2, 0, "{line}");
     }
 }
 
 #[test]
 fn a_filter_is_suspected_where_the_ring_is_not_to_be_had() {
-    let ring = RingFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
+    let ring = EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
     let filtered = Facts { ring, seccomp: Some(2), ..fine() };
-    assert!(one(&filtered, "seccomp").cure.unwrap().contains("docs/seccomp.json"));
+    assert!(
+        one(&filtered, "seccomp")
+            .cure
+            .unwrap()
+            .contains("`deadpeer doctor --seccomp-profile > deadpeer.json`")
+    );
     assert_eq!(one(&Facts { seccomp: Some(2), ..fine() }, "seccomp").verdict, Verdict::Ok);
     let cookies = Facts { syn_backlog: Some(1), syn_cookies: Some(1), ..fine() };
     assert_eq!(one(&cookies, "syn-backlog").verdict, Verdict::Ok);
@@ -195,7 +258,7 @@ fn facts_are_read_from_where_they_stand() {
 #[test]
 fn this_machine_is_examined_whole() {
     let facts = Facts::read();
-    assert!(matches!(facts.ring, RingFacts::Works { .. }), "{:?}", facts.ring);
+    assert!(matches!(facts.ring, EngineFacts::Works { .. }), "{:?}", facts.ring);
     assert!(
         facts.operations.len() >= 3 && facts.operations.iter().all(|&(_, has)| has),
         "{:?}",
@@ -208,16 +271,18 @@ fn this_machine_is_examined_whole() {
 #[test]
 fn the_text_has_a_line_a_check_and_colours_only_where_they_are_seen() {
     let facts = Facts { somaxconn: Some(128), ..fine() };
-    let plain = text(&examine(&facts), false);
-    assert!(!plain.contains('\x1b') && text(&examine(&facts), true).contains("\x1b[33mwarn"));
+    let diagnosis = examine(&facts, EngineChoice::Auto);
+    let plain = text(&diagnosis, false);
+    assert!(!plain.contains('\x1b') && text(&diagnosis, true).contains("\x1b[33mwarn"));
     assert!(
         plain.contains("warn  somaxconn") && plain.contains("-> `sysctl net.core.somaxconn=65535`"),
         "{plain}"
     );
-    assert!(plain.ends_with("\ndeadpeer run would run here; 1 of these would limit it\n"), "{plain}");
-    let value: serde_json::Value = serde_json::from_str(&json(&examine(&facts))).unwrap();
+    assert!(plain.ends_with("\ndeadpeer run starts here, on io_uring; the warning limits it\n"), "{plain}");
+    let value: serde_json::Value = serde_json::from_str(&json(&diagnosis)).unwrap();
     assert_eq!((&value["version"], &value["verdict"]), (&1.into(), &"warn".into()));
-    assert_eq!(value["checks"].as_array().unwrap().len(), examine(&facts).len());
+    assert_eq!((&value["io"], &value["engine"]), (&"auto".into(), &"io_uring".into()));
+    assert_eq!(value["checks"].as_array().unwrap().len(), diagnosis.checks.len());
 }
 
 #[test]
@@ -225,7 +290,7 @@ fn the_document_lists_every_check() {
     let document = include_str!("../../docs/REFERENCE.md");
     let (_, section) = document.split_once("## `deadpeer doctor`").unwrap();
     let section = section.split("\n## ").next().unwrap();
-    for check in examine(&fine()) {
+    for check in examine(&fine(), EngineChoice::Auto).checks {
         assert!(section.contains(&format!("| `{}` |", check.name)), "{} has no row", check.name);
     }
 }
@@ -244,12 +309,13 @@ proptest! {
             ("proc/sys/net/netfilter/nf_conntrack_max", &text),
         ]);
         let facts = Facts { nofile: u64::MAX, ..Facts::read_from(&root.0) };
-        let checks = examine(&facts);
-        prop_assert!(text_is_whole(&checks));
+        for io in [EngineChoice::Auto, EngineChoice::Uring, EngineChoice::Epoll] {
+            prop_assert!(text_is_whole(&examine(&facts, io)));
+        }
     }
 }
 
-fn text_is_whole(checks: &[Check]) -> bool {
-    text(checks, true).lines().count() > checks.len()
-        && serde_json::from_str::<serde_json::Value>(&json(checks)).is_ok()
+fn text_is_whole(diagnosis: &Diagnosis) -> bool {
+    text(diagnosis, true).lines().count() > diagnosis.checks.len()
+        && serde_json::from_str::<serde_json::Value>(&json(diagnosis)).is_ok()
 }

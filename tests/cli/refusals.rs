@@ -231,10 +231,15 @@ fn forbidden_io_uring_is_refused_with_its_own_code_and_what_to_type() {
     }
 }
 
-/// What a child that got no ring says first; and the rest of what it writes.
-fn on_epoll(child: &mut Killed, reason: &str) -> (Value, impl FnMut() -> Value + use<>) {
+/// The events that a child writes to its standard output, one a call.
+pub fn events(child: &mut Killed) -> impl FnMut() -> Value + use<> {
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-    let mut next = move || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    move || serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()
+}
+
+/// The first event of a child that got no ring, and a function that returns the next ones.
+fn on_epoll(child: &mut Killed, reason: &str) -> (Value, impl FnMut() -> Value + use<>) {
+    let mut next = events(child);
     let listening = next();
     assert_eq!((&listening["engine"], &listening["features"]), (&"epoll".into(), &"".into()));
     let why_not = listening["why_not"].as_str().unwrap();
