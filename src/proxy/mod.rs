@@ -29,5 +29,7 @@ pub use event::{
 };
 pub use line::{Line, Shown};
 pub use relay::{Config, Counts, Relay, Report, SendProxy};
-pub use session::{End, HalfClose, OnGone, Part, Rules, Session, Wire};
+pub use session::{
+    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,
+};
 pub use upstreams::Upstreams;

@@ -16,7 +16,7 @@ use slab::Slab;
 
 use super::event::{Failure, Phase};
 use super::line::Line;
-use super::session::{End, Rules, Session, Wire};
+use super::session::{Effects, End, Rules, Session, SessionFact};
 use super::upstreams::Upstreams;
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
@@ -174,6 +174,7 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 policy: config.policy,
                 told: VecDeque::new(),
                 counts: Counts::default(),
+                effects: Effects::default(),
                 retiring: HashMap::new(),
                 generation: 0,
                 held: 0,
@@ -447,7 +448,7 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
             && let Some(socket) = link.socket(client)
         {
             if !socket.is_flushed() {
-                session.on_held_up(self.now);
+                session.hold_up(self.now);
             }
             socket.flush();
         }
@@ -519,7 +520,7 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 upstream.send(&header);
             }
             let mut hands = Hands { link, common: &mut self.common, index, now };
-            session.on_connected(&self.config.rules, now, &mut hands);
+            hands.feed(session, &self.config.rules, SessionFact::Connected);
         }
         self.read(index);
     }
@@ -551,7 +552,7 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
             let behind = |socket: &hands::Socket| socket.end_seen && socket.readable && !socket.eof;
             if client && link.client.as_ref().is_some_and(behind) {
                 let mut hands = Hands { link, common: &mut self.common, index, now };
-                session.on_client_fin_ahead(&self.config.rules, now, &mut hands);
+                hands.feed(session, &self.config.rules, SessionFact::ClientFinAhead);
                 self.settle(index);
             }
             return false;
@@ -584,10 +585,10 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
                     hands.common.counts.client_bytes += bytes.len() as u64;
-                    session.on_client_bytes(bytes, rules, now, &mut hands);
+                    hands.feed(session, rules, SessionFact::ClientBytes(bytes));
                 } else {
                     hands.common.counts.upstream_bytes += bytes.len() as u64;
-                    session.on_upstream_bytes(bytes, rules, now, &mut hands);
+                    hands.feed(session, rules, SessionFact::UpstreamBytes(bytes));
                 }
             }
             // A write has taken the error, and a read shows an end in its place.
@@ -597,9 +598,9 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 socket.eof = true;
                 let mut hands = Hands { link, common: &mut self.common, index, now };
                 if client {
-                    session.on_client_fin(rules, now, &mut hands);
+                    hands.feed(session, rules, SessionFact::ClientFin);
                 } else {
-                    session.on_upstream_fin(&mut hands);
+                    hands.feed(session, rules, SessionFact::UpstreamFin);
                 }
             }
             _ => match -result {
@@ -626,7 +627,7 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 }
                 let cause = cause(error, link);
                 let mut hands = Hands { link, common: &mut self.common, index, now };
-                session.on_client_gone(cause, rules, now, &mut hands);
+                hands.feed(session, rules, SessionFact::ClientGone(cause));
                 hands.end_client(End::Close);
             } else if let Some(failure) = link.connect_failed.take() {
                 if let Some(chosen) = link.chosen
@@ -639,14 +640,14 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 if hands.try_another() {
                     continue;
                 }
-                session.on_refused(failure, &mut hands);
+                hands.feed(session, rules, SessionFact::NotConnected(failure));
             } else if let Some(error) = link.upstream.as_mut().and_then(|upstream| upstream.failed.take()) {
                 let failure = match failure(error) {
                     Failure::Refused | Failure::Local => Failure::Reset,
                     other => other,
                 };
                 let mut hands = Hands { link, common: &mut self.common, index, now };
-                session.on_upstream_gone(failure, &mut hands);
+                hands.feed(session, rules, SessionFact::UpstreamGone(failure));
                 if hands.link.upstream.is_some() {
                     hands.drop_upstream(End::Close);
                 }
@@ -761,10 +762,10 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
             }
         }
         if held_up || !link.is_flushed(false) || !link.is_flushed(true) {
-            session.on_held_up(now);
+            session.hold_up(now);
         }
         let mut hands = Hands { link, common: &mut self.common, index, now };
-        session.on_time(rules, now, &mut hands);
+        hands.feed(session, rules, SessionFact::Time);
         self.read(index);
     }
 
@@ -822,7 +823,7 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
         let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
         let mut link = Link::new(fd, generation, plain);
         let mut hands = Hands { link: &mut link, common: &mut self.common, index, now };
-        let session = Session::new(&self.config.rules, now, &mut hands);
+        let session = hands.begin(&self.config.rules);
         entry.insert(Conn { session, link, held: 0, due: None, visit: None, queued: false, doubtful: false });
         self.settle(index);
         Ok(())

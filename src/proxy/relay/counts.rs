@@ -1,7 +1,7 @@
 //! How many, of what.
 
 use crate::liveness::Cause;
-use crate::proxy::event::{Interrupted, Phase};
+use crate::proxy::event::{Interrupted, Phase, ProbeOutcome};
 
 /// What one thread's relay counts.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +47,14 @@ impl Counts {
         let phase = Phase::ALL.iter().position(|&phase| phase == told.phase).unwrap_or(0);
         self.by_phase[phase][usize::from(told.cause.code())] += 1;
         self.saved += u64::from(told.saved);
+    }
+
+    pub(super) fn probe(&mut self, outcome: ProbeOutcome) {
+        *match outcome {
+            ProbeOutcome::Asked => &mut self.asked,
+            ProbeOutcome::Gone => &mut self.asked_gone,
+            ProbeOutcome::Here => &mut self.asked_here,
+        } += 1;
     }
 
     /// Adds another thread's.

@@ -12,9 +12,9 @@ use super::counts::Counts;
 use super::{MASK, failure, kind};
 use crate::limits;
 use crate::liveness::{Policy, Stalls, TcpState};
-use crate::proxy::event::{Failure, Parties, ProbeOutcome, ProxyEvent};
+use crate::proxy::event::{Failure, Parties, ProxyEvent};
 use crate::proxy::line::{Line, Shown};
-use crate::proxy::session::{End, Part, Wire};
+use crate::proxy::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact};
 use crate::proxy::upstreams::Upstreams;
 use crate::sys::engine::{Engine, Token};
 use crate::sys::tcp;
@@ -248,6 +248,8 @@ pub(super) struct Common {
     pub(super) policy: Policy,
     pub(super) told: VecDeque<Line>,
     pub(super) counts: Counts,
+    /// Decisions of sessions; empty between facts.
+    pub(super) effects: Effects,
     /// Sockets that were given up, until their polls have completed for the last time.
     pub(super) retiring: HashMap<Token, OwnedFd>,
     pub(super) generation: u32,
@@ -258,6 +260,12 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// What may still be held. A quarter is kept for heads: no number of slow bodies may turn new clients away.
+    fn budget(&self) -> HoldBudget {
+        let left = |most: usize| most.saturating_sub(self.held);
+        HoldBudget { heads: left(self.hold), bodies: left(self.hold / 4 * 3) }
+    }
+
     pub(super) fn next_generation(&mut self) -> u32 {
         self.generation = (self.generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
         self.generation
@@ -329,7 +337,69 @@ impl Hands<'_> {
     }
 }
 
-impl Wire for Hands<'_> {
+impl Hands<'_> {
+    /// Hands a fact to the session and carries out all that it decides.
+    pub(super) fn feed(&mut self, session: &mut Session, rules: &Rules, fact: SessionFact<'_>) {
+        let bytes = match fact {
+            SessionFact::ClientBytes(bytes) | SessionFact::UpstreamBytes(bytes) => bytes,
+            _ => &[],
+        };
+        let mut effects = std::mem::take(&mut self.common.effects);
+        let budget = self.common.budget();
+        let mut context = Context { rules, now: self.now, budget, effects: &mut effects };
+        session.handle(fact, &mut context);
+        while let Some(acknowledged) = self.carry_out(context.effects, bytes) {
+            session.handle(SessionFact::Acknowledged(acknowledged), &mut context);
+        }
+        self.common.effects = effects;
+    }
+
+    /// The session of a client that was accepted just now.
+    pub(super) fn begin(&mut self, rules: &Rules) -> Session {
+        let mut effects = std::mem::take(&mut self.common.effects);
+        let budget = self.common.budget();
+        let session = Session::new(&mut Context { rules, now: self.now, budget, effects: &mut effects });
+        self.carry_out(&mut effects, &[]);
+        self.common.effects = effects;
+        session
+    }
+
+    /// Carries out all effects. Returns what is to be answered to [`Effect::CheckAcknowledged`], if it was among them.
+    fn carry_out(&mut self, effects: &mut Effects, bytes: &[u8]) -> Option<bool> {
+        let mut acknowledged = None;
+        while let Some(effect) = effects.poll_effect() {
+            match effect {
+                Effect::PassToClient(range) => self.to_client(&bytes[range]),
+                Effect::PassToUpstream(range) => self.to_upstream(&bytes[range]),
+                Effect::SendToClient(held) => self.to_client(&held),
+                Effect::SendToUpstream(held) => self.to_upstream(&held),
+                Effect::Reply(message) => self.to_client(message),
+                Effect::Connect => {
+                    self.link.tried.clear();
+                    let tried = self.try_another();
+                    debug_assert!(tried, "there is at least one");
+                }
+                Effect::ShutdownClient => {
+                    if let Some(client) = &mut self.link.client {
+                        client.fin();
+                    }
+                }
+                Effect::ShutdownUpstream => {
+                    if let Some(upstream) = &mut self.link.upstream {
+                        upstream.fin();
+                    }
+                }
+                Effect::FinishClient => self.finish_client(),
+                Effect::EndClient(how) => self.end_client(how),
+                Effect::EndUpstream(how) => self.drop_upstream(how),
+                Effect::CheckAcknowledged => acknowledged = Some(self.client_has_acknowledged()),
+                Effect::Probed(outcome) => self.common.counts.probe(outcome),
+                Effect::Report(event) => self.report(event),
+            }
+        }
+        acknowledged
+    }
+
     fn to_client(&mut self, bytes: &[u8]) {
         if let Some(client) = &mut self.link.client {
             client.send(bytes);
@@ -342,24 +412,6 @@ impl Wire for Hands<'_> {
         }
     }
 
-    fn connect(&mut self) {
-        self.link.tried.clear();
-        let tried = self.try_another();
-        debug_assert!(tried, "there is at least one");
-    }
-
-    fn fin_client(&mut self) {
-        if let Some(client) = &mut self.link.client {
-            client.fin();
-        }
-    }
-
-    fn fin_upstream(&mut self) {
-        if let Some(upstream) = &mut self.link.upstream {
-            upstream.fin();
-        }
-    }
-
     fn finish_client(&mut self) {
         if let Some(client) = &mut self.link.client {
             client.fin();
@@ -369,7 +421,7 @@ impl Wire for Hands<'_> {
         }
     }
 
-    fn end_client(&mut self, how: End) {
+    pub(super) fn end_client(&mut self, how: End) {
         if let Some(socket) = self.link.client.take() {
             let token = Token::new(kind::CLIENT, socket.generation, self.index as u32);
             self.common.retire(socket, token, how);
@@ -377,11 +429,7 @@ impl Wire for Hands<'_> {
         }
     }
 
-    fn end_upstream(&mut self, how: End) {
-        self.drop_upstream(how);
-    }
-
-    fn client_has_acknowledged(&mut self) -> bool {
+    fn client_has_acknowledged(&self) -> bool {
         let Some(client) = &self.link.client else { return false };
         // Nor does a connection wait for anything whose RST has come, and is seen in the next turn.
         let over = TcpState::Close as u8;
@@ -389,23 +437,7 @@ impl Wire for Hands<'_> {
         client.is_flushed() && tcp::unsent(client.fd.as_fd()).is_ok_and(|bytes| bytes == 0) && stands()
     }
 
-    fn may_hold(&mut self, part: Part, bytes: usize) -> bool {
-        // A quarter is kept for heads: no number of slow bodies may turn newcomers away.
-        let most = if part == Part::Body { self.common.hold / 4 * 3 } else { self.common.hold };
-        self.common.held.saturating_add(bytes) <= most
-    }
-
-    fn count(&mut self, asking: ProbeOutcome) {
-        let counts = &mut self.common.counts;
-        let count = match asking {
-            ProbeOutcome::Asked => &mut counts.asked,
-            ProbeOutcome::Gone => &mut counts.asked_gone,
-            ProbeOutcome::Here => &mut counts.asked_here,
-        };
-        *count += 1;
-    }
-
-    fn tell(&mut self, told: ProxyEvent) {
+    fn report(&mut self, told: ProxyEvent) {
         let counts = &mut self.common.counts;
         match &told {
             ProxyEvent::Completed => {

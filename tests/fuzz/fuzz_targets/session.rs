@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use deadpeer::liveness::Cause;
-use deadpeer::proxy::{ProbeOutcome, End, Failure, HalfClose, OnGone, Part, Rules, Session, ProxyEvent, Wire};
+use deadpeer::proxy::{
+    Context, Effect, Effects, Failure, HalfClose, HoldBudget, OnGone, ProxyEvent, Rules, Session, SessionFact,
+};
 use deadpeer::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
@@ -55,10 +57,41 @@ struct World {
     completed: usize,
 }
 
-impl Wire for World {
+impl World {
+    /// Carries out all effects. Returns whether a question of the session is to be answered.
+    fn carry_out(&mut self, effects: &mut Effects, fed: &[u8]) -> bool {
+        let mut asked = false;
+        while let Some(effect) = effects.poll_effect() {
+            match effect {
+                Effect::PassToClient(range) => self.to_client(&fed[range]),
+                Effect::PassToUpstream(range) => self.to_upstream(&fed[range]),
+                Effect::SendToClient(held) => self.to_client(&held),
+                Effect::SendToUpstream(held) => self.to_upstream(&held),
+                Effect::Reply(message) => self.to_client(message),
+                Effect::Connect => {
+                    assert!(!self.connecting && !self.connected, "connected twice");
+                    self.connecting = true;
+                }
+                Effect::ShutdownClient => self.client_over = true,
+                Effect::ShutdownUpstream => self.upstream_fin = true,
+                Effect::FinishClient => (self.client_over, self.client_finished) = (true, true),
+                Effect::EndClient(_) => self.end_client(),
+                Effect::EndUpstream(_) => {
+                    assert!(self.connecting || self.connected, "ended what is not there");
+                    (self.connecting, self.connected, self.upstream_fin) = (false, false, false);
+                }
+                Effect::CheckAcknowledged => asked = true,
+                Effect::Report(ProxyEvent::Interrupted(_)) => self.interrupted += 1,
+                Effect::Report(ProxyEvent::Completed) => self.completed += 1,
+                Effect::Report(_) | Effect::Probed(_) => {}
+            }
+        }
+        asked
+    }
+
     fn to_client(&mut self, bytes: &[u8]) {
         assert!(!self.client_over, "bytes behind the client's end");
-        // The upstream may say the same by itself: those are its bytes, and counted as such below.
+        // The upstream may send the same by itself. That is counted as a probe, too, and allowed for below.
         self.probes += usize::from(bytes == PROBE);
         self.to_client.extend_from_slice(bytes);
     }
@@ -68,48 +101,8 @@ impl Wire for World {
         self.to_upstream.extend_from_slice(bytes);
     }
 
-    fn connect(&mut self) {
-        assert!(!self.connecting && !self.connected, "connected twice");
-        self.connecting = true;
-    }
-
-    fn fin_client(&mut self) {
-        self.client_over = true;
-    }
-
-    fn fin_upstream(&mut self) {
-        self.upstream_fin = true;
-    }
-
-    fn finish_client(&mut self) {
-        (self.client_over, self.client_finished) = (true, true);
-    }
-
-    fn end_client(&mut self, _how: End) {
+    fn end_client(&mut self) {
         (self.client_over, self.client_finished, self.client_ended) = (true, true, true);
-    }
-
-    fn end_upstream(&mut self, _how: End) {
-        assert!(self.connecting || self.connected, "ended what is not there");
-        (self.connecting, self.connected, self.upstream_fin) = (false, false, false);
-    }
-
-    fn client_has_acknowledged(&mut self) -> bool {
-        true
-    }
-
-    fn may_hold(&mut self, _part: Part, _bytes: usize) -> bool {
-        true
-    }
-
-    fn count(&mut self, _asking: ProbeOutcome) {}
-
-    fn tell(&mut self, told: ProxyEvent) {
-        match told {
-            ProxyEvent::Interrupted(_) => self.interrupted += 1,
-            ProxyEvent::Completed => self.completed += 1,
-            _ => {}
-        }
     }
 }
 
@@ -150,7 +143,10 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
     };
     let mut world = World::default();
     let mut now = Instant::from_nanos(1);
-    let mut session = Session::new(&rules, now, &mut world);
+    let budget = HoldBudget { heads: usize::MAX, bodies: usize::MAX };
+    let mut effects = Effects::default();
+    let mut session = Session::new(&mut Context { rules: &rules, now, budget, effects: &mut effects });
+    world.carry_out(&mut effects, &[]);
     let (mut from_client, mut from_upstream) = (Vec::new(), Vec::new());
     let (mut client_fin, mut upstream_fin) = (false, false);
     for (kind, phrase, more) in &script {
@@ -158,53 +154,60 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
         if world.client_ended && !world.connected && !world.connecting {
             break;
         }
+        let mut feed = |session: &mut Session, world: &mut World, now, fact| {
+            let context = &mut Context { rules: &rules, now, budget, effects: &mut effects };
+            session.handle(fact, context);
+            while world.carry_out(context.effects, bytes) {
+                session.handle(SessionFact::Acknowledged(true), context);
+            }
+        };
         match kind % 12 {
             0..=3 if !client_fin && !world.client_ended && !bytes.is_empty() => {
                 if session.wants_client() {
                     if !world.client_finished {
                         from_client.extend_from_slice(bytes);
                     }
-                    session.on_client_bytes(bytes, &rules, now, &mut world);
+                    feed(&mut session, &mut world, now, SessionFact::ClientBytes(bytes));
                 }
             }
             4..=6 if world.connected && !upstream_fin && !bytes.is_empty() => {
                 if !world.client_over {
                     from_upstream.extend_from_slice(bytes);
                 }
-                session.on_upstream_bytes(bytes, &rules, now, &mut world);
+                feed(&mut session, &mut world, now, SessionFact::UpstreamBytes(bytes));
             }
             7 if world.connecting => {
                 (world.connecting, world.connected, upstream_fin) = (false, true, false);
-                session.on_connected(&rules, now, &mut world);
+                feed(&mut session, &mut world, now, SessionFact::Connected);
             }
             8 if !client_fin && !world.client_ended && session.wants_client() => {
                 client_fin = true;
-                session.on_client_fin(&rules, now, &mut world);
+                feed(&mut session, &mut world, now, SessionFact::ClientFin);
             }
             9 => {
                 now = now + Duration::from_millis(bytes.len() as u64 * 100);
                 for _ in 0..8 {
                     match session.deadline(&rules) {
-                        Some(at) if at <= now => session.on_time(&rules, now, &mut world),
+                        Some(at) if at <= now => feed(&mut session, &mut world, now, SessionFact::Time),
                         _ => break,
                     }
                 }
             }
             10 if world.connected && !upstream_fin => {
                 upstream_fin = true;
-                session.on_upstream_fin(&mut world);
+                feed(&mut session, &mut world, now, SessionFact::UpstreamFin);
             }
             11 => match bytes.first().unwrap_or(&0) % 3 {
                 0 if !world.client_ended => {
-                    session.on_client_gone(Cause::Aborted, &rules, now, &mut world);
-                    world.end_client(End::Close);
+                    feed(&mut session, &mut world, now, SessionFact::ClientGone(Cause::Aborted));
+                    world.end_client();
                 }
                 1 if world.connecting => {
                     world.connecting = false;
-                    session.on_refused(Failure::Refused, &mut world);
+                    feed(&mut session, &mut world, now, SessionFact::NotConnected(Failure::Refused));
                 }
                 _ if world.connected => {
-                    session.on_upstream_gone(Failure::Reset, &mut world);
+                    feed(&mut session, &mut world, now, SessionFact::UpstreamGone(Failure::Reset));
                 }
                 _ => {}
             },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
 use crate::proxy::event::{Failure, Phase};
-use crate::proxy::session::{End, HalfClose, Rules};
+use crate::proxy::session::{End, HalfClose, Rules, SessionFact};
 
 #[test]
 fn an_upstream_that_cannot_be_had_is_a_bad_gateway() {
@@ -36,7 +36,7 @@ fn a_refusal_that_nobody_waits_for_any_more_is_nothing() {
     let mut world = World::new(Rules { http: false, half_close: HalfClose::Gone, ..RULES });
     world.client_fin();
     world.told_interrupted();
-    world.session.on_refused(Failure::Refused, &mut world.sockets);
+    world.feed(SessionFact::NotConnected(Failure::Refused));
     world.told_nothing().sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Close));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::{ClientSocket, GET, OK, OLD_GET, RULES, UpstreamSocket, World};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
-use crate::proxy::session::{End, HalfClose, OnGone, Rules};
+use crate::proxy::session::{End, HalfClose, OnGone, Rules, SessionFact};
 
 const RULINGS: [HalfClose; 4] =
     [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(Duration::from_secs(3)), HalfClose::Forward];
@@ -97,7 +97,7 @@ fn who_does_not_answer_is_looked_at_again_and_not_asked_again() {
     world.sockets.acknowledges = false;
     world.client_fin().client_got_a_probe();
     world.after(Duration::from_secs(20)).client_got("").told_nothing();
-    world.session.on_client_gone(Cause::UserTimeout, &world.rules, world.now, &mut world.sockets);
+    world.feed(SessionFact::ClientGone(Cause::UserTimeout));
     let told = world.told_interrupted();
     assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(Duration::from_secs(20))));
     assert_eq!(world.sockets.questions, [1, 0, 0], "silence is no answer");

@@ -303,16 +303,16 @@ fn without_room_a_body_streams_and_a_head_is_refused() {
     // It gets scarce while chunks are gathered. (No room at all is said of nothing more, too.)
     let mut world = World::new(RULES);
     world.client(CHUNKED).sockets_are(ClientSocket::Open, UpstreamSocket::None);
-    world.sockets.scarce = true;
+    world.sockets.room = 0;
     world.client("1\r\n").sockets_are(ClientSocket::Open, UpstreamSocket::Connecting);
     world.connected().upstream_got(format!("{CHUNKED}1\r\n"));
 
     let mut world = World::new(RULES);
-    world.sockets.scarce = true;
+    world.sockets.room = 0;
     world.client(&GET[..5]).client_got_our(503).told_nothing();
     // A head that needs no waiting for needs no room.
     let mut world = World::new(RULES);
-    world.sockets.scarce = true;
+    world.sockets.room = 0;
     world.client(GET).connected().upstream_got(GET).upstream(OK).told_completed(1);
 }
 
@@ -348,7 +348,7 @@ fn who_is_not_read_is_not_too_slow() {
     world.client(post).connected();
     for _ in 0..5 {
         world.after(Duration::from_secs(19)).client_got("");
-        world.session.on_held_up(world.now);
+        world.session.hold_up(world.now);
     }
     world.after(Duration::from_secs(20)).client_got_our(408);
 }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
-use crate::proxy::event::{Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
-use crate::proxy::session::{End, HalfClose, OnGone, PROBE, Part, Rules, Session, Wire};
+use crate::proxy::event::{Failure, Interrupted, Phase, ProxyEvent, UpstreamFailed};
+use crate::proxy::session::reply::PROBE;
+use crate::proxy::session::{
+    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,
+};
 use crate::time::Instant;
 
 /// Rules of the examples: everything short enough to be told from everything else.
@@ -57,13 +60,65 @@ pub(super) struct Sockets {
     pub(super) questions: [usize; 3],
     /// Whether the client's kernel answers.
     pub(super) acknowledges: bool,
-    /// Bytes of requests that there is room for.
+    /// Bytes of requests that may still be held.
     pub(super) room: usize,
-    /// Others hold all that may be held.
-    pub(super) scarce: bool,
 }
 
-impl Wire for Sockets {
+impl Sockets {
+    /// Does what a socket would do, and refuses what no socket could.
+    fn carry_out(&mut self, effect: Effect, fed: &[u8]) {
+        match effect {
+            Effect::PassToClient(range) => self.to_client(&fed[range]),
+            Effect::PassToUpstream(range) => self.to_upstream(&fed[range]),
+            Effect::SendToClient(held) => self.to_client(&held),
+            Effect::SendToUpstream(held) => self.to_upstream(&held),
+            Effect::Reply(message) => self.to_client(message),
+            Effect::Connect => {
+                assert_eq!(self.upstream, UpstreamSocket::None, "one upstream a session");
+                assert_eq!(self.client, ClientSocket::Open, "a connect without a client");
+                self.upstream = UpstreamSocket::Connecting;
+            }
+            Effect::ShutdownClient => {
+                assert_eq!(self.client, ClientSocket::Open, "a second FIN");
+                self.client = ClientSocket::Finned;
+            }
+            Effect::ShutdownUpstream => {
+                assert_eq!(self.upstream, UpstreamSocket::Open, "a FIN for an upstream that is not open");
+                self.upstream = UpstreamSocket::Finned;
+            }
+            Effect::FinishClient => {
+                assert!(
+                    matches!(self.client, ClientSocket::Open | ClientSocket::Finned),
+                    "{:?}",
+                    self.client
+                );
+                self.client = ClientSocket::Finishing;
+            }
+            Effect::EndClient(how) => {
+                assert!(!matches!(self.client, ClientSocket::Ended(_)), "ended twice");
+                self.client = ClientSocket::Ended(how);
+            }
+            Effect::EndUpstream(how) => {
+                use UpstreamSocket::{Connecting, Finned, Open};
+                assert!(matches!(self.upstream, Connecting | Open | Finned), "{:?} ended", self.upstream);
+                self.upstream = UpstreamSocket::Ended(how);
+            }
+            Effect::CheckAcknowledged => {
+                assert!(!matches!(self.client, ClientSocket::Ended(_)), "a check of a socket that is closed");
+            }
+            Effect::Probed(outcome) => {
+                self.questions[outcome as usize] += 1;
+                let [asked, gone, here] = self.questions;
+                assert!(gone + here <= asked, "an answer to no question");
+            }
+            Effect::Report(event) => self.told.push(event),
+        }
+    }
+
+    fn budget(&self) -> HoldBudget {
+        HoldBudget { heads: self.room, bodies: self.room }
+    }
+
     fn to_client(&mut self, bytes: &[u8]) {
         assert_eq!(self.client, ClientSocket::Open, "bytes for a client that is not there any more");
         assert!(!bytes.is_empty(), "a send of nothing");
@@ -80,57 +135,6 @@ impl Wire for Sockets {
         assert!(!bytes.is_empty(), "a send of nothing");
         self.to_upstream.extend_from_slice(bytes);
     }
-
-    fn connect(&mut self) {
-        assert_eq!(self.upstream, UpstreamSocket::None, "one upstream a session");
-        assert!(matches!(self.client, ClientSocket::Open), "a connect for nobody");
-        self.upstream = UpstreamSocket::Connecting;
-    }
-
-    fn fin_client(&mut self) {
-        assert_eq!(self.client, ClientSocket::Open, "a second FIN");
-        self.client = ClientSocket::Finned;
-    }
-
-    fn fin_upstream(&mut self) {
-        assert_eq!(self.upstream, UpstreamSocket::Open, "a FIN for an upstream that is not open");
-        self.upstream = UpstreamSocket::Finned;
-    }
-
-    fn finish_client(&mut self) {
-        assert!(matches!(self.client, ClientSocket::Open | ClientSocket::Finned), "{:?}", self.client);
-        self.client = ClientSocket::Finishing;
-    }
-
-    fn end_client(&mut self, how: End) {
-        assert!(!matches!(self.client, ClientSocket::Ended(_)), "ended twice");
-        self.client = ClientSocket::Ended(how);
-    }
-
-    fn end_upstream(&mut self, how: End) {
-        use UpstreamSocket::{Connecting, Finned, Open};
-        assert!(matches!(self.upstream, Connecting | Open | Finned), "{:?} ended", self.upstream);
-        self.upstream = UpstreamSocket::Ended(how);
-    }
-
-    fn client_has_acknowledged(&mut self) -> bool {
-        assert!(!matches!(self.client, ClientSocket::Ended(_)), "asked of a socket that is closed");
-        self.acknowledges
-    }
-
-    fn may_hold(&mut self, _part: Part, bytes: usize) -> bool {
-        !self.scarce && bytes <= self.room
-    }
-
-    fn count(&mut self, asking: ProbeOutcome) {
-        self.questions[asking as usize] += 1;
-        let [asked, gone, here] = self.questions;
-        assert!(gone + here <= asked, "an answer to no question");
-    }
-
-    fn tell(&mut self, told: ProxyEvent) {
-        self.told.push(told);
-    }
 }
 
 /// A session, its sockets and its clock.
@@ -140,6 +144,8 @@ pub(super) struct World {
     pub(super) sockets: Sockets,
     pub(super) rules: Rules,
     pub(super) now: Instant,
+    /// What the last fact has led to.
+    pub(super) effects: Vec<Effect>,
 }
 
 impl World {
@@ -155,11 +161,38 @@ impl World {
             questions: [0; 3],
             acknowledges: true,
             room: usize::MAX,
-            scarce: false,
         };
         let now = Instant::from_nanos(1_000_000);
-        let session = Session::new(&rules, now, &mut sockets);
-        World { session, sockets, rules, now }
+        let (budget, mut effects) = (sockets.budget(), Effects::default());
+        let session = Session::new(&mut Context { rules: &rules, now, budget, effects: &mut effects });
+        while let Some(effect) = effects.poll_effect() {
+            sockets.carry_out(effect, &[]);
+        }
+        World { session, sockets, rules, now, effects: Vec::new() }
+    }
+
+    /// Hands over a fact, and carries out what is decided.
+    pub(super) fn feed(&mut self, fact: SessionFact<'_>) -> &mut World {
+        let fed = match fact {
+            SessionFact::ClientBytes(bytes) | SessionFact::UpstreamBytes(bytes) => bytes,
+            _ => &[],
+        };
+        self.effects.clear();
+        let mut fact = Some(fact);
+        while let Some(next) = fact.take() {
+            let (budget, mut effects) = (self.sockets.budget(), Effects::default());
+            let context = &mut Context { rules: &self.rules, now: self.now, budget, effects: &mut effects };
+            self.session.handle(next, context);
+            while let Some(effect) = effects.poll_effect() {
+                self.effects.push(effect.clone());
+                if effect == Effect::CheckAcknowledged {
+                    fact = Some(SessionFact::Acknowledged(self.sockets.acknowledges));
+                }
+                self.sockets.carry_out(effect, fed);
+            }
+        }
+        self.audit();
+        self
     }
 
     /// What must hold after every fact.
@@ -194,62 +227,50 @@ impl World {
         }
     }
 
-    fn done(&mut self) -> &mut World {
-        self.audit();
-        self
-    }
-
     pub(super) fn client(&mut self, bytes: impl AsRef<[u8]>) -> &mut World {
-        self.session.on_client_bytes(bytes.as_ref(), &self.rules, self.now, &mut self.sockets);
-        self.done()
+        self.feed(SessionFact::ClientBytes(bytes.as_ref()))
     }
 
     pub(super) fn client_fin(&mut self) -> &mut World {
-        self.session.on_client_fin(&self.rules, self.now, &mut self.sockets);
-        self.done()
+        self.feed(SessionFact::ClientFin)
     }
 
     pub(super) fn client_fin_ahead(&mut self) -> &mut World {
-        self.session.on_client_fin_ahead(&self.rules, self.now, &mut self.sockets);
-        self.done()
+        self.feed(SessionFact::ClientFinAhead)
     }
 
     pub(super) fn client_reset(&mut self) -> &mut World {
-        self.session.on_client_gone(Cause::Aborted, &self.rules, self.now, &mut self.sockets);
-        self.done()
+        self.feed(SessionFact::ClientGone(Cause::Aborted))
     }
 
     pub(super) fn connected(&mut self) -> &mut World {
         assert_eq!(self.sockets.upstream, UpstreamSocket::Connecting);
         self.sockets.upstream = UpstreamSocket::Open;
-        self.session.on_connected(&self.rules, self.now, &mut self.sockets);
-        self.done()
+        self.feed(SessionFact::Connected)
     }
 
     pub(super) fn refused(&mut self, failure: Failure) -> &mut World {
         assert_eq!(self.sockets.upstream, UpstreamSocket::Connecting);
-        // Who knows that there is none need not be told to end it.
+        // A session that knows that there is no connection does not end it.
         self.sockets.upstream = UpstreamSocket::Ended(End::Close);
-        self.session.on_refused(failure, &mut self.sockets);
-        self.done()
+        self.feed(SessionFact::NotConnected(failure))
     }
 
     pub(super) fn upstream(&mut self, bytes: impl AsRef<[u8]>) -> &mut World {
-        assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
-        self.session.on_upstream_bytes(bytes.as_ref(), &self.rules, self.now, &mut self.sockets);
-        self.done()
+        self.upstream_is_there().feed(SessionFact::UpstreamBytes(bytes.as_ref()))
     }
 
     pub(super) fn upstream_fin(&mut self) -> &mut World {
-        assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
-        self.session.on_upstream_fin(&mut self.sockets);
-        self.done()
+        self.upstream_is_there().feed(SessionFact::UpstreamFin)
     }
 
     pub(super) fn upstream_gone(&mut self, failure: Failure) -> &mut World {
+        self.upstream_is_there().feed(SessionFact::UpstreamGone(failure))
+    }
+
+    fn upstream_is_there(&mut self) -> &mut World {
         assert!(matches!(self.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Finned));
-        self.session.on_upstream_gone(failure, &mut self.sockets);
-        self.done()
+        self
     }
 
     /// Lets time go by, deadline after deadline.
@@ -260,8 +281,7 @@ impl World {
             still = if deadline <= self.now { still + 1 } else { 0 };
             assert!(still < 4, "a deadline that nothing comes of");
             self.now = self.now.max(deadline);
-            self.session.on_time(&self.rules, self.now, &mut self.sockets);
-            self.audit();
+            self.feed(SessionFact::Time);
         }
         self.now = end;
         self

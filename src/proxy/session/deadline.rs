@@ -1,0 +1,77 @@
+//! What time does to a session.
+
+use std::time::Duration;
+
+use super::half_close::HalfCloseProbe;
+use super::response::Response;
+use super::{Client, Context, Effect, End, Rules, Session};
+use crate::liveness::Cause;
+use crate::proxy::event::{Failure, Phase};
+use crate::time::Instant;
+
+impl Session {
+    /// When [`SessionFact::Time`](super::SessionFact::Time) has something to do, if ever.
+    #[must_use]
+    pub fn deadline(&self, rules: &Rules) -> Option<Instant> {
+        if self.client == Client::Finished {
+            return None;
+        }
+        let probe = self.probe.map(|mut probe| *probe.due());
+        let patience = match self.phase() {
+            Phase::Idle if self.answered == 0 => Some(rules.head_timeout),
+            Phase::Receiving if self.exchange.is_none() => Some(rules.head_timeout),
+            // The client waits for a word of the upstream: the silence is the upstream's.
+            Phase::Receiving if self.awaits_continue() => rules.response_timeout,
+            Phase::Receiving => Some(rules.body_timeout),
+            Phase::Sending if self.is_incomplete() && self.client == Client::Open => Some(rules.body_timeout),
+            Phase::Waiting => rules.response_timeout,
+            Phase::Idle | Phase::Sending | Phase::Tunnel => None,
+        };
+        probe.into_iter().chain(patience.map(|patience| self.waits_since + patience)).min()
+    }
+
+    /// Starts the present wait again, because one side is not being read: the other side does not take what it sent, or
+    /// events cannot be written. That it is silent is not its fault.
+    pub fn hold_up(&mut self, now: Instant) {
+        self.waits_since = now;
+    }
+
+    /// Puts off all deadlines, because the proxy itself was away for so long and could not have heard anything.
+    pub fn put_off(&mut self, by: Duration) {
+        self.waits_since = self.waits_since + by;
+        if let Some(due) = self.probe.as_mut().map(HalfCloseProbe::due) {
+            *due = *due + by;
+        }
+    }
+
+    pub(super) fn time(&mut self, cx: &mut Context<'_>) {
+        if self.deadline(cx.rules).is_none_or(|deadline| cx.now < deadline) {
+            return;
+        }
+        match self.probe {
+            Some(HalfCloseProbe::Until(at)) if at <= cx.now => {
+                return self.interrupt(Cause::Closed, None, cx);
+            }
+            Some(HalfCloseProbe::Acknowledged { again }) if again <= cx.now => return self.send_probe(cx),
+            Some(HalfCloseProbe::Sent { check, .. }) if check <= cx.now => {
+                return cx.push(Effect::CheckAcknowledged);
+            }
+            _ => {}
+        }
+        match self.phase() {
+            // The client has said nothing, so there is nothing to answer.
+            Phase::Idle => self.leave(cx),
+            // The client has its answer, and only the rest of its request is missing.
+            Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
+            Phase::Receiving if self.awaits_continue() => self.upstream_failed(Failure::TimedOut, cx),
+            Phase::Receiving => self.refuse(408, cx),
+            Phase::Waiting => self.upstream_failed(Failure::TimedOut, cx),
+            // An answer would stand in the middle of the upstream's.
+            Phase::Sending => {
+                self.end_upstream(End::Abort, cx);
+                self.abort_client(cx);
+            }
+            Phase::Tunnel => {}
+        }
+    }
+}

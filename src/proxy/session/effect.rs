@@ -1,0 +1,130 @@
+//! Facts and effects: the values that go into a session and come out of it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::rules::Rules;
+use crate::liveness::Cause;
+use crate::proxy::event::{Failure, ProbeOutcome, ProxyEvent};
+use crate::time::Instant;
+
+/// Something that happened to one of the two connections.
+#[derive(Clone, Copy, Debug)]
+pub enum SessionFact<'a> {
+    /// Bytes that the client has sent.
+    ClientBytes(&'a [u8]),
+    /// The client's FIN. Everything that it had sent before was handed over.
+    ClientFin,
+    /// The client's FIN was seen behind bytes that have not been read yet.
+    ClientFinAhead,
+    /// The client's connection has ended, for this cause.
+    ClientGone(Cause),
+    /// The upstream is connected.
+    Connected,
+    /// No upstream could be connected to.
+    NotConnected(Failure),
+    /// Bytes that the upstream has sent.
+    UpstreamBytes(&'a [u8]),
+    /// The upstream's FIN. Everything that it had sent before was handed over.
+    UpstreamFin,
+    /// The upstream's connection has ended.
+    UpstreamGone(Failure),
+    /// The answer to [`Effect::CheckAcknowledged`]: whether the client's kernel has acknowledged everything that was
+    /// sent to it.
+    Acknowledged(bool),
+    /// Time has passed; [`Session::deadline`](super::Session::deadline) may be reached.
+    Time,
+}
+
+/// How a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is closed: with a FIN, unless one was sent before.
+    Close,
+    /// It is aborted with a RST, so that the other side does not take this for an orderly end.
+    Abort,
+}
+
+/// Something that the caller is to do, in the order in which the effects come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send the client this range of the bytes that the present fact has brought.
+    PassToClient(Range<usize>),
+    /// Send the upstream this range of the bytes that the present fact has brought.
+    PassToUpstream(Range<usize>),
+    /// Send the client bytes of the upstream that were held.
+    SendToClient(Vec<u8>),
+    /// Send the upstream bytes of the client that were held.
+    SendToUpstream(Vec<u8>),
+    /// Send the client a message of the proxy's own: the half-close probe, or the answer to a request that failed.
+    Reply(&'static [u8]),
+    /// Choose an upstream and connect to it.
+    Connect,
+    /// Send the client a FIN behind everything that waits.
+    ShutdownClient,
+    /// Send the upstream a FIN behind everything that waits.
+    ShutdownUpstream,
+    /// Send the client a FIN behind everything that waits, and close its connection after its own FIN, or soon.
+    FinishClient,
+    /// End the client's connection now.
+    EndClient(End),
+    /// End the upstream's connection now, in whatever state it is.
+    EndUpstream(End),
+    /// Look whether the client's kernel has acknowledged everything that was sent to it, and answer with
+    /// [`SessionFact::Acknowledged`].
+    CheckAcknowledged,
+    /// Count a half-close probe, or what came of it.
+    Probed(ProbeOutcome),
+    /// Report an event.
+    Report(ProxyEvent),
+}
+
+/// Effects that wait to be carried out. One queue serves all sessions of a thread, because it is drained after every
+/// fact: an idle session keeps no memory for it.
+#[derive(Debug, Default)]
+pub struct Effects(VecDeque<Effect>);
+
+impl Effects {
+    /// The next effect to carry out.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.0.pop_front()
+    }
+
+    /// Whether all effects were carried out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Bytes of requests that may still be held in memory. Where no byte is left, nothing more is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldBudget {
+    /// For heads, which can be passed on only when they are whole. Without room they are refused.
+    pub heads: usize,
+    /// For bodies. Without room they are passed on as they come.
+    pub bodies: usize,
+}
+
+/// What a session decides by, and the queue that takes its decisions.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The settings.
+    pub rules: &'a Rules,
+    /// The time of the fact.
+    pub now: Instant,
+    /// Bytes that may still be held.
+    pub budget: HoldBudget,
+    /// Receives the decisions.
+    pub effects: &'a mut Effects,
+}
+
+impl Context<'_> {
+    pub(super) fn push(&mut self, effect: Effect) {
+        self.effects.0.push_back(effect);
+    }
+
+    pub(super) fn report(&mut self, event: ProxyEvent) {
+        self.push(Effect::Report(event));
+    }
+}

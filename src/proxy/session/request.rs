@@ -1,0 +1,245 @@
+//! The client's bytes: requests are followed, gathered or streamed, and what comes ahead is held.
+
+use super::response::Response;
+use super::{Client, Context, Effect, End, Exchange, Session, Tunnelled, Upstream};
+use crate::http::{Body, Framing, Head, Reason, RequestHead, Scan};
+use crate::liveness::Cause;
+use crate::proxy::event::{Phase, ProxyEvent};
+
+/// How much of a request has come.
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    /// Nothing, or a part of its head.
+    Head(Scan),
+    /// Its head and a part of its body. While it is gathered, the upstream sees none of it.
+    Body { body: Body, gathering: bool },
+    /// All of it.
+    Whole,
+}
+
+impl Default for Request {
+    fn default() -> Request {
+        Request::Head(Scan::default())
+    }
+}
+
+impl Session {
+    pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        if self.client != Client::Open || bytes.is_empty() {
+            return;
+        }
+        let mut rest = bytes;
+        if self.held.is_empty() && self.upstream == Upstream::Open {
+            // Bytes that only pass through are not copied.
+            if self.tunnel {
+                self.tunnelled.from_client += bytes.len() as u64;
+                self.answer_owed = true;
+                return cx.push(Effect::PassToUpstream(0..bytes.len()));
+            }
+            if let Request::Body { body, gathering: false } = &mut self.request {
+                self.waits_since = cx.now;
+                let fed = match body.feed(bytes) {
+                    Ok(fed) => fed,
+                    Err(reason) => {
+                        // All of these bytes are passed on as they came, or none: the place of the fault does not
+                        // matter.
+                        self.held.extend_from_slice(bytes);
+                        return self.not_followed(reason, cx);
+                    }
+                };
+                cx.push(Effect::PassToUpstream(0..fed.taken));
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.request_bytes += fed.taken as u64;
+                }
+                rest = &bytes[fed.taken..];
+                if fed.over {
+                    self.request_is_whole(cx);
+                }
+            }
+        }
+        if rest.is_empty() {
+            return;
+        }
+        let begins = self.is_blank() && matches!(self.request, Request::Head(_)) && !self.tunnel;
+        if begins || self.is_incomplete() {
+            self.waits_since = cx.now;
+        }
+        self.held.extend_from_slice(rest);
+        self.follow_held(cx);
+    }
+
+    /// Follows the held bytes as far as possible.
+    pub(super) fn follow_held(&mut self, cx: &mut Context<'_>) {
+        while self.client_listens() {
+            if self.tunnel {
+                self.followed = self.held.len();
+                return self.release(cx);
+            }
+            match &mut self.request {
+                Request::Head(_) if self.held.is_empty() => return,
+                Request::Head(scan) => match RequestHead::read(&self.held, scan) {
+                    Head::Partial if self.is_blank() => return,
+                    Head::Partial if cx.budget.heads == 0 => return self.refuse(503, cx),
+                    Head::Partial => return self.interrupt_if_torn(cx),
+                    Head::TooLarge => return self.refuse(431, cx),
+                    Head::Not(reason) => self.not_followed(reason, cx),
+                    Head::Whole { head, length } => self.begin_exchange(head, length, cx),
+                },
+                Request::Body { body, gathering } => match body.feed(&self.held[self.followed..]) {
+                    Err(reason) => self.not_followed(reason, cx),
+                    Ok(fed) => {
+                        self.followed += fed.taken;
+                        if let Some(exchange) = &mut self.exchange {
+                            exchange.request_bytes += fed.taken as u64;
+                        }
+                        if *gathering && (self.followed > cx.rules.request_buffer || cx.budget.bodies == 0) {
+                            *gathering = false;
+                            self.response = Response::default();
+                        }
+                        if fed.over {
+                            self.request_is_whole(cx);
+                        } else {
+                            if !matches!(self.request, Request::Body { gathering: true, .. }) {
+                                self.release(cx);
+                            }
+                            return self.interrupt_if_torn(cx);
+                        }
+                    }
+                },
+                Request::Whole => return,
+            }
+        }
+    }
+
+    /// Ends a request that is not whole if a FIN has come behind it.
+    fn interrupt_if_torn(&mut self, cx: &mut Context<'_>) {
+        if self.client == Client::HalfClosed {
+            self.interrupt(Cause::Closed, None, cx);
+        }
+    }
+
+    fn begin_exchange(&mut self, head: RequestHead, length: usize, cx: &mut Context<'_>) {
+        let body = Body::new(head.framing());
+        // A length that fits is held whole; chunks are held until they exceed the buffer.
+        let (fits, rest) = match head.framing() {
+            Framing::Length(bytes) => {
+                let fits = bytes <= cx.rules.request_buffer.saturating_sub(length) as u64;
+                (fits, usize::try_from(bytes).unwrap_or(usize::MAX))
+            }
+            _ => (true, 0),
+        };
+        let room = cx.budget.bodies > 0 && rest <= cx.budget.bodies;
+        let gathering = fits && !head.expects_continue() && room;
+        self.followed = length;
+        self.probes = 0;
+        self.exchange = Some(Box::new(Exchange {
+            head,
+            began: cx.now,
+            head_bytes: length as u64,
+            request_bytes: length as u64,
+            response_bytes: 0,
+            status: None,
+            answered_at: None,
+            persistent: true,
+            reused: self.answered > 0,
+        }));
+        if body.is_over() {
+            self.request_is_whole(cx);
+        } else {
+            self.request = Request::Body { body, gathering };
+            if !gathering {
+                self.response = Response::default();
+                self.release(cx);
+            }
+        }
+    }
+
+    fn request_is_whole(&mut self, cx: &mut Context<'_>) {
+        self.request = Request::Whole;
+        self.waits_since = cx.now;
+        self.release(cx);
+        match self.response {
+            Response::None => self.response = Response::default(),
+            Response::Whole => return self.exchange_is_over(cx),
+            _ => {}
+        }
+        if self.client == Client::HalfClosed && self.phase() == Phase::Waiting {
+            self.judge_fin(cx);
+        }
+    }
+
+    /// Lets the upstream have the followed bytes, now or when it is connected.
+    pub(super) fn release(&mut self, cx: &mut Context<'_>) {
+        match self.upstream {
+            Upstream::None => self.connect(cx),
+            Upstream::Connecting => {}
+            Upstream::Open | Upstream::HalfClosed if self.followed > 0 => {
+                if self.tunnel {
+                    self.tunnelled.from_client += self.followed as u64;
+                    self.answer_owed = true;
+                }
+                let rest = self.held.split_off(self.followed);
+                self.followed = 0;
+                cx.push(Effect::SendToUpstream(std::mem::replace(&mut self.held, rest)));
+            }
+            Upstream::Open | Upstream::HalfClosed => {}
+        }
+    }
+
+    /// Makes the connection a tunnel, whose bytes are relayed and say nothing; or refuses the client.
+    pub(super) fn not_followed(&mut self, reason: Reason, cx: &mut Context<'_>) {
+        // Another protocol begins with its first byte. Behind anything else, its first words would be a way to let
+        // everything that follows pass unread.
+        let other = reason.is_another_protocol() && self.answered == 0 && self.exchange.is_none();
+        let refused = cx.rules.strict && !other;
+        cx.report(ProxyEvent::NotFollowed { reason, refused });
+        if !refused {
+            self.ambiguous = !reason.is_another_protocol();
+            self.answer_owed = self.exchange.is_some() || !self.held.is_empty();
+            return self.become_tunnel(cx);
+        }
+        let begun = self.exchange.as_ref().is_some_and(|exchange| exchange.answered_at.is_some());
+        let waits = self.exchange.is_some() || !self.held.is_empty();
+        if begun || self.client == Client::Gone {
+            self.end_upstream(End::Abort, cx);
+            self.abort_client(cx);
+        } else if waits {
+            let by_upstream = matches!(self.response, Response::Body(_)) || !self.partial_head.is_empty();
+            self.refuse(if by_upstream { 502 } else { 400 }, cx);
+        } else {
+            // The client would take an answer for the one to its next request.
+            self.end_upstream(End::Abort, cx);
+            self.finish_client(cx);
+        }
+    }
+
+    pub(super) fn become_tunnel(&mut self, cx: &mut Context<'_>) {
+        self.tunnel = true;
+        self.probe = None;
+        if let Some(exchange) = self.exchange.take() {
+            // The followed bytes are counted when they are released.
+            self.tunnelled = Tunnelled {
+                from_client: exchange.request_bytes - self.followed as u64,
+                from_upstream: exchange.response_bytes,
+            };
+        }
+        self.followed = self.held.len();
+        self.release(cx);
+        if self.client == Client::HalfClosed {
+            self.judge_fin(cx);
+        }
+        let head = std::mem::take(&mut self.partial_head);
+        if self.tunnel_takes(&head) {
+            cx.push(Effect::SendToClient(head));
+            self.answer_in_tunnel(cx);
+        }
+    }
+
+    /// Whether the client waits for a word of the upstream before it sends its body.
+    pub(super) fn awaits_continue(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| {
+            let nothing_sent = exchange.response_bytes == 0 && exchange.request_bytes == exchange.head_bytes;
+            exchange.head.expects_continue() && nothing_sent
+        })
+    }
+}

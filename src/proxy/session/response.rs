@@ -1,0 +1,260 @@
+//! The upstream's bytes: responses are followed and passed on.
+
+use super::request::Request;
+use super::{Client, Context, Effect, End, Session, Upstream};
+use crate::http::{Body, Head, Reason, ResponseHead, Scan};
+use crate::proxy::event::{Failure, Phase, ProxyEvent};
+
+/// How much of a response has come.
+#[derive(Clone, Debug)]
+pub(super) enum Response {
+    /// The upstream was not asked for one.
+    None,
+    /// Nothing, or a part of its head.
+    Head(Scan),
+    /// Its head and a part of its body.
+    Body(Body),
+    /// All of it, before the request was whole.
+    Whole,
+}
+
+impl Default for Response {
+    fn default() -> Response {
+        Response::Head(Scan::default())
+    }
+}
+
+impl Session {
+    pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        let mut at = 0;
+        while at < bytes.len() && !self.tunnel {
+            let rest = &bytes[at..];
+            match &mut self.response {
+                Response::Head(scan) => {
+                    let mut joined = std::mem::take(&mut self.partial_head);
+                    let before = joined.len();
+                    if before > 0 {
+                        joined.extend_from_slice(rest);
+                    }
+                    match ResponseHead::read(if before > 0 { &joined } else { rest }, scan) {
+                        Head::Partial => {
+                            self.partial_head = if before > 0 { joined } else { rest.to_vec() };
+                            return self.pass(0..at, cx);
+                        }
+                        Head::TooLarge => {
+                            return self.unreadable(bytes, at, joined, Reason::ResponseHead, cx);
+                        }
+                        Head::Not(reason) => return self.unreadable(bytes, at, joined, reason, cx),
+                        Head::Whole { head, length } => {
+                            // What had come before goes first. The rest is passed on from these bytes.
+                            if before > 0 {
+                                joined.truncate(before);
+                                self.send_held(joined, cx);
+                            }
+                            at += length - before;
+                            self.take_head(head);
+                            if self.exchange.as_ref().is_some_and(|e| head.is_switch(e.head.method())) {
+                                self.pass(0..at, cx);
+                                self.count_response(cx);
+                                self.become_tunnel(cx);
+                                return self.pass_in_tunnel(at, bytes, cx);
+                            }
+                        }
+                    }
+                }
+                Response::Body(body) => match body.feed(rest) {
+                    Ok(fed) => at += fed.taken,
+                    Err(reason) => return self.unreadable(bytes, at, Vec::new(), reason, cx),
+                },
+                Response::None | Response::Whole => {
+                    return self.unreadable(bytes, at, Vec::new(), Reason::Unsolicited, cx);
+                }
+            }
+            if matches!(&self.response, Response::Body(body) if body.is_over()) {
+                self.pass(0..at, cx);
+                self.response_is_whole(cx);
+                if at < bytes.len() && self.client != Client::Finished {
+                    // These bytes came with the end of the last response. The next request may be with the upstream
+                    // already, but they cannot be its answer.
+                    self.partial_head = bytes[at..].to_vec();
+                    self.not_followed(Reason::Unsolicited, cx);
+                }
+                return;
+            }
+        }
+        if self.tunnel { self.pass_in_tunnel(at, bytes, cx) } else { self.pass(0..at, cx) }
+    }
+
+    /// Bytes that cannot be followed, from `at` on. `joined`: the same bytes with those that came before, if any did.
+    fn unreadable(&mut self, bytes: &[u8], at: usize, joined: Vec<u8>, reason: Reason, cx: &mut Context<'_>) {
+        self.pass(0..at, cx);
+        self.partial_head = if joined.is_empty() { bytes[at..].to_vec() } else { joined };
+        self.not_followed(reason, cx);
+    }
+
+    fn pass_in_tunnel(&mut self, at: usize, bytes: &[u8], cx: &mut Context<'_>) {
+        if self.tunnel_takes(&bytes[at..]) {
+            cx.push(Effect::PassToClient(at..bytes.len()));
+            self.answer_in_tunnel(cx);
+        }
+    }
+
+    /// Counts bytes that a tunnel is to pass to the client, unless there are none, or no client.
+    pub(super) fn tunnel_takes(&mut self, bytes: &[u8]) -> bool {
+        let takes = !bytes.is_empty() && self.client_listens();
+        if takes {
+            self.tunnelled.from_upstream += bytes.len() as u64;
+            self.answer_owed = false;
+        }
+        takes
+    }
+
+    /// The bytes that were sent now find out whether a half-closed client is there, so the upstream may have its FIN.
+    pub(super) fn answer_in_tunnel(&mut self, cx: &mut Context<'_>) {
+        if self.probe.take().is_some() {
+            self.forward_fin(cx);
+        }
+    }
+
+    /// Passes on a range of the bytes of a response.
+    fn pass(&mut self, range: std::ops::Range<usize>, cx: &mut Context<'_>) {
+        if self.count_passed(range.len(), cx) {
+            cx.push(Effect::PassToClient(range));
+        }
+    }
+
+    /// Passes on bytes of a response that were held.
+    fn send_held(&mut self, bytes: Vec<u8>, cx: &mut Context<'_>) {
+        if self.count_passed(bytes.len(), cx) {
+            cx.push(Effect::SendToClient(bytes));
+        }
+    }
+
+    /// Counts bytes of a response. Returns whether there are any, and a client to take them.
+    fn count_passed(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
+        if bytes == 0 {
+            return false;
+        }
+        if let Some(exchange) = &mut self.exchange {
+            if exchange.response_bytes == 0 {
+                // A client that waited for a word of the upstream has it now, and its own time begins.
+                self.waits_since = cx.now;
+            }
+            exchange.response_bytes += bytes as u64;
+            if exchange.status.is_some() && exchange.answered_at.is_none() {
+                exchange.answered_at = Some(cx.now);
+                // From here on, the bytes of the response find out whether a half-closed client is there.
+                self.probe = None;
+            }
+        }
+        self.client_listens()
+    }
+
+    fn take_head(&mut self, head: ResponseHead) {
+        self.response = Response::default();
+        let Some(exchange) = &mut self.exchange else { return };
+        if head.is_interim() {
+            return;
+        }
+        exchange.status = Some(head.status());
+        exchange.persistent = head.is_persistent();
+        self.response = Response::Body(Body::new(head.framing(exchange.head.method())));
+    }
+
+    fn count_response(&mut self, cx: &mut Context<'_>) {
+        self.answered += 1;
+        if self.client != Client::Gone {
+            cx.report(ProxyEvent::Completed);
+        }
+    }
+
+    fn response_is_whole(&mut self, cx: &mut Context<'_>) {
+        self.count_response(cx);
+        let persistent = self.exchange.as_ref().is_some_and(|exchange| exchange.persistent);
+        match self.request {
+            Request::Whole if persistent => self.exchange_is_over(cx),
+            // An early answer: the rest of the request is passed on, if the client can still send it.
+            Request::Body { .. } if persistent && self.client == Client::Open => {
+                self.response = Response::Whole;
+            }
+            // The upstream takes nothing more on this connection.
+            _ => self.leave(cx),
+        }
+    }
+
+    /// Request and response are whole, and another request may follow.
+    pub(super) fn exchange_is_over(&mut self, cx: &mut Context<'_>) {
+        self.exchange = None;
+        self.request = Request::default();
+        self.response = Response::None;
+        self.waits_since = cx.now;
+        match self.client {
+            Client::Gone => self.leave(cx),
+            // The client has everything that it asked for.
+            Client::HalfClosed if self.is_blank() => self.leave(cx),
+            _ => self.follow_held(cx),
+        }
+    }
+
+    pub(super) fn connected(&mut self, cx: &mut Context<'_>) {
+        if self.upstream != Upstream::Connecting {
+            return;
+        }
+        self.upstream = Upstream::Open;
+        self.release(cx);
+        if self.fin == super::Fin::Wanted {
+            self.forward_fin(cx);
+        }
+        if self.phase() == Phase::Waiting {
+            self.waits_since = cx.now;
+        }
+    }
+
+    pub(super) fn not_connected(&mut self, failure: Failure, cx: &mut Context<'_>) {
+        if self.upstream == Upstream::Connecting {
+            self.upstream = Upstream::None;
+            self.upstream_failed(failure, cx);
+        }
+    }
+
+    pub(super) fn upstream_fin(&mut self, cx: &mut Context<'_>) {
+        if self.upstream != Upstream::Open {
+            return;
+        }
+        match self.phase() {
+            Phase::Tunnel => match self.client {
+                // An HTTP server that closes has finished with its client.
+                Client::Open if self.ambiguous => self.leave(cx),
+                Client::Open => {
+                    self.upstream = Upstream::HalfClosed;
+                    cx.push(Effect::ShutdownClient);
+                }
+                Client::HalfClosed => self.leave(cx),
+                Client::Gone | Client::Finished => self.end_upstream(End::Close, cx),
+            },
+            Phase::Sending => match &self.response {
+                Response::Body(body) if body.ends_with_connection() => {
+                    self.count_response(cx);
+                    self.leave(cx);
+                }
+                _ => self.upstream_failed(Failure::Closed, cx),
+            },
+            Phase::Idle => self.leave(cx),
+            // The next request has begun, but the upstream has not seen it: the client meets what it would meet without
+            // a proxy. Or the client has its response, and only the rest of its request is missing.
+            Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(cx),
+            Phase::Receiving | Phase::Waiting => self.upstream_failed(Failure::Closed, cx),
+        }
+    }
+
+    pub(super) fn upstream_gone(&mut self, failure: Failure, cx: &mut Context<'_>) {
+        if self.upstream == Upstream::None {
+            return;
+        }
+        match self.phase() {
+            Phase::Idle => self.leave(cx),
+            Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(cx),
+            _ => self.upstream_failed(failure, cx),
+        }
+    }
+}

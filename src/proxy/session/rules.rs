@@ -1,0 +1,49 @@
+//! The settings of a session.
+
+use std::time::Duration;
+
+/// What a client's FIN means while its request is being worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClose {
+    /// The client is asked by an interim response. Where that is not possible, this is [`Wait`](HalfClose::Wait) for
+    /// one second.
+    Probe,
+    /// The client is gone.
+    Gone,
+    /// The client is gone if the response does not begin within this time.
+    Wait(Duration),
+    /// Nothing: the FIN is passed on to the upstream.
+    Forward,
+}
+
+/// What happens to the upstream's connection when its client is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGone {
+    /// It is aborted with a RST.
+    Reset,
+    /// It is closed.
+    Close,
+    /// It stays open until the upstream has finished its work.
+    Ignore,
+}
+
+/// The settings of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether the connection carries HTTP. Otherwise it is a tunnel from the start.
+    pub http: bool,
+    /// Whether ambiguous messages are refused. Otherwise they are relayed as they are.
+    pub strict: bool,
+    /// What a client's FIN means while its request is being worked on.
+    pub half_close: HalfClose,
+    /// What happens to the upstream's connection when its client is gone.
+    pub on_gone: OnGone,
+    /// The size in bytes up to which a request is gathered before the upstream sees any of it.
+    pub request_buffer: usize,
+    /// How long a head may take, and how long a new client may stay silent.
+    pub head_timeout: Duration,
+    /// How long the body of a request may stand still.
+    pub body_timeout: Duration,
+    /// How long the upstream may take to begin its response.
+    pub response_timeout: Option<Duration>,
+}

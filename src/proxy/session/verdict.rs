@@ -1,0 +1,163 @@
+//! How a session ends: the client has left, the upstream has failed, or nothing is left to do.
+
+use std::time::Duration;
+
+use super::half_close::HalfCloseProbe;
+use super::response::Response;
+use super::{Client, Context, Effect, End, Fin, OnGone, Session, Upstream, reply};
+use crate::liveness::Cause;
+use crate::proxy::event::{
+    Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamAction, UpstreamFailed,
+};
+
+impl Session {
+    pub(super) fn client_gone(&mut self, cause: Cause, cx: &mut Context<'_>) {
+        let asked = match self.probe {
+            Some(HalfCloseProbe::Sent { since, .. }) => Some(cx.now.since(since)),
+            _ => None,
+        };
+        if self.client == Client::Gone {
+            return;
+        }
+        if self.client_listens() && !self.is_satisfied() {
+            return self.interrupt(cause, asked, cx);
+        }
+        self.end_upstream(End::Close, cx);
+        self.client = Client::Finished;
+        cx.push(Effect::EndClient(End::Close));
+    }
+
+    /// The verdict that the client has left in the middle. `asked`: the time from the probe to the client's answer.
+    pub(super) fn interrupt(&mut self, cause: Cause, asked: Option<Duration>, cx: &mut Context<'_>) {
+        let phase = self.phase();
+        self.probe = None;
+        if asked.is_some() && cause == Cause::Aborted {
+            cx.push(Effect::Probed(ProbeOutcome::Gone));
+        }
+        // The upstream does not know of a request that is gathered, or waits for the connection.
+        let connected = matches!(self.upstream, Upstream::Open | Upstream::HalfClosed);
+        let works = connected && (self.tunnel || !matches!(self.response, Response::None));
+        let action = match cx.rules.on_gone {
+            _ if !works => UpstreamAction::Nothing,
+            OnGone::Reset => UpstreamAction::Reset,
+            OnGone::Close => UpstreamAction::Close,
+            OnGone::Ignore => UpstreamAction::Ignored,
+        };
+        // Where nobody knows the ends of messages, a client that got the last word has probably got its answer.
+        if !self.ambiguous || self.answer_owed {
+            let exchange = self.exchange.as_deref();
+            let unread = self.tunnelled.from_client + self.held.len() as u64;
+            cx.report(ProxyEvent::Interrupted(Box::new(Interrupted {
+                phase,
+                method: exchange.map(|exchange| exchange.head.method().into()),
+                target: exchange.map(|exchange| exchange.head.target().into()),
+                status: exchange.and_then(|exchange| exchange.status),
+                request_bytes: exchange.map_or(unread, |exchange| exchange.request_bytes),
+                response_bytes: self.response_bytes(),
+                elapsed: cx.now.since(exchange.map_or(self.accepted_at, |exchange| exchange.began)),
+                after: exchange.and_then(|exchange| exchange.answered_at).map(|at| cx.now.since(at)),
+                cause,
+                asked,
+                action,
+                saved: matches!(action, UpstreamAction::Reset | UpstreamAction::Close),
+            })));
+        }
+        match action {
+            UpstreamAction::Nothing | UpstreamAction::Close => self.end_upstream(End::Close, cx),
+            UpstreamAction::Reset => self.end_upstream(End::Abort, cx),
+            UpstreamAction::Ignored => {
+                if self.upstream_reads_on() {
+                    self.forward_fin(cx);
+                }
+                self.client = Client::Gone;
+                self.held = Vec::new();
+                self.followed = 0;
+                return cx.push(Effect::EndClient(End::Close));
+            }
+        }
+        self.client = Client::Finished;
+        // A FIN is no proof. A client that is there after all must not take a part of a response for the whole.
+        let begun = phase == Phase::Sending || self.tunnelled.from_upstream > 0;
+        let how = if begun && cause == Cause::Closed { End::Abort } else { End::Close };
+        cx.push(Effect::EndClient(how));
+    }
+
+    /// The upstream has failed before the response was whole.
+    pub(super) fn upstream_failed(&mut self, failure: Failure, cx: &mut Context<'_>) {
+        let exchange = self.exchange.as_deref();
+        let begun =
+            exchange.map_or(self.tunnelled.from_upstream > 0, |exchange| exchange.answered_at.is_some());
+        // The client of a reused connection can try again: it knows servers that close an idle connection. An answer
+        // would keep it from that.
+        let reused = exchange.is_some_and(|exchange| exchange.reused);
+        let stale = reused && matches!(failure, Failure::Closed | Failure::Reset);
+        let answers = !self.tunnel && !begun && !stale && self.client != Client::Gone;
+        let status = if failure == Failure::TimedOut { 504 } else { 502 };
+        // An upstream that was told by a FIN that its client is gone may give up.
+        if self.client != Client::Gone || self.fin != Fin::Sent {
+            cx.report(ProxyEvent::UpstreamFailed(Box::new(UpstreamFailed {
+                failure: if begun { Failure::Truncated } else { failure },
+                phase: self.phase(),
+                method: exchange.map(|exchange| exchange.head.method().into()),
+                target: exchange.map(|exchange| exchange.head.target().into()),
+                status: exchange.and_then(|exchange| exchange.status),
+                response_bytes: self.response_bytes(),
+                answered: answers.then_some(status),
+            })));
+        }
+        self.probe = None;
+        if answers {
+            return self.refuse(status, cx);
+        }
+        self.end_upstream(End::Close, cx);
+        if begun || self.tunnel { self.abort_client(cx) } else { self.finish_client(cx) }
+    }
+
+    fn response_bytes(&self) -> u64 {
+        self.exchange.as_ref().map_or(self.tunnelled.from_upstream, |exchange| exchange.response_bytes)
+    }
+
+    /// An orderly end.
+    pub(super) fn leave(&mut self, cx: &mut Context<'_>) {
+        self.end_upstream(End::Close, cx);
+        self.finish_client(cx);
+    }
+
+    /// Answers the client with this status, and ends its connection.
+    pub(super) fn refuse(&mut self, status: u16, cx: &mut Context<'_>) {
+        self.end_upstream(End::Abort, cx);
+        if self.client == Client::Gone {
+            self.client = Client::Finished;
+            return;
+        }
+        cx.push(Effect::Reply(reply::answer(status)));
+        self.finish_client(cx);
+    }
+
+    pub(super) fn end_upstream(&mut self, how: End, cx: &mut Context<'_>) {
+        if self.upstream != Upstream::None {
+            self.upstream = Upstream::None;
+            cx.push(Effect::EndUpstream(how));
+        }
+    }
+
+    pub(super) fn finish_client(&mut self, cx: &mut Context<'_>) {
+        let gone = self.client == Client::Gone;
+        self.client = Client::Finished;
+        self.probe = None;
+        self.exchange = None;
+        self.held = Vec::new();
+        self.partial_head = Vec::new();
+        self.followed = 0;
+        if !gone {
+            cx.push(Effect::FinishClient);
+        }
+    }
+
+    pub(super) fn abort_client(&mut self, cx: &mut Context<'_>) {
+        if self.client != Client::Gone {
+            cx.push(Effect::EndClient(End::Abort));
+        }
+        self.client = Client::Finished;
+    }
+}
