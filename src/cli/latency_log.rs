@@ -16,7 +16,7 @@ use std::{fmt, thread};
 
 use crate::limits;
 use crate::measure::Recorder;
-use crate::measure::hlog::HlogWriter;
+use crate::measure::hlog::{HlogWriter, complete_lines};
 use crate::measure::intervals::{Basin, Interval, Tap, basin};
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
@@ -193,10 +193,9 @@ fn mend(path: &Path, file: &File) -> io::Result<()> {
     let start = length - tail.len() as u64;
     old.read_exact_at(&mut first, 0)?;
     old.read_exact_at(&mut tail, start)?;
-    match tail.iter().rposition(|&byte| byte == b'\n') {
-        Some(end) if first == *b"#" => file.set_len(start + end as u64 + 1),
-        _ => Err(io::Error::other("it holds something else than a latency log")),
-    }
+    let kept = complete_lines(first[0], &tail)
+        .ok_or_else(|| io::Error::other("it holds something else than a latency log"))?;
+    file.set_len(start + kept as u64)
 }
 
 /// A file that has whole writes only, the first of which is a header.

@@ -136,6 +136,15 @@ pub fn tag(name: &str) -> String {
     if tag.is_empty() { "unnamed".to_owned() } else { tag }
 }
 
+/// Returns the length of the complete lines in `tail`, the last bytes of a log whose first byte is `first`. A crash may
+/// leave a part of a line behind them, which would corrupt the next line. `None` if the file is no log, or no line ends
+/// in `tail`.
+#[must_use]
+pub fn complete_lines(first: u8, tail: &[u8]) -> Option<usize> {
+    let end = tail.iter().rposition(|&byte| byte == b'\n')?;
+    (first == b'#').then_some(end + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use hdrhistogram::serialization::Deserializer;

@@ -1,0 +1,10 @@
+//! See `bodies/frames.rs`; `tests/hostile.rs` runs the same on random input.
+
+#![no_main]
+
+#[path = "../bodies/frames.rs"]
+mod body;
+#[path = "../bodies/input.rs"]
+mod input;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::check(bytes));

@@ -1,0 +1,10 @@
+//! See `bodies/result.rs`; `tests/hostile.rs` runs the same on random input.
+
+#![no_main]
+
+#[path = "../bodies/result.rs"]
+mod body;
+#[path = "../bodies/input.rs"]
+mod input;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| body::check(bytes));
