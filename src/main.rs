@@ -31,7 +31,7 @@ enum Command {
                             waits is asked, and gets its response."
     )]
     Proxy(ProxyArgs),
-    /// Hold connections to a deadpeer and beat
+    /// Hold connections to `deadpeer run` and send heartbeats on them
     Beat(BeatArgs),
     #[cfg(feature = "bench")]
     /// Let peers die in every way there is, and measure how soon it is known

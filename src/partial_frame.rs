@@ -1,20 +1,21 @@
-//! What a connection keeps back of a frame that did not fit its socket: never more than one.
+//! The rest of a frame that did not fit a full socket, to be sent before any other frame.
 
 use std::io::{self, ErrorKind, Write};
 
 use crate::frame::MAX_FRAME_BYTES;
 
-/// What became of a frame.
+/// How much of a frame was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// The kernel has all of it.
+    /// The kernel took all bytes.
     Whole,
-    /// The kernel has a part, and the rest is kept: half a frame would spoil the stream.
+    /// The kernel took a part, and the rest is kept: half a frame would corrupt the stream.
     Begun,
-    /// The kernel has nothing of it and nothing is kept.
+    /// The kernel took no byte, and none is kept.
     Skipped,
 }
 
+/// The rest of at most one frame.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialFrame {
     rest: [u8; MAX_FRAME_BYTES],
@@ -26,13 +27,13 @@ impl PartialFrame {
         PartialFrame { rest: [0; MAX_FRAME_BYTES], length: 0 }
     }
 
-    /// Whether nothing is kept back.
+    /// Whether no rest is kept.
     pub(crate) const fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Writes `frame`, unless something older waits or the socket is full. Nothing is ever queued
-    /// behind a frame that waits: heartbeats that arrive together are worth one.
+    /// Writes `frame`, unless an older rest waits or the socket is full. No frame is queued behind a rest: heartbeats
+    /// that arrive together are worth one.
     pub(crate) fn send(&mut self, socket: &mut impl Write, frame: &[u8]) -> io::Result<Sent> {
         assert!(!frame.is_empty() && frame.len() <= MAX_FRAME_BYTES);
         self.flush(socket)?;
@@ -50,7 +51,7 @@ impl PartialFrame {
         Ok(Sent::Begun)
     }
 
-    /// Writes what waits, as far as it goes.
+    /// Writes as much of the rest as the socket takes.
     pub(crate) fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -68,7 +69,7 @@ impl PartialFrame {
     }
 }
 
-/// Writes once, again if a signal came first. How much was taken; a full socket takes nothing.
+/// Writes once, and again after a signal. Returns the number of bytes taken: 0 if the socket is full.
 fn write(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match socket.write(bytes) {
@@ -83,7 +84,7 @@ fn write(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// A socket with room for some bytes.
+    /// A socket with room for `room` bytes.
     #[derive(Default)]
     struct Narrow {
         room: usize,

@@ -1,12 +1,14 @@
-//! `deadpeer beat`: the heartbeat client, for people and scripts.
+//! `deadpeer beat`: the heartbeat client on the command line.
 //!
-//! A status line while it runs if standard error is a terminal; at the end one line of totals on
-//! standard output. Exit code 0 after an orderly end, 1 when nothing could be reached, when nobody
-//! was left, or when the machine refused, 2 for wrong arguments.
+//! It shows a status line while it runs, if standard error is a terminal, and one line of totals on standard output at the
+//! end. Exit code 0 after an orderly end, 1 if no connection came up, the server ended every connection or the machine
+//! refused something, 2 for wrong arguments.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -15,46 +17,46 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
-use crate::cli::exit::{ExitError, exit};
+use crate::cli::exit::{ExitError, exit, thread_ended};
 use crate::client::{Client, ClientConfig, ClientError, Progress, Stop, Totals};
 use crate::sys::describe;
 use crate::time::Instant;
 
-/// The status line is written this often; people cannot read faster.
+/// The status line is written at most this often.
 const STATUS_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments of `deadpeer beat`.
 #[derive(Args, Clone, Debug)]
 pub struct BeatArgs {
-    /// The server: address or name, and port, as `127.0.0.1:7400`
+    /// The server's address or name, and its port: 127.0.0.1:7400
     #[arg(value_name = "ADDR")]
     pub address: String,
 
-    /// How many connections to hold
+    /// Number of connections, 1 to 64512
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub count: usize,
 
-    /// The mean interval between two heartbeats of a connection
+    /// Mean interval between two heartbeats of a connection; a third of the server's detection time is a good choice
     #[arg(long, value_name = "D", default_value = "1s", value_parser = duration::parse)]
     pub every: Duration,
 
-    /// The name to say HELLO with; with more than one connection, -0, -1, ... are added
-    #[arg(long, value_name = "S")]
+    /// Name to send in the HELLO; with more than one connection -0, -1, ... is appended
+    #[arg(long, value_name = "NAME")]
     pub identity: Option<String>,
 
-    /// Stop after this long instead of at a signal
+    /// Stop after this time [default: at Ctrl-C or SIGTERM]
     #[arg(long = "for", value_name = "D", value_parser = duration::parse)]
     pub lasting: Option<Duration>,
 
-    /// Seeds the jitter, to draw the same one again
+    /// Seed of the jitter: the same seed gives the same times
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
 
-    /// Try again what failed or was lost, after a growing wait
+    /// Connect again after a failure or a loss, after 100 ms to 10 s
     #[arg(long)]
     pub reconnect: bool,
 
-    /// Show no status line
+    /// Do not show a status line
     #[arg(long)]
     pub quiet: bool,
 }
@@ -65,7 +67,7 @@ impl From<ClientError> for ExitError {
     }
 }
 
-/// Runs `deadpeer beat` until its time is over, SIGINT or SIGTERM, or nobody is left.
+/// Runs `deadpeer beat` until its time is over, SIGINT or SIGTERM, or no connection is left.
 #[must_use]
 pub fn beat(args: BeatArgs) -> ExitCode {
     exit("beat", hold(&args))
@@ -82,13 +84,16 @@ fn hold(args: &BeatArgs) -> Result<(), ExitError> {
         reconnect: args.reconnect,
         lasting: args.lasting,
     })?;
-    stop_at_a_signal(client.stop_handle()).map_err(ExitError::failed)?;
+    let signals_ended = stop_at_a_signal(client.stop_handle()).map_err(ExitError::failed)?;
     let mut status = Status::new(!args.quiet && io::stderr().is_terminal());
     let outcome = client.run(|progress| status.show(progress, Instant::now()));
     status.clear();
     let totals = outcome?;
+    if signals_ended.load(Ordering::Acquire) {
+        return Err(ExitError::failed(thread_ended("signals")));
+    }
     match writeln!(io::stdout(), "{}", line(&totals)) {
-        // Whoever closed our output does not want the line; that is no fault.
+        // A reader that has closed the pipe does not want the line.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let error = describe(&error);
             return Err(ExitError::failed(format!(
@@ -98,16 +103,16 @@ fn hold(args: &BeatArgs) -> Result<(), ExitError> {
         Ok(()) | Err(_) => {}
     }
     if totals.established == 0 && totals.refused + totals.failed > 0 {
-        return Err(ExitError::failed(nobody_there(address, &others, &totals)));
+        return Err(ExitError::failed(no_server(address, &others, &totals)));
     }
     if totals.lost() > 0 && totals.lost() == totals.established && !args.reconnect {
-        return Err(ExitError::failed(nobody_left(address, &totals)));
+        return Err(ExitError::failed(all_lost(address, &totals)));
     }
     Ok(())
 }
 
-/// The first address to try, and those that are left out. IPv4 comes first, since that is what
-/// `deadpeer run` listens on unless it is told otherwise.
+/// Resolves the address: the one to use, and the others. IPv4 comes first, since `deadpeer run` listens on it by
+/// default.
 fn resolve(text: &str) -> Result<(SocketAddr, Vec<SocketAddr>), String> {
     let cure = "write it as host:port, 127.0.0.1:7400 or [::1]:7400";
     let found = text
@@ -122,7 +127,7 @@ fn resolve(text: &str) -> Result<(SocketAddr, Vec<SocketAddr>), String> {
     Ok((found[0], others))
 }
 
-fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> String {
+fn no_server(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> String {
     let reason = totals
         .last_errno
         .map_or_else(String::new, |errno| format!(" ({})", describe(&io::Error::from_raw_os_error(errno))));
@@ -140,34 +145,54 @@ fn nobody_there(address: SocketAddr, others: &[SocketAddr], totals: &Totals) -> 
     message
 }
 
-fn nobody_left(address: SocketAddr, totals: &Totals) -> String {
+fn all_lost(address: SocketAddr, totals: &Totals) -> String {
     let question = if totals.lost_protocol > 0 {
-        "what answers there speaks no heartbeat frames; is it `deadpeer run`?"
+        "it sends no heartbeat frames; is it `deadpeer run`?"
     } else {
-        "is `deadpeer run` still there, and does its policy allow for this --every? --reconnect tries again"
+        "is `deadpeer run` still there, and is --every well below its detection time? --reconnect tries again"
     };
-    format!("every connection to {address} was ended, and not by us: {question}")
+    format!("the server {address} ended every connection: {question}")
 }
 
-/// The first signal asks for an orderly end; the second does not ask.
-fn stop_at_a_signal(stop: Stop) -> Result<(), String> {
+/// Starts the thread that waits for signals: the first one ends the client in order, the second one at once. Without that
+/// thread no signal would end the client, so its own end stops the client too, and sets the returned flag.
+fn stop_at_a_signal(stop: Stop) -> Result<Arc<AtomicBool>, String> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
         let error = describe(&error);
         format!("cannot listen for SIGINT and SIGTERM: {error}; raise `ulimit -n` if descriptors ran out")
     })?;
-    thread::spawn(move || {
+    let ended = Arc::new(AtomicBool::new(false));
+    let guard = StopOnDrop { stop, ended: Arc::clone(&ended) };
+    let watch = move || {
+        let guard = guard;
         let mut signals = signals.forever();
         if signals.next().is_some() {
-            stop.stop();
+            guard.stop.stop();
         }
         if let Some(signal) = signals.next() {
             std::process::exit(128 + signal);
         }
-    });
-    Ok(())
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(|error| {
+        format!("cannot start a thread: {}; raise `ulimit -u` (TasksMax=)", describe(&error))
+    })?;
+    Ok(ended)
 }
 
-/// The totals in one line, each number with its name.
+/// Stops the client at the end of a thread, also if the thread panics.
+struct StopOnDrop {
+    stop: Stop,
+    ended: Arc<AtomicBool>,
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.stop.stop();
+    }
+}
+
+/// The totals in one line: each name with its number.
 fn line(totals: &Totals) -> String {
     format!(
         "beats {} pongs_answered {} skipped {} established {} refused {} failed {} lost_closed {} lost_reset {} \
@@ -186,7 +211,7 @@ fn line(totals: &Totals) -> String {
     )
 }
 
-/// One line on a terminal, written over itself.
+/// A line on a terminal that is overwritten with each change.
 struct Status {
     shown: bool,
     next: Option<Instant>,
@@ -204,18 +229,21 @@ impl Status {
         self.next = Some(now + STATUS_EVERY);
         self.shown = true;
         let totals = &progress.totals;
-        // Back to the first column, and the rest of an older line erased.
-        let _ = write!(
-            io::stderr(),
-            "\r\x1b[K{} up, {} connecting, {} waiting; {} beats, {} refused, {} failed, {} lost",
-            progress.connected,
-            progress.connecting,
-            progress.waiting,
-            totals.beats,
-            totals.refused,
-            totals.failed,
-            totals.lost(),
-        );
+        let mut line = format!("{} up, {} beats", progress.connected, totals.beats);
+        for (count, what) in [
+            (progress.connecting as u64, "connecting"),
+            (progress.waiting as u64, "waiting"),
+            (totals.refused, "refused"),
+            (totals.failed, "failed"),
+            (totals.lost(), "lost"),
+        ] {
+            if count > 0 {
+                line.push_str(&format!(", {count} {what}"));
+            }
+        }
+        // To the first column; the rest of an older line is erased. A line that wraps could not be overwritten.
+        line.truncate(79);
+        let _ = write!(io::stderr(), "\r\x1b[K{line}");
     }
 
     fn clear(&self) {
@@ -242,7 +270,7 @@ mod tests {
     fn a_refusal_asks_whether_the_server_runs() {
         let totals = Totals { refused: 3, last_errno: Some(libc::ECONNREFUSED), ..Totals::default() };
         let address = "127.0.0.1:7400".parse().unwrap();
-        let message = nobody_there(address, &["[::1]:7400".parse().unwrap()], &totals);
+        let message = no_server(address, &["[::1]:7400".parse().unwrap()], &totals);
         assert!(message.contains("127.0.0.1:7400") && message.contains("is `deadpeer run` listening there?"));
         assert!(message.ends_with("Not tried: [::1]:7400."));
     }

@@ -1,8 +1,7 @@
-//! Durations as people write them: `500us`, `20ms`, `1.5s`, `2m`, `1h`.
+//! Durations on the command line: `500us`, `20ms`, `1.5s`, `2m`, `1h`.
 //!
-//! A number without a unit is refused: half of all programs take it for seconds and the other half
-//! for milliseconds, and a detection time that is wrong by a thousand is found out too late. Only
-//! `0` means the same in every unit.
+//! A number without a unit is refused: some programs read it as seconds and others as milliseconds, and a detection time
+//! that is wrong by a factor of 1,000 is noticed too late. Only `0` is the same in every unit.
 //!
 //! ```
 //! use deadpeer::cli::duration::{format, parse};
@@ -25,11 +24,11 @@ const UNITS: [(&str, u64); 6] = [
     ("ns", 1),
 ];
 
-/// Reads a decimal number and its unit, exactly.
+/// Parses a decimal number and its unit, exactly.
 ///
 /// # Errors
 ///
-/// A sentence that says what is wrong and what to write instead.
+/// A sentence that names the fault and what to write instead.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
@@ -70,8 +69,8 @@ fn finer(text: &str) -> String {
     format!("`{text}` is finer than a nanosecond: give it fewer digits")
 }
 
-/// Writes a duration exactly, so that [`parse`] reads it back, in the longest unit that is not
-/// longer than it: `90s`, `1.5s`, `2m`. Minutes and hours are only used when they are whole.
+/// Formats a duration exactly, so that [`parse`] returns the same, in the longest unit that is not longer than it:
+/// `90s`, `1.5s`, `2m`. Minutes and hours are used only if they are whole.
 #[must_use]
 pub fn format(duration: Duration) -> String {
     let nanos = duration.as_nanos();

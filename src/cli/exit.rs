@@ -73,6 +73,14 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
+/// The message for a thread that ended too early.
+pub(super) fn thread_ended(name: &str) -> String {
+    format!(
+        "the thread `{name}` ended before the program did; a seccomp profile may forbid one of its system calls, \
+         otherwise this is a bug: please report it"
+    )
+}
+
 /// The exit code of `deadpeer COMMAND`. Writes the message of an error to standard error.
 pub(super) fn exit(command: &str, outcome: Result<(), ExitError>) -> ExitCode {
     match outcome {

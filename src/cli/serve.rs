@@ -25,7 +25,7 @@ use std::thread::{self, JoinHandle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exit::ExitError;
+use super::exit::{ExitError, thread_ended};
 use crate::events::sink::{Callback, Finish, Format, Output, Sink, SinkError, Voice};
 use crate::limits;
 use crate::liveness::TrackerConfig;
@@ -229,10 +229,7 @@ impl StopReason {
     /// The message, where the reason itself is a failure.
     fn failure(&self) -> Option<String> {
         match self {
-            StopReason::ThreadEnded(name) => Some(format!(
-                "the thread `{name}` ended before the program did; a seccomp profile may forbid one of its system \
-                 calls, otherwise this is a bug: please report it"
-            )),
+            StopReason::ThreadEnded(name) => Some(thread_ended(name)),
             StopReason::Signal | StopReason::OutputClosed | StopReason::WorkerEnded => None,
         }
     }

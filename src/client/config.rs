@@ -7,28 +7,28 @@ use super::error::ClientError;
 use super::limits::{MAX_COUNT, MAX_EVERY, MIN_EVERY};
 use crate::frame::Identity;
 
-/// What to connect to, how often to beat.
+/// What a client connects to, and how often it sends heartbeats.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// The server.
+    /// The server's address.
     pub address: SocketAddr,
-    /// How many connections to hold, 1 to [`MAX_COUNT`].
+    /// The number of connections to hold: 1 to [`MAX_COUNT`].
     pub count: usize,
-    /// The mean interval between two beats of one connection, [`MIN_EVERY`] to [`MAX_EVERY`]. At
-    /// most a third of the server's detection time is a good choice.
+    /// The mean interval between two heartbeats of one connection: [`MIN_EVERY`] to [`MAX_EVERY`]. A third of the
+    /// server's detection time is a good choice.
     pub every: Duration,
-    /// The name in the HELLO. With more than one connection each adds `-` and its number, from 0.
+    /// The name in the HELLO. With more than one connection, each appends `-` and its number, from 0.
     pub identity: Option<String>,
-    /// Seeds the jitter of beats and backoff; the same seed draws the same numbers.
+    /// The seed of the jitter of heartbeats and backoff. The same seed gives the same jitter.
     pub seed: u64,
-    /// Whether a connection that failed or was lost is tried again, after a growing wait.
+    /// Whether to connect again after a failure or a loss, after a wait that grows.
     pub reconnect: bool,
-    /// When to stop by itself; `None` is never.
+    /// How long the client runs; `None` is until it is stopped.
     pub lasting: Option<Duration>,
 }
 
 impl ClientConfig {
-    /// One connection that beats once a second, for ever.
+    /// One connection with a heartbeat each second, until it is stopped.
     #[must_use]
     pub fn new(address: SocketAddr) -> ClientConfig {
         let every = Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl ClientConfig {
         if !(MIN_EVERY..=MAX_EVERY).contains(&self.every) {
             return Err(ClientError::Every { every: self.every });
         }
-        // The last has the longest number behind its name.
+        // The last connection has the longest number in its name.
         let identity = self.identity(self.count - 1);
         Identity::new(&identity).map(|_| ()).map_err(|source| ClientError::Identity { identity, source })
     }

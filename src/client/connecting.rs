@@ -1,4 +1,4 @@
-//! From the queue to a connection that is up, and back after a failure.
+//! How a connection comes up, and how it waits and tries again after a failure.
 
 use std::io::{self, ErrorKind};
 
@@ -14,8 +14,8 @@ use crate::partial_frame::PartialFrame;
 use crate::time::Instant;
 
 impl Client {
-    /// Begins connects until enough are in flight. Attempts are bounded as well: on loopback a
-    /// refusal comes at once and leaves nothing in flight.
+    /// Starts connects until [`MAX_IN_FLIGHT`] are in flight. The attempts of one call are bounded too, since on
+    /// loopback a refusal comes at once and leaves nothing in flight.
     pub(super) fn start_connects(&mut self, now: Instant) -> Result<(), ClientError> {
         for _ in 0..MAX_IN_FLIGHT {
             if self.progress.connecting == MAX_IN_FLIGHT {
@@ -61,7 +61,7 @@ impl Client {
         Ok(())
     }
 
-    /// Looks whether a connect was answered, and how.
+    /// Handles the answer to a connect, if there is one.
     pub(super) fn connect_answered(&mut self, index: usize, now: Instant) {
         let stream = self.connections[index].stream.as_ref().expect("a connect in flight has a stream");
         match answer(stream) {
@@ -74,7 +74,7 @@ impl Client {
     pub(super) fn connected(&mut self, index: usize, now: Instant) {
         let connection = &mut self.connections[index];
         let stream = connection.stream.as_ref().expect("a connect in flight has a stream");
-        // Otherwise a beat would wait for the ACK of the one before it. If the kernel refuses, it waits.
+        // With Nagle's algorithm a heartbeat would wait for the ACK of the one before it. A failure only delays.
         let _ = stream.set_nodelay(true);
         connection.phase = Phase::Up;
         connection.decoder = Decoder::new();
@@ -101,7 +101,7 @@ impl Client {
         self.release(index, now);
     }
 
-    /// Lets go of a connection that failed or was lost: for good, or until its backoff is over.
+    /// Closes a connection that failed or was lost: for good, or until its backoff is over.
     pub(super) fn release(&mut self, index: usize, now: Instant) {
         self.clear_timer(index);
         let connection = &mut self.connections[index];
@@ -114,20 +114,20 @@ impl Client {
         self.progress.waiting += 1;
         let doubled = MIN_BACKOFF * (1 << connection.attempts.min(10));
         connection.attempts = connection.attempts.saturating_add(1);
-        // The lower half is kept and the upper drawn, so that clients that were cut off together
-        // do not come back together.
+        // Between half of the wait and all of it, at random, so that clients that were cut off together do not come
+        // back together.
         let wait = doubled.min(MAX_BACKOFF).mul_f64(0.5 + 0.5 * self.rng.f64());
         self.set_timer(index, now + wait);
     }
 }
 
-/// How a connect was answered; `NotConnected` when it was not yet.
+/// The answer to a connect; the error `NotConnected` means that there is none yet.
 pub(super) fn answer(stream: &TcpStream) -> io::Result<()> {
     if let Some(error) = stream.take_error()? {
         return Err(error);
     }
-    // Where nobody listens and the port is one that the kernel gives out, it may give out that very
-    // one: then we are connected to ourselves, beat to ourselves, and keep the port from the server.
+    // If no program listens on a port of the ephemeral range, the kernel may give that port to the connecting socket.
+    // The socket is then connected to itself, and would keep the port from the server.
     if stream.peer_addr()? == stream.local_addr()? {
         return Err(ErrorKind::ConnectionRefused.into());
     }

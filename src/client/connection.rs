@@ -10,31 +10,33 @@ use crate::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// In the queue, or with a timer that puts it there.
+    /// In `Client::queue`, or with a timer that puts it there.
     Waiting,
+    /// The connect is not answered yet.
     Connecting,
+    /// Connected: it sends heartbeats.
     Up,
-    /// BYE and FIN are sent; its FIN is awaited.
+    /// BYE and FIN are sent; the server's FIN is awaited.
     Leaving,
-    /// Will not come back.
+    /// Closed for good.
     Gone,
 }
 
 pub(super) struct Connection {
     pub(super) phase: Phase,
-    /// There in `Connecting`, `Up` and `Leaving`, and only there.
+    /// `Some` in `Connecting`, `Up` and `Leaving` only.
     pub(super) stream: Option<TcpStream>,
     pub(super) decoder: Decoder,
     pub(super) partial: PartialFrame,
-    /// Of the next heartbeat.
+    /// The sequence number of the next heartbeat.
     pub(super) sequence: u32,
-    /// The next beat's place on the grid.
+    /// The place of the next heartbeat on the grid of [`Rhythm`](super::rhythm::Rhythm).
     pub(super) place: u64,
-    /// The only entry in `Client::timers`.
+    /// When its timer fires; the same as its entry in `Client::timers`.
     pub(super) timer: Option<Instant>,
-    /// Attempts since the last heartbeat that was sent.
+    /// Failed attempts since the last heartbeat that was sent.
     pub(super) attempts: u32,
-    /// Whether it is in `Client::unread`.
+    /// Whether its index is in `Client::unread`.
     pub(super) unread: bool,
 }
 

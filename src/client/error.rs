@@ -1,4 +1,4 @@
-//! What the client cannot do, on what, and what helps.
+//! Why a client cannot start or go on, with the cure.
 
 use std::error::Error;
 use std::fmt;
@@ -10,22 +10,21 @@ use super::limits::{MAX_COUNT, MAX_EVERY, MIN_EVERY};
 use crate::frame::FrameError;
 use crate::sys::describe;
 
-/// Why a client could not begin or go on. What the server does is counted in
-/// [`Totals`](super::Totals) and is never one of these.
+/// Why a client cannot start or go on. What the server does is counted in [`Totals`](super::Totals) and is no error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Port 0 is not an address to connect to.
+    /// The address has port 0, which no server listens on.
     NoPort {
         /// The address as given.
         address: SocketAddr,
     },
-    /// The number of connections is out of bounds.
+    /// The number of connections is out of range.
     Count {
         /// The number as given.
         count: usize,
     },
-    /// The interval is out of bounds.
+    /// The interval is out of range.
     Every {
         /// The interval as given.
         every: Duration,
@@ -34,33 +33,33 @@ pub enum ClientError {
     Identity {
         /// The longest name that a connection would have had.
         identity: String,
-        /// What is wrong with it.
+        /// Why it cannot be sent.
         source: FrameError,
     },
     /// The limit on open descriptors could not be read or raised.
     Descriptors {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The hard limit on open descriptors is too low.
     TooFewDescriptors {
-        /// Connections and what the program needs besides.
+        /// Descriptors for the connections and for the program itself.
         wanted: u64,
-        /// The limit.
+        /// The hard limit.
         limit: u64,
     },
-    /// The poll could not be made or used.
+    /// The epoll instance could not be created or used.
     Poll {
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel gave no socket.
+    /// The kernel refused a socket.
     Socket {
         /// Connections that were open or opening.
         open: usize,
         /// The server.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// No local port was free for a further connection.
@@ -69,20 +68,20 @@ pub enum ClientError {
         open: usize,
         /// The server.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// A socket could not be watched.
+    /// A socket could not be added to the epoll instance.
     Watch {
         /// The server.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl ClientError {
-    /// Whether the configuration is at fault, as against the machine.
+    /// Whether the configuration is at fault, and not the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
@@ -106,7 +105,7 @@ impl fmt::Display for ClientError {
             ClientError::NoPort { address } => {
                 write!(
                     f,
-                    "cannot connect to {address}: port 0 is none; give the port that the server printed"
+                    "cannot connect to {address}: port 0 is no port; give the port that the server printed"
                 )
             }
             ClientError::Count { count } => write!(

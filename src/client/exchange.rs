@@ -12,8 +12,8 @@ use crate::partial_frame::Sent;
 use crate::time::Instant;
 
 impl Client {
-    /// An event for a connection that was closed earlier in the same batch finds no stream. One
-    /// for its successor cannot be among them: connects begin between two polls.
+    /// Handles one readiness event. A connection that was closed earlier in the same batch has no stream. The event
+    /// cannot belong to its successor, since connects start between two polls.
     pub(super) fn handle(&mut self, event: &Event, now: Instant) {
         if event.token() == STOP {
             return;
@@ -36,13 +36,13 @@ impl Client {
         }
     }
 
-    /// Sends a frame or skips it, and says which.
+    /// Sends a frame, or skips it if the socket is full; returns whether it was sent.
     pub(super) fn send(&mut self, index: usize, frame: &[u8], now: Instant) -> bool {
         let Connection { stream: Some(stream), partial, .. } = &mut self.connections[index] else {
             return false;
         };
         match partial.send(stream, frame) {
-            // Begun: a part has left and the rest follows, late but whole.
+            // Begun: a part is sent and the rest follows.
             Ok(Sent::Whole | Sent::Begun) => true,
             Ok(Sent::Skipped) => {
                 self.progress.totals.skipped += 1;
@@ -76,7 +76,7 @@ impl Client {
     pub(super) fn beat(&mut self, index: usize, now: Instant) {
         let connection = &mut self.connections[index];
         let frame = Frame::beat(connection.sequence);
-        // Beats whose time has passed while we were held up are not made up for in a burst.
+        // Heartbeats that this thread was too late for are skipped, not sent in a burst.
         let next = self.rhythm.place_at(index, now).max(connection.place + 1);
         let missed = next - connection.place - 1;
         connection.sequence = connection.sequence.wrapping_add((missed as u32).wrapping_add(1));
@@ -90,7 +90,7 @@ impl Client {
         }
     }
 
-    /// Connections that had more to read than their turn allowed.
+    /// Reads from the connections that had more to read than one turn allows.
     pub(super) fn read_on(&mut self, now: Instant) {
         for index in std::mem::take(&mut self.unread) {
             self.connections[index].unread = false;
@@ -98,7 +98,7 @@ impl Client {
         }
     }
 
-    /// Reads until nothing is left, which an edge-triggered poll asks for, or the turn is over.
+    /// Reads until the socket is empty, as an edge-triggered poll requires, or until the bound of a turn.
     pub(super) fn read(&mut self, index: usize, now: Instant) {
         let mut buffer = [0; READ_BYTES];
         for _ in 0..MAX_READS_PER_TURN {
@@ -122,8 +122,8 @@ impl Client {
         }
     }
 
-    /// Understands what was read. Bytes that come after our BYE are only taken, so that closing
-    /// does not turn into a RST.
+    /// Decodes received bytes and answers PINGs. Bytes that arrive after our BYE are dropped; they were read so that
+    /// the close does not send a RST.
     pub(super) fn take(&mut self, index: usize, mut bytes: &[u8], now: Instant) {
         while self.connections[index].phase == Phase::Up {
             match self.connections[index].decoder.next(&mut bytes) {
@@ -154,7 +154,7 @@ impl Client {
             Loss::Closed => totals.lost_closed += 1,
             Loss::Protocol => totals.lost_protocol += 1,
             Loss::Failed(error) => match error.kind() {
-                // A broken pipe is what writing meets after a RST that nobody read.
+                // EPIPE is what a write returns after a RST that was not read.
                 ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => totals.lost_reset += 1,
                 _ => {
                     totals.lost_path += 1;

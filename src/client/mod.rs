@@ -1,25 +1,23 @@
-//! The heartbeat client: holds connections to a `deadpeer` and lets it know that they are alive.
+//! The heartbeat client: holds connections to a `deadpeer run` and sends heartbeats on them.
 //!
-//! *Intuition.* A client that beats does almost nothing, almost never, so thousands of them fit on
-//! one thread. What needs care is that they do not do it all at once, and that a connection on
-//! which nothing moves costs no more than one that works.
+//! *Intuition.* A connection sends 16 bytes once a second, so one thread holds thousands of connections. Two things need
+//! care: the heartbeats of all connections must not be due at once, and a connection whose socket is full must not cost
+//! more than one that works.
 //!
-//! *Model.* Each connection is waiting, connecting, up, leaving or gone, and has at most one timer:
-//! the end of its wait, of the patience with its connect, or its next beat. Beats lie on a grid: that of
-//! connection `i` of `n` is due at `start + every * i / n + every * k`, moved by up to 5 % of
-//! `every` to either side. So two beats of one connection are 90 to 110 % of `every` apart, their
-//! mean is `every` exactly, and the connections stay spread for as long as the client runs.
-//! (BFD draws 75 to 100 % of the interval, which shortens its mean; here the mean is what the
-//! load was asked to be.) A beat is never early, and up to a millisecond late, for the poll rounds up.
+//! *Model.* Each connection is waiting, connecting, up, leaving or gone. It has at most one timer: the end of its wait,
+//! the end of its connect's patience, or its next heartbeat. Heartbeats lie on a grid: heartbeat `k` of connection `i` of
+//! `n` is due at `start + every * i / n + every * k`, moved by up to 5 % of `every` in either direction. So two heartbeats
+//! of one connection are 90 to 110 % of `every` apart, their mean distance is exactly `every`, and the connections stay
+//! spread for as long as the client runs. (BFD draws 75 to 100 % of the interval, which shortens its mean; here the mean
+//! is the load that was asked for.) A heartbeat is never early and at most a millisecond late, since the poll rounds up.
 //!
-//! It speaks the frames of [`crate::frame`]: a HELLO when a connection is up, then heartbeats, a
-//! PONG for every PING, and a BYE at the end. For a server that takes any byte as life these are bytes.
+//! The client sends the frames of [`crate::frame`]: a HELLO when a connection is up, then heartbeats, a PONG for every
+//! PING, and a BYE at the end. A server that takes any byte as a sign of life needs no decoder.
 //!
-//! *Contract.* Everything is bounded: connects in flight ([`MAX_IN_FLIGHT`]), work in one turn, and
-//! what a connection keeps back, which is the rest of one frame that did not fit the socket. A
-//! connection is stuck until that is gone; its beats and answers are skipped and counted meanwhile.
-//! A server that ends a connection is counted, never an error. Errors are what the client cannot
-//! do: [`ClientError`] says what it tried, and the cure.
+//! *Contract.* Connects in flight are bounded ([`MAX_IN_FLIGHT`]), and so is the work of one turn. A connection keeps
+//! back at most the rest of one frame that did not fit its socket; until that is sent, its heartbeats and answers are
+//! skipped and counted. A connection that the server ends is counted and is no error. A [`ClientError`] is about the
+//! client's own machine or configuration, and its message names the cure.
 //!
 //! ```
 //! use std::time::Duration;
@@ -31,7 +29,7 @@
 //!     every: Duration::from_millis(10),
 //!     ..ClientConfig::new(listener.local_addr()?)
 //! })?;
-//! let stop = client.stop_handle(); // from a signal, another thread, or the report
+//! let stop = client.stop_handle(); // for a signal handler, another thread, or the callback below
 //! let totals = client.run(|progress| {
 //!     if progress.totals.beats >= 9 {
 //!         stop.stop();
@@ -75,9 +73,9 @@ pub use limits::{
 };
 pub use progress::{Progress, Totals};
 
-/// The waker's token; connection `i` has `i + 1`.
+/// The token of the waker; connection `i` has the token `i + 1`.
 const STOP: Token = Token(0);
-/// Ends a running client, from any thread.
+/// A handle that ends a running client, from any thread.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<StopInner>);
 
@@ -88,11 +86,10 @@ struct StopInner {
 }
 
 impl Stop {
-    /// Asks the client to say BYE and leave. Asking twice is asking once.
+    /// Makes [`Client::run`] send BYE on every connection and return. A second call has no effect.
     pub fn stop(&self) {
         self.0.asked.store(true, Ordering::Release);
-        // An eventfd of our own: writing to it fails only when its counter is full, and then it
-        // wakes anyway.
+        // A write to the waker's eventfd fails only if its counter is full, and then it wakes anyway.
         let _ = self.0.waker.wake();
     }
 
@@ -100,7 +97,7 @@ impl Stop {
         self.0.asked.load(Ordering::Acquire)
     }
 }
-/// The client; see the module.
+/// A heartbeat client. See the [module](self).
 pub struct Client {
     config: ClientConfig,
     poll: Poll,
@@ -108,22 +105,22 @@ pub struct Client {
     rhythm: Rhythm,
     rng: fastrand::Rng,
     connections: Vec<Connection>,
-    /// Connections to begin, in order.
+    /// Indices of the connections that wait to connect, in order.
     queue: VecDeque<usize>,
-    /// At most one entry for each connection, so it is bounded by their number.
+    /// At most one entry for each connection: when its timer fires, and its index.
     timers: BTreeSet<(Instant, usize)>,
-    /// Connections that had more to read than one turn allows.
+    /// Indices of the connections that had more to read than one turn allows.
     unread: Vec<usize>,
     leaving: usize,
     progress: Progress,
 }
 
 impl Client {
-    /// Checks the configuration and makes room for its connections; connects to nothing yet.
+    /// Checks the configuration and raises the limit on descriptors; opens no connection yet.
     ///
     /// # Errors
     ///
-    /// A configuration out of its bounds, or a machine without room for it.
+    /// [`ClientError`]: a value of the configuration is out of its range, or the limit on descriptors is too low.
     pub fn new(config: ClientConfig) -> Result<Client, ClientError> {
         config.check()?;
         let limit = raise_nofile().map_err(|source| ClientError::Descriptors { source })?;
@@ -137,7 +134,7 @@ impl Client {
         Ok(Client {
             poll,
             stop: Stop(Arc::new(StopInner { asked: AtomicBool::new(false), waker })),
-            // `run` sets the start.
+            // `run` sets the real start.
             rhythm: Rhythm::new(Instant::ZERO, config.every, config.count),
             rng,
             connections: (0..config.count).map(|_| Connection::new()).collect(),
@@ -150,25 +147,25 @@ impl Client {
         })
     }
 
-    /// What ends [`Client::run`].
+    /// A handle that ends [`Client::run`].
     #[must_use]
     pub fn stop_handle(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Connects and beats until it is stopped, its time is over, or no connection is left and none
-    /// will come back; then leaves in order, within [`SHUTDOWN_PATIENCE`]. `report` is called after
-    /// every turn of the loop and at least once a second.
+    /// Connects and sends heartbeats until the client is stopped, its time is over, or no connection is left and none
+    /// will come back. Then it sends BYE on every connection and waits for the server's FIN, at most
+    /// [`SHUTDOWN_PATIENCE`]. `report` is called after every turn of the loop and at least once a second.
     ///
     /// # Errors
     ///
-    /// When the machine refuses sockets or ports. Connections that are up are closed without a BYE.
+    /// [`ClientError`]: the kernel refused a socket or a local port. Connections that are up are closed without a BYE.
     pub fn run(mut self, mut report: impl FnMut(&Progress)) -> Result<Totals, ClientError> {
         let mut now = Instant::now();
         let end = self.config.lasting.map_or(Instant::NEVER, |lasting| now + lasting);
         self.rhythm = Rhythm::new(now, self.config.every, self.config.count);
         let mut events = Events::with_capacity(MAX_EVENTS);
-        while !self.stop.asked() && now < end && !self.nobody_left() {
+        while !self.stop.asked() && now < end && !self.none_left() {
             self.start_connects(now)?;
             self.wait(&mut events, now, end)?;
             now = Instant::now();
@@ -183,7 +180,7 @@ impl Client {
         Ok(self.progress.totals)
     }
 
-    fn nobody_left(&self) -> bool {
+    fn none_left(&self) -> bool {
         self.progress.connected + self.progress.connecting + self.progress.waiting == 0
     }
 
@@ -207,13 +204,13 @@ impl Client {
     }
     // ---- leaving ----
 
-    /// BYE and FIN on every connection that is up, then the server's FIN is awaited: closing with
-    /// bytes unread would send a RST and spoil the farewell.
+    /// Sends BYE and FIN on every connection that is up, and waits for the server's FIN: a close with bytes unread
+    /// would send a RST, and the server might not read the BYE.
     fn leave(&mut self, events: &mut Events, report: &mut impl FnMut(&Progress)) -> Result<(), ClientError> {
         let mut now = Instant::now();
         let patience = now + SHUTDOWN_PATIENCE;
         self.queue.clear();
-        self.config.reconnect = false; // whoever is lost from here on is gone
+        self.config.reconnect = false; // a connection that is lost from here on is gone
         for index in 0..self.connections.len() {
             self.clear_timer(index);
             match self.connections[index].phase {
@@ -244,10 +241,10 @@ impl Client {
         let bye = Frame::bye(self.connections[index].sequence);
         let said = self.send(index, &bye.encode(), now);
         let connection = &mut self.connections[index];
-        // Sending may have shown that it was lost already.
+        // The send may have found the connection lost, and closed it.
         let Some(stream) = &connection.stream else { return };
         self.progress.totals.byes += u64::from(said);
-        // Fails when the server was faster; reading will tell.
+        // It fails if the server has closed already, which the read below finds.
         let _ = stream.shutdown(Shutdown::Write);
         connection.phase = Phase::Leaving;
         self.progress.connected -= 1;

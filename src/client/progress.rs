@@ -1,52 +1,52 @@
-//! What a client has done, and how its connections stand.
+//! Counts of a client: what it did, and the states of its connections.
 
-/// What has happened since the client began. Only grows.
+/// Counts since the client started. They never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Connections that came up, every renewal counted.
+    /// Connections that came up, reconnects included.
     pub established: u64,
-    /// Connects that the server's machine refused: nobody listens there.
+    /// Connects that the server's machine refused: no program listens there.
     pub refused: u64,
-    /// Connects that failed in another way: unreachable, or not answered.
+    /// Connects that failed otherwise: the server was unreachable or did not answer.
     pub failed: u64,
     /// Connections that the server ended with a FIN.
     pub lost_closed: u64,
     /// Connections that the server ended with a RST.
     pub lost_reset: u64,
-    /// Connections that the path ended: timed out, unreachable.
+    /// Connections that the network path ended: a timeout, or an unreachable host.
     pub lost_path: u64,
-    /// Connections that we ended because the server's bytes were no frames.
+    /// Connections that the client ended because the server's bytes were no frames.
     pub lost_protocol: u64,
     /// Heartbeats sent.
     pub beats: u64,
     /// PINGs answered.
     pub pongs_answered: u64,
-    /// Beats and answers that were not sent, because the connection was stuck or we were late by
-    /// more than a beat.
+    /// Heartbeats and answers that were not sent, because the socket was full or the client's thread was late by more
+    /// than one interval.
     pub skipped: u64,
-    /// Connections left with a BYE.
+    /// Connections that the client ended with a BYE.
     pub byes: u64,
-    /// The error of the last connect that failed or connection whose path ended, as an `errno`.
+    /// The `errno` of the last connect that failed, or of the last connection that the path ended.
     pub last_errno: Option<i32>,
 }
 
 impl Totals {
-    /// Connections that ended without our will.
+    /// Connections that ended although the client wanted to keep them.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost_closed + self.lost_reset + self.lost_path + self.lost_protocol
     }
 }
 
-/// How things stand.
+/// The states of all connections, and the totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Connections that are up and beat.
+    /// Connections that are up.
     pub connected: usize,
-    /// Connects in flight.
+    /// Connects that are not answered yet.
     pub connecting: usize,
-    /// Connections that wait for their turn to connect, or for the end of their backoff.
+    /// Connections that wait to connect, or for the end of their backoff.
     pub waiting: usize,
-    /// What happened until now.
+    /// The counts until now.
     pub totals: Totals,
 }

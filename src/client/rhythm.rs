@@ -1,14 +1,14 @@
-//! When beats are due: an even grid, with a little disorder on it.
+//! When heartbeats are due: an even grid with jitter.
 //!
-//! The disorder is drawn around the grid and never added to it, so it does not grow: the mean
-//! interval stays what was asked for, and the phases of thousands of connections stay apart.
+//! The jitter is drawn around each place of the grid and is not added up: the mean interval stays the one that was asked
+//! for, and the phases of thousands of connections stay apart.
 
 use std::time::Duration;
 
 use crate::time::{Instant, nanos};
 
-/// How far a beat may be from its place on the grid, as a part of the interval: two neighbours are
-/// then at most a tenth of it nearer or farther.
+/// A heartbeat is at most `every / JITTER_PART` from its place on the grid. So the distance of two neighbours differs
+/// from `every` by at most a tenth.
 const JITTER_PART: u64 = 20;
 
 #[derive(Clone, Debug)]
@@ -25,19 +25,19 @@ impl Rhythm {
         Rhythm { start, every, count }
     }
 
-    /// The first place on the grid of connection `index` whose beat cannot be due before `now`.
+    /// The first place on the grid of connection `index` whose heartbeat is not due before `now`, whatever its jitter.
     pub(super) fn place_after(&self, index: usize, now: Instant) -> u64 {
         let latest = now + Duration::from_nanos(self.every / JITTER_PART);
         let first = self.grid(index, 0);
         if latest < first { 0 } else { nanos(latest.since(first)) / self.every + 1 }
     }
 
-    /// The last place that `now` has reached.
+    /// The last place on the grid that is not after `now`.
     pub(super) fn place_at(&self, index: usize, now: Instant) -> u64 {
         nanos(now.since(self.grid(index, 0))) / self.every
     }
 
-    /// When the beat at `place` is due, jitter included.
+    /// When the heartbeat at `place` is due, jitter included.
     pub(super) fn due(&self, index: usize, place: u64, rng: &mut fastrand::Rng) -> Instant {
         let jitter = self.every / JITTER_PART;
         self.grid(index, place) - Duration::from_nanos(jitter) + Duration::from_nanos(rng.u64(0..=2 * jitter))
@@ -45,7 +45,7 @@ impl Rhythm {
 
     fn grid(&self, index: usize, place: u64) -> Instant {
         assert!(index < self.count);
-        // Less than `every`, so it fits; the product may not.
+        // The quotient is less than `every` and fits 64 bits; the product may not.
         let phase = u128::from(self.every) * index as u128 / self.count as u128;
         self.start + Duration::from_nanos((phase as u64).saturating_add(self.every.saturating_mul(place)))
     }

@@ -1,5 +1,5 @@
-//! The client against listeners of the standard library. Nothing waits for a time: a test ends when what it
-//! expects was seen, or fails because the client's own time was over.
+//! The client against listeners of the standard library. A test ends when it has seen what it expects, and fails when
+//! the client's own time is over.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream as StdStream};
@@ -36,7 +36,7 @@ fn accept(listener: &TcpListener) -> StdStream {
     stream
 }
 
-/// Reads frames and shows each, until `seen` says that it is enough or the stream ends.
+/// Reads frames and passes each to `seen`, until that returns true or the stream ends.
 fn read_until(stream: &mut StdStream, decoder: &mut Decoder, mut seen: impl FnMut(Decoded) -> bool) {
     let mut buffer = [0; 1_000];
     loop {
@@ -167,7 +167,7 @@ fn a_server_that_ends_connections_is_counted_by_how_it_did() {
 }
 
 #[test]
-fn a_client_without_reconnect_ends_when_nobody_is_left() {
+fn a_client_without_reconnect_ends_when_no_connection_is_left() {
     let (listener, address) = listener();
     let client = Client::new(config(address, 2)).unwrap();
     let server = thread::spawn(move || (0..2).map(|_| accept(&listener)).for_each(drop));
@@ -178,7 +178,7 @@ fn a_client_without_reconnect_ends_when_nobody_is_left() {
 
 #[test]
 fn a_refused_connect_is_reported_and_not_an_error() {
-    // Bound but not listening: nobody else gets the port, and every connect is refused.
+    // Bound but not listening: no other program gets the port, and every connect is refused.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -201,7 +201,7 @@ fn a_lost_connection_comes_back_when_asked_to() {
             true
         });
         stop.stop();
-        (first, stream) // held open, so that the client leaves and is not left
+        (first, stream) // held open, so that the client ends the connection
     });
     let totals = client.run(|_| ()).unwrap();
     let (first, _stream) = server.join().unwrap();
@@ -261,7 +261,7 @@ fn what_cannot_work_is_refused_with_its_cure() {
 }
 
 #[test]
-fn a_connection_to_ourselves_is_nobody_listening() {
+fn a_socket_that_is_connected_to_itself_is_a_refused_connect() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     socket.bind(&any.into()).unwrap();

@@ -6,33 +6,34 @@ use super::identity::Identity;
 use super::layout::{FRAME_BYTES, Kind, MAGIC, MAX_FRAME_BYTES, VERSION};
 use crate::limits::MAX_IDENTITY;
 
-/// One complete frame. The difference in size is that of the identity, and the value lives for one
-/// step of a loop: a box would cost an allocation for nothing.
+/// One complete frame. The identity stays unboxed: the value lives for one step of a loop, and a box would cost an
+/// allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// A PING, PONG or BYE.
     Frame(Frame),
     /// A HELLO.
     Hello {
-        /// Who it says it is; possibly empty.
+        /// The sender's name, which may be empty.
         identity: Identity,
-        /// Its monotonic clock.
+        /// The sender's monotonic clock in nanoseconds.
         timestamp: u64,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// No frame yet: a HELLO may come.
+    /// No frame came yet: a HELLO may come.
     Fresh,
-    /// A frame came: no HELLO may.
+    /// A frame came: no HELLO may come.
     Spoken,
-    /// BYE came: nothing may.
+    /// A BYE came: no byte may come.
     Left,
+    /// The stream was refused.
     Failed(FrameError),
 }
 
-/// Turns a stream of bytes into frames, however it is cut.
+/// Turns a stream of bytes, in pieces of any size, into frames.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
     held: [u8; MAX_FRAME_BYTES],
@@ -40,7 +41,7 @@ pub struct Decoder {
     stage: Stage,
 }
 
-/// There is one decoder for every connection.
+// There is one decoder for every connection.
 const _: () = assert!(size_of::<Decoder>() <= 96);
 const _: () = assert!(MAX_FRAME_BYTES <= u8::MAX as usize);
 
@@ -57,13 +58,12 @@ impl Decoder {
         Decoder { held: [0; MAX_FRAME_BYTES], length: 0, stage: Stage::Fresh }
     }
 
-    /// Takes bytes from the front of `bytes` until a frame is complete. `None` means that all were
-    /// taken and no frame is complete yet. Call it until it says so.
+    /// Takes bytes from the front of `bytes` until a frame is complete. `None` means that all bytes were taken and no
+    /// frame is complete. Call it until it returns `None`.
     ///
     /// # Errors
     ///
-    /// The first reason why the stream is none of heartbeats, now and at every later call. What is
-    /// left in `bytes` then has no meaning.
+    /// The first fault of the stream, now and at every later call. The rest of `bytes` is then without meaning.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Decoded>, FrameError> {
         if let Stage::Failed(error) = self.stage {
             return Err(error);
@@ -76,21 +76,21 @@ impl Decoder {
         outcome
     }
 
-    /// Bytes held of a frame that is not complete. They are no sign of life: a peer that sends one
-    /// byte now and then never completes a thought.
+    /// The number of bytes held of an incomplete frame. They are no sign of life: a peer that sends one byte now and
+    /// then may never complete a frame.
     #[must_use]
     pub const fn partial(&self) -> usize {
         self.length as usize
     }
 
-    /// Whether the peer said BYE, so that the end of the stream is no surprise.
+    /// Whether the peer sent BYE, so that the end of the stream is on purpose.
     #[must_use]
     pub fn left(&self) -> bool {
         self.stage == Stage::Left
     }
 
     fn advance(&mut self, bytes: &mut &[u8]) -> Result<Option<Decoded>, FrameError> {
-        // Up to three rounds: nothing held, a header held, a header and an identity held.
+        // At most three rounds: nothing held, a header held, a header and an identity held.
         loop {
             let held = usize::from(self.length);
             let whole = self.whole_length()?;
@@ -111,8 +111,8 @@ impl Decoder {
         }
     }
 
-    /// How long the frame will be, as far as the bytes held can tell. They are judged in their
-    /// order, each as soon as it is there, so that the verdict does not depend on how they came.
+    /// The length of the frame, as far as the held bytes determine it. Each byte is checked in its order as soon as it
+    /// is there, so that the result does not depend on how the stream was cut.
     fn whole_length(&self) -> Result<usize, FrameError> {
         let held = &self.held[..usize::from(self.length)];
         if held.iter().zip(MAGIC).any(|(&byte, magic)| byte != magic) {

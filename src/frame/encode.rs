@@ -1,4 +1,4 @@
-//! Frames, and how they become bytes.
+//! Frames, and their bytes.
 
 use super::error::FrameError;
 use super::identity::Identity;
@@ -7,42 +7,41 @@ use super::layout::{FRAME_BYTES, Kind, MAGIC, VERSION};
 /// A frame without an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What it says.
+    /// PING, PONG, BYE, or a HELLO without an identity.
     pub kind: Kind,
-    /// PING: the sender's count. PONG: that of the PING it answers, or the sender's own count of
-    /// heartbeats. BYE: the count that the next heartbeat would have had.
+    /// In a PING the sender's count of PINGs. In a PONG the sequence of the PING that it answers, or the sender's count
+    /// of heartbeats. In a BYE the sequence of the next heartbeat.
     pub sequence: u32,
-    /// Nanoseconds of the monotonic clock of whoever asked, opaque to everyone else; 0 where
-    /// nothing is asked or answered.
+    /// Nanoseconds of the monotonic clock of the side that sent the PING, opaque to the other side; 0 if the frame
+    /// neither asks nor answers.
     pub timestamp: u64,
 }
 
 impl Frame {
-    /// The ordinary heartbeat: a PONG that answers nothing.
+    /// The ordinary heartbeat: a PONG that answers no PING.
     #[must_use]
     pub const fn beat(sequence: u32) -> Frame {
         Frame { kind: Kind::Pong, sequence, timestamp: 0 }
     }
 
-    /// The farewell.
+    /// The frame before an end on purpose.
     #[must_use]
     pub const fn bye(sequence: u32) -> Frame {
         Frame { kind: Kind::Bye, sequence, timestamp: 0 }
     }
 
-    /// What must be sent on receiving this frame: the same count and time for a PING, nothing for
-    /// any other.
+    /// The answer that this frame asks for: a PONG with the same sequence and timestamp for a PING, `None` for others.
     #[must_use]
     pub fn answer(&self) -> Option<Frame> {
         (self.kind == Kind::Ping).then_some(Frame { kind: Kind::Pong, ..*self })
     }
 
-    /// The frame's sixteen bytes.
+    /// The sixteen bytes of the frame.
     ///
     /// # Panics
     ///
-    /// On a HELLO with a `sequence` other than 0: that field is the length of an identity which a
-    /// `Frame` does not have. [`encode_hello`] writes those.
+    /// If the frame is a HELLO with a `sequence` other than 0: that field is the length of the identity, which a `Frame`
+    /// does not have. [`encode_hello`] writes such a HELLO.
     #[must_use]
     pub fn encode(&self) -> [u8; FRAME_BYTES] {
         assert!(
@@ -53,11 +52,11 @@ impl Frame {
     }
 }
 
-/// A HELLO with its identity, which may be empty.
+/// The bytes of a HELLO with its identity, which may be empty.
 ///
 /// # Errors
 ///
-/// [`FrameError::IdentityTooLong`] and [`FrameError::IdentityNotText`], as a decoder would say.
+/// [`FrameError::IdentityTooLong`] and [`FrameError::IdentityNotText`], which a decoder would report.
 pub fn encode_hello(identity: &str, timestamp: u64) -> Result<Vec<u8>, FrameError> {
     let identity = Identity::new(identity)?;
     let mut bytes = header(Kind::Hello, identity.as_str().len() as u32, timestamp).to_vec();

@@ -5,7 +5,7 @@ use std::fmt;
 use super::layout::{MAGIC, VERSION};
 use crate::limits::MAX_IDENTITY;
 
-/// Why bytes are no heartbeat. Each is final for its connection.
+/// Why a stream is not one of frames. Each is final for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FrameError {
     /// A frame did not begin with [`MAGIC`].
@@ -18,15 +18,15 @@ pub enum FrameError {
     LateHello,
     /// An identity of more than [`MAX_IDENTITY`] bytes.
     IdentityTooLong,
-    /// An identity that is not UTF-8, or has control characters in it, which would let a peer
-    /// write to the terminal of whoever reads its name.
+    /// An identity that is not UTF-8, or has control characters, with which a peer could control the terminal that
+    /// shows its name.
     IdentityNotText,
     /// Bytes after a BYE.
     AfterBye,
 }
 
 impl FrameError {
-    /// Every error, for tables and tests.
+    /// All errors, in the order of their declaration.
     pub const ALL: [FrameError; 7] = [
         FrameError::BadMagic,
         FrameError::WrongVersion,
@@ -37,7 +37,7 @@ impl FrameError {
         FrameError::AfterBye,
     ];
 
-    /// The name for machines: in events, and in `docs/PROTOCOL.md`.
+    /// The name in events and in `docs/PROTOCOL.md`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

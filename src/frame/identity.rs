@@ -5,8 +5,8 @@ use std::fmt;
 use super::error::FrameError;
 use crate::limits::MAX_IDENTITY;
 
-/// The name a peer gave itself: text of at most [`MAX_IDENTITY`] bytes without control characters,
-/// held inline. It is a claim, not a proof.
+/// The name that a peer gives itself: text of at most [`MAX_IDENTITY`] bytes without control characters, stored inline.
+/// It is a claim and proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     bytes: [u8; MAX_IDENTITY],
@@ -39,10 +39,10 @@ impl Identity {
     #[must_use]
     pub fn as_str(&self) -> &str {
         let text = std::str::from_utf8(&self.bytes[..usize::from(self.length)]);
-        text.expect("`new` is the only maker and copies a whole str")
+        text.expect("`new` copies a whole str")
     }
 
-    /// Whether the peer said HELLO without a name.
+    /// Whether the text is empty: a HELLO may have no name.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.length == 0

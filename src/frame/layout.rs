@@ -2,32 +2,31 @@
 
 use crate::limits::MAX_IDENTITY;
 
-/// The first two bytes of every frame. 0xF5 occurs in no UTF-8 text, so neither ASCII nor HTTP nor
-/// a log line can begin like a frame; a TLS record begins with 0x14 to 0x18, telnet with 0xFF. The
-/// second byte differs from the first and is no version or kind, so that a stream which is read
-/// one byte off is refused at once.
+/// The first two bytes of every frame. 0xF5 occurs in no UTF-8 text, so neither HTTP nor a log line can begin like a
+/// frame; a TLS record begins with 0x14 to 0x18, telnet with 0xFF. The second byte differs from the first and is no
+/// version or kind, so that a stream which is read one byte off is refused at once.
 pub const MAGIC: [u8; 2] = [0xF5, 0xAD];
 
-/// The only version there is.
+/// The third byte of every frame: the version of the protocol.
 pub const VERSION: u8 = 1;
 
-/// Bytes of a frame; a HELLO has its identity behind it.
+/// The length of a frame in bytes, without the identity of a HELLO.
 pub const FRAME_BYTES: usize = 16;
 
-/// The longest that one frame can be: a HELLO with the longest identity.
+/// The length of the longest frame in bytes: a HELLO with the longest identity.
 pub const MAX_FRAME_BYTES: usize = FRAME_BYTES + MAX_IDENTITY;
 
-/// What a frame says.
+/// The kind of a frame: its fourth byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// "This is who I am": optional, once, before everything else.
+    /// Names the sender: optional, once, before every other frame.
     Hello = 1,
-    /// "Are you there?": whoever receives it answers with a [`Kind::Pong`].
+    /// Asks the receiver for a [`Kind::Pong`].
     Ping = 2,
-    /// "I am here": an answer, or with timestamp 0 an ordinary heartbeat.
+    /// An answer to a PING, or with timestamp 0 an ordinary heartbeat.
     Pong = 3,
-    /// "I leave on purpose": the last frame, followed by the end of the stream.
+    /// Announces an end on purpose: the last frame before the FIN.
     Bye = 4,
 }
 

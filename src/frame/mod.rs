@@ -1,9 +1,9 @@
-//! The heartbeat frame: sixteen bytes by which a program says "I am still there".
+//! The heartbeat frame: sixteen bytes by which a program shows that it works.
 //!
-//! *Intuition.* TCP tells that a machine answers, not that a program does. A program that writes a
-//! frame now and then tells it, and a frame that is answered also tells how long the way is.
+//! *Intuition.* TCP shows that a machine answers, not that a program does. A program that writes a frame now and then
+//! shows it, and a frame that is answered also measures the round trip.
 //!
-//! *Model.* Every frame is sixteen bytes, so a reader always knows how many it waits for:
+//! *Model.* Every frame is sixteen bytes, so a reader always knows how many are missing:
 //!
 //! ```text
 //!   0      2       3      4          8                  16
@@ -11,15 +11,14 @@
 //!   | F5 AD |   01    | 1..4 |  u32 be  |      u64 be      |   `sequence` bytes of identity
 //! ```
 //!
-//! `HELLO` names the sender, `PING` asks, `PONG` answers, `BYE` says that the end which follows is
-//! meant. A `PONG` that answers nothing (timestamp 0) is the ordinary heartbeat. The rules, for
-//! people who write the other end, are in `docs/PROTOCOL.md`, and a test holds the two together.
+//! `HELLO` names the sender, `PING` asks for a `PONG`, and `BYE` announces that the sender ends the connection on
+//! purpose. A `PONG` that answers no `PING` (timestamp 0) is the ordinary heartbeat. `docs/PROTOCOL.md` has the rules for
+//! other implementations, and a test compares the two.
 //!
-//! *Contract.* [`Decoder`] takes bytes in pieces of any size and gives the same frames for every
-//! way of cutting them. It allocates nothing, holds at most one unfinished frame, and says no as
-//! soon as the bytes allow it: whatever is no heartbeat is refused within sixteen bytes, and after
-//! a refusal the decoder stays refused, since a stream that was misread once has no next frame.
-//! No input makes it panic.
+//! *Contract.* [`Decoder`] takes bytes in pieces of any size, and the frames do not depend on how a stream is cut. It
+//! allocates nothing and holds at most one incomplete frame. It refuses a stream at the first byte that no frame can
+//! have, within sixteen bytes, and refuses everything after that, since the start of the next frame is unknown. No input
+//! makes it panic.
 //!
 //! ```
 //! use deadpeer::frame::{Decoded, Decoder, Frame, Kind};

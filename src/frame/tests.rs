@@ -1,4 +1,4 @@
-//! The codec against every way of cutting a stream, against garbage, and against its document.
+//! The codec against every way of cutting a stream, garbage, and the document.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::limits::MAX_IDENTITY;
 
 const PROTOCOL: &str = include_str!("../../docs/PROTOCOL.md");
 
-/// Everything that a stream in these pieces says, and how it ends.
+/// The frames of a stream in these pieces, and its end: the bytes of an incomplete frame, or the fault.
 fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Decoded>, Result<usize, FrameError>) {
     let (mut decoder, mut seen) = (Decoder::new(), Vec::new());
     for mut piece in pieces {
@@ -182,8 +182,8 @@ fn an_end_after_a_bye_is_told_from_one_without() {
     assert_eq!(decoder.next(&mut [].as_slice()), Ok(None), "silence after a BYE is right");
 }
 
-/// The examples of the document stand in blocks marked `frames`: bytes in hex, a bar, and what
-/// they mean as `KIND name=value ...`.
+/// The examples of the document are in blocks marked `frames`: bytes in hex, a bar, and the frame as
+/// `KIND name=value ...`.
 #[test]
 fn the_examples_in_the_document_are_what_the_encoder_writes() {
     let mut kinds = std::collections::BTreeSet::new();

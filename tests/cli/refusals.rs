@@ -163,7 +163,9 @@ fn a_latency_log_that_grows_beyond_the_limit_on_file_sizes_is_reported_and_nothi
 
 #[test]
 fn a_thread_that_ends_before_the_program_ends_it_with_a_message() {
-    for line in ["run --listen 127.0.0.1:0", "proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1"] {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let beat = format!("beat {}", listener.local_addr().unwrap());
+    for line in ["run --listen 127.0.0.1:0", "proxy --listen 127.0.0.1:0 --upstream 127.0.0.1:1", &beat] {
         // The thread that waits for signals reads them from a socket.
         let Some(mut command) = without(libc::SYS_recvfrom, libc::EPERM, line) else { return };
         let outcome = Outcome::after(Killed(command.spawn().unwrap()));

@@ -1,5 +1,4 @@
-//! Memory that the kernel may write received bytes into: a provided-buffer ring
-//! (`io_uring_register_buf_ring(3)`).
+//! Buffers that the kernel receives into: a provided-buffer ring (`io_uring_register_buf_ring(3)`).
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
@@ -15,19 +14,17 @@ use crate::sys::engine::Lent;
 
 const PAGE: usize = 4_096;
 
-/// Buffers that the kernel takes when a `recv` has bytes for one, and that come back with its
-/// completion.
+/// Buffers that the kernel takes when a `recv` has bytes, and gives back with its completion.
 ///
-/// A buffer is the kernel's from [`BufferPool::recycle`] until a completion names it; it is ours from
-/// then until it is recycled, for which the one [`Lent`] of it is needed. The pool must outlive its ring's
-/// operations: it stands in the ring, which closes its descriptor first (that ends and waits for nothing, but a
-/// ring without a descriptor has no operations that could select a buffer, and selection happens only when a
-/// request is issued).
+/// The kernel owns a buffer from [`BufferPool::recycle`] until a completion names it. From then on the one [`Lent`] of it
+/// owns it, until it is recycled. The pool must outlive its ring's operations: it is a field of the ring, which closes
+/// its descriptor first. (The close does not wait for operations. But a buffer is selected when an operation is issued,
+/// and no operation is issued on a closed ring.)
 pub(super) struct BufferPool {
     ring: NonNull<BufRingEntry>,
     memory: NonNull<u8>,
     tail: u16,
-    /// Tells the buffers of one pool from those of another.
+    /// Distinguishes the buffers of this pool from those of another.
     number: u32,
 }
 
@@ -35,7 +32,7 @@ pub(super) struct BufferPool {
 unsafe impl Send for BufferPool {}
 
 impl BufferPool {
-    /// The group that `recv` operations select from.
+    /// The buffer group that `recv` operations select from.
     pub(super) const GROUP: u16 = 1;
     const RING_BYTES: usize = FRAME_BUFFERS as usize * size_of::<BufRingEntry>();
     const MEMORY_BYTES: usize = FRAME_BUFFERS as usize * FRAME_BUFFER_BYTES as usize;
@@ -45,8 +42,8 @@ impl BufferPool {
         (of(BufferPool::RING_BYTES), of(BufferPool::MEMORY_BYTES))
     }
 
-    /// Allocates the buffers and lends all of them to `ring`: EINVAL before Linux 5.19, ENOMEM when memory is
-    /// locked up.
+    /// Allocates the buffers and lends all of them to `ring`. Errors: EINVAL before Linux 5.19, ENOMEM if the limit on
+    /// locked memory is reached.
     pub(super) fn new(ring: &IoUring) -> io::Result<BufferPool> {
         let (ring_layout, memory_layout) = BufferPool::layouts();
         let allocate = |layout: Layout| {
@@ -77,12 +74,12 @@ impl BufferPool {
         Ok(pool)
     }
 
-    /// A buffer that a completion named.
+    /// The buffer that a completion named, as a value that owns it.
     pub(super) fn lent(&self, buffer: u16) -> Lent {
         Lent::new(self.number, buffer)
     }
 
-    /// The first `length` bytes of a buffer that is lent.
+    /// The first `length` bytes of a buffer that a completion named.
     pub(super) fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
         let buffer = lent.of(self.number);
         assert!(buffer < FRAME_BUFFERS && length <= FRAME_BUFFER_BYTES as usize);
@@ -95,8 +92,8 @@ impl BufferPool {
         }
     }
 
-    /// Gives a buffer back to the kernel, with the next [`BufferPool::publish`]. Once for every
-    /// completion that names a buffer, whatever its result says.
+    /// Gives a buffer back to the kernel with the next [`BufferPool::publish`]; once for every completion that names one,
+    /// whatever its result is.
     pub(super) fn recycle(&mut self, lent: Lent) {
         self.give(lent.of(self.number));
     }
@@ -118,7 +115,7 @@ impl BufferPool {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Lets the kernel see what was recycled: once a batch.
+    /// Publishes the recycled buffers to the kernel; once a batch.
     pub(super) fn publish(&mut self) {
         // SAFETY: the tail is the reserved field of the first entry, inside the ring memory and
         // aligned; the kernel reads it with acquire ordering.

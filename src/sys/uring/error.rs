@@ -15,13 +15,13 @@ impl RingError {
         RingError { attempted, source }
     }
 
-    /// Whether io_uring is missing here, or too old.
+    /// Whether the kernel has no io_uring, or one that is too old.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self.source.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
     }
 
-    /// Whether it is forbidden.
+    /// Whether a sysctl or a seccomp profile forbids io_uring.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         matches!(self.source.raw_os_error(), Some(libc::EPERM | libc::EACCES))

@@ -1,22 +1,22 @@
-//! What the kernel offers.
+//! The features of a ring that depend on the kernel.
 
-/// What the kernel gave us.
+/// The features that the kernel granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingFeatures {
-    /// SINGLE_ISSUER and DEFER_TASKRUN (6.1): completions are worked off when we ask, not in between.
+    /// SINGLE_ISSUER and DEFER_TASKRUN (6.1): the kernel completes operations during our calls only.
     pub defer_taskrun: bool,
-    /// NO_SQARRAY (6.6): one indirection less.
+    /// NO_SQARRAY (6.6): one indirection less for each submission.
     pub no_sqarray: bool,
-    /// Waiting for a batch *or* a short time once there is work (6.12).
+    /// Waiting for a batch or for a short time after the first completion (6.12).
     pub min_wait: bool,
-    /// Waiting without being shown as I/O wait (6.15).
+    /// Waiting without being counted as I/O wait (6.15).
     pub no_iowait: bool,
-    /// The kernel refuses every operation on this ring but those that we use (5.10).
+    /// The kernel refuses every operation on this ring that the program does not use (5.10).
     pub restricted: bool,
 }
 
 impl RingFeatures {
-    /// The names of those that it has.
+    /// The names of the granted features.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         [
             (self.defer_taskrun, "defer_taskrun"),
@@ -29,7 +29,7 @@ impl RingFeatures {
         .filter_map(|(have, name)| have.then_some(name))
     }
 
-    /// What is missing and from which kernel on there is all of it; `None` where nothing is.
+    /// The missing features and the first kernel that has all of them; `None` if none is missing.
     #[must_use]
     pub fn missing(self) -> Option<String> {
         let since = [

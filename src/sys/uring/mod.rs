@@ -1,9 +1,8 @@
-//! io_uring: one ring of one thread.
+//! io_uring: one ring for one thread.
 //!
-//! [`Ring`] sets the ring up with the best flags that the kernel has, queues operations, submits and
-//! waits in one system call, and hands completions out as plain values. [`Token`] names what a
-//! completion belongs to. [`Ring::lend_buffers`] lends the kernel memory for bytes that matter.
-//! The loop knows it only as an [`Engine`](super::engine::Engine).
+//! [`Ring`] sets a ring up with the best flags that the kernel has, queues operations, submits and waits in one system
+//! call, and returns completions as plain values. [`Token`] names the owner of a completion. [`Ring::lend_buffers`] lends
+//! the kernel memory for received bytes. The loop uses a ring as an [`Engine`](super::engine::Engine).
 
 mod buffers;
 mod error;

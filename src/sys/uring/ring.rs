@@ -16,9 +16,9 @@ use crate::sys::engine::{Completion, Counters, Lent, Token, Wait};
 const IORING_REGISTER_EVENTFD: u8 = 4;
 const IORING_REGISTER_PBUF_RING: u8 = 22;
 
-/// One thread's ring.
+/// The ring of one thread.
 pub struct Ring {
-    // Its descriptor goes before the buffers: see there.
+    // Dropped before the buffers: see `BufferPool`.
     inner: IoUring,
     buffers: Option<BufferPool>,
     features: RingFeatures,
@@ -45,7 +45,7 @@ impl Ring {
         Ring::open(sq, cq, false)
     }
 
-    /// As [`Ring::new`], for measuring: may also do [nothing](Ring::nop).
+    /// As [`Ring::new`], and allows [`Ring::nop`], for measurements.
     ///
     /// # Errors
     ///
@@ -68,8 +68,8 @@ impl Ring {
     /// The flags to try, best first: DEFER_TASKRUN (6.1) and NO_SQARRAY (6.6).
     const STEPS: [(bool, bool); 3] = [(true, true), (true, false), (false, false)];
 
-    /// What is done on a ring, and what is asked of it after it was set up. Everything else is refused by the
-    /// kernel from then on, whoever gets hold of the descriptor.
+    /// The operations that the program submits, and the registrations after the set-up. The kernel refuses all others,
+    /// also to another program that gets the descriptor.
     const OPERATIONS: [u8; 3] = [opcode::PollAdd::CODE, opcode::AsyncCancel::CODE, opcode::Recv::CODE];
     const REGISTRATIONS: [u8; 2] = [IORING_REGISTER_EVENTFD, IORING_REGISTER_PBUF_RING];
 
@@ -102,7 +102,7 @@ impl Ring {
         if !parameters.is_feature_ext_arg() || !parameters.is_feature_nodrop() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        // A kernel that takes no restrictions is as good without; one that does not go on is not.
+        // A ring without restrictions works too; a ring that cannot be enabled does not.
         let restricted = Ring::restrict(&inner, nop);
         inner.submitter().register_enable_rings()?;
         let features = RingFeatures {
@@ -115,13 +115,13 @@ impl Ring {
         Ok(Ring { inner, buffers: None, features, counters: Counters::default() })
     }
 
-    /// What the kernel gave us.
+    /// The features that the kernel granted.
     #[must_use]
     pub const fn features(&self) -> RingFeatures {
         self.features
     }
 
-    /// What the ring did so far.
+    /// The counts of what the ring did so far.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
@@ -144,30 +144,30 @@ impl Ring {
     ///
     /// # Panics
     ///
-    /// When it is another ring's, or shorter.
+    /// If the buffer is another ring's, or shorter.
     #[must_use]
     pub fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
         self.buffers.as_ref().expect("a lent buffer has a pool").bytes(lent, length)
     }
 
-    /// Gives a buffer back, for the next [`Ring::publish`]. Once for every completion that names one, whatever its
-    /// result says.
+    /// Gives a buffer back to the kernel with the next [`Ring::publish`]. Call it once for every completion that has a
+    /// buffer, whatever its result is.
     ///
     /// # Panics
     ///
-    /// When it is another ring's.
+    /// If the buffer is another ring's.
     pub fn recycle(&mut self, lent: Lent) {
         self.buffers.as_mut().expect("a lent buffer has a pool").recycle(lent);
     }
 
-    /// Lets the kernel see what was given back: once a batch.
+    /// Publishes the buffers that were given back; once a batch.
     pub fn publish(&mut self) {
         if let Some(buffers) = &mut self.buffers {
             buffers.publish();
         }
     }
 
-    /// Has `eventfd` written whenever there is something to reap.
+    /// Makes the kernel write to `eventfd` whenever there is a completion to reap.
     ///
     /// # Errors
     ///
@@ -176,8 +176,8 @@ impl Ring {
         self.inner.submitter().register_eventfd(eventfd.as_raw_fd())
     }
 
-    /// Watches `fd` for the events in `mask` until [`Ring::cancel`]: one completion each time that
-    /// something wakes it. A completion without `more` means that the watch is over.
+    /// Watches `fd` for the events in `mask` until [`Ring::cancel`], with one completion for each wake-up. A completion
+    /// without `more` ends the watch.
     ///
     /// # Errors
     ///
@@ -186,8 +186,7 @@ impl Ring {
         self.push(&opcode::PollAdd::new(Fd(fd), u32::from(mask)).multi(true).build(), token)
     }
 
-    /// Watches `fd` until one of the events in `mask` is there, at once if one is: one completion, and the
-    /// watch is over.
+    /// Watches `fd` for the first of the events in `mask`, which may be there already: one completion ends the watch.
     ///
     /// # Errors
     ///
@@ -196,8 +195,7 @@ impl Ring {
         self.push(&opcode::PollAdd::new(Fd(fd), u32::from(mask)).build(), token)
     }
 
-    /// Takes an operation back. Its last completion still comes; a success of the taking back itself
-    /// is not reported.
+    /// Cancels the operation `what`. Its last completion still comes; a success of the cancellation is not reported.
     ///
     /// # Errors
     ///
@@ -207,7 +205,7 @@ impl Ring {
         self.push(&entry, token)
     }
 
-    /// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting.
+    /// Receives up to `length` bytes from a TCP socket and discards them, without waiting.
     ///
     /// # Errors
     ///
@@ -215,18 +213,18 @@ impl Ring {
     ///
     /// # Panics
     ///
-    /// When `length` is 0: a recv of nothing gives 0, which is a FIN to everybody who reads it.
+    /// If `length` is 0: a recv of 0 bytes returns 0, which means a FIN.
     pub fn discard(&mut self, fd: RawFd, length: u32, token: Token) -> io::Result<()> {
         assert!(length > 0, "a recv of nothing looks like a FIN");
-        // tcp(7): with MSG_TRUNC the bytes are discarded and the buffer is not touched, so there is
-        // none. A socket of another kind would answer EFAULT.
+        // tcp(7): with MSG_TRUNC the kernel discards the bytes and does not touch the buffer, so there is none. A socket
+        // of another protocol returns EFAULT.
         let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), length)
             .flags(libc::MSG_TRUNC | libc::MSG_DONTWAIT)
             .build();
         self.push(&entry, token)
     }
 
-    /// Receives into a buffer that was [lent](Ring::lend_buffers), without waiting.
+    /// Receives into a [lent](Ring::lend_buffers) buffer, without waiting.
     ///
     /// # Errors
     ///
@@ -234,7 +232,7 @@ impl Ring {
     ///
     /// # Panics
     ///
-    /// When no buffers were lent.
+    /// If no buffers were lent.
     pub fn receive(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
         assert!(self.buffers.is_some(), "nothing to receive into");
         let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
@@ -245,7 +243,7 @@ impl Ring {
         self.push(&entry, token)
     }
 
-    /// Does nothing and completes: for measuring the ring.
+    /// Submits an operation that does nothing and completes, for measurements.
     ///
     /// # Errors
     ///
@@ -256,8 +254,8 @@ impl Ring {
 
     fn push(&mut self, entry: &squeue::Entry, token: Token) -> io::Result<()> {
         let entry = entry.clone().user_data(token.user_data());
-        // Room is made without working off what is queued for us: in a storm that would be thousands of
-        // completions in the middle of a turn. Only if the kernel wants it first.
+        // A full queue is submitted without GETEVENTS first: in a storm that would complete thousands of operations in
+        // the middle of a turn. With it only if the kernel takes nothing otherwise.
         let mut events = false;
         loop {
             // SAFETY: the entries built above refer to no memory of ours: a watch and a cancel have
@@ -270,11 +268,11 @@ impl Ring {
         }
     }
 
-    /// Submits what is queued and waits. Completions that are already there end the wait at once.
+    /// Submits the queued operations and waits. If completions are there already, it does not wait.
     ///
     /// # Errors
     ///
-    /// Those of `io_uring_enter(2)` that are not about time, signals or a full queue.
+    /// Those of `io_uring_enter(2)`, except for a timeout, a signal and a full queue.
     pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
         if wait.completions == 0 || !self.inner.completion().is_empty() {
             return self.enter(0, true, None);
@@ -283,8 +281,7 @@ impl Ring {
             tv_sec: wait.timeout.as_secs() as i64,
             tv_nsec: wait.timeout.subsec_nanos().into(),
         };
-        // The kernel looks at the timeout only after the window. With a window of 0 it would wait for
-        // the whole batch.
+        // The kernel checks the timeout only after the window. With a window of 0 it would wait for the whole batch.
         let window = wait.window.min(wait.timeout).as_micros();
         let batch = self.features.min_wait && window > 0;
         let arg = GetEventsArg {
@@ -326,7 +323,7 @@ impl Ring {
                 self.counters.submitted += submitted as u64;
                 Ok(())
             }
-            // Time is up, a signal came, or the kernel wants its completions reaped first.
+            // A timeout, a signal, or the kernel wants its completions to be reaped first.
             Err(error)
                 if matches!(
                     error.raw_os_error(),
@@ -339,11 +336,10 @@ impl Ring {
         }
     }
 
-    /// Copies at most `most` completions out, in order, behind what `into` holds. Returns whether
-    /// more are waiting.
+    /// Appends at most `most` completions to `into`, in order. Returns whether more are waiting.
     ///
-    /// What had happened before the call is all there to be taken: in one call the kernel works off only some 20
-    /// (measured, 6.18) of what it has put off with DEFER_TASKRUN, so it is called again until nothing is left.
+    /// Returns all operations that were complete before the call: with DEFER_TASKRUN one call of the kernel processes only
+    /// some 20 (measured, 6.18), so it is called again until none is left.
     pub fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
         let before = into.len();
         loop {
@@ -371,24 +367,24 @@ impl Ring {
         }
     }
 
-    /// Has the kernel work off what it has put off, if it says that there is something; whether something came of it.
-    /// It may say so and have nothing: who puts work off raises the flag after it, and it may be done by then.
+    /// Makes the kernel process deferred work, if its flag says that there is some; returns whether completions came. The
+    /// flag may be set without work: it is raised after the work is queued, which may be done by then.
     fn work_off(&mut self) -> bool {
-        // An error shows again at the next submission, which tells it.
+        // The next submission meets the error again and returns it.
         self.has_put_off() && self.enter(0, true, None).is_ok() && !self.inner.completion().is_empty()
     }
 
-    /// Whether the kernel says that it has work that it leaves until we call it.
+    /// Whether the kernel says that it has deferred work.
     fn has_put_off(&mut self) -> bool {
         self.inner.submission().taskrun()
     }
 
-    /// Whether completions are there to be reaped.
+    /// Whether there are completions to reap.
     pub fn is_ready(&mut self) -> bool {
         !self.inner.completion().is_empty() || self.work_off()
     }
 
-    /// Whether the kernel holds completions back because the queue was full. They come with the next
+    /// Whether the completion queue overflowed, so that the kernel holds completions back. They come with the next
     /// [`Ring::submit_and_wait`] after some were reaped.
     pub fn is_overflown(&mut self) -> bool {
         let overflown = self.inner.submission().cq_overflow();
@@ -397,7 +393,7 @@ impl Ring {
     }
 }
 
-/// Which of the operations that we use this kernel has; empty where there is no ring to ask.
+/// The operations that the program uses, and whether the kernel has them; empty if there is no ring to ask.
 #[must_use]
 pub fn supported_operations() -> Vec<(&'static str, bool)> {
     let mut probe = Probe::new();

@@ -72,7 +72,7 @@ fn what_we_do_not_use_is_refused_by_the_kernel() {
     let mut seen = Vec::new();
     ring.reap(&mut seen, 8);
     assert_eq!((seen[0].token.index(), seen[0].result), (7, -libc::EACCES));
-    // What would let somebody open, connect or run something.
+    // A registration that the program does not use.
     let descriptor = ring.inner.submitter().register_files(&[0]);
     assert_eq!(descriptor.unwrap_err().raw_os_error(), Some(libc::EACCES));
 }
