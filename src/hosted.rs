@@ -55,19 +55,21 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::reactor::{EngineChoice, EventSink, Listener, Shared, StartError};
-
 use crate::limits;
 use crate::liveness::{self, Event, PeerId, Policy, TrackerConfig, TrackerCounts};
+use crate::reactor::{EventSink, Shared};
 use crate::sys::engine::Awaited;
-use crate::sys::tcp;
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
-use crate::tracking::{AdoptError, Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
+use crate::tracking::{Driver, DriverConfig, LocalAddresses, default_batch_window};
+
+pub use crate::reactor::{EngineChoice, ListenError, Listener, StartError, bind};
+pub use crate::sys::uring_stream::UringStream;
+pub use crate::tracking::{AdoptError, Report};
 
 /// What a hosted tracker is made from.
 #[derive(Clone, Copy, Debug)]
@@ -170,14 +172,13 @@ impl Tracker {
         self.driver.adopt(socket.into())
     }
 
-    /// Takes over a stream that cannot be turned into its descriptor but shows it, as
-    /// `tokio_uring::net::TcpStream` does: its socket gets another descriptor, and the stream is dropped.
+    /// Takes over a stream that cannot be turned into its descriptor but lends it, as a [`UringStream`] does: its socket gets another descriptor, and the stream is dropped.
     ///
     /// # Errors
     ///
     /// [`TakeOverError`].
-    pub fn take_over(&mut self, stream: impl AsRawFd) -> Result<PeerId, TakeOverError> {
-        let socket = tcp::duplicate(&stream).map_err(TakeOverError::Duplicate)?;
+    pub fn take_over(&mut self, stream: impl AsFd) -> Result<PeerId, TakeOverError> {
+        let socket = stream.as_fd().try_clone_to_owned().map_err(TakeOverError::Duplicate)?;
         drop(stream);
         self.driver.adopt(socket).map_err(TakeOverError::Adopt)
     }
@@ -219,6 +220,7 @@ impl Tracker {
 
 /// Why a stream was not taken over.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum TakeOverError {
     /// There is no descriptor left for it; the stream is closed.
     Duplicate(io::Error),

@@ -1,4 +1,4 @@
-//! The tracker in somebody else's runtime, on somebody else's thread.
+//! The tracker in the runtime and on the thread of another program.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -6,9 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
-use deadpeer::hosted::{Config, Tracker};
+use deadpeer::hosted::{Config, EngineChoice, Tracker, UringStream, bind};
 use deadpeer::liveness::{Cause, Death, EventKind, PeerId, Policy};
-use deadpeer::reactor::{EngineChoice, bind};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUICK: Policy = Policy {
@@ -84,7 +83,7 @@ fn a_stream_of_tokio_urings_own_is_taken_over() {
             let (taken, _) = stream.read(vec![0; 10_000]).await;
             read += taken.unwrap();
         }
-        let peer = tracker.take_over(stream).unwrap();
+        let peer = tracker.take_over(UringStream(stream)).unwrap();
         client.write_all(b"for the tracker").unwrap();
         // Its own descriptor is closed by now, and the connection stands.
         let waited = tokio::time::timeout(Duration::from_millis(100), died(&mut tracker)).await;

@@ -1,13 +1,15 @@
-//! epoll: who of many descriptors has something to say (`epoll(7)`).
+//! epoll: which of many descriptors are ready (`epoll(7)`).
 //!
 //! A thin layer: masks and tokens are the kernel's own, and what they mean is the caller's.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// An epoll instance. It watches descriptors without owning them: one that is closed leaves by itself,
-/// unless a duplicate of it is open somewhere.
+use rustix::event::{Timespec, epoll};
+
+/// An epoll instance. It does not own the descriptors that it watches: a closed one leaves by itself,
+/// unless a duplicate of it is open.
 #[derive(Debug)]
 pub struct Epoll {
     fd: OwnedFd,
@@ -16,20 +18,19 @@ pub struct Epoll {
 /// A descriptor that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// What it was added with.
+    /// The token that it was added with.
     pub token: u64,
-    /// EPOLLIN and its kind.
+    /// The events that are ready: `EPOLLIN` and others.
     pub mask: u32,
 }
 
-/// Room for what one wait finds. What does not fit comes with the next one.
+/// Room for the descriptors that one wait finds. Those that do not fit come with the next wait.
 pub struct ReadyList {
-    events: Vec<libc::epoll_event>,
-    count: usize,
+    events: Vec<epoll::Event>,
 }
 
 impl ReadyList {
-    /// Room for so many.
+    /// Room for `most` descriptors.
     ///
     /// # Panics
     ///
@@ -37,32 +38,31 @@ impl ReadyList {
     #[must_use]
     pub fn new(most: usize) -> ReadyList {
         assert!(most > 0 && i32::try_from(most).is_ok(), "the kernel takes a positive i32");
-        ReadyList { events: vec![libc::epoll_event { events: 0, u64: 0 }; most], count: 0 }
+        ReadyList { events: Vec::with_capacity(most) }
     }
 
-    /// Whether the last wait found as much as there is room for.
+    /// Whether the last wait filled the list, so that more may be ready.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.count == self.events.len()
+        self.events.len() == self.events.capacity()
     }
 
-    /// What the last wait found.
+    /// The descriptors that the last wait found.
     pub fn iter(&self) -> impl Iterator<Item = Ready> {
-        self.events[..self.count].iter().map(|event| Ready { token: event.u64, mask: event.events })
+        self.events
+            .iter()
+            .map(|&epoll::Event { flags, data }| Ready { token: data.u64(), mask: flags.bits() })
     }
 }
 
 impl Epoll {
-    /// A new one that watches nothing, close-on-exec.
+    /// Makes an instance that watches nothing, close-on-exec.
     ///
     /// # Errors
     ///
     /// When there are no descriptors left.
     pub fn new() -> io::Result<Epoll> {
-        // SAFETY: a system call on a plain number.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Epoll { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        Ok(Epoll { fd: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
     /// Watches a descriptor. EPOLLERR and EPOLLHUP come without being asked for.
@@ -83,7 +83,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd.as_raw_fd(), mask, token)
     }
 
-    /// Watches it no more.
+    /// Stops watching a descriptor.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
     }
 
-    /// As [`add`](Epoll::add), for a descriptor whose owner only has its number at hand.
+    /// As [`add`](Epoll::add), for a caller that has only the number of the descriptor.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, fd, mask, token)
     }
 
-    /// As [`modify`](Epoll::modify), for a descriptor whose owner only has its number at hand.
+    /// As [`modify`](Epoll::modify), for a caller that has only the number of the descriptor.
     ///
     /// # Errors
     ///
@@ -110,8 +110,8 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, mask, token)
     }
 
-    /// Watches a descriptor no more that somebody else owns and may have closed. Whatever the number means by
-    /// now, only what this instance watches can be affected.
+    /// Stops watching a descriptor that its owner may have closed. Whatever the number means by now, only an entry of
+    /// this instance is affected.
     ///
     /// # Errors
     ///
@@ -123,31 +123,26 @@ impl Epoll {
     fn control(&self, operation: i32, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
         let mut event = libc::epoll_event { events: mask, u64: token };
         // SAFETY: `event` is ours and outlives the call, which reads it and keeps a copy.
-        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) })?;
-        Ok(())
+        let result = unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &mut event) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Waits until something is ready, or for so long; without a timeout, for ever. A signal ends the wait
+    /// Waits until a descriptor is ready, or for `timeout`; without one, for ever. A signal ends the wait
     /// with nothing found. The timeout is rounded up to a whole millisecond, the kernel's grain here.
     ///
     /// # Errors
     ///
     /// Those of `epoll_wait(2)`.
     pub fn wait(&self, found: &mut ReadyList, timeout: Option<Duration>) -> io::Result<()> {
-        found.count = 0;
-        let millis = timeout
-            .map_or(-1, |timeout| i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
-        let room = i32::try_from(found.events.len()).expect("it was checked when the list was made");
-        // SAFETY: `found.events` is borrowed exclusively for the call, which writes at most `room` of its
-        // entries and keeps nothing.
-        let count =
-            check(unsafe { libc::epoll_wait(self.fd.as_raw_fd(), found.events.as_mut_ptr(), room, millis) });
-        match count {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            count => {
-                found.count = usize::try_from(count?).expect("not negative");
-                Ok(())
-            }
+        found.events.clear();
+        let timeout = timeout.map(|timeout| {
+            let millis = timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i64;
+            Timespec { tv_sec: millis / 1_000, tv_nsec: millis % 1_000 * 1_000_000 }
+        });
+        let room = rustix::buffer::spare_capacity(&mut found.events);
+        match epoll::wait(&self.fd, room, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -156,10 +151,6 @@ impl AsFd for Epoll {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-fn check(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]

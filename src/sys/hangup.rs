@@ -1,25 +1,24 @@
-//! Whether anybody still reads.
+//! Whether what is written to a descriptor still has a reader.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
-/// Waits until nobody can read what is written to `fd`: the readers of a pipe have gone, a terminal
-/// was hung up. A file never hangs up.
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// Waits until what is written to `fd` has no reader: the readers of a pipe have closed it, a terminal was hung up. A
+/// file never hangs up.
 ///
 /// # Errors
 ///
 /// Those of `poll(2)`.
 pub fn wait_for_hangup(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // No events asked for: POLLERR and POLLHUP come by themselves.
-    let mut watched = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    // No events are asked for: POLLERR and POLLHUP come by themselves.
+    let mut watched = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
     loop {
-        // SAFETY: `watched` is ours and outlives the call, which writes it and keeps nothing.
-        if unsafe { libc::poll(&mut watched, 1, -1) } > 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match poll(&mut watched, None) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

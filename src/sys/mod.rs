@@ -1,18 +1,18 @@
-//! The only unsafe code: what the kernel offers, as safe functions that name no peer.
+//! The system calls as safe functions, and the only unsafe code. Nothing here knows of peers.
 //!
 //! - [`clock`]: the clocks;
 //! - [`tcp`]: socket options and `TCP_INFO`;
 //! - [`epoll`]: readiness of many descriptors;
-//! - [`hangup`]: whether anybody still reads;
-//! - [`nowait`]: writing what goes without waiting;
+//! - [`hangup`]: whether written bytes still have a reader;
+//! - [`nowait`]: writes that do not wait;
 //! - [`process`]: cores, costs and signals of processes;
 //! - [`rlimit`]: how many descriptors there may be;
-//! - [`wakeup`]: an eventfd by which other threads wake a ring;
+//! - [`wakeup`]: an eventfd by which other threads wake a loop;
 //! - `uring`: the ring and its buffers;
 //! - `engine`: what a loop works through: that ring, or epoll in its shape.
 //!
-//! Every unsafe block says who owns the memory and why it outlives the call or, for what the kernel
-//! may write later, the last completion.
+//! Every unsafe block says which value owns the memory and why it outlives the call, or, where the kernel writes
+//! later, the last completion.
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
@@ -26,6 +26,8 @@ pub mod rlimit;
 pub mod tcp;
 #[cfg(feature = "tracker")]
 pub mod uring;
+#[cfg(feature = "hosted")]
+pub mod uring_stream;
 pub mod wakeup;
 
 /// An error's text without Rust's own "(os error N)", which says nothing to people.

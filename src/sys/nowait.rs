@@ -1,42 +1,45 @@
-//! Writing only as much as goes without waiting, whatever the descriptor's own mode is.
+//! Writes only what the kernel takes at once, in whatever mode the descriptor is.
 //!
-//! `O_NONBLOCK` belongs to the open file, and standard output is often shared with a shell and other programs, whom it
-//! would surprise. `RWF_NOWAIT` belongs to the one call. Not for pipes: a reader holds the pipe's mutex while it copies
+//! `O_NONBLOCK` belongs to the open file, and standard output is often shared with a shell and other
+//! programs, which do not expect it. `RWF_NOWAIT` belongs to the one call. Not for pipes: a reader holds the pipe's mutex while it copies
 //! or splices to wherever it likes, and a writer waits for the mutex whatever its flags say (`pipe_write`).
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileTypeExt;
+
+use rustix::fs::fstatfs;
+use rustix::io::{ReadWriteFlags, pwritev2};
+
+/// `TMPFS_MAGIC` of linux/magic.h.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+/// The offset of a `pwritev2` that writes at the position of the file.
+const AT_POSITION: u64 = u64::MAX;
 
 /// How a file is written without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// By the call's own flag: sockets, a few file systems.
     Flag,
-    /// As ever: it lies in memory (`tmpfs(5)`, `memfd_create(2)`), and waits for a disk only where memory itself does,
+    /// By a plain write: the file lies in memory (`tmpfs(5)`, `memfd_create(2)`), and waits for a disk only where memory itself does,
     /// when it was swapped out.
     Plainly,
 }
 
 impl How {
-    /// What suits this file, as far as can be seen beforehand: whether the flag is understood, a write tells.
+    /// The way that suits this file, or `None` for a pipe. Whether the flag is understood shows at the first write.
     #[must_use]
     pub fn of(file: &File) -> Option<How> {
         let kind = file.metadata().ok()?.file_type();
         if kind.is_fifo() {
             return None;
         }
-        // SAFETY: all of it are numbers, for which zeros are fine.
-        let mut system: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the kernel writes no more than this structure, which is ours and outlives the call.
-        let known = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut system) } == 0;
         // A device is elsewhere than its name.
-        let in_memory = kind.is_file() && known && system.f_type == libc::TMPFS_MAGIC;
+        let in_memory = kind.is_file() && fstatfs(file).is_ok_and(|system| system.f_type == TMPFS_MAGIC);
         Some(if in_memory { How::Plainly } else { How::Flag })
     }
 
-    /// Writes what the kernel takes at once, where the file's own position is, and returns how many bytes that were.
+    /// Writes what the kernel takes at once at the file's position, and returns the number of bytes.
     ///
     /// # Errors
     ///
@@ -47,10 +50,7 @@ impl How {
         if self == How::Plainly {
             return file.write(bytes);
         }
-        let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-        // SAFETY: one vector, of bytes that are borrowed for the call, and that a write only reads.
-        let written = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const vector, 1, -1, libc::RWF_NOWAIT) };
-        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+        Ok(pwritev2(file, &[IoSlice::new(bytes)], AT_POSITION, ReadWriteFlags::NOWAIT)?)
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         let path = format!("/dev/shm/deadpeer-nowait-{}", std::process::id());
         let status = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(status.success());
-        // Opened for both, it waits for nobody.
+        // Opened for reading and writing, it does not wait for a reader.
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         std::fs::remove_file(path).unwrap();
         assert_eq!(How::of(&file), None);

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Raises the soft limit on open descriptors to the hard one, which needs no privilege, and
 /// returns it. Most systems start programs with a soft limit of 1,024 for the sake of `select`,
@@ -12,19 +14,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 ///
 /// What the kernel says; a sandbox may forbid `setrlimit`.
 pub fn raise_nofile() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is ours and outlives the call, which writes it and keeps nothing.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
-    if limit.rlim_cur < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: `limit` is ours and outlives the call, which reads it and keeps nothing.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(limit.rlim_cur)
+    Ok(maximum.unwrap_or(u64::MAX)) // None is RLIM_INFINITY
 }
 
 /// Makes the kernel's table of this process's descriptors large enough for `count` of them: eight bytes each
@@ -35,13 +29,8 @@ pub fn raise_nofile() -> io::Result<u64> {
 /// connections were measured.
 pub fn reserve_descriptors(count: u64) {
     let (Some(last), Ok(any)) = (count.checked_sub(1), File::open("/dev/null")) else { return };
-    let last = libc::c_int::try_from(last).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the call keeps nothing; it duplicates a descriptor that is open.
-    let high = unsafe { libc::fcntl(any.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) };
-    if high >= 0 {
-        // SAFETY: it was made just now, and nobody else knows of it.
-        drop(unsafe { OwnedFd::from_raw_fd(high) });
-    }
+    let last = i32::try_from(last).unwrap_or(i32::MAX);
+    drop(fcntl_dupfd_cloexec(any, last));
 }
 
 #[cfg(test)]

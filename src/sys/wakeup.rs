@@ -1,29 +1,23 @@
-//! An eventfd: other threads wake a ring that polls it.
+//! An eventfd by which other threads wake a loop that polls it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-/// Wakes whoever polls it. Many wakes before the poller looks are one.
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Wakes the loop that polls it. Many wakes before that loop looks are one.
 #[derive(Debug)]
 pub struct Wakeup(File);
 
 impl Wakeup {
-    /// A new one.
+    /// Makes the eventfd, non-blocking and close-on-exec.
     ///
     /// # Errors
     ///
     /// EMFILE or ENFILE when there is no descriptor left.
     pub fn new() -> io::Result<Wakeup> {
-        // SAFETY: no memory is passed. The result is checked, and owned by nobody else.
-        let file = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            File::from(OwnedFd::from_raw_fd(fd))
-        };
-        Ok(Wakeup(file))
+        Ok(Wakeup(File::from(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
     }
 
     /// Wakes. Never blocks: a counter that is full has already woken.

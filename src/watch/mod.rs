@@ -65,7 +65,7 @@ mod watched;
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use crate::limits;
@@ -116,6 +116,7 @@ impl std::error::Error for StartError {
 
 /// Why a socket is not watched.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum WatchError {
     /// It is no TCP socket: UDP, a Unix socket, a file.
     NotTcp(io::Error),
@@ -217,13 +218,14 @@ impl Watcher {
         Ok(Watcher { handle: Arc::new(handle) })
     }
 
-    /// Watches a stream: of std, tokio, tokio-uring, socket2, or anything else that shows its descriptor. What comes back is the stream, and says whether its peer is there; dropping it ends
+    /// Watches a stream: of std, tokio, socket2, or anything else that is [`AsFd`] (one of tokio-uring's in
+    /// `hosted::UringStream`). What comes back is the stream, and says whether its peer is there; dropping it ends
     /// the watch and closes the stream, in this order.
     ///
     /// # Errors
     ///
     /// [`WatchError`]. The stream is dropped then: to keep it, [`observe`](Watcher::observe) it.
-    pub fn watch<S: AsRawFd>(&self, stream: S, policy: Policy) -> Result<Watched<S>, WatchError> {
+    pub fn watch<S: AsFd>(&self, stream: S, policy: Policy) -> Result<Watched<S>, WatchError> {
         let watch = self.observe(&stream, policy)?;
         Ok(Watched::new(watch, stream))
     }
@@ -234,22 +236,22 @@ impl Watcher {
     /// # Errors
     ///
     /// [`WatchError`].
-    pub fn observe(&self, socket: &impl AsRawFd, policy: Policy) -> Result<Watch, WatchError> {
+    pub fn observe(&self, socket: &impl AsFd, policy: Policy) -> Result<Watch, WatchError> {
         policy.check().map_err(WatchError::Policy)?;
         if policy.heartbeat == Heartbeat::Frames {
             return Err(WatchError::Frames);
         }
-        let socket = socket.as_raw_fd();
+        let socket = socket.as_fd();
         let info = tcp::info(socket).map_err(WatchError::NotTcp)?;
         let state = TcpState::from_kernel(info.state);
         if matches!(state, TcpState::Listen | TcpState::SynSent | TcpState::Close) {
             return Err(WatchError::NotConnected(state));
         }
         let io = |attempted| move |source| WatchError::Io { attempted, source };
-        let cookie = tcp::cookie(socket).map_err(io("ask for the socket's cookie"))?;
+        let cookie = tcp::cookie(socket.as_raw_fd()).map_err(io("ask for the socket's cookie"))?;
         let plan = policy.keepalive();
         // Entered first: one that is refused keeps the options that it has.
-        let ticket: Ticket = self.handle.enter(socket, cookie, policy, &info)?;
+        let ticket: Ticket = self.handle.enter(socket.as_raw_fd(), cookie, policy, &info)?;
         let watch = Watch::new(self.handle.clone(), ticket);
         tcp::set_keepalive(socket, plan.idle, plan.interval, plan.count).map_err(io("set its keepalive"))?;
         // Not the plan's own: this program sends, and one that does must not kill a peer whose window is shut.

@@ -232,7 +232,7 @@ impl Shared {
         Look {
             evidence: evidence_of(info, mask, self.ticks),
             acknowledged_beyond_data: info.bytes_acked.cast_signed().wrapping_sub(data.cast_signed()),
-            unread: tcp::unread(fd).unwrap_or(0),
+            unread: tcp::unread_of(fd).unwrap_or(0),
         }
     }
 

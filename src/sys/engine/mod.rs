@@ -47,6 +47,7 @@
 
 #[cfg(feature = "hosted")]
 mod awaited;
+mod completion;
 mod epoll;
 mod self_test;
 mod token;
@@ -54,84 +55,15 @@ mod token;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use super::uring::{Ring, RingError};
 use super::wakeup::Wakeup;
 #[cfg(feature = "hosted")]
 pub use awaited::Awaited;
+pub use completion::{Completion, Counters, Lent, Wait};
 pub use epoll::EpollEngine;
 pub use self_test::{SelfTestError, self_test};
 pub use token::Token;
-
-/// How long to wait, and for how much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// Wake at so many completions.
-    pub completions: u32,
-    /// Wait at most about this long for the others once there is one (epoll), or in all where there is one by then
-    /// (a ring); zero wakes at the first.
-    pub window: Duration,
-    /// Wake after this long whatever happens.
-    pub timeout: Duration,
-}
-
-impl Wait {
-    /// Takes what is there and does not wait.
-    pub const NOT: Wait = Wait { completions: 0, window: Duration::ZERO, timeout: Duration::ZERO };
-}
-
-/// One completion, as a plain value.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Completion {
-    /// What it belongs to.
-    pub token: Token,
-    /// Bytes, a mask or a negated errno.
-    pub result: i32,
-    /// Whether the operation goes on and will complete again (F_MORE).
-    pub more: bool,
-    /// The buffer that was taken for it, to be recycled whatever the result is.
-    pub buffer: Option<Lent>,
-}
-
-/// A buffer with received bytes: ours until it is recycled. Neither copied nor made by anybody else, so that nobody
-/// reads what the kernel is writing.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Lent {
-    pool: u32,
-    buffer: u16,
-}
-
-impl Lent {
-    /// A number that no other pool of this process has.
-    pub(super) fn pool_number() -> u32 {
-        static NUMBERS: AtomicU32 = AtomicU32::new(0);
-        NUMBERS.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(super) const fn new(pool: u32, buffer: u16) -> Lent {
-        Lent { pool, buffer }
-    }
-
-    pub(super) fn of(&self, pool: u32) -> u16 {
-        assert_eq!(self.pool, pool, "this buffer is another pool's");
-        self.buffer
-    }
-}
-
-/// What an engine did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Calls of io_uring_enter or epoll_wait.
-    pub enters: u64,
-    /// Operations submitted.
-    pub submitted: u64,
-    /// Completions taken.
-    pub completions: u64,
-    /// Times that the completion queue was found overflown.
-    pub overflows: u64,
-}
 
 /// On what to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
