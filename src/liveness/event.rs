@@ -118,6 +118,7 @@ pub struct Subject {
 /// What an event says.
 #[allow(clippy::large_enum_variant)] // a box would be an allocation a death, and deaths come in storms
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum EventKind {
     /// Accepted.
     Up,

@@ -253,6 +253,7 @@ fn seconds_up(duration: Duration) -> u32 {
 
 /// Why a policy is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PolicyError {
     /// A time is outside of what can be kept.
     OutOfRange {

@@ -114,6 +114,7 @@ pub const fn next(state: State, input: Input) -> State {
 
 /// Why a peer is dead. A closed set: the field's word is *diagnostic* (RFC 5880, section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// An orderly end: FIN or BYE.
     Closed,
@@ -146,6 +147,7 @@ pub enum Hop {
 
 /// What of ours ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LocalCause {
     /// An administrator killed the socket (`ss -K`, SOCK_DESTROY).
     Destroyed,

@@ -8,6 +8,7 @@ use crate::sys::engine::{Engine, EngineChoice, EngineError};
 
 /// Why a driver does not start.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
     /// Nothing to wait on.
     Engine(EngineError),

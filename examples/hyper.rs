@@ -1,24 +1,34 @@
+//! A loop of your own before hyper: `curl 127.0.0.1:8080/export`, then Ctrl-C.
+
 use std::time::Duration;
 
+use axum::routing::get;
 use axum::{Extension, Router};
-use deadpeer::liveness::Policy;
-use deadpeer::watch::{Token, Watcher};
+use deadpeer::{Policy, Token, Watcher, WatcherConfig};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
-/// hyper without `axum::serve`: a loop of your own, which hands each connection over.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let watcher = Watcher::start(WatcherConfig::default())?;
+    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    serve(listener, watcher, Router::new().route("/export", get(export))).await;
+    Ok(())
+}
+
+/// Accepts, watches each connection and hands it to hyper.
 pub async fn serve(listener: TcpListener, watcher: Watcher, router: Router) {
     loop {
         let Ok((stream, address)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors, say
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors, for example
             continue;
         };
         let stream = match watcher.watch(stream, Policy::STANDARD.transport_only()) {
             Ok(stream) => stream,
             Err(error) => {
-                eprintln!("{address}: {error}"); // it has left already, say
+                eprintln!("{address}: {error}"); // it has left already, for example
                 continue;
             }
         };
@@ -33,7 +43,7 @@ pub async fn serve(listener: TcpListener, watcher: Watcher, router: Router) {
     }
 }
 
-/// A handler that asks before each step whether anybody waits for it.
+/// A handler that asks before each step whether its client is still there.
 pub async fn export(Extension(client): Extension<Token>) -> String {
     let mut lines = String::new();
     for line in 0..100_000 {

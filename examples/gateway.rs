@@ -1,21 +1,34 @@
+//! A tokio gateway of many devices: `deadpeer beat 127.0.0.1:7400 --count 1000`, then Ctrl-C.
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use deadpeer::liveness::Policy;
-use deadpeer::watch::{Verdict, Watched, Watcher};
+use deadpeer::{Policy, Verdict, Watched, Watcher, WatcherConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-/// Who left, and why.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let watcher = Watcher::start(WatcherConfig::default())?;
+    let listener = TcpListener::bind("127.0.0.1:7400").await?;
+    let (departures, mut departed) = unbounded_channel();
+    tokio::spawn(serve(listener, watcher, departures));
+    while let Some((address, verdict)) = departed.recv().await {
+        println!("{address}: {verdict}");
+    }
+    Ok(())
+}
+
+/// The address of a device that left, and why it left.
 pub type Departure = (SocketAddr, Verdict);
 
-/// Holds very many devices, echoes what they say, and tells of each that is gone: also of one that vanished
-/// without a word, and of one whose session is stuck elsewhere and does not read.
+/// Holds many devices, echoes what they send, and reports each that is gone: also one that vanished silently, and one
+/// whose session is busy elsewhere and does not read.
 pub async fn serve(listener: TcpListener, watcher: Watcher, departures: UnboundedSender<Departure>) {
     loop {
         let Ok((stream, address)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors, say
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors, for example
             continue;
         };
         match watcher.watch(stream, Policy::STANDARD) {

@@ -1,16 +1,30 @@
+//! An axum handler that stops when its client leaves: `curl 127.0.0.1:8080/report`, then Ctrl-C.
+
 use std::io;
 use std::net::SocketAddr;
 
+use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::extract::connect_info::Connected;
+use axum::routing::get;
 use axum::serve::IncomingStream;
-use deadpeer::liveness::Policy;
-use deadpeer::watch::{Token, Watched, Watcher};
+use deadpeer::{Policy, Token, Watched, Watcher, WatcherConfig};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Whatever is accepted here is watched.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let watcher = Watcher::start(WatcherConfig::default())?; // one for the whole program
+    let listener = Listener { inner: TcpListener::bind("127.0.0.1:8080").await?, watcher };
+    let router = Router::new().route("/report", get(report));
+    axum::serve(listener, router.into_make_service_with_connect_info::<Client>()).await?;
+    Ok(())
+}
+
+/// A listener whose accepted connections are watched.
 pub struct Listener {
+    /// Accepts.
     pub inner: TcpListener,
+    /// Watches what was accepted.
     pub watcher: Watcher,
 }
 
@@ -24,7 +38,7 @@ impl axum::serve::Listener for Listener {
             // A client says nothing while it waits for its response: only its kernel is judged.
             match self.watcher.watch(stream, Policy::STANDARD.transport_only()) {
                 Ok(stream) => return (stream, address),
-                Err(error) => eprintln!("{address}: {error}"), // it has left already, say
+                Err(error) => eprintln!("{address}: {error}"), // it has left already, for example
             }
         }
     }
@@ -44,7 +58,7 @@ impl Connected<IncomingStream<'_, Listener>> for Client {
     }
 }
 
-/// Works for long, but for nobody who has left.
+/// Works for an hour, and stops when the client leaves.
 pub async fn report(ConnectInfo(Client(client)): ConnectInfo<Client>) -> String {
     // A task of its own: work that goes on when the handler itself is dropped.
     let work = tokio::spawn(async move {

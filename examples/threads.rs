@@ -1,25 +1,32 @@
+//! A server of plain threads: `nc 127.0.0.1 7000`, type a line, then Ctrl-C.
+
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpeer::liveness::Policy;
-use deadpeer::watch::{Watched, Watcher};
+use deadpeer::{Policy, Watched, Watcher, WatcherConfig};
 
-/// A thread for each connection, as in a server of 1995; and no thread works for somebody who has left.
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let watcher = Watcher::start(WatcherConfig::default())?;
+    serve(&TcpListener::bind("127.0.0.1:7000")?, &watcher);
+    Ok(())
+}
+
+/// Serves each connection on a thread of its own, which stops working when its client has left.
 pub fn serve(listener: &TcpListener, watcher: &Watcher) {
     for stream in listener.incoming() {
         let watched = stream.map(|stream| watcher.watch(stream, Policy::STANDARD.transport_only()));
         match watched {
             Ok(Ok(stream)) => drop(std::thread::spawn(move || answer(stream))),
-            // Out of descriptors, say: the next accept would fail at once.
+            // Out of descriptors, for example: the next accept would fail at once.
             _ => std::thread::sleep(Duration::from_millis(10)),
         }
     }
 }
 
-/// Whether somebody was there to be answered.
+/// Computes an answer. Returns whether the client was still there to get it.
 pub fn answer(mut stream: Watched<TcpStream>) -> io::Result<bool> {
     let mut question = [0; 512];
     let length = stream.read(&mut question)?;
