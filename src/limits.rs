@@ -155,6 +155,12 @@ pub const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(900);
 /// million.
 pub const MAX_RESULT_BYTES: u64 = 16 * 1_048_576;
 
+/// Bytes of a latency log that a report reads. A day of two threads in intervals of 10 s has 30 MB.
+pub const MAX_LOG_BYTES: u64 = 256 * 1_048_576;
+
+/// Tags of a latency log that a report reads. `run` writes 6, `report` one for each way and subject.
+pub const MAX_LOG_TAGS: usize = 64;
+
 /// Histograms of a result file. Each takes 256 KiB once it is read, however short it was written, so a file of a
 /// few megabytes could ask for all memory there is: these are 1 GiB. A minute of all ways by half-seconds has 1,000.
 pub const MAX_RESULT_HISTOGRAMS: usize = 4_096;

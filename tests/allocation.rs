@@ -18,7 +18,7 @@ use deadpeer::frame::{Frame, Kind};
 use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Heartbeat, Policy, PollMask, Tracker, TrackerConfig, Wake,
 };
-use deadpeer::measure::intervals::basin;
+use deadpeer::measure::intervals::channel;
 use deadpeer::sys::wakeup::Wakeup;
 use deadpeer::time::Instant;
 use deadpeer::tracking::{Driver, DriverConfig, LocalAddresses};
@@ -160,7 +160,7 @@ fn the_loop_on(io: EngineChoice, heartbeat: Heartbeat, wake: Wake) {
     };
     let mut driver =
         Driver::new(config, listeners, shared, Arc::new(LocalAddresses::default()), wakeup, sink).unwrap();
-    let (basin, mut taps) = basin(1, Duration::from_millis(50), Instant::now());
+    let (basin, mut taps) = channel(1, Duration::from_millis(50), Instant::now());
     driver.log_latency(taps.remove(0));
     let writer = thread::spawn(move || {
         let mut intervals = 0;

@@ -17,7 +17,7 @@ use std::{fmt, thread};
 use crate::limits;
 use crate::measure::Recorder;
 use crate::measure::hlog::{HlogWriter, complete_lines};
-use crate::measure::intervals::{Basin, Interval, Tap, basin};
+use crate::measure::intervals::{Interval, IntervalReceiver, IntervalSender, channel};
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
 use crate::tracking::Report;
@@ -59,7 +59,7 @@ pub struct LatencyLog {
 /// thread waits for an interval, and never while it writes.
 #[derive(Debug)]
 struct Books {
-    basin: Basin,
+    basin: IntervalReceiver,
     totals: Recorder,
 }
 
@@ -89,7 +89,7 @@ impl LatencyLog {
         every: Duration,
         rings: usize,
         guard: impl Send + 'static,
-    ) -> Result<(LatencyLog, Vec<Tap>), LatencyLogError> {
+    ) -> Result<(LatencyLog, Vec<IntervalSender>), LatencyLogError> {
         let failed = |source| LatencyLogError { path: path.to_owned(), source };
         let now = Instant::now();
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
@@ -99,7 +99,7 @@ impl LatencyLog {
         let since_epoch = WallClock::read().since_epoch(now);
         let out =
             HlogWriter::begin(Lines { file, header: Vec::new() }, since_epoch, &[comment]).map_err(failed)?;
-        let (basin, taps) = basin(rings, every, now);
+        let (basin, taps) = channel(rings, every, now);
         let books = Arc::new(Mutex::new(Books { basin, totals: Recorder::new() }));
         let mut writer = Writer { out, path: path.to_owned(), start: now, complained: false };
         let (tell, done) = sync_channel(1);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     /// Hands an interval with so many turns over, as a ring does.
-    fn close(tap: &mut Tap, turns: u64) {
+    fn close(tap: &mut IntervalSender, turns: u64) {
         let mut recorder = Recorder::new();
         (0..turns).for_each(|_| recorder.turn(SECOND));
         tap.close(&mut recorder, Instant::NEVER);

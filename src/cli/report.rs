@@ -1,7 +1,7 @@
-//! `deadpeer report`: what a result of `deadpeer bench` says, in the format that is wanted.
+//! `deadpeer report`: the report of a result of `deadpeer bench`, or of a latency log of `deadpeer run`.
 //!
-//! The report on standard output or in a file; failed thresholds on standard error, a line each. Exit code 0, 1
-//! when a file cannot be read or written, 2 for wrong arguments, 3 when a threshold failed.
+//! The report goes to standard output or to a file, failed thresholds go to standard error, a line each. Exit code 0;
+//! 1 when a file cannot be read or written, 2 for wrong arguments, 3 when a threshold failed.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
@@ -12,30 +12,35 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
-use crate::limits::MAX_RESULT_BYTES;
+use crate::limits::{MAX_LOG_BYTES, MAX_RESULT_BYTES};
+use crate::measure::log::Log;
 use crate::measure::report::threshold::{Threshold, ThresholdError};
-use crate::measure::report::{Format, Options, ReportError, derive, render};
+use crate::measure::report::{Format, Options, ReportError, derive, render, render_log};
 use crate::measure::result::ResultFile;
 use crate::sys::describe;
 
 /// Arguments of `deadpeer report`.
 #[derive(Args, Clone, Debug)]
 pub struct ReportArgs {
-    /// The file that `deadpeer bench --out` wrote
+    /// A file that `deadpeer bench --out` or `deadpeer run --latency-log` wrote
     #[arg(value_name = "RESULT")]
     pub first: PathBuf,
 
-    /// A second one, to be held against the first
+    /// A second result: the report shows what became better or worse
     #[arg(value_name = "RESULT2")]
     pub second: Option<PathBuf>,
 
-    /// What the report looks like
+    /// The format of the report
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Shape::Text)]
     pub format: Shape,
 
     /// Write the report to this file instead of standard output
     #[arg(long, value_name = "PATH")]
     pub out: Option<PathBuf>,
+
+    /// Show what the text format folds: doubts, all percentiles, all subjects, circumstances, definitions
+    #[arg(long)]
+    pub full: bool,
 
     /// The compared subject that ratios are taken against [default: epoll, or the first yardstick]
     #[arg(long, value_name = "NAME")]
@@ -61,7 +66,7 @@ pub struct ReportArgs {
     pub fail_if: Vec<Threshold>,
 }
 
-/// The formats, as arguments have them.
+/// The names of the formats on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
     /// Tables and bars for a terminal
@@ -120,66 +125,110 @@ pub fn report(args: ReportArgs) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) }
 }
 
-/// Writes the report and gives the thresholds that failed.
+/// Writes the report and returns the thresholds that failed.
 fn make(args: &ReportArgs) -> Result<Vec<String>, ExitError> {
     let paths = [Some(&args.first), args.second.as_ref()].into_iter().flatten();
-    let results: Vec<ResultFile> = paths.map(|path| read(path)).collect::<Result<_, _>>()?;
-    // Thresholds first: a name that is wrong is said before anything is written.
-    let mut failed = Vec::new();
+    let files: Vec<Contents> = paths.map(|path| read(path)).collect::<Result<_, _>>()?;
+    let mut options = options(args);
+    let mut results = Vec::new();
+    for file in files {
+        match file {
+            Contents::Result(result) => results.push(*result),
+            Contents::Log(_) if args.second.is_some() => {
+                return Err(ReportError::Alone("report of a latency log").into());
+            }
+            Contents::Log(_) if !args.fail_if.is_empty() => {
+                return Err(ExitError::usage(
+                    "a latency log has no figures for --fail-if: give a result of bench",
+                ));
+            }
+            Contents::Log(log) => {
+                let text = render_log(&log, args.format.into(), &options)?;
+                return write(args, &text).map(|()| Vec::new());
+            }
+        }
+    }
+    // Thresholds come first: a wrong name is an error before anything is written.
     if !args.fail_if.is_empty() {
         let figures = derive(&results, args.base.as_deref())?;
         for threshold in &args.fail_if {
-            failed.extend(threshold.failure(&figures)?);
+            options.thresholds.push((threshold.to_string(), threshold.failure(&figures)?));
         }
     }
-    let text = render(&results, args.format.into(), &options(args))?;
+    write(args, &render(&results, args.format.into(), &options)?)?;
+    Ok(options.thresholds.into_iter().filter_map(|(_, failure)| failure).collect())
+}
+
+fn write(args: &ReportArgs, text: &str) -> Result<(), ExitError> {
     match &args.out {
         Some(path) => {
             fs::write(path, text).map_err(|error| unwritable(&path.display().to_string(), &error))?
         }
-        None => print(&text)?,
+        None => print(text)?,
     }
-    Ok(failed)
+    Ok(())
 }
 
-fn read(path: &Path) -> Result<ResultFile, ExitError> {
+/// What a file holds.
+enum Contents {
+    Result(Box<ResultFile>),
+    Log(Log),
+}
+
+fn read(path: &Path) -> Result<Contents, ExitError> {
     let shown = path.display();
     let unreadable = |error: io::Error| {
         let error = describe(&error);
         ExitError::failed(format!("cannot read the result {shown}: {error}; give a file that bench wrote"))
     };
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_RESULT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_RESULT_BYTES {
-        let most = MAX_RESULT_BYTES;
+    let mut file = File::open(path).map_err(unreadable)?.take(MAX_LOG_BYTES + 1);
+    // Only a log may be larger than a result, so its begin is read first.
+    file.by_ref().take(MAX_RESULT_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let log = Log::is_log(&String::from_utf8_lossy(&bytes[..bytes.len().min(16)]));
+    if log {
+        file.read_to_end(&mut bytes).map_err(unreadable)?;
+    }
+    let most = if log { MAX_LOG_BYTES } else { MAX_RESULT_BYTES };
+    if bytes.len() as u64 > most {
         return Err(ExitError::failed(format!(
-            "{shown} is larger than any result of bench: more than {most} bytes"
+            "{shown} is larger than a report reads: more than {most} bytes"
         )));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| ExitError::failed(format!("{shown} is not text, as every result of bench is")))?;
-    ResultFile::parse(&text).map_err(|error| ExitError::failed(format!("{shown} is {error}")))
+    let refused = |error: &dyn std::fmt::Display| ExitError::failed(format!("{shown} is {error}"));
+    if log {
+        return Log::parse(&text).map(Contents::Log).map_err(|error| refused(&error));
+    }
+    let result = ResultFile::parse(&text).map_err(|error| refused(&error))?;
+    Ok(Contents::Result(Box::new(result)))
 }
 
 fn options(args: &ReportArgs) -> Options {
     let own = if args.out.is_none() { for_standard_output() } else { Options::default() };
-    Options { base: args.base.clone(), series: args.series.clone(), ..own }
+    let paths = [Some(&args.first), args.second.as_ref()].into_iter().flatten();
+    let files = paths.map(|path| path.display().to_string()).collect();
+    Options { base: args.base.clone(), series: args.series.clone(), full: args.full, files, ..own }
 }
 
-/// How standard output wants it: a terminal has a width, and bold letters unless NO_COLOR or TERM says otherwise.
+/// The options for standard output: a terminal has a width, and bold letters unless NO_COLOR or TERM forbids them.
+/// COLUMNS sets the width.
 pub(super) fn for_standard_output() -> Options {
     let terminal = io::stdout().is_terminal();
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    let width = terminal.then(terminal_size::terminal_size).flatten().map(|(width, _)| width.0);
+    let columns =
+        std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
+    let width =
+        columns.or_else(|| terminal.then(terminal_size::terminal_size).flatten().map(|(width, _)| width.0));
     Options { width, bold: terminal && !plain, ..Options::default() }
 }
 
 fn print(text: &str) -> Result<(), ExitError> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever closed our output has seen enough; that is no fault.
+        // A reader that closed our output has seen enough. That is no fault.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable("standard output", &error)),
         Ok(()) | Err(_) => Ok(()),
     }

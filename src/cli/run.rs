@@ -24,7 +24,7 @@ use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
-use crate::measure::intervals::Tap;
+use crate::measure::intervals::IntervalSender;
 use crate::reactor::{Probed, StartError};
 use crate::time::Instant;
 use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
@@ -262,7 +262,7 @@ struct Tracking {
     latency_log: Option<(PathBuf, Duration)>,
     log: Option<LatencyLog>,
     /// One for each worker, if there is a latency log.
-    taps: IntoIter<Tap>,
+    taps: IntoIter<IntervalSender>,
 }
 
 impl Service for Tracking {

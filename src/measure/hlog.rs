@@ -1,19 +1,18 @@
-//! The interval log that HdrHistogram's readers take (`.hlog`).
+//! Writes an interval log for HdrHistogram's readers (`.hlog`). [`log`](super::log) reads it.
 //!
 //! # Model
 //!
-//! A header, and then a line for each interval and tag: when it began, how long it was, its greatest value,
-//! and the histogram whole. Values are nanoseconds. Who reads it picks a tag and any stretch of time, and
-//! can take every percentile of it.
+//! A header, and then a line for each interval and tag: its begin, its length, its greatest value, and the whole
+//! histogram. Values are nanoseconds. A reader chooses a tag and a stretch of time and can compute any percentile.
 //!
 //! # Contract
 //!
-//! - Version 1.3 of the format; histograms are V2, deflated, base64: plain V2 is refused by the readers for
-//!   Java, Python and JavaScript.
-//! - The column of the greatest value counts in millions of the histogram's unit, as HdrHistogram writes it: in
-//!   milliseconds where values are nanoseconds. It is for people; readers take the histogram.
-//! - A line is handed over in one write, so a crash tears at most the last one.
-//! - A tag has no comma, space or line end; [`tag`] makes one of any name.
+//! - Version 1.3 of the format; histograms are V2, deflated, base64: the readers for Java, Python and JavaScript refuse
+//!   plain V2.
+//! - The greatest value is in millions of the histogram's unit, as HdrHistogram writes it: in milliseconds where values
+//!   are nanoseconds. It is for people; readers take the histogram.
+//! - A line is one write, so a crash tears at most the last line.
+//! - A tag has no comma, space or line end; [`tag`] makes a tag of any name.
 //!
 //! # Example
 //!
@@ -41,10 +40,10 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
-/// What the column of the greatest value counts in, by HdrHistogram's convention.
+/// The unit of the greatest value, by HdrHistogram's convention.
 const MAX_UNIT: f64 = 1e6;
 
-/// Writes interval histograms, each as it is closed.
+/// Writes the histograms of intervals.
 pub struct HlogWriter<W: Write> {
     out: W,
     serializer: V2DeflateSerializer,
@@ -58,7 +57,7 @@ impl<W: Write> fmt::Debug for HlogWriter<W> {
 }
 
 impl<W: Write> HlogWriter<W> {
-    /// Writes the header. Intervals count from `began`, which counts from the epoch. Comments are for people.
+    /// Writes the header. Intervals count from `began`, a time since the epoch. Comments are for people.
     ///
     /// # Errors
     ///
@@ -77,7 +76,7 @@ impl<W: Write> HlogWriter<W> {
         Ok(HlogWriter { out, serializer: V2DeflateSerializer::new(), encoded: Vec::new() })
     }
 
-    /// Writes what was measured under this tag in an interval that began `start` after the beginning of the log.
+    /// Writes the histogram of a tag in an interval that began `start` after the begin of the log.
     ///
     /// # Errors
     ///
@@ -85,7 +84,7 @@ impl<W: Write> HlogWriter<W> {
     ///
     /// # Panics
     ///
-    /// When the tag is not one: see [`tag`].
+    /// When `tag` is not a tag: see [`tag`].
     pub fn interval(
         &mut self,
         tag: &str,
@@ -102,7 +101,7 @@ impl<W: Write> HlogWriter<W> {
         self.out.write_all(line.as_bytes())
     }
 
-    /// Hands on what the output itself holds back.
+    /// Flushes the output.
     ///
     /// # Errors
     ///
@@ -118,7 +117,7 @@ impl<W: Write> HlogWriter<W> {
     }
 }
 
-/// Seconds with three digits behind the point, which all readers understand.
+/// Seconds with three digits after the point, which all readers understand.
 fn seconds(duration: Duration) -> String {
     format!("{}.{:03}", duration.as_secs(), duration.subsec_millis())
 }
@@ -128,7 +127,7 @@ fn is_tag(text: &str) -> bool {
         && !text.chars().any(|letter| letter == ',' || letter.is_whitespace() || letter.is_control())
 }
 
-/// A tag made of a name: letters, digits and single dashes. `deadpeer --wake beat` is `deadpeer-wake-beat`.
+/// The tag of a name: letters, digits and single dashes. `deadpeer --wake beat` is `deadpeer-wake-beat`.
 #[must_use]
 pub fn tag(name: &str) -> String {
     let words = name.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(entries.len(), 4);
     }
 
-    /// Counts its writes.
+    /// Counts writes.
     struct Writes(usize);
 
     impl Write for Writes {

@@ -1,24 +1,25 @@
-//! What a ring thread measures of itself, and what a summary may say of it.
+//! What a tracker thread measures of itself, and its summary.
 //!
 //! # Intuition
 //!
-//! A mean hides the one peer in a thousand that was judged too late, so every quantity is kept as a
-//! histogram. Recording must cost nothing beside the work that it measures: it is one increment in
-//! an array that was made at the start.
+//! A mean hides the one peer in a thousand that was judged too late, so every quantity is kept as a histogram.
+//! Recording must cost little beside the work that it measures: it is one increment in an array that is allocated at
+//! the start.
 //!
 //! # Model
 //!
-//! Every ring thread owns one [`Recorder`]. At the end they are [merged](Recorder::merge) and
-//! [summed up](Recorder::summary) into a [`Summary`] of plain integers.
+//! Every thread owns one [`Recorder`]. At the end all are [merged](Recorder::merge) and
+//! [summarized](Recorder::summary) in a [`Summary`] of plain integers. `result` is the file of a bench, `log` reads a
+//! latency log, and `report` makes reports of both.
 //!
 //! # Contract
 //!
-//! - Recording allocates nothing and cannot fail. A value beyond the range (a day, or 16 million
-//!   completions) is counted at its end and as `clipped`; the greatest value stays exact.
-//! - `count`, `min` and `max` are exact; a percentile is at most 1 % above what it stands for.
-//! - A percentile that the sample [cannot carry](carries) is `None`: at least ten samples must
-//!   lie beyond it. p99 of 20 values would be an invention.
-//! - Units are in the names, and times are rounded down.
+//! - Recording allocates nothing and cannot fail. A value beyond the range (a day, or 16 million completions) is counted
+//!   at the end of the range and as `clipped`; the greatest value stays exact.
+//! - `count`, `min` and `max` are exact; a percentile is at most 1 % too high.
+//! - A percentile that the sample does not [carry](carries) is `None`: at least ten samples must lie beyond
+//!   it.
+//! - Units are in the names. Times are rounded down.
 //!
 //! # Example
 //!
@@ -43,6 +44,8 @@
 pub mod hlog;
 pub mod intervals;
 #[cfg(feature = "report")]
+pub mod log;
+#[cfg(feature = "report")]
 pub mod recorded;
 #[cfg(feature = "report")]
 pub mod report;
@@ -56,18 +59,18 @@ use hdrhistogram::Histogram;
 use crate::liveness::{Cause, Death};
 use crate::time::nanos;
 
-/// The longest time that is told apart: a day, in nanoseconds.
+/// The longest time with a place of its own: a day, in nanoseconds.
 const LONGEST: u64 = 86_400_000_000_000;
-/// The largest batch that is told apart.
+/// The largest batch with a place of its own.
 const LARGEST: u64 = 1 << 24;
-/// Significant digits: percentiles within 1 %. Three would cost eight times the memory (300 KB a
-/// histogram instead of 40 KB) and its share of the cache, for digits that differ between two runs.
+/// Significant digits: percentiles within 1 %. Three digits would take eight times the memory (300 KB instead of 40 KB
+/// for a histogram), for a precision that two runs do not share.
 const DIGITS: u8 = 2;
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 
-/// What one ring thread measured. About 240 KB.
+/// What one thread measured. It takes about 240 KB.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     verdict: Distribution,
@@ -85,7 +88,7 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// One that has seen nothing. All memory that it ever needs is taken here.
+    /// An empty recorder. All its memory is allocated here.
     #[must_use]
     pub fn new() -> Recorder {
         Recorder {
@@ -98,24 +101,23 @@ impl Recorder {
         }
     }
 
-    /// A verdict that the network brought: from the wake to the verdict.
+    /// Records a verdict on what the network reported: from the wake to the verdict.
     pub fn verdict(&mut self, took: Duration) {
         self.verdict.record(nanos(took));
     }
 
-    /// An expiry: how long after its deadline it was judged.
+    /// Records an expiry: from the deadline to the verdict.
     pub fn lateness(&mut self, late: Duration) {
         self.lateness.record(nanos(late));
     }
 
-    /// A silent death: from the last proof of life to the verdict.
+    /// Records a silent death: from the last proof of life to the verdict.
     pub fn silence(&mut self, silent: Duration) {
         self.silence.record(nanos(silent));
     }
 
-    /// Takes from a death what it tells: the lateness of an expiry, and the silence of those that a
-    /// policy's detection time was for. A peer that never spoke is not among those: its silence is
-    /// the handshake time.
+    /// Records the lateness of an expiry, and the silence of a peer to which a policy's detection time applied. It does
+    /// not apply to a peer that never spoke: the silence of such a peer is the handshake time.
     pub fn death(&mut self, death: &Death) {
         if let Some(late) = death.lateness() {
             self.lateness(late);
@@ -125,28 +127,28 @@ impl Recorder {
         }
     }
 
-    /// One turn of the loop, its wait not counted.
+    /// Records one turn of the loop without its wait.
     pub fn turn(&mut self, took: Duration) {
         self.turn.record(nanos(took));
     }
 
-    /// One reap: how many completions it gave.
+    /// Records the number of completions of one turn.
     pub fn batch(&mut self, completions: usize) {
         self.batch.record(completions as u64);
     }
 
-    /// One round trip of a heartbeat.
+    /// Records a round trip of a heartbeat.
     pub fn rtt(&mut self, rtt: Duration) {
         self.rtt.record(nanos(rtt));
     }
 
-    /// How many turns of the loop were recorded.
+    /// The number of turns that were recorded.
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.turn.histogram.len()
     }
 
-    /// Adds what another thread measured.
+    /// Adds the values of another thread.
     pub fn merge(&mut self, other: &Recorder) {
         self.verdict.merge(&other.verdict);
         self.lateness.merge(&other.lateness);
@@ -156,14 +158,14 @@ impl Recorder {
         self.rtt.merge(&other.rtt);
     }
 
-    /// Forgets everything, and keeps its memory.
+    /// Empties the recorder. Its memory stays allocated.
     pub fn clear(&mut self) {
         let Recorder { verdict, lateness, silence, turn, batch, rtt } = self;
         [verdict, lateness, silence, turn, batch, rtt].into_iter().for_each(Distribution::clear);
     }
 
-    /// Everything, each under the tag that it has in a latency log. Values are nanoseconds, and completions in
-    /// `batch-size`.
+    /// All histograms with their tags in a latency log. Values are nanoseconds; those of `batch-size` are numbers of
+    /// completions.
     #[must_use]
     pub fn histograms(&self) -> [(&'static str, &Histogram<u64>); 6] {
         [
@@ -176,7 +178,7 @@ impl Recorder {
         ]
     }
 
-    /// The plain numbers.
+    /// Summarizes all values.
     #[must_use]
     pub fn summary(&self) -> Summary {
         Summary {
@@ -191,45 +193,45 @@ impl Recorder {
     }
 }
 
-/// What was measured, in integers whose unit is in the name.
+/// What a recorder measured. The unit is in the name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Summary {
-    /// Wake to verdict, of deaths that the network brought.
+    /// From the wake to the verdict, of deaths that the network reported.
     pub verdict_us: Percentiles,
-    /// Deadline to verdict, of expiries.
+    /// From the deadline to the verdict, of expiries.
     pub lateness_us: Percentiles,
-    /// Last proof of life to verdict, of silent deaths.
+    /// From the last proof of life to the verdict, of silent deaths.
     pub silence_ms: Percentiles,
-    /// One turn of the loop.
+    /// Turns of the loop, each without its wait.
     pub loop_turn_us: Percentiles,
-    /// Completions of one reap.
+    /// Completions of a turn.
     pub batch: Percentiles,
     /// Round trips of heartbeats.
     pub rtt_us: Percentiles,
-    /// Turns of the loop.
+    /// The number of turns of the loop.
     pub turns: u64,
 }
 
-/// A distribution in a few numbers. `None`: the sample is too small to say.
+/// A distribution in a few numbers. `None`: the sample does not carry the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Percentiles {
-    /// Samples.
+    /// The number of samples.
     pub count: u64,
-    /// The least.
+    /// The least value.
     pub min: Option<u64>,
     /// The median.
     pub p50: Option<u64>,
-    /// From 100 samples on.
+    /// p90, from 100 samples on.
     pub p90: Option<u64>,
-    /// From 1,000 samples on.
+    /// p99, from 1,000 samples on.
     pub p99: Option<u64>,
-    /// From 10,000 samples on.
+    /// p99.9, from 10,000 samples on.
     pub p999: Option<u64>,
-    /// The greatest, exact also where others were clipped.
+    /// The greatest value, exact even beyond the range.
     pub max: Option<u64>,
-    /// Samples beyond the range of the histogram. Not serialized when there is none.
+    /// The number of samples beyond the range. Not serialized when it is 0.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_zero"))]
     pub clipped: u64,
 }
@@ -239,16 +241,16 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Whether a sample of `count` values carries the percentile (0 to 100). At least ten values must lie
-/// beyond it: p99 wants 1,000 samples, p99.99 wants 100,000. The median is always carried.
+/// Whether a sample of `count` values carries a percentile (0 to 100): at least ten values lie beyond it. p99 needs
+/// 1,000 samples, p99.99 needs 100,000. Any sample carries the median.
 #[must_use]
 pub fn carries(count: u64, percentile: f64) -> bool {
     let beyond = count as f64 * (100.0 - percentile) / 100.0;
-    // 1,000 x 0.01 is a hair less than 10 in binary.
+    // 1,000 x 0.01 is slightly less than 10 in binary.
     count > 0 && (percentile <= 50.0 || percentile >= 100.0 || beyond >= 10.0 - 1e-6)
 }
 
-/// A histogram with exact ends.
+/// A histogram with an exact least and greatest value.
 #[derive(Clone, Debug)]
 struct Distribution {
     histogram: Histogram<u64>,
@@ -262,7 +264,7 @@ impl Distribution {
     fn up_to(highest: u64) -> Distribution {
         let histogram = Histogram::new_with_bounds(1, highest, DIGITS);
         let mut histogram = histogram.expect("bounds from 1 to more than 2, and two digits, are in range");
-        // Writes all of its memory, so that no page is faulted in while something is measured.
+        // Writes to all of its memory, so that no page fault happens during a measurement.
         histogram.reset();
         Distribution { histogram, highest, min: u64::MAX, max: 0, clipped: 0 }
     }
@@ -292,7 +294,7 @@ impl Distribution {
         if count == 0 {
             return Percentiles::default();
         }
-        // A histogram answers with the upper end of a bucket, which may lie beyond the greatest.
+        // A histogram returns the upper end of a bucket, which may lie beyond the greatest value.
         let at = |percentile| {
             let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max) / unit;
             carries(count, percentile).then(value)

@@ -1,9 +1,9 @@
-//! A distribution of durations that can be stored: exact ends, and a histogram of three digits.
+//! A distribution of durations that can be stored: exact ends and a histogram of three digits.
 //!
 //! # Intuition
 //!
-//! A result file must still answer questions that nobody asked when it was written, so it keeps
-//! whole histograms and not a choice of percentiles.
+//! A result file must answer questions that come up after it was written, so it keeps whole histograms rather than
+//! a choice of percentiles.
 //!
 //! # Contract
 //!
@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use super::carries;
 use crate::limits::{MAX_HISTOGRAM_BYTES, MAX_HISTOGRAM_SAMPLES};
 
-/// How every stored histogram begins: the cookie of V2 deflated, as base64 shows it.
+/// The begin of every stored histogram: the cookie of V2 deflated, in base64.
 pub(super) const COOKIE: &str = "HISTF";
 
 /// A distribution of nanoseconds.
@@ -49,7 +49,7 @@ pub struct Recorded {
     clipped: u64,
 }
 
-/// What is written: `count` and the ends for readers without a histogram library.
+/// The stored form. `count` and the ends are for readers without a histogram library.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     count: u64,
@@ -67,11 +67,11 @@ impl Default for Recorded {
 }
 
 impl Recorded {
-    /// The longest time that is told apart: an hour.
+    /// The longest time with a place of its own in the histogram: an hour.
     pub const LONGEST: u64 = 3_600_000_000_000;
     const DIGITS: u8 = 3;
 
-    /// One that has seen nothing.
+    /// An empty distribution.
     #[must_use]
     pub fn new() -> Recorded {
         let histogram = Histogram::new_with_bounds(1, Recorded::LONGEST, Recorded::DIGITS);
@@ -81,13 +81,23 @@ impl Recorded {
 
     /// Adds a value.
     pub fn record(&mut self, nanos: u64) {
-        self.clipped += u64::from(nanos > Recorded::LONGEST);
-        self.histogram.saturating_record(nanos.min(Recorded::LONGEST));
+        self.record_many(nanos, 1);
+    }
+
+    /// Adds a value so many times.
+    pub fn record_many(&mut self, nanos: u64, times: u64) {
+        if times == 0 {
+            return;
+        }
+        if nanos > Recorded::LONGEST {
+            self.clipped = self.clipped.saturating_add(times);
+        }
+        self.histogram.saturating_record_n(nanos.min(Recorded::LONGEST), times);
         self.min = self.min.min(nanos);
         self.max = self.max.max(nanos);
     }
 
-    /// Adds what another one has seen.
+    /// Adds the values of another distribution.
     pub fn merge(&mut self, other: &Recorded) {
         self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
         self.min = self.min.min(other.min);
@@ -95,45 +105,45 @@ impl Recorded {
         self.clipped = self.clipped.saturating_add(other.clipped);
     }
 
-    /// Samples.
+    /// The number of samples.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// Samples beyond the range.
+    /// The number of samples beyond the range.
     #[must_use]
     pub fn clipped(&self) -> u64 {
         self.clipped
     }
 
-    /// The least, exactly.
+    /// The least value, exact.
     #[must_use]
     pub fn min(&self) -> Option<u64> {
         (self.count() > 0).then_some(self.min)
     }
 
-    /// The greatest, exactly.
+    /// The greatest value, exact.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
         (self.count() > 0).then_some(self.max)
     }
 
-    /// The mean, within a thousandth.
+    /// The mean, at most 0.1 % wrong.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
         (self.count() > 0).then(|| self.histogram.mean())
     }
 
-    /// The value that so many per cent of the samples do not exceed; `None` when the sample cannot
-    /// carry it.
+    /// The value that so many per cent of the samples do not exceed. `None`: the sample does not
+    /// [carry](carries) it.
     #[must_use]
     pub fn percentile(&self, percentile: f64) -> Option<u64> {
         let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max);
         carries(self.count(), percentile).then(value)
     }
 
-    /// The histogram itself, in nanoseconds, for those that draw or write it.
+    /// The histogram, in nanoseconds.
     #[must_use]
     pub fn histogram(&self) -> &Histogram<u64> {
         &self.histogram
@@ -165,7 +175,8 @@ impl TryFrom<Stored> for Recorded {
         let bytes = STANDARD.decode(&stored.histogram);
         let bytes = bytes.map_err(|error| format!("a histogram is not base64: {error}"))?;
         let mut recorded = Recorded::new();
-        let read = inflated(&bytes)?;
+        let fits = |digits, low, high| (digits, low, high) == (Recorded::DIGITS, 1, Recorded::LONGEST);
+        let read = inflated(&bytes, fits)?;
         recorded.histogram.add(&read).map_err(|error| format!("a histogram is beyond an hour: {error}"))?;
         if recorded.count() != stored.count {
             let held = recorded.count();
@@ -184,11 +195,12 @@ impl TryFrom<Stored> for Recorded {
     }
 }
 
-/// Reads a histogram in a form that [`Recorded`] can have written, in bounded memory and time.
+/// Decodes a histogram in bounded memory and time. `fits` decides by its digits, its lowest and its highest value
+/// whether it is read.
 ///
-/// The crate's reader takes as much memory as the head of the histogram asks for, 4 GB included, and its
-/// arithmetic overflows on the longest run of zeros. So the head and the runs are looked at first.
-fn inflated(bytes: &[u8]) -> Result<Histogram<u64>, String> {
+/// The crate's reader allocates as much memory as the head of the histogram asks for, up to 4 GB, and its arithmetic
+/// overflows on the longest run of zeros. So the head and the runs are checked first.
+pub(super) fn inflated(bytes: &[u8], fits: impl Fn(u8, u64, u64) -> bool) -> Result<Histogram<u64>, String> {
     /// Cookie, length, normalizing offset, digits, bounds, ratio: all big-endian.
     const HEAD: usize = 40;
     let broken = |what: &str| format!("a histogram cannot be read: {what}");
@@ -204,11 +216,12 @@ fn inflated(bytes: &[u8]) -> Result<Histogram<u64>, String> {
         plain.get(at..at + 4).map(|word| word.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
     };
     let long = |at: usize| Some(word(at)? << 32 | word(at + 4)?);
-    let head = (word(4), word(12), long(16), long(24));
-    let length = plain.len().checked_sub(HEAD).map(|length| length as u64);
-    if length.is_none()
-        || head != (length, Some(u64::from(Recorded::DIGITS)), Some(1), Some(Recorded::LONGEST))
-    {
+    let head = || {
+        let length = plain.len().checked_sub(HEAD)? as u64;
+        let digits = u8::try_from(word(12)?).ok()?;
+        (word(4)? == length && fits(digits, long(16)?, long(24)?)).then_some(())
+    };
+    if head().is_none() {
         return Err(broken("its head is not that of a latency in nanoseconds"));
     }
     let counts = &plain[HEAD..];

@@ -1,16 +1,16 @@
-//! Reports: what a result says, in the formats that people and programs read.
+//! Reports: what a result says, in formats for people and for programs.
 //!
 //! # Intuition
 //!
-//! Measuring is dear and reading is cheap. So a report is made from the result file alone, as often as
-//! anybody likes, in any format, with any question, and always comes out the same.
+//! Measuring is slow and reading is fast. A report is made from the result file alone, so it can be made again in
+//! another format or with another question.
 //!
 //! # Model
 //!
-//! [`figures`] derives plain numbers from a [`ResultFile`]; every format writes those down:
-//! for a terminal, for a README, for programs, for a browser. `.hgrm` and `.hlog` are the histograms
-//! themselves, as other people's readers want them. A [threshold] asks for one number by its
-//! name.
+//! [`figures`] derives plain numbers from a [`ResultFile`]. [`sections`] makes one [`document`] of them, and [`text`],
+//! [`markdown`] and [`html`] render it. [`json`] holds the figures for programs; `.hgrm` and `.hlog` hold the
+//! histograms for other readers. A [threshold] asks for one figure by its [name](names). A latency log of `run` makes
+//! a document of its own.
 //!
 //! # Contract
 //!
@@ -28,9 +28,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod bars;
-mod beside;
+pub mod diff;
 pub mod document;
+mod drawing;
 pub mod figures;
 pub mod hgrm;
 pub mod hlog;
@@ -38,136 +38,72 @@ pub mod html;
 pub mod json;
 pub mod markdown;
 pub mod names;
+mod options;
+pub mod sections;
 pub mod series;
 pub mod show;
 pub mod text;
 pub mod threshold;
+pub mod unit;
 
-use std::fmt;
+pub use options::{Format, Options, ReportError};
 
+use super::log::Log;
 use super::result::ResultFile;
+use document::Document;
 use figures::Figures;
-use series::Series;
-
-/// What a report may look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Tables and bars for a terminal.
-    Text,
-    /// Tables for a README.
-    Markdown,
-    /// The derived figures, for programs.
-    Json,
-    /// The percentile spectrum of one series.
-    Hgrm,
-    /// All histograms, by interval and tag.
-    Hlog,
-    /// One self-contained page.
-    Html,
-}
-
-/// What a reader may choose.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The subject that ratios are taken against.
-    pub base: Option<String>,
-    /// The series of a `.hgrm`.
-    pub series: Option<String>,
-    /// Columns of the terminal; without them text is as wide as it is.
-    pub width: Option<u16>,
-    /// Whether the terminal shows bold.
-    pub bold: bool,
-}
-
-/// Why there is no report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReportError {
-    /// There is no subject of that name to take ratios against.
-    Base {
-        /// What was asked for.
-        wanted: String,
-        /// What there is.
-        names: Vec<String>,
-    },
-    /// There is no series of that name.
-    Series {
-        /// What was asked for.
-        wanted: String,
-        /// What there is.
-        names: Vec<String>,
-    },
-    /// Nothing was measured that has a histogram.
-    Empty,
-    /// The format has no place for a second result.
-    Alone(&'static str),
-}
-
-impl fmt::Display for ReportError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReportError::Base { wanted, names } => {
-                let names = names.join(", ");
-                write!(out, "no subject is called `{wanted}`; ratios can be taken against: {names}")
-            }
-            ReportError::Series { wanted, names } => {
-                let names = names.join(", ");
-                write!(out, "no series is called `{wanted}`; there are: {names}")
-            }
-            ReportError::Empty => write!(out, "the result has no latency at all: nothing was measured"),
-            ReportError::Alone(format) => {
-                write!(out, "a {format} is made of one result: leave the second out")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ReportError {}
 
 /// Derives the figures of every result. `base` is as in [`Options`].
 ///
 /// # Errors
 ///
-/// When there is a comparison without such a base.
+/// When a comparison has no subject of the name of the base.
 pub fn derive<'a>(results: &'a [ResultFile], base: Option<&str>) -> Result<Vec<Figures<'a>>, ReportError> {
     results.iter().map(|result| Figures::of(result, base)).collect()
 }
 
-/// Writes the report of one result, or of two side by side.
+/// Renders the report of one result, or of two side by side.
 ///
 /// # Errors
 ///
-/// When an option names what the results do not have.
+/// When an option names what the results do not have, or the format takes one result only.
 pub fn render(results: &[ResultFile], format: Format, options: &Options) -> Result<String, ReportError> {
     let figures = derive(results, options.base.as_deref())?;
-    Ok(match format {
-        Format::Html => html::render(&figures),
-        Format::Text => text::render(&document::document(&figures), options),
-        Format::Markdown => markdown::render(&document::document(&figures)),
-        Format::Json => json::render(&figures),
-        Format::Hlog => hlog::render(alone(&figures, ".hlog")?),
-        Format::Hgrm => hgrm::render(&chosen(alone(&figures, ".hgrm")?, options.series.as_deref())?),
-    })
+    match format {
+        Format::Json => Ok(json::render(&figures)),
+        Format::Hlog => Ok(hlog::render(alone(&figures, ".hlog")?)),
+        Format::Hgrm => {
+            let series = series::find(alone(&figures, ".hgrm")?, options.series.as_deref())?;
+            Ok(hgrm::render(&series))
+        }
+        Format::Text | Format::Markdown | Format::Html => {
+            rendered(&sections::document(&figures, options), format, options)
+        }
+    }
 }
 
-/// The one result of a format that has no place for two.
+/// Renders the report of a latency log that `deadpeer run --latency-log` wrote.
+///
+/// # Errors
+///
+/// When the format is not text, Markdown or HTML.
+pub fn render_log(log: &Log, format: Format, options: &Options) -> Result<String, ReportError> {
+    rendered(&sections::log(log, options), format, options)
+}
+
+fn rendered(document: &Document, format: Format, options: &Options) -> Result<String, ReportError> {
+    match format {
+        Format::Text => Ok(text::render(document, options)),
+        Format::Markdown => Ok(markdown::render(document)),
+        Format::Html => Ok(html::render(document)),
+        other => Err(ReportError::Log(other.as_str())),
+    }
+}
+
+/// The only result, for formats that take one.
 fn alone<'a, 'b>(figures: &'b [Figures<'a>], format: &'static str) -> Result<&'b Figures<'a>, ReportError> {
     match figures {
         [figures] => Ok(figures),
         _ => Err(ReportError::Alone(format)),
-    }
-}
-
-fn chosen<'a>(figures: &Figures<'a>, wanted: Option<&str>) -> Result<Series<'a>, ReportError> {
-    let mut all = series::all(figures);
-    let found = match wanted {
-        Some(wanted) => all.iter().position(|series| series.name == wanted),
-        None => (!all.is_empty()).then_some(0),
-    };
-    let names = || all.iter().map(|series| series.name.clone()).collect();
-    match (found, wanted) {
-        (Some(found), _) => Ok(all.swap_remove(found)),
-        (None, Some(wanted)) => Err(ReportError::Series { wanted: wanted.to_owned(), names: names() }),
-        (None, None) => Err(ReportError::Empty),
     }
 }

@@ -22,7 +22,7 @@ use crate::frame::Decoder;
 use crate::limits;
 use crate::liveness::{Event, EventKind, Heartbeat, PeerId, Tracker, TrackerConfig, TrackerCounts, Wake};
 use crate::measure::Recorder;
-use crate::measure::intervals::Tap;
+use crate::measure::intervals::IntervalSender;
 use crate::partial_frame::PartialFrame;
 use crate::reactor::{EventSink, Listener, Probed, Shared, StartError, obtained, suspended};
 use crate::sys::engine::{Completion, Counters, Engine, EngineChoice, Readiness, Token, Wait};
@@ -131,7 +131,7 @@ pub struct Driver<S> {
     batch: Vec<Event>,
     sink_is_full: bool,
     recorder: Recorder,
-    tap: Option<Tap>,
+    tap: Option<IntervalSender>,
     ticks: TickClock,
     completions: Vec<Completion>,
     /// Connections whose recv or poll has to be tried again, from this instant.
@@ -247,7 +247,7 @@ impl<S: EventSink> Driver<S> {
     }
 
     /// Hands its measurements over interval by interval from now on.
-    pub fn log_latency(&mut self, tap: Tap) {
+    pub fn log_latency(&mut self, tap: IntervalSender) {
         self.tap = Some(tap);
     }
 
@@ -288,7 +288,7 @@ impl<S: EventSink> Driver<S> {
         Ok(Report {
             counts: *self.tracker.counts(),
             recorder: self.recorder,
-            measured_since: self.tap.as_ref().map(Tap::open_since),
+            measured_since: self.tap.as_ref().map(IntervalSender::open_since),
             ring: self.engine.counters(),
             stalls: self.stalls,
             rearms: self.rearms,

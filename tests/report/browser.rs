@@ -1,15 +1,15 @@
-//! A real browser, without a window, for as long as one page takes.
+//! A real browser without a window.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::skip::skip;
 
-/// What a page came to.
+/// A page after it was loaded.
 pub struct Seen {
-    /// The document after everything was loaded, as markup.
+    /// The markup of the document.
     pub dom: String,
-    /// What the page said on its console: errors, and what its policy forbade.
+    /// The lines on the console: errors, and what the page's policy forbade.
     pub console: Vec<String>,
 }
 
@@ -20,7 +20,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// One, if there is any on this machine; otherwise the test is skipped.
+    /// The browser of this machine. Without one the test is skipped.
     pub fn find(test: &str) -> Option<Browser> {
         let answers =
             |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success());
@@ -34,7 +34,7 @@ impl Browser {
         Some(Browser { program, folder })
     }
 
-    /// Opens a page, waits until it has loaded, and tells what became of it.
+    /// Opens a page and waits until it is loaded.
     pub fn open(&self, page: &str, options: &[&str]) -> Seen {
         let out = self.run(page, &[options, &["--dump-dom"]].concat());
         let lines = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -44,7 +44,7 @@ impl Browser {
         Seen { dom, console }
     }
 
-    /// Prints a page and gives the PDF's bytes.
+    /// Prints a page and returns the bytes of the PDF.
     pub fn print(&self, page: &str) -> Vec<u8> {
         let paper = self.folder.join("page.pdf");
         self.run(page, &[&format!("--print-to-pdf={}", paper.display())]);
@@ -54,7 +54,7 @@ impl Browser {
     fn run(&self, page: &str, options: &[&str]) -> Output {
         let file = self.folder.join("page.html");
         std::fs::write(&file, page).unwrap();
-        // A browser that hangs is ended, and then the test fails for want of its answer.
+        // A browser that hangs is ended. Then the test fails.
         let out = Command::new("timeout")
             .args(["--kill-after=5", "120", self.program, "--headless", "--no-sandbox", "--disable-gpu"])
             .args(["--no-first-run", "--disable-background-networking", "--enable-logging=stderr"])
@@ -70,7 +70,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // What is left of a temporary folder harms nobody.
+        // A temporary folder that stays is no fault.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,4 +1,4 @@
-//! docs/MEASURING.md, held against what the files have.
+//! The documents against the files: fields, names and figures.
 
 use std::collections::BTreeSet;
 
@@ -17,13 +17,13 @@ fn section(title: &str) -> &'static str {
     section.split("\n## ").next().unwrap()
 }
 
-/// The words in backticks, of which some are paths or lists.
+/// The words in backticks. Some of these are paths or lists.
 fn words(text: &str) -> BTreeSet<&str> {
     let code = text.split('`').skip(1).step_by(2);
     code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-')).collect()
 }
 
-/// The names of all fields, but for those whose names are data.
+/// The names of all fields, except where names are data.
 fn fields(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -115,17 +115,24 @@ fn the_bare_recv_stands_beside_the_ways_and_nothing_stands_for_one_that_was_not_
         assert!(says(&measured, format) > says(&not, format), "{format:?}");
         assert!(says(&empty, format) < says(&measured, format), "{format:?}");
     }
-    // Without any way that the network tells there is nothing to stand beside.
+    // Without closed or reset peers there is no chart for the bare recv.
     let mut silent = measured.clone();
     silent.experiment.as_mut().unwrap().ways.retain(|way| way.basis == Basis::Expiry);
     let page = render(&[silent], Format::Html, &Options::default()).unwrap();
     assert!(!page.contains("spectrum-network") && page.contains("spectrum-silent"));
 }
 
+/// The tables of a document: their rows, the head first.
+fn tables(text: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tables = lines.chunk_by(|one, other| one.starts_with("| ") && other.starts_with("| "));
+    tables.filter(|table| table.len() > 2 && table[0].starts_with("| ")).map(<[&str]>::to_vec).collect()
+}
+
 #[test]
-fn the_tables_of_the_figures_are_those_of_the_committed_results() {
+fn the_figures_of_the_documents_are_those_of_the_committed_results() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let read = |path: &str| std::fs::read_to_string(root.join(path));
     let results = [
         ("comparison", None),
         ("comparison", Some("tokio-uring".to_owned())),
@@ -135,19 +142,25 @@ fn the_tables_of_the_figures_are_those_of_the_committed_results() {
         ("stream", None),
         ("rates", None),
     ];
-    let reported: Vec<String> = results
+    let reported: BTreeSet<String> = results
         .into_iter()
         .flat_map(|(name, base)| {
-            let result = ResultFile::parse(&read(&format!("docs/measured-{name}.json"))).unwrap();
+            let result = ResultFile::parse(&read(&format!("docs/measured-{name}.json")).unwrap()).unwrap();
             let options = Options { base, ..Options::default() };
             let report = render(&[result], Format::Markdown, &options).unwrap();
             report.lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect();
-    let figures = read("docs/FIGURES.md");
-    let rows: Vec<&str> = figures.lines().filter(|line| line.starts_with("| ")).collect();
-    assert!(rows.len() > 30, "the tables were not found");
-    for row in rows {
-        assert!(reported.iter().any(|line| line == row), "no report says: {row}");
+    let mut held = 0;
+    for document in ["README.md", "docs/FIGURES.md", "docs/HTTP.md"] {
+        let Ok(text) = read(document) else { continue };
+        // A table with the head of a report's table must have rows of the reports.
+        for table in tables(&text).into_iter().filter(|table| reported.contains(table[0])) {
+            for row in &table[1..] {
+                assert!(reported.contains(*row), "{document}: no report says: {row}");
+            }
+            held += table.len();
+        }
     }
+    assert!(held > 30, "the tables were not found");
 }

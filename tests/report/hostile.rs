@@ -1,4 +1,4 @@
-//! Files that are no results, or mean harm: refused with a reason, in bounded memory, without a panic.
+//! Broken and hostile files: refused with a reason, in bounded memory, without a panic.
 
 use std::io::Write;
 
@@ -17,7 +17,11 @@ use crate::sample;
 const FORMATS: [Format; 6] =
     [Format::Text, Format::Markdown, Format::Json, Format::Hgrm, Format::Hlog, Format::Html];
 
-/// A histogram with this head and these counts, as it would stand in a file.
+fn full() -> Options {
+    Options { full: true, ..Options::default() }
+}
+
+/// A histogram with this head and these counts, encoded as in a file.
 fn histogram(length: u32, digits: u32, high: u64, payload: &[u8]) -> String {
     let mut plain = Vec::new();
     plain.extend(0x1c84_9313_u32.to_be_bytes());
@@ -40,7 +44,7 @@ fn stored(count: u64, histogram: &str) -> Result<Recorded, String> {
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
-/// Zigzag, seven bits a byte, the ninth byte whole.
+/// An integer as HdrHistogram writes it: zigzag, seven bits in a byte, eight in the ninth.
 fn varint(count: i64) -> Vec<u8> {
     let mut left = ((count << 1) ^ (count >> 63)) as u64;
     let mut bytes = Vec::new();
@@ -133,13 +137,13 @@ fn a_field_of_a_later_minor_version_is_ignored() {
     assert_eq!(ResultFile::parse(&later).unwrap(), whole);
 }
 
-/// Every number of a value, set to something extreme.
+/// Sets every number of a value to an extreme one.
 fn extreme(value: &mut serde_json::Value, number: &serde_json::Value) {
     match value {
         serde_json::Value::Number(_) => *value = number.clone(),
         serde_json::Value::Object(fields) => fields
             .iter_mut()
-            // The version, and what must fit its histogram.
+            // Except the version, and what must match the histogram.
             .filter(|(name, _)| !["version", "count", "min_ns", "max_ns", "clipped"].contains(&name.as_str()))
             .for_each(|(_, value)| extreme(value, number)),
         serde_json::Value::Array(values) => values.iter_mut().for_each(|value| extreme(value, number)),
@@ -158,8 +162,8 @@ fn extreme_numbers_are_reported_without_a_panic() {
         extreme(&mut value, &number);
         let Ok(result) = ResultFile::parse(&value.to_string()) else { continue };
         for format in FORMATS {
-            let _ = render(std::slice::from_ref(&result), format, &Options::default());
-            let _ = render(&[result.clone(), sample::few(1)], format, &Options::default());
+            let _ = render(std::slice::from_ref(&result), format, &full());
+            let _ = render(&[result.clone(), sample::few(1)], format, &full());
         }
         reported += 1;
     }
@@ -180,7 +184,7 @@ proptest! {
                 0 => bytes[at] = byte,
                 1 => drop(bytes.remove(at)),
                 2 => bytes.insert(at, b"0123456789\",:[]{}-"[usize::from(byte) % 18]),
-                // A digit for a digit leaves the file readable, and its figures odd.
+                // Another digit leaves the file readable and changes a figure.
                 _ => {
                     let digit = bytes.iter().skip(at).position(u8::is_ascii_digit).map(|more| at + more);
                     digit.into_iter().for_each(|at| bytes[at] = b'0' + byte % 10);
@@ -190,7 +194,7 @@ proptest! {
         let text = String::from_utf8_lossy(&bytes);
         if let Ok(result) = ResultFile::parse(&text) {
             for format in FORMATS {
-                let _ = render(std::slice::from_ref(&result), format, &Options::default());
+                let _ = render(std::slice::from_ref(&result), format, &full());
             }
         }
     }

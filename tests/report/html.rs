@@ -1,25 +1,24 @@
-//! The page, opened in a real browser: it is whole without scripts, asks nobody for anything, has room on
-//! a telephone and on paper, and lets no string of a file become more than text.
+//! The page in a real browser: it works without scripts, makes no request, fits a telephone and paper, and keeps every
+//! string of a file text.
 
 use std::collections::BTreeSet;
 
-use deadpeer::measure::report::figures::{Figure, Figures};
-use deadpeer::measure::report::html;
+use deadpeer::measure::report::figures::Figure;
+use deadpeer::measure::report::{Format, Options, render};
 use deadpeer::measure::result::{Cost, Idle, Interval, ResultFile, Way};
 
 use crate::browser::Browser;
 use crate::sample;
 
-/// What would be more than text, if it could.
+/// A string that would be markup if it were not escaped.
 const HOSTILE: &str =
     "</title></svg><script>document.title='owned'</script><img src=x onerror=alert(1)>\"' onload='x' &amp;";
 
 fn page(results: &[ResultFile]) -> String {
-    let figures: Vec<_> = results.iter().map(|result| Figures::of(result, None).unwrap()).collect();
-    html::render(&figures)
+    render(results, Format::Html, &Options::default()).unwrap()
 }
 
-/// A sample in which every word that a file can bring is hostile, and long.
+/// A sample in which every string is hostile and long.
 fn hostile() -> ResultFile {
     let mut result = sample::whole(3);
     let spoil = |text: &mut String| *text = format!("{HOSTILE} {text} {}", "x".repeat(300));
@@ -46,7 +45,7 @@ fn hostile() -> ResultFile {
     result
 }
 
-/// Every page that a reader may get, by its name.
+/// Pages of all kinds of results, by name.
 fn pages() -> Vec<(&'static str, String)> {
     vec![
         ("whole", page(&[sample::whole(1)])),
@@ -61,9 +60,9 @@ fn pages() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The tags of a page in order: name, attributes, and whether it opens and closes.
+/// The tags of a page in order: name, attributes, whether it opens, and whether it closes.
 fn tags(page: &str) -> Vec<(&str, &str, bool, bool)> {
-    // The style sheet is no markup.
+    // The style sheet is not markup.
     let (before, rest) = page.split_once("<style>").unwrap();
     let (style, after) = rest.split_once("</style>").unwrap();
     assert!(!style.contains('<') && !style.contains("url(") && !style.contains("@import"));
@@ -140,10 +139,10 @@ fn no_number_is_too_large_or_too_small_for_a_page() {
 #[test]
 fn what_a_sample_does_not_carry_is_neither_written_nor_drawn() {
     let few = page(&[sample::few(1)]);
-    // 40 deaths carry no p90, whose marks would say so.
-    assert!(few.contains("p50: ") && !few.contains("p90: ") && !few.contains("p99: "));
+    // 40 deaths do not carry p90, so no line has a mark there.
+    assert!(few.contains("fin p50: ") && !few.contains("fin p90: ") && !few.contains("p99: "));
     let row = few.split("<th scope=\"row\">fin</th>").nth(1).unwrap().split("</tr>").next().unwrap();
-    assert_eq!(row.matches("<td>-</td>").count(), 5, "{row}");
+    assert_eq!(row.matches("<td>-</td>").count(), 3, "{row}");
 }
 
 #[test]
@@ -191,7 +190,7 @@ fn a_file_cannot_make_a_browser_do_anything() {
     assert_eq!(seen.console, Vec::<String>::new());
     assert!(text_of(&seen.dom).contains(HOSTILE), "hostile text is not shown as it is");
     assert!(!seen.dom.contains("<script") && !seen.dom.contains("<img"), "text became markup");
-    // If a script did come through, the page's policy would still stop it, and this test would see that.
+    // The page's policy stops a script even if one got into the page.
     let broken = page(&[hostile()]).replacen("<main>", "<main><script>document.title='owned'</script>", 1);
     let seen = browser.open(&broken, &[]);
     assert!(!seen.dom.contains("<title>owned"), "the policy let a script run");
@@ -210,7 +209,7 @@ fn nothing_overlaps_overflows_or_pales_on_a_telephone_a_screen_and_paper() {
         }
         frame(&mut dark, &format!("{name}, dark"), 1280, "data-dark", &page);
         if !name.contains("hostile") {
-            // A4 less its margins.
+            // The width of A4 without margins.
             let paper = page.replace("@media print", "@media screen");
             frame(&mut frames, &format!("{name}, on paper"), 688, "data-paper", &paper);
         }
@@ -220,7 +219,7 @@ fn nothing_overlaps_overflows_or_pales_on_a_telephone_a_screen_and_paper() {
 }
 
 #[test]
-fn whoever_looks_at_the_page_sees_what_is_wrong() {
+fn a_look_at_the_page_finds_what_is_wrong() {
     let Some(browser) = Browser::find("canary") else { return };
     let broken = [
         ("<main>", "<main><p style=\"min-width: 2000px\">wide</p>", "too wide"),
@@ -242,7 +241,7 @@ fn whoever_looks_at_the_page_sees_what_is_wrong() {
     look(&browser, &frames, &[], &broken.map(|(.., complaint)| complaint));
 }
 
-/// A page within another one, in which no script runs.
+/// A page in a frame in which no script runs.
 fn frame(frames: &mut String, title: &str, width: u32, marks: &str, page: &str) {
     let page = page.replace('&', "&amp;").replace('"', "&quot;");
     let size = format!("style=\"width: {width}px; height: 800px; border: 0\"");
@@ -251,8 +250,8 @@ fn frame(frames: &mut String, title: &str, width: u32, marks: &str, page: &str) 
     ));
 }
 
-/// Looks at all frames and gives what can be read. A complaint is expected of the frame that is called
-/// after it, and no other one.
+/// Looks at all frames and returns their text. A complaint is expected of the frame that has its name, and of no
+/// other.
 fn look(browser: &Browser, frames: &str, options: &[&str], expected: &[&str]) -> String {
     let script = include_str!("look.js");
     let places = "<pre id=looked></pre><pre id=complaints></pre><pre id=words></pre>";
@@ -287,7 +286,7 @@ fn it_can_be_printed() {
     assert!((3..=12).contains(&pages), "{pages} pages");
 }
 
-/// Markup without its tags, as a reader has it.
+/// The text of markup.
 fn text_of(markup: &str) -> String {
     let mut text = String::new();
     for piece in markup.split('<') {

@@ -1,5 +1,5 @@
-// Looks at the pages in this document's frames, in which scripts are switched off, and writes down what a
-// reader would complain of, and what he can read.
+// Looks at the pages in this document's frames, in which scripts are switched off, and writes down the faults that a
+// reader would see, and the text of the pages.
 'use strict';
 
 const complaints = [];
@@ -27,6 +27,10 @@ function look(frame) {
   const view = frame.contentWindow;
   const complain = (what) => complaints.push(`${frame.title}: ${what}`);
   const root = page.documentElement;
+
+  // A page must fit with its folds closed and open. Everything else is looked at with all folds open.
+  if (root.scrollWidth > root.clientWidth) complain('is too wide before its folds are open');
+  for (const fold of page.querySelectorAll('details')) fold.open = true;
 
   // What a frame cannot do by itself: the reader's choice of colours.
   if (frame.dataset.dark !== undefined && !view.matchMedia('(prefers-color-scheme: dark)').matches) {

@@ -1,4 +1,4 @@
-//! Reports: what every format must say of believable results, and what no file may do to them.
+//! Reports: what every format says of believable results, and that no file can break them.
 
 mod browser;
 mod document;

@@ -1,4 +1,4 @@
-//! `deadpeer report` as scripts meet it: exit codes, files, messages.
+//! `deadpeer report` as a process: exit codes, files, messages.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use deadpeer::measure::result::ResultFile;
 
 use crate::sample;
 
-/// Files of one test.
+/// The files of one test.
 struct Files(PathBuf);
 
 impl Files {
@@ -48,7 +48,7 @@ fn every_format_is_written_to_standard_output_or_a_file() {
     let files = Files::new("formats");
     let result = files.result("a.json", &sample::without_comparison(1));
     for (format, words) in [
-        ("text", "Deaths and verdicts"),
+        ("text", "Ways to die"),
         ("markdown", "| way |"),
         ("json", "\"deadpeer-report\""),
         ("hgrm", "TotalCount"),
@@ -80,7 +80,7 @@ fn a_failed_threshold_is_exit_code_3_with_a_line_each() {
         lines[0].contains("detect.stop.missed>0: it is 1") && lines[1].contains("was not run"),
         "{errors}"
     );
-    assert!(text(&output.stdout).contains("Deaths and verdicts"), "the report is written all the same");
+    assert!(text(&output.stdout).contains("FAIL: "), "the report is written all the same");
     assert_eq!(report(&[&result, "--fail-if", "cpu.deadpeer/epoll>0.03"]).status.code(), Some(0));
 }
 
@@ -125,8 +125,8 @@ fn a_file_that_cannot_be_read_or_written_is_exit_code_1_and_named() {
         (vec![folder], vec![folder, "directory"]),
         (vec![&broken], vec![&broken[..], "no result of `deadpeer bench`", "EOF"]),
         (vec![&binary], vec![&binary, "not text"]),
-        (vec![&large], vec![&large, "larger than any result"]),
-        (vec!["/dev/zero"], vec!["/dev/zero", "larger than any result"]),
+        (vec![&large], vec![&large, "larger than a report reads"]),
+        (vec!["/dev/zero"], vec!["/dev/zero", "larger than a report reads"]),
         (vec![&result, &broken], vec![&broken]),
         (vec![&result, "--out", &nowhere], vec![&nowhere, "--out"]),
         (vec![&result, "--out", "/dev/full"], vec!["/dev/full", "No space"]),
@@ -140,13 +140,41 @@ fn a_file_that_cannot_be_read_or_written_is_exit_code_1_and_named() {
 }
 
 #[test]
+fn a_latency_log_is_a_report_too_and_a_broken_one_is_named() {
+    let files = Files::new("log");
+    let result = files.result("a.json", &sample::without_comparison(1));
+    let log = files.path("a.hlog");
+    assert_eq!(report(&[&result, "--format", "hlog", "--out", &log]).status.code(), Some(0));
+    for (format, words) in
+        [("text", "detect-fin"), ("markdown", "| detect-fin |"), ("html", "<!doctype html>")]
+    {
+        let shown = report(&[&log, "--format", format]);
+        assert_eq!((shown.status.code(), text(&shown.stderr)), (Some(0), String::new()), "{format}");
+        assert!(text(&shown.stdout).contains(words), "{format}");
+    }
+    for (arguments, words) in [
+        (vec![&log[..], "--format", "json"], "text, markdown or html"),
+        (vec![&log, &log], "leave the second out"),
+        (vec![&log, "--fail-if", "detect.fin.p99>1ms"], "give a result of bench"),
+    ] {
+        let output = report(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(words), "{arguments:?}: {}", text(&output.stderr));
+    }
+    fs::write(&log, "#[Histogram log format version 1.3]\nTag=a,0,1\n#\n").unwrap();
+    let output = report(&[&log]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("line 2: "), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_closed_standard_output_is_no_fault() {
     let files = Files::new("closed");
     let result = files.result("a.json", &sample::whole(1));
     let mut command = Command::new(env!("CARGO_BIN_EXE_deadpeer"));
     command.args(["report", &result, "--format", "hlog"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Larger than a pipe holds, so that it is closed in the middle of the write.
+    // The log is larger than a pipe holds, so the write fails in the middle.
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));

@@ -1,7 +1,7 @@
 //! Believable results, drawn from a seed: as large as a real file, and the same every time.
 //!
-//! Figures are about those of a machine with two cores; nothing was measured. All eight ways are in an
-//! experiment, the last of them not run, and a dozen subjects in a comparison.
+//! The figures resemble those of a machine with two cores; nothing was measured. An experiment has all eight ways, the
+//! last of them not run; a comparison has twelve subjects.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// An experiment and a comparison, with doubts: all that a file can hold.
+/// An experiment and a comparison with doubts: everything that a file can hold.
 pub fn whole(seed: u64) -> ResultFile {
     let mut rng = Rng::with_seed(seed);
     let experiment = experiment(&mut rng, 12_000);
@@ -25,7 +25,7 @@ pub fn whole(seed: u64) -> ResultFile {
     file(seed, Some(experiment), Some(comparison), doubts())
 }
 
-/// So few deaths that hardly any percentile is carried.
+/// An experiment with so few deaths that only the median is carried.
 pub fn few(seed: u64) -> ResultFile {
     let experiment = experiment(&mut Rng::with_seed(seed), 40);
     let doubt = Doubt {
@@ -36,19 +36,19 @@ pub fn few(seed: u64) -> ResultFile {
     file(seed, Some(experiment), None, vec![doubt])
 }
 
-/// As without `--against`.
+/// An experiment, as without `--against`.
 pub fn without_comparison(seed: u64) -> ResultFile {
     let experiment = experiment(&mut Rng::with_seed(seed), 2_000);
     file(seed, Some(experiment), None, Vec::new())
 }
 
-/// Only yardsticks.
+/// A comparison only.
 pub fn without_experiment(seed: u64) -> ResultFile {
     let comparison = comparison(&mut Rng::with_seed(seed));
     file(seed, None, Some(comparison), doubts())
 }
 
-/// The same on a slower machine, for what is compared side by side.
+/// Everything again, of another machine.
 pub fn elsewhere(seed: u64) -> ResultFile {
     let mut other = whole(seed);
     other.machine.kernel = "6.1.0-42-amd64".to_owned();
@@ -107,7 +107,7 @@ fn file(
     }
 }
 
-/// What the machine takes by itself.
+/// The latency of a bare recv.
 fn bare_recv() -> BareRecv {
     let mut rng = Rng::with_seed(11);
     let mut bare = BareRecv::default();
@@ -137,7 +137,7 @@ fn doubts() -> Vec<Doubt> {
     ]
 }
 
-/// A duration about `middle` with a long tail, as waiting gives.
+/// A duration about `middle` with a long tail.
 fn draw(rng: &mut Rng, middle: u64) -> u64 {
     let mut value = middle / 2 + rng.u64(0..=middle);
     while rng.u32(0..12) == 0 {
@@ -222,7 +222,7 @@ fn died(rng: &mut Rng, way: Way, deaths: u64) -> WayResult {
             }
         }
         latency.merge(&interval);
-        // A stretch without deaths is not written.
+        // An interval without deaths is not written.
         if interval.count() > 0 {
             intervals.push(Interval { from_ns: slot * length_ns, length_ns, latency: interval });
         }
@@ -244,8 +244,8 @@ fn died(rng: &mut Rng, way: Way, deaths: u64) -> WayResult {
     }
 }
 
-/// A subject and about what it takes: CPU of the process a beat, CPU of the machine a beat, CPU an
-/// accept, CPU a death, p50 of detection, all in nanoseconds; bytes of user and kernel memory; the storm.
+/// A subject and its typical costs, in nanoseconds: CPU of the process per beat, busy time of the machine per beat, CPU
+/// per accept and per death, p50 of detection; then bytes of user and kernel memory, and milliseconds of the storm.
 struct Typical {
     name: &'static str,
     what: &'static str,
@@ -365,7 +365,7 @@ fn comparison(rng: &mut Rng) -> Comparison {
     });
     let mut runs = Vec::new();
     for round in 0..settings.rounds {
-        // A machine is slower or faster for a while, and with it all of a round.
+        // The machine is slower or faster during a whole round.
         let weather = 900 + rng.u64(0..200);
         for typical in &TYPICAL {
             runs.push(run(rng, typical, round, weather));
@@ -406,7 +406,7 @@ fn run(rng: &mut Rng, typical: &Typical, round: u64, weather: u64) -> Run {
         latency.record(draw(rng, typical.detection * MICRO));
         injector_late.record(draw(rng, 6 * MICRO));
     }
-    // The floor judges nothing, so nothing of it is told of quiet deaths; tokio-uring lost one storm.
+    // The floor judges nothing, so it reports no quiet deaths. tokio-uring lost one storm.
     let floor = typical.name.starts_with("floor");
     let lost = typical.name == "tokio-uring" && round == 1;
     Run {

@@ -1,4 +1,4 @@
-//! Conditions under which a result is not good enough.
+//! Thresholds: which hold, which fail, and which are refused.
 
 use deadpeer::cli::duration;
 use deadpeer::measure::report::derive;

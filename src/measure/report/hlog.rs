@@ -1,7 +1,7 @@
 //! All histograms of a result as an interval log (`.hlog`), by tag.
 //!
-//! A way's intervals are those of the experiment, from its start. A comparison does not keep when its runs were
-//! made, so each round is an interval of a second, behind the experiment.
+//! The intervals of a way are those of the experiment. A comparison does not keep the times of its runs, so each
+//! round is an interval of one second after the experiment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::figures::Figures;
 use crate::measure::hlog::{HlogWriter, tag};
 use crate::measure::recorded::Recorded;
 
-/// A round of a comparison on the log's axis of time.
+/// The length of a round of a comparison in the log.
 const ROUND_NS: u64 = 1_000_000_000;
 
 struct Line<'a> {
@@ -21,12 +21,12 @@ struct Line<'a> {
     recorded: &'a Recorded,
 }
 
-/// Writes it.
+/// Writes the log.
 #[must_use]
 pub fn render(figures: &Figures) -> String {
     let result = figures.result;
     let mut lines = lines(figures);
-    // Readers expect intervals by their start.
+    // Readers expect intervals in order of their begin.
     lines.sort_by_key(|line| line.start_ns);
     let program = format!("deadpeer {}, values in nanoseconds", plain(&result.program.version));
     let began = Duration::from_secs(epoch_seconds(&result.started).unwrap_or(0));
@@ -67,7 +67,7 @@ fn lines<'a>(figures: &Figures<'a>) -> Vec<Line<'a>> {
     lines
 }
 
-/// Two names may make one tag; the second gets a number.
+/// The tag of a name. Of two names with the same tag the second gets a number.
 fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
     let made = tag(name);
     let numbered = (2..).map(|number| format!("{made}-{number}"));
@@ -77,7 +77,7 @@ fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
     free
 }
 
-/// Seconds since the epoch of a date like `2026-11-25T07:40:00Z`.
+/// The seconds from the epoch to a date like `2026-11-25T07:40:00Z`.
 fn epoch_seconds(date: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| {
         let digits = date.get(range)?;

@@ -1,195 +1,185 @@
-//! One self-contained page: sentences, tables, and pictures as inline SVG.
-//!
-//! # Intuition
-//!
-//! A report is attached to a mail, printed, opened on a telephone years later. So the page fetches
-//! nothing, runs nothing, and says in its tables what its pictures show.
+//! One self-contained page: sentences, tables, and charts as inline SVG.
 //!
 //! # Contract
 //!
-//! - No request and no script: the page's own policy forbids both. Series are switched by the style
-//!   sheet alone.
-//! - Whatever a string of the file holds, it stays text.
-//! - Of two results both are in every picture and table; further ones are left out.
+//! - No request and no script: the page's own policy forbids both. The reader switches lines and opens what is folded
+//!   without scripts.
+//! - Whatever a string of the file holds stays text.
 
-mod circumstances;
-mod comparison;
-mod detection;
+mod escape;
 mod ratios;
 mod spectrum;
 mod svg;
-mod tables;
-mod text;
 mod timeline;
-mod words;
 
 use std::fmt::{self, Write};
 
-use super::figures::{self, Figure, Figures};
-use crate::measure::result::Way;
-use text::Escaped;
+use super::document::{Block, Cell, Chart, Document, Plot, Table, Text, Tone};
+use escape::Escaped;
 
 const STYLE: &str = include_str!("html/style.css");
 /// Forbids every request and every script. The style sheet stands in the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
-/// What two results are called on the page.
-const SIDES: [&str; 2] = ["A", "B"];
-/// The size of a picture of its own.
-const WIDE: [f64; 2] = [520.0, 320.0];
-/// The size of one of several that are read together.
-const SMALL: [f64; 2] = [360.0, 190.0];
 
-/// Writes the page of one result, or of two side by side.
+/// Renders a document.
 #[must_use]
-pub fn render(results: &[Figures<'_>]) -> String {
+pub fn render(document: &Document) -> String {
     let mut out = String::new();
-    let results = &results[..results.len().min(SIDES.len())];
-    page(&mut out, results).expect("a string takes all that is written");
+    page(&mut out, document).expect("a string takes all that is written");
     out
 }
 
-/// The mark of a result, where there are two.
-fn side(place: usize) -> String {
-    format!("<b class=\"side c{place}\">{}</b>", SIDES[place])
-}
-
-/// The same before what is said of a result; nothing where there is one.
-fn label(results: &[Figures<'_>], place: usize) -> String {
-    if results.len() > 1 { format!("{} ", side(place)) } else { String::new() }
-}
-
-fn page(out: &mut String, results: &[Figures<'_>]) -> fmt::Result {
-    head(out, results)?;
-    for (place, figures) in results.iter().enumerate() {
-        write!(out, "<p class=\"verdict\">{}", label(results, place))?;
-        words::verdict(out, figures)?;
-        out.write_str("</p>\n")?;
-    }
-    tables::facts(out, "quiet", "What was measured", &circumstances::settings(results))?;
-    out.write_str("</header>\n<main>\n")?;
-    doubts(out, results)?;
-    let detected: Vec<_> = results.iter().map(|figures| figures.detection.as_ref()).collect();
-    if let Some(detected) = whoever(&detected) {
-        detection::section(out, &detected)?;
-    }
-    let compared: Vec<_> = results.iter().map(|figures| figures.comparison.as_ref()).collect();
-    if let Some(compared) = whoever(&compared) {
-        comparison::section(out, &compared)?;
-    }
-    section(out, "machine", "Where, and how to see it again")?;
-    tables::facts(out, "", "How to see it again", &circumstances::again(results))?;
-    tables::facts(out, "", "The machine and its limits", &circumstances::machine(results))?;
-    out.write_str("</section>\n")?;
-    definitions(out, results)?;
-    let version = env!("CARGO_PKG_VERSION");
-    write!(
-        out,
-        "</main>\n<footer><p>Written by deadpeer {version} from the result file alone.</p></footer>\n"
-    )?;
-    out.write_str("</body>\n</html>\n")
-}
-
-/// One part of all results, each with its place; nothing when no result has it.
-fn whoever<'a, T>(parts: &[Option<&'a T>]) -> Option<Sides<'a, T>> {
-    let known: Vec<_> =
-        parts.iter().enumerate().filter_map(|(place, part)| Some((place, (*part)?))).collect();
-    (!known.is_empty()).then_some(Sides { known, two: parts.len() > 1 })
-}
-
-/// A part of one or two results.
-struct Sides<'a, T> {
-    /// Those that have it, with their places.
-    known: Vec<(usize, &'a T)>,
-    /// Whether the page is of two results.
-    two: bool,
-}
-
-impl<'a, T> Sides<'a, T> {
-    fn iter(&self) -> impl Iterator<Item = &'a T> + '_ {
-        self.known.iter().map(|(_, part)| *part)
-    }
-
-    /// The mark of a result behind a name; nothing where there is one.
-    fn mark(&self, place: usize) -> String {
-        if self.two { format!(" {}", side(place)) } else { String::new() }
-    }
-}
-
-/// All before the verdict.
-fn head(out: &mut String, results: &[Figures<'_>]) -> fmt::Result {
-    let mut versions: Vec<_> = results.iter().map(|f| f.result.program.version.as_str()).collect();
-    versions.dedup();
-    let mut parts = Vec::new();
-    if results.iter().any(|figures| figures.detection.is_some()) {
-        parts.push("detection latency");
-    }
-    if results.iter().any(|figures| figures.comparison.is_some()) {
-        parts.push("yardsticks");
-    }
-    let twice = if results.len() > 1 { ", two results" } else { "" };
-    let title = format!("deadpeer {}: {}{twice}", text::listed(&versions), text::listed(&parts));
-    let title = Escaped(&title);
-    let class = if results.len() > 1 { " class=\"two\"" } else { "" };
+fn page(out: &mut String, document: &Document) -> fmt::Result {
+    let title = Escaped(&document.title);
     write!(
         out,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body{class}>\n<header>\n<h1>{title}</h1>\n"
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n</header>\n<main>\n"
+    )?;
+    for (place, section) in document.sections.iter().enumerate() {
+        let class = if place == 0 { " class=\"verdict\"" } else { "" };
+        writeln!(
+            out,
+            "<section{class} aria-labelledby=\"s{place}\">\n<h2 id=\"s{place}\">{}</h2>",
+            Escaped(section.title)
+        )?;
+        blocks(out, &section.blocks)?;
+        out.write_str("</section>\n")?;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    write!(
+        out,
+        "</main>\n<footer><p>Written by deadpeer {version} from the file alone.</p></footer>\n</body>\n</html>\n"
     )
 }
 
-fn section(out: &mut String, id: &str, title: &str) -> fmt::Result {
-    writeln!(out, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{title}</h2>")
+fn blocks(out: &mut String, all: &[Block]) -> fmt::Result {
+    for block in all {
+        match block {
+            Block::Heading(words) => writeln!(out, "<h3>{}</h3>", Escaped(words))?,
+            Block::Says(words) => writeln!(out, "<p>{}</p>", Marked(words))?,
+            Block::List(items) => {
+                out.write_str("<ul>\n")?;
+                items.iter().try_for_each(|item| writeln!(out, "<li>{}</li>", Marked(item)))?;
+                out.write_str("</ul>\n")?;
+            }
+            Block::Table(rows) => table(out, rows)?,
+            Block::Charts(all) => charts(out, all)?,
+            Block::Fold(summary, inner) => {
+                writeln!(out, "<details><summary>{}</summary>", Escaped(summary))?;
+                blocks(out, inner)?;
+                out.write_str("</details>\n")?;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Reasons not to trust a figure; of two results also what was not the same.
-fn doubts(out: &mut String, results: &[Figures<'_>]) -> fmt::Result {
-    section(out, "doubts", "Doubts")?;
-    let mut items = Vec::new();
-    for (place, figures) in results.iter().enumerate() {
-        for doubt in &figures.result.doubts {
-            let (label, said, remedy) = (label(results, place), Escaped(&doubt.text), Escaped(&doubt.remedy));
-            items.push(format!("{label}{said}. <span class=\"remedy\">Remedy: {remedy}.</span>"));
+/// Words with their emphasis. The unit stays on the line of its number.
+struct Marked<'a>(&'a Text);
+
+impl fmt::Display for Marked<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (tone, words) in &self.0.0 {
+            let words = Escaped(words);
+            match class(*tone) {
+                "" => write!(out, "{words}")?,
+                class => write!(out, "<b class=\"{class}\">{words}</b>")?,
+            }
         }
+        Ok(())
     }
-    if let [first, second] = results {
-        let different = figures::differences(first.result, second.result);
-        let names: Vec<_> = different.iter().map(|(name, ..)| name.replace('_', " ")).collect();
-        if !names.is_empty() {
-            let names = text::listed(&names);
-            items.push(format!(
-                "The two were not measured alike: they differ in {}. \
-                 <span class=\"remedy\">Remedy: measure both on one machine with the same settings.</span>",
-                Escaped(&names)
-            ));
-        }
-    }
-    if items.is_empty() {
-        out.write_str("<p>None: nothing was noticed that speaks against these figures.</p>\n")?;
-    } else {
-        writeln!(out, "<ul class=\"doubts\">\n<li>{}</li>\n</ul>", items.join("</li>\n<li>"))?;
-    }
-    out.write_str("</section>\n")
 }
 
-/// From which instant to which everything on the page counts.
-fn definitions(out: &mut String, results: &[Figures<'_>]) -> fmt::Result {
-    section(out, "definitions", "From which instant to which")?;
-    out.write_str("<dl>\n")?;
-    if results.iter().any(|figures| figures.detection.is_some()) {
-        for way in Way::ALL {
-            writeln!(out, "<dt>{way}</dt><dd>From {}, to the verdict.</dd>", words::begins(way))?;
+const fn class(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Plain => "",
+        Tone::Strong => "strong",
+        Tone::Good => "good",
+        Tone::Bad => "bad",
+    }
+}
+
+/// A table that scrolls by itself where the page is narrow.
+fn table(out: &mut String, table: &Table) -> fmt::Result {
+    let name = Escaped(&table.caption);
+    let figures = table.figures();
+    let words = if figures.iter().skip(1).any(|figures| *figures) { "figures" } else { "words" };
+    write!(out, "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{name}\">")?;
+    write!(out, "<table class=\"{words}\"><caption>{name}</caption><thead><tr>")?;
+    for (head, figures) in table.head.iter().zip(&figures) {
+        let class = if *figures { "" } else { " class=\"said\"" };
+        write!(out, "<th scope=\"col\"{class}>{}</th>", Escaped(head))?;
+    }
+    out.write_str("</tr></thead>\n<tbody>\n")?;
+    for row in &table.rows {
+        out.write_str(if row.ours { "<tr class=\"ours\">" } else { "<tr>" })?;
+        for (place, (cell, figures)) in row.cells.iter().zip(&figures).enumerate() {
+            write_cell(out, cell, place == 0, *figures)?;
+        }
+        out.write_str("</tr>\n")?;
+    }
+    out.write_str("</tbody></table></div>\n")
+}
+
+fn write_cell(out: &mut String, cell: &Cell, first: bool, figures: bool) -> fmt::Result {
+    let (tag, scope) = if first { ("th", " scope=\"row\"") } else { ("td", "") };
+    let classes = [class(cell.tone), if figures || first { "" } else { "said" }];
+    let classes = classes.into_iter().filter(|class| !class.is_empty()).collect::<Vec<_>>().join(" ");
+    let class = if classes.is_empty() { String::new() } else { format!(" class=\"{classes}\"") };
+    write!(out, "<{tag}{scope}{class}>{}", Escaped(&cell.text))?;
+    if !cell.note.is_empty() {
+        write!(out, "<small>{}</small>", Escaped(&cell.note))?;
+    }
+    write!(out, "</{tag}>")
+}
+
+fn charts(out: &mut String, charts: &[Chart]) -> fmt::Result {
+    let small = if charts.iter().any(|chart| chart.wide) { "" } else { "small " };
+    writeln!(out, "<div class=\"{small}pictures\">")?;
+    for chart in charts {
+        let picture = match &chart.plot {
+            Plot::Spectrum { curves, range } => spectrum::draw(chart, curves, *range),
+            Plot::Timeline { courses, range, until_ns, unit } => {
+                Some(timeline::draw(chart, courses, *range, (*until_ns, *unit)))
+            }
+            Plot::Ratios { base, bars, range } => ratios::draw(chart, base, bars, *range),
+        };
+        let Some(picture) = picture else { continue };
+        let wide = if chart.wide { " class=\"wide\"" } else { "" };
+        let (title, remark) = (Escaped(&chart.title), Escaped(&chart.remark));
+        writeln!(out, "<figure{wide}><figcaption>{title} <span>{remark}</span></figcaption>\n{picture}")?;
+        legend(out, &chart.plot)?;
+        out.write_str("</figure>\n")?;
+    }
+    out.write_str("</div>\n")
+}
+
+/// The names of the lines. In a spectrum of several lines the reader can switch them off.
+fn legend(out: &mut String, plot: &Plot) -> fmt::Result {
+    let lines: Vec<(&str, usize, bool)> = match plot {
+        Plot::Spectrum { curves, .. } => {
+            curves.iter().map(|curve| (curve.name.as_str(), curve.look, curve.dotted)).collect()
+        }
+        Plot::Timeline { courses, .. } => {
+            courses.iter().map(|course| (course.name.as_str(), course.look, false)).collect()
+        }
+        Plot::Ratios { .. } => Vec::new(),
+    };
+    if lines.len() < 2 {
+        return Ok(());
+    }
+    out.write_str("<div class=\"legend\">")?;
+    for (name, look, dotted) in lines {
+        let (swatch, name) = (svg::swatch(look, dotted), Escaped(name));
+        if dotted || matches!(plot, Plot::Timeline { .. }) {
+            write!(out, "<span>{swatch}{name}</span>")?;
+        } else {
+            write!(out, "<label><input type=\"checkbox\" class=\"t{look}\" checked>{swatch}{name}</label>")?;
         }
     }
-    if results.iter().any(|figures| figures.comparison.is_some()) {
-        for figure in Figure::ALL {
-            writeln!(out, "<dt>{}</dt><dd>{}</dd>", figure.title(), words::counts(figure))?;
-        }
-    }
-    for (term, meaning) in words::TERMS {
-        writeln!(out, "<dt>{term}</dt><dd>{meaning}</dd>")?;
-    }
-    out.write_str("</dl>\n</section>\n")
+    out.write_str("</div>\n")
 }

@@ -1,12 +1,13 @@
 //! The derived figures for programs: integer nanoseconds and bytes, and ratios.
 //!
-//! `{"format":"deadpeer-report","version":1,"results":[...]}`; of two results also `differences` and `changes`.
+//! `{"format":"deadpeer-report","version":1,"results":[...]}`; of two results also `differences`,
+//! `changes` and the `doubts` about comparing them.
 //! docs/MEASURING.md describes the fields.
 
 use serde::Serialize;
 
-use super::figures::{Compared, Detected, Figures, Unit, differences};
-use super::names;
+use super::diff::{Change, changes, differences, other_engine};
+use super::figures::{Compared, Detected, Figures};
 use crate::measure::result::{Doubt, Machine, Program};
 
 #[derive(Serialize)]
@@ -18,6 +19,8 @@ struct Report<'a> {
     differences: Option<Vec<Difference>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     changes: Option<Vec<Change>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubts: Option<Vec<Doubt>>,
 }
 
 #[derive(Serialize)]
@@ -33,7 +36,7 @@ struct One<'a> {
     doubts: &'a [Doubt],
 }
 
-/// What was not the same.
+/// A circumstance that is not the same in both results.
 #[derive(Serialize)]
 struct Difference {
     what: String,
@@ -41,17 +44,7 @@ struct Difference {
     second: String,
 }
 
-/// A figure of both results.
-#[derive(Serialize)]
-struct Change {
-    name: String,
-    unit: Unit,
-    first: Option<f64>,
-    second: Option<f64>,
-    ratio: Option<f64>,
-}
-
-/// Writes it.
+/// Renders one result or two.
 #[must_use]
 pub fn render(results: &[Figures]) -> String {
     let pair = if let [first, second] = results { Some((first, second)) } else { None };
@@ -64,6 +57,7 @@ pub fn render(results: &[Figures]) -> String {
             rows.map(|(what, first, second)| Difference { what, first, second }).collect()
         }),
         changes: pair.map(|(first, second)| changes(first, second)),
+        doubts: pair.map(|(first, second)| other_engine(first.result, second.result).into_iter().collect()),
     };
     let mut text = serde_json::to_string_pretty(&report).expect("plain data can be written");
     text.push('\n');
@@ -83,18 +77,4 @@ fn one<'a>(figures: &'a Figures) -> One<'a> {
         comparison: figures.comparison.as_ref(),
         doubts: &result.doubts,
     }
-}
-
-/// All figures that either has.
-fn changes(first: &Figures, second: &Figures) -> Vec<Change> {
-    let mut seen = std::collections::BTreeSet::new();
-    let all = names::all(first).into_iter().chain(names::all(second));
-    let named = all.filter(|name| seen.insert(name.clone())).filter_map(|name| {
-        let [one, two] = [first, second].map(|figures| names::find(figures, &name));
-        let unit = one.as_ref().or(two.as_ref())?.unit;
-        let [first, second] = [one, two].map(|named| named.and_then(|named| named.value.ok()));
-        let ratio = first.zip(second).filter(|(first, _)| *first > 0.0).map(|(first, second)| second / first);
-        Some(Change { name, unit, first, second, ratio })
-    });
-    named.filter(|change| change.first.is_some() || change.second.is_some()).collect()
 }

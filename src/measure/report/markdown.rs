@@ -1,50 +1,72 @@
-//! A report for a README: tables as GitHub draws them.
+//! A report for a README: tables as GitHub draws them, and `<details>` for what is folded.
 
-use super::document::{Block, right};
+use super::document::{Block, Document, Table, Text, Tone, cut, plain};
+use super::drawing;
 
-/// Writes it.
+/// The columns of a drawing.
+const DRAWN: usize = 90;
+
+/// Renders a document.
 #[must_use]
-pub fn render(blocks: &[Block]) -> String {
-    let mut text = String::new();
-    for block in blocks {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        match block {
-            Block::Heading(level, words) => {
-                text.push_str(&format!("{} {}\n", "#".repeat(usize::from(*level)), escaped(words)));
-            }
-            Block::Says(words) => text.push_str(&format!("{}\n", escaped(words))),
-            Block::List(items) => {
-                items.iter().for_each(|item| text.push_str(&format!("- {}\n", escaped(item))));
-            }
-            Block::Table { head, rows } => table(&mut text, head, rows),
-            Block::Drawing(lines) => {
-                // A fence longer than any run of backticks within cannot be closed by a name.
-                text.push_str(&format!("```text\n{}\n```\n", lines.join("\n").replace('`', "'")));
-            }
-        }
+pub fn render(document: &Document) -> String {
+    let mut text = format!("# {}\n", escaped(&document.title));
+    for section in &document.sections {
+        text.push_str(&format!("\n## {}\n", escaped(section.title)));
+        blocks(&mut text, &section.blocks);
     }
     text
 }
 
-fn table(text: &mut String, head: &[String], rows: &[Vec<String>]) {
-    let mut row = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| escaped(cell).replace('\n', "<br>")).collect();
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
-    };
-    row(head);
-    let right = right(rows, head.len());
-    let rule: Vec<String> =
-        right.iter().map(|right| if *right { "---:" } else { "---" }.to_owned()).collect();
-    row(&rule);
-    rows.iter().for_each(|cells| row(cells));
+fn blocks(text: &mut String, all: &[Block]) {
+    for block in all {
+        text.push('\n');
+        match block {
+            Block::Heading(words) => text.push_str(&format!("### {}\n", escaped(words))),
+            Block::Says(words) => text.push_str(&format!("{}\n", marked(words))),
+            Block::List(items) => {
+                items.iter().for_each(|item| text.push_str(&format!("- {}\n", marked(item))));
+            }
+            Block::Table(rows) => table(text, rows),
+            Block::Charts(charts) => {
+                // A fence cannot be closed by a name: the names have no backticks.
+                let lines = drawing::draw(charts, DRAWN).join("\n").replace('`', "'");
+                text.push_str(&format!("```text\n{lines}\n```\n"));
+            }
+            Block::Fold(summary, inner) => {
+                text.push_str(&format!("<details><summary>{}</summary>\n", escaped(summary)));
+                blocks(text, inner);
+                text.push_str("\n</details>\n");
+            }
+        }
+    }
 }
 
-/// What Markdown and HTML would take for marks.
+fn table(text: &mut String, table: &Table) {
+    let mut row = |cells: &[String]| text.push_str(&format!("| {} |\n", cells.join(" | ")));
+    row(&table.head.iter().map(|head| escaped(&cut(head))).collect::<Vec<_>>());
+    let rule = |figures: bool| if figures { "---:" } else { "---" }.to_owned();
+    row(&table.figures().into_iter().map(rule).collect::<Vec<_>>());
+    for cells in &table.rows {
+        let lines = cells.cells.iter().map(|cell| {
+            let lines = [&cell.text, &cell.note].map(|line| escaped(&cut(line)));
+            if cell.note.is_empty() { lines[0].clone() } else { lines.join("<br>") }
+        });
+        row(&lines.collect::<Vec<_>>());
+    }
+}
+
+fn marked(words: &Text) -> String {
+    let piece = |(tone, words): &(Tone, String)| match tone {
+        Tone::Plain => escaped(words),
+        Tone::Strong | Tone::Good | Tone::Bad => format!("**{}**", escaped(words)),
+    };
+    words.0.iter().map(piece).collect()
+}
+
+/// Plain words, in which nothing is a mark of Markdown or HTML.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
+    for letter in plain(text).chars() {
         match letter {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),

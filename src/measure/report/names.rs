@@ -11,21 +11,26 @@
 //! | `cpu.SUBJECT/OTHER` | the median of the ratios within each round |
 //! | `cpu.SUBJECT/OTHER.max` | the greatest of them; `.min` the least |
 
-use super::figures::{Compared, Detected, Figure, Figures, Rounds, Row, Spread, Unit, WayFigures};
+use super::figures::{Compared, Detected, Figure, Figures, Rounds, Row, Spread, WayFigures};
+use super::unit::Unit;
 use crate::measure::result::Way;
 
-/// What stands behind a name.
+/// The figure of a name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Named {
-    /// The value, or why there is none.
+    /// The value, or the reason why there is none.
     pub value: Result<f64, String>,
-    /// What it is in.
+    /// The unit of the value.
     pub unit: Unit,
+    /// The range in which noise may have moved the value: over rounds, or within the sample at 95 %.
+    pub range: Option<(f64, f64)>,
+    /// The number of samples behind the value: deaths or rounds.
+    pub samples: Option<u64>,
 }
 
 impl Named {
     fn new(unit: Unit, value: Result<f64, String>) -> Named {
-        Named { value, unit }
+        Named { value, unit, range: None, samples: None }
     }
 
     fn count(count: u64) -> Named {
@@ -33,18 +38,18 @@ impl Named {
     }
 }
 
-/// The times of a [`Spread`] and its count.
+/// The figures of a [`Spread`].
 const SPREAD: [&str; 9] = ["p50", "p90", "p99", "p999", "p9999", "max", "mean", "min", "count"];
-/// What a way has beside its times.
+/// The counts of a way.
 const COUNTS: [&str; 4] = ["missed", "doubled", "misnamed", "early"];
-/// What a subject has beside its times.
+/// The counts of a subject.
 const VERDICTS: [&str; 2] = ["missed", "false_verdicts"];
 /// The qualities that are numbers.
 const QUALITIES: [&str; 3] = ["mistakes", "false_verdicts", "mistake_rate"];
 /// The qualities that are distributions.
 const QUALITY_SPREADS: [&str; 2] = ["detection_time", "mistake_duration"];
 
-/// Looks a name up. `None`: nothing can be called so.
+/// Finds the figure of a name. `None`: no figure has such a name.
 #[must_use]
 pub fn find(figures: &Figures, name: &str) -> Option<Named> {
     let (kind, rest) = name.split_once('.')?;
@@ -109,7 +114,9 @@ fn of_spread(spread: &Spread, figure: &str) -> Option<Named> {
         0 => "nothing was measured".to_owned(),
         count => format!("a sample of {count} does not carry it"),
     };
-    Some(Named::new(Unit::Nanos, value.map(|nanos| nanos as f64).ok_or_else(why)))
+    let range = spread.range(figure).map(|(low, high)| (low as f64, high as f64));
+    let value = value.map(|nanos| nanos as f64).ok_or_else(why);
+    Some(Named { value, unit: Unit::Nanos, range, samples: Some(spread.count) })
 }
 
 fn of_subject(row: &Row, figure: &str) -> Option<Named> {
@@ -143,7 +150,7 @@ fn quality(detection: Option<&Detected>, name: &str) -> Option<Named> {
     }
 }
 
-/// Which of several rounds.
+/// A choice of one of several rounds.
 #[derive(Clone, Copy)]
 enum Pick {
     Min,
@@ -166,20 +173,20 @@ fn compared(comparison: Option<&Compared>, figure: Figure, rest: &str) -> Option
     let Some(comparison) = comparison else {
         return Some(Named::new(unit, Err("the result has no comparison".to_owned())));
     };
-    // A subject may have points and slashes in its name, so whole names are tried first.
+    // The name of a subject may hold dots and slashes, so whole names are tried first.
     let picks = [("", Pick::Median), (".min", Pick::Min), (".median", Pick::Median), (".max", Pick::Max)];
     picks.into_iter().find_map(|(suffix, pick)| {
-        let who = rest.strip_suffix(suffix)?;
-        comparison.find(who).map(|row| of_figure(row, figure, pick)).or_else(|| {
-            let pairs = who.match_indices('/').map(|(at, _)| (&who[..at], &who[at + 1..]));
+        let named = rest.strip_suffix(suffix)?;
+        comparison.find(named).map(|row| of_figure(row, figure, pick)).or_else(|| {
+            let pairs = named.match_indices('/').map(|(at, _)| (&named[..at], &named[at + 1..]));
             let mut pairs = pairs.filter_map(|(a, b)| Some((comparison.find(a)?, comparison.find(b)?)));
             pairs.next().map(|(row, base)| of_ratio(comparison, row, base, figure, pick))
         })
     })
 }
 
-/// Why a row lacks a figure in some rounds. A subject that got through only some of them has no median to be
-/// proud of: the rounds that failed would have been its worst.
+/// The reason why a row lacks a figure in some rounds. A figure of some rounds only is no figure: the rounds that
+/// failed may have been the worst.
 fn lacking(row: &Row, figure: Figure) -> Option<String> {
     let (name, rounds) = (&row.subject.name, row.cell(figure).rounds);
     match rounds {
@@ -192,21 +199,26 @@ fn lacking(row: &Row, figure: Figure) -> Option<String> {
 }
 
 fn of_figure(row: &Row, figure: Figure, pick: Pick) -> Named {
-    let value = row.cell(figure).value.map(|rounds| pick.of(rounds));
-    Named::new(figure.unit(), lacking(row, figure).map_or_else(|| value.ok_or_else(String::new), Err))
+    let cell = row.cell(figure);
+    let value = cell.value.map(|rounds| pick.of(rounds));
+    let value = lacking(row, figure).map_or_else(|| value.ok_or_else(String::new), Err);
+    let range = cell.value.map(|rounds| (rounds.min, rounds.max));
+    Named { value, unit: figure.unit(), range, samples: Some(cell.rounds) }
 }
 
 fn of_ratio(comparison: &Compared, row: &Row, base: &Row, figure: Figure, pick: Pick) -> Named {
-    let ratio = || {
-        let ratio = comparison.ratio(figure, &row.subject.name, &base.subject.name);
+    let ratio = comparison.ratio(figure, &row.subject.name, &base.subject.name);
+    let value = || {
         let none = || "no round has both, and more than nothing to divide by".to_owned();
         ratio.map(|rounds| pick.of(rounds)).ok_or_else(none)
     };
     let lacking = lacking(row, figure).or_else(|| lacking(base, figure));
-    Named::new(Unit::Ratio, lacking.map_or_else(ratio, Err))
+    let range = ratio.map(|rounds| (rounds.min, rounds.max));
+    let samples = Some(row.cell(figure).rounds.min(base.cell(figure).rounds));
+    Named { value: lacking.map_or_else(value, Err), unit: Unit::Ratio, range, samples }
 }
 
-/// Every name of this result, but for ratios to others than the base.
+/// All names of a result, except ratios to subjects other than the base.
 #[must_use]
 pub fn all(figures: &Figures) -> Vec<String> {
     let mut names = Vec::new();
@@ -234,7 +246,7 @@ pub fn all(figures: &Figures) -> Vec<String> {
     names
 }
 
-/// The names of this result as a line for people: what may stand in each place.
+/// The names of a result as one line for people.
 #[must_use]
 pub fn outline(figures: &Figures) -> String {
     let mut parts = Vec::new();

@@ -1,8 +1,9 @@
-//! The histograms of a result by their names, for `.hgrm` and `.hlog`.
+//! The histograms of a result by their names.
 
 use std::borrow::Cow;
 
 use super::figures::Figures;
+use super::options::ReportError;
 use crate::measure::recorded::Recorded;
 
 /// A distribution with a name.
@@ -14,7 +15,7 @@ pub struct Series<'a> {
     pub recorded: Cow<'a, Recorded>,
 }
 
-/// All that have samples: detection first, way by way, then subject by subject.
+/// All series that have samples: detection first, way by way, then subject by subject.
 #[must_use]
 pub fn all<'a>(figures: &Figures<'a>) -> Vec<Series<'a>> {
     let mut series = Vec::new();
@@ -39,4 +40,25 @@ pub fn all<'a>(figures: &Figures<'a>) -> Vec<Series<'a>> {
     let quality = figures.result.experiment.iter().map(|experiment| &experiment.quality.mistake_duration);
     quality.for_each(|duration| add("quality.mistake_duration".to_owned(), Cow::Borrowed(duration)));
     series
+}
+
+/// The series of a name, or the first one.
+///
+/// # Errors
+///
+/// When no series has the name, or there is none at all.
+pub fn find<'a>(figures: &Figures<'a>, wanted: Option<&str>) -> Result<Series<'a>, ReportError> {
+    let mut all = all(figures);
+    let found = match wanted {
+        Some(wanted) => all.iter().position(|series| series.name == wanted),
+        None => (!all.is_empty()).then_some(0),
+    };
+    match (found, wanted) {
+        (Some(found), _) => Ok(all.swap_remove(found)),
+        (None, Some(wanted)) => {
+            let names = all.iter().map(|series| series.name.clone()).collect();
+            Err(ReportError::Series { wanted: wanted.to_owned(), names })
+        }
+        (None, None) => Err(ReportError::Empty),
+    }
 }

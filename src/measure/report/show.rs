@@ -1,8 +1,9 @@
 //! Numbers as people read them: three significant digits and a unit that keeps them short.
 
-use super::figures::{Rounds, Unit};
+use super::figures::Rounds;
+use super::unit::Unit;
 
-/// What stands where nothing was measured, or a sample does not carry a figure.
+/// Shown where nothing was measured, or where a sample does not carry a figure.
 pub const NOTHING: &str = "-";
 
 /// A number in its unit, or `-`.
@@ -26,13 +27,13 @@ pub fn nanos(nanos: Option<u64>) -> String {
     value(nanos.map(|nanos| nanos as f64), Unit::Nanos)
 }
 
-/// Least and greatest of a figure over rounds: `0.010-0.012`.
+/// The least and the greatest of a figure over rounds: `0.010-0.012`.
 #[must_use]
 pub fn range(rounds: Rounds, unit: Unit) -> String {
     format!("{}-{}", value(Some(rounds.min), unit), value(Some(rounds.max), unit))
 }
 
-/// A count with its thousands apart: `240,000`.
+/// A count with thousands separated: `240,000`.
 #[must_use]
 pub fn count(count: u64) -> String {
     let digits = count.to_string();
@@ -46,8 +47,39 @@ pub fn count(count: u64) -> String {
     text
 }
 
-/// In the first unit in which the number stays short of the next one. `steps` are units and how many make
-/// one of the next.
+/// A count with its noun: `1 death`, `2 deaths`.
+#[must_use]
+pub fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { more })
+}
+
+/// Words in a row: `a`, `a and b`, `a, b and c`.
+#[must_use]
+pub fn listed<S: AsRef<str>>(words: &[S]) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.split_last() {
+        None => String::new(),
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, before)) => format!("{} and {last}", before.join(", ")),
+    }
+}
+
+/// A command line as a POSIX shell reads it.
+#[must_use]
+pub fn shell(words: &[String]) -> String {
+    let plain = |word: &str| {
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./:,+@%".contains(&byte);
+        !word.is_empty() && word.bytes().all(harmless)
+    };
+    let quoted = |word: &String| match plain(word) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// A number in the largest unit in which it is at least 1. `steps` are units, and how many of each make one of the
+/// next.
 fn scaled(value: f64, steps: &[(&str, f64)]) -> String {
     let mut value = value;
     for (unit, next) in steps {
@@ -63,7 +95,7 @@ fn scaled(value: f64, steps: &[(&str, f64)]) -> String {
     NOTHING.to_owned()
 }
 
-/// Three significant digits, and no more before the point than there are.
+/// Three significant digits; all digits before the point.
 fn digits(value: f64) -> String {
     match value.abs() {
         below if below < 9.995 => format!("{value:.2}"),
@@ -104,6 +136,22 @@ mod tests {
         for (count, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(super::count(count), text);
         }
+    }
+
+    #[test]
+    fn a_command_can_be_pasted_into_a_shell() {
+        let words = ["deadpeer", "bench", "--fail-if", "p99>2ms", "it's", ""].map(str::to_owned);
+        assert_eq!(shell(&words), r"deadpeer bench --fail-if 'p99>2ms' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn lists_read_as_sentences_do() {
+        assert_eq!(listed::<&str>(&[]), "");
+        assert_eq!(listed(&["a"]), "a");
+        assert_eq!(listed(&["a", "b"]), "a and b");
+        assert_eq!(listed(&["a", "b", "c"]), "a, b and c");
+        assert_eq!(counted(1, "death", "deaths"), "1 death");
+        assert_eq!(counted(1_000, "death", "deaths"), "1,000 deaths");
     }
 
     #[test]

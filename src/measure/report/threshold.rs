@@ -1,4 +1,4 @@
-//! Thresholds: `detect.fin.p99>2ms` is a reason to fail.
+//! Thresholds: conditions like `detect.fin.p99>2ms` under which a result is not good enough.
 //!
 //! # Model
 //!
@@ -8,16 +8,16 @@
 //!
 //! # Contract
 //!
-//! - A threshold fails when what it says is true.
-//! - It also fails when there is no figure: not measured, or not carried by its sample. A gate must not open
-//!   because nothing came.
-//! - A name that nothing can have is the reader's mistake, and an error.
+//! - A threshold fails when its condition is true.
+//! - It also fails when there is no figure: not measured, or not carried by its sample. No figure is no pass.
+//! - A name that no figure has is an error.
 //! - Of two results the second is asked.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::figures::{Figures, Unit};
+use super::figures::Figures;
+use super::unit::Unit;
 use super::{names, show};
 
 /// A condition under which a result is not good enough.
@@ -63,7 +63,7 @@ impl Operator {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Limit {
-    /// Without a unit.
+    /// A number without a unit.
     Plain(f64),
     Nanos(f64),
     Bytes(f64),
@@ -87,11 +87,11 @@ impl Limit {
         duration(text).map(|duration| Limit::Nanos(duration.as_nanos() as f64))
     }
 
-    /// As a number of this unit, if it is one.
+    /// The limit in this unit. `None`: it has another unit.
     fn of(self, unit: Unit) -> Option<f64> {
         match (self, unit) {
             (Limit::Plain(plain), Unit::Count | Unit::Ratio | Unit::Bytes) => Some(plain),
-            // Nothing is nothing in every unit.
+            // 0 needs no unit.
             (Limit::Plain(0.0), Unit::Nanos) => Some(0.0),
             (Limit::Nanos(nanos), Unit::Nanos) => Some(nanos),
             (Limit::Bytes(bytes), Unit::Bytes) => Some(bytes),
@@ -100,19 +100,19 @@ impl Limit {
     }
 }
 
-/// Why a threshold makes no sense.
+/// Why a threshold cannot be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ThresholdError {
-    /// It has no operator, or nothing beside it.
+    /// It has no operator, no name or no value.
     Grammar(String),
-    /// Its value is none.
+    /// Its value cannot be read.
     Limit(String, String),
-    /// Nothing in the result can be called so.
+    /// No figure has the name.
     Unknown(String, String),
-    /// The value is in another unit than what is named.
+    /// The value has another unit than the figure.
     Unit(String, &'static str),
-    /// A change of one result.
+    /// It asks for a change, and there is one result.
     Alone(String),
 }
 
@@ -147,17 +147,17 @@ impl fmt::Display for Threshold {
 }
 
 impl Threshold {
-    /// Reads one; `duration` reads a duration as the command line has it.
+    /// Reads a threshold. `duration` reads a duration as on the command line.
     ///
     /// # Errors
     ///
-    /// When it is no threshold.
+    /// When the text is not a threshold.
     pub fn parse(
         text: &str,
         duration: impl Fn(&str) -> Result<Duration, String>,
     ) -> Result<Threshold, ThresholdError> {
         let grammar = || ThresholdError::Grammar(text.to_owned());
-        // A name may hold anything but these; the value holds none of them.
+        // A name may hold any letter but these; a value holds none of them.
         let at = text.rfind(['<', '>']).ok_or_else(grammar)?;
         let operator = Operator::ALL.into_iter().find(|operator| text[at..].starts_with(operator.as_str()));
         let operator = operator.ok_or_else(grammar)?;
@@ -171,11 +171,11 @@ impl Threshold {
         Ok(Threshold { name: name.to_owned(), operator, limit, written: written.to_owned() })
     }
 
-    /// Asks the last of the results. `Some` says why it fails.
+    /// Asks the last of the results. `Some`: the reason why the threshold fails.
     ///
     /// # Errors
     ///
-    /// When it asks for what no such result can have.
+    /// When no such result can have the figure.
     pub fn failure(&self, results: &[Figures]) -> Result<Option<String>, ThresholdError> {
         let (value, unit) = self.value(results)?;
         let Some(limit) = self.limit.of(unit) else {
@@ -215,7 +215,7 @@ impl Threshold {
     }
 }
 
-/// With all digits where the short form could read like the limit.
+/// A value with all digits, so that it does not read like the limit.
 fn exact(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Nanos if value >= 1e3 => format!("{} ({value:.0} ns)", show::value(Some(value), unit)),

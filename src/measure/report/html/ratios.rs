@@ -1,102 +1,70 @@
-//! The yardsticks: how many times as much each takes, on a logarithmic axis about 1.
+//! Ratios of subjects to a base, on a logarithmic axis about 1.
 
-use super::super::figures::Rounds;
-use super::super::show;
 use super::svg::{self, Area, Picture, Scale, Tick};
-use super::words::ratio_of;
+use crate::measure::report::document::{Bar, Chart};
+use crate::measure::report::show;
+use crate::measure::report::unit::Unit;
 
-/// Letters of a name that have room beside its figure.
+/// Letters of a name that have room beside one figure.
 const NAME: usize = 36;
-/// The same beside two figures.
+/// Letters of a name that have room beside two figures.
 const NAME_OF_TWO: usize = 30;
-/// Height of a row: its words, and its line below.
-const ROW: f64 = 30.0;
-/// Height of the words.
-const WORDS: f64 = 16.0;
-/// What a second result adds to it.
+/// The height of a row: its words, and its line below.
+const ROW: f64 = 34.0;
+/// The height of the words of a row.
+const WORDS: f64 = 17.0;
+/// The height that a second result adds to a row.
 const SECOND: f64 = 9.0;
 
-/// A subject in a picture.
-pub(super) struct Row<'a> {
-    pub(super) name: &'a str,
-    pub(super) ours: bool,
-    /// Of each result; `None` where it was not measured.
-    pub(super) ratios: Vec<Option<Rounds>>,
-}
-
-/// One figure of all subjects.
-pub(super) struct Ratios<'a> {
-    pub(super) id: &'a str,
-    pub(super) name: &'a str,
-    /// What 1 is.
-    pub(super) base: &'a str,
-    pub(super) rows: &'a [Row<'a>],
-    pub(super) width: f64,
-}
-
-impl Ratios<'_> {
-    /// The picture, or nothing when nobody was measured.
-    pub(super) fn draw(&self) -> Option<String> {
-        let known = self.rows.iter().flat_map(|row| row.ratios.iter().flatten());
-        let ends = known.flat_map(|known| [known.min, known.median, known.max]).filter(|ratio| *ratio > 0.0);
-        let (least, most) = ends.map(|ratio| (ratio, ratio)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-        // Without room about 1, a difference of nothing would look like one of much.
-        let (low, high) = svg::decades(least.min(0.7), most.max(1.5));
-        let results = self.rows.iter().map(|row| row.ratios.len()).max().unwrap_or(1);
-        let row = ROW + SECOND * (results.saturating_sub(1)) as f64;
-        let bottom = 4.0 + row * self.rows.len() as f64;
-        let area = Area { left: 4.0, top: 2.0, right: self.width - 4.0, bottom };
-        let x = Scale::logarithmic(low, high, area.left + 14.0, area.right - 14.0);
-        let mut picture = Picture::new(self.id, [self.width, bottom + 44.0], self.name, &self.description());
-        let name = format!("times {}", shortened(self.base, NAME));
-        for tick in ticks(low, high) {
-            let class = if tick.value == 1.0 { "base" } else { "grid" };
-            // Beside the words, not through them.
-            let rows = (0..self.rows.len()).map(|place| area.top + row * place as f64);
-            let pieces = rows.flat_map(|top| {
-                let ends = [top + WORDS, top + row].map(|y| Some([x.at(tick.value), y]));
-                ends.into_iter().chain([None])
-            });
-            picture.path(class, pieces);
-        }
-        picture.across(area, x, &ticks(low, high), &name);
-        for (place, subject) in self.rows.iter().enumerate() {
-            subject.draw(&mut picture, area, x, area.top + row * place as f64);
-        }
-        Some(picture.finish())
+/// Draws ratios. `None`: there is nothing to draw.
+pub(super) fn draw(chart: &Chart, base: &str, bars: &[Bar], (least, most): (f64, f64)) -> Option<String> {
+    // Without room about 1, a small difference would look like a large one.
+    let (low, high) = svg::decades(least.min(0.7), most.max(1.5));
+    let results = bars.iter().map(|bar| bar.ratios.len()).max()?;
+    let row = ROW + SECOND * (results.saturating_sub(1)) as f64;
+    let bottom = 4.0 + row * bars.len() as f64;
+    let [width, _] = svg::size(chart);
+    let area = Area { left: 4.0, top: 2.0, right: width - 4.0, bottom };
+    let x = Scale::logarithmic(low, high, area.left + 14.0, area.right - 14.0);
+    let description = format!(
+        "For every subject the median, and from the least to the greatest round, over {base}. The table has the \
+         figures."
+    );
+    let mut picture = Picture::new(&chart.id, [width, bottom + 44.0], &chart.title, &description);
+    let tops: Vec<f64> = (0..bars.len()).map(|place| area.top + row * place as f64).collect();
+    for tick in ticks(low, high) {
+        let class = if tick.value == 1.0 { "base" } else { "grid" };
+        // The line stands beside the words, not behind them.
+        let pieces = tops.iter().flat_map(|top| {
+            let ends = [top + WORDS, top + row - 5.0].map(|y| Some([x.at(tick.value), y]));
+            ends.into_iter().chain([None])
+        });
+        picture.path(class, pieces);
     }
-
-    fn description(&self) -> String {
-        format!(
-            "For every subject the median, and from the least to the greatest of the rounds, over {}. The \
-             table has the figures.",
-            self.base
-        )
+    picture.across(area, x, &ticks(low, high), &format!("times {}", shortened(base, NAME)));
+    for (bar, top) in bars.iter().zip(tops) {
+        draw_bar(bar, &mut picture, area, x, top);
     }
+    Some(picture.finish())
 }
 
-impl Row<'_> {
-    fn draw(&self, picture: &mut Picture, area: Area, x: Scale, top: f64) {
-        let class = if self.ours { "row ours" } else { "row" };
-        let room = if self.ratios.len() > 1 { NAME_OF_TWO } else { NAME };
-        picture.text(class, "start", [area.left, top + WORDS - 4.0], &shortened(self.name, room));
-        let said = self
-            .ratios
-            .iter()
-            .map(|known| known.map_or(show::NOTHING.to_owned(), |known| ratio_of(known.median)));
-        let said: Vec<_> = said.collect();
-        picture.text(class, "end", [area.right, top + WORDS - 4.0], &said.join(" | "));
-        for (result, known) in self.ratios.iter().enumerate() {
-            let Some(known) = known else { continue };
-            let [least, median, greatest] = [known.min, known.median, known.max].map(|ratio| x.at(ratio));
-            let y = top + WORDS + 6.0 + SECOND * result as f64;
-            let look = format!("{} r{result}", if self.ours { "ours" } else { "theirs" });
-            picture.line(&format!("stem {look}"), [x.at(1.0), y], [median, y]);
-            picture.line(&format!("whisker {look}"), [least, y], [greatest.max(least + 0.1), y]);
-            picture.line(&format!("dot {look}"), [median, y], [median, y]);
-            if !self.ours {
-                picture.line(&format!("dot hole r{result}"), [median, y], [median, y]);
-            }
+fn draw_bar(bar: &Bar, picture: &mut Picture, area: Area, x: Scale, top: f64) {
+    let class = if bar.ours { "row ours" } else { "row" };
+    let room = if bar.ratios.len() > 1 { NAME_OF_TWO } else { NAME };
+    picture.text(class, "start", [area.left, top + WORDS - 4.0], &shortened(&bar.name, room));
+    let said = bar.ratios.iter().map(|ratio| show::value(ratio.map(|ratio| ratio.median), Unit::Ratio));
+    picture.text(class, "end", [area.right, top + WORDS - 4.0], &said.collect::<Vec<_>>().join(" | "));
+    for (result, known) in bar.ratios.iter().enumerate() {
+        let Some(known) = known else { continue };
+        let [least, median, greatest] = [known.min, known.median, known.max].map(|ratio| x.at(ratio));
+        let y = top + WORDS + 6.0 + SECOND * result as f64;
+        let two = if bar.ratios.len() > 1 { " two" } else { "" };
+        let look = format!("{} r{result}{two}", if bar.ours { "ours" } else { "theirs" });
+        picture.line(&format!("stem {look}"), [x.at(1.0), y], [median, y]);
+        picture.line(&format!("whisker {look}"), [least, y], [greatest.max(least + 0.1), y]);
+        picture.line(&format!("dot {look}"), [median, y], [median, y]);
+        if !bar.ours {
+            picture.line(&format!("dot hole r{result}"), [median, y], [median, y]);
         }
     }
 }

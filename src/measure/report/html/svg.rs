@@ -1,14 +1,27 @@
 //! Pictures as inline SVG: scales, frames, lines, marks.
 //!
-//! A picture has no size of its own: the page stretches it, and the style sheet gives it colours by
-//! the classes that stand here. Widths of lines do not scale; text does, so the style sheet makes it
-//! larger where a picture is drawn small, and leaves out what is marked as `minor`.
+//! A picture has no size of its own: the page stretches it, and the style sheet gives it colours by its classes. The
+//! width of lines does not scale, but text does: where a picture is small, the style sheet makes the text larger and
+//! hides what is marked as `minor`.
 
 use std::fmt::{self, Write};
 
-use super::text::Escaped;
+use super::escape::Escaped;
+use crate::measure::report::document::Chart;
+use crate::measure::report::show;
+use crate::measure::report::unit::Unit;
 
-/// Where the points of one axis are: from values to places.
+/// The size of a chart: alone, or among several that are read together.
+pub(super) const fn size(chart: &Chart) -> [f64; 2] {
+    if chart.wide { [520.0, 320.0] } else { [360.0, 190.0] }
+}
+
+/// A value with its unit on the same line.
+pub(super) fn value(value: f64, unit: Unit) -> String {
+    show::value(Some(value), unit).replace(' ', "\u{a0}")
+}
+
+/// The scale of an axis: from values to places.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     logarithmic: bool,
@@ -29,7 +42,7 @@ impl Scale {
         Scale { logarithmic: false, low, high, start, end }
     }
 
-    /// The place of a value; what is beyond an end is at it.
+    /// The place of a value. A value beyond an end is placed at that end.
     pub(super) fn at(&self, value: f64) -> f64 {
         let value = if self.logarithmic { value.max(f64::MIN_POSITIVE).ln() } else { value };
         let share = (value - self.low) / (self.high - self.low);
@@ -37,13 +50,13 @@ impl Scale {
     }
 }
 
-/// The steps within a decade at which an axis may begin, end, and have a line.
+/// The steps within a decade at which an axis may begin, end, or have a line.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
 
 /// The ends of a logarithmic axis about these values: the next 1, 2 or 5 of a decade outwards, and
 /// never less than one such step apart.
 pub(super) fn decades(least: f64, most: f64) -> (f64, f64) {
-    // What a file may hold beyond these is drawn at the end.
+    // Values beyond these are drawn at the end of the axis.
     let least = least.clamp(1e-9, 1e40);
     let most = most.clamp(least, 1e40);
     let low = marks(least / 10.0, least).last().copied().unwrap_or(least);
@@ -55,7 +68,7 @@ pub(super) fn decades(least: f64, most: f64) -> (f64, f64) {
 fn marks(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let all = (first..=last).flat_map(|decade| STEPS.map(|step| step * 10_f64.powi(decade)));
-    // A hair, because powers of ten below 1 are not exact in binary.
+    // The tolerance is for powers of ten below 1, which are not exact in binary.
     all.filter(|mark| *mark >= low * (1.0 - 1e-9) && *mark <= high * (1.0 + 1e-9)).collect()
 }
 
@@ -63,7 +76,7 @@ fn marks(low: f64, high: f64) -> Vec<f64> {
 pub(super) struct Tick {
     pub(super) value: f64,
     pub(super) label: Option<String>,
-    /// Left out where the picture is small.
+    /// Hidden where the picture is small.
     pub(super) minor: bool,
 }
 
@@ -125,8 +138,7 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// Opens one. The name and the description are for those who do not see it; `id` is unique on
-    /// the page.
+    /// Opens a picture. The name and the description are for readers that do not see it; `id` is unique on the page.
     pub(super) fn new(id: &str, [width, height]: [f64; 2], name: &str, description: &str) -> Picture {
         let mut picture = Picture { text: String::new() };
         picture.put(format_args!(
@@ -140,7 +152,7 @@ impl Picture {
         picture
     }
 
-    /// Closes it.
+    /// Closes the picture.
     pub(super) fn finish(mut self) -> String {
         self.text.push_str("</svg>\n");
         self.text
@@ -157,7 +169,7 @@ impl Picture {
         self.put(format_args!("<path class=\"{class}\" d=\"M{x1} {y1}L{x2} {y2}\"/>\n"));
     }
 
-    /// A broken line through points, or several: a `None` lifts the pen. A point on its own is a dot.
+    /// A line through points. A `None` leaves a gap; a point between two gaps is a dot.
     pub(super) fn path(&mut self, class: &str, points: impl IntoIterator<Item = Option<[f64; 2]>>) {
         self.put(format_args!("<path class=\"{class}\" d=\""));
         let mut down = 0;
@@ -186,8 +198,8 @@ impl Picture {
         ));
     }
 
-    /// The mark of a series, each of another shape, so that no colour is needed to tell them apart.
-    /// What it stands for is shown where a pointer rests on it.
+    /// The mark of a series. Shapes differ, so no colour is needed to tell series apart. The name is shown under the
+    /// pointer.
     pub(super) fn mark(&mut self, series: usize, [x, y]: [f64; 2], name: &str) {
         let shape = SHAPES[series % SHAPES.len()];
         let (x, y, series) = (Px(x), Px(y), series % SHAPES.len());
@@ -197,7 +209,7 @@ impl Picture {
         ));
     }
 
-    /// Marks of a series that stand for what the text beside says.
+    /// Small marks of a series, without names.
     pub(super) fn marks(&mut self, series: usize, points: impl IntoIterator<Item = [f64; 2]>) {
         let (shape, series) = (SHAPES[series % SHAPES.len()], series % SHAPES.len());
         self.put(format_args!("<path class=\"mark small c{series}\" d=\""));

@@ -151,7 +151,7 @@ fn a_quiet_loop_wakes_for_the_end_of_an_interval_and_does_not_spin_for_one_that_
     let mut hand = Hand::new(QUICK);
     let now = Instant::now();
     let every = limits::MIN_LATENCY_INTERVAL;
-    let (_writer, mut taps) = crate::measure::intervals::basin(1, every, now);
+    let (_writer, mut taps) = crate::measure::intervals::channel(1, every, now);
     hand.driver.log_latency(taps.remove(0));
     assert_eq!(hand.driver.wake_at(now), now + every);
     // The writer takes the first and gives nothing back.

@@ -1,0 +1,17 @@
+//! The units of figures.
+
+use serde::Serialize;
+
+/// The unit of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Nanoseconds.
+    Nanos,
+    /// Bytes.
+    Bytes,
+    /// A number of things.
+    Count,
+    /// One number divided by another.
+    Ratio,
+}
