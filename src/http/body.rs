@@ -1,4 +1,4 @@
-//! How a body ends.
+//! Bodies: where they end.
 
 use super::Reason;
 use super::chunked::Chunked;
@@ -6,26 +6,26 @@ use super::chunked::Chunked;
 /// What says where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
-    /// So many bytes.
+    /// It has this many bytes.
     Length(u64),
-    /// Chunks, the last of which is empty.
+    /// It is sent in chunks, of which the last is empty.
     Chunked,
-    /// It ends with the connection: only a response's.
+    /// It ends with the connection. Only responses have such bodies.
     UntilClose,
 }
 
-/// What of some bytes belongs to a message.
+/// How many of some bytes belong to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fed {
-    /// The first so many.
+    /// The number of bytes at the beginning that belong to it.
     pub taken: usize,
-    /// And the message ends with them.
+    /// Whether the message ends with them.
     pub over: bool,
 }
 
-/// Follows one body.
+/// Follows one body to its end.
 #[derive(Clone, Debug)]
 pub struct Body(State);
 
@@ -37,7 +37,7 @@ enum State {
 }
 
 impl Body {
-    /// At its beginning.
+    /// A body of which nothing has come.
     #[must_use]
     pub const fn new(framing: Framing) -> Body {
         Body(match framing {
@@ -48,7 +48,7 @@ impl Body {
         })
     }
 
-    /// Whether it has ended.
+    /// Whether the body has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
         match &self.0 {
@@ -58,17 +58,17 @@ impl Body {
         }
     }
 
-    /// Whether only the end of the connection ends it.
+    /// Whether the body ends only with the connection.
     #[must_use]
     pub const fn ends_with_connection(&self) -> bool {
         matches!(self.0, State::UntilClose)
     }
 
-    /// How many of these bytes belong to it, and whether it ends with them.
+    /// Takes the next bytes of the connection. Returns how many of them belong to the body, and whether it ends with them.
     ///
     /// # Errors
     ///
-    /// Why that cannot be said. From then on nothing can be said of this connection.
+    /// The reason why the end of the body cannot be known. Nothing more can be known of this connection.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, Reason> {
         let taken = match &mut self.0 {
             State::Left(left) => {

@@ -1,43 +1,46 @@
-//! A body in chunks (RFC 9112 section 7.1), read strictly.
+//! Chunked bodies (RFC 9112 section 7.1), read strictly.
 
 use super::Reason;
 use super::head::is_token;
 use crate::limits::{MAX_CHUNK_DIGITS, MAX_CHUNK_EXTENSION, MAX_HEAD};
 
-/// Where in a chunked body we are.
+/// A position in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// Before the first digit of a size.
+    /// Before the first digit of a chunk's size.
     Size,
-    /// After one.
+    /// After a digit of the size.
     Digits,
-    /// In an extension, behind its semicolon.
+    /// In a chunk extension, after its semicolon.
     Extension,
-    /// After the CR of a size line.
+    /// After the CR of the size line.
     SizeLf,
     /// In the data of a chunk.
     Data,
-    /// After the data.
+    /// After the data, before its CR.
     DataCr,
+    /// After the CR behind the data.
     DataLf,
     /// At the beginning of a line of the trailer section.
     TrailerStart,
-    /// Within a name, and within a value.
+    /// In the name of a trailer.
     TrailerName,
+    /// In the value of a trailer.
     TrailerValue,
+    /// After the CR of a trailer.
     TrailerLf,
-    /// After the CR of the empty line.
+    /// After the CR of the empty line that ends the body.
     LastLf,
     Over,
 }
 
-/// Follows a chunked body.
+/// Follows a chunked body to its end.
 #[derive(Clone, Debug)]
 pub(super) struct Chunked {
     at: At,
-    /// Of the size that is being read, then bytes of the chunk that are still to come.
+    /// The chunk's size as far as it was read, then the bytes of the chunk that are still to come.
     left: u64,
-    /// Digits of the size, bytes of the extension, or of all trailers.
+    /// Digits of the size, bytes of the extension, or bytes of all trailers.
     line: u32,
 }
 
@@ -50,7 +53,7 @@ impl Chunked {
         self.at == At::Over
     }
 
-    /// How many of these bytes belong to the body.
+    /// Takes the next bytes of the connection. Returns how many of them belong to the body.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
         let mut taken = 0;
         while taken < bytes.len() && self.at != At::Over {
@@ -74,7 +77,7 @@ impl Chunked {
             (At::Size | At::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).unwrap_or(0);
                 self.line = if self.at == At::Size { 1 } else { self.line + 1 };
-                // A length that would be negative for somebody who counts with signs is none.
+                // A size of 2^63 or more is negative for a program that counts with signs.
                 if self.left >= 1 << 59 || self.line > MAX_CHUNK_DIGITS {
                     return Err(Reason::ChunkSize);
                 }
@@ -104,7 +107,7 @@ impl Chunked {
             (At::DataLf, b'\n') => At::Size,
             (At::DataCr | At::DataLf, _) => return Err(Reason::ChunkEnd),
             (At::TrailerStart, b'\r') => At::LastLf,
-            // What begins with a blank would belong to the line before; what has no name is another request, perhaps.
+            // A line that begins with a blank would continue the line before; one without a name may be a request.
             (At::TrailerName, b':') => self.trailer(At::TrailerValue)?,
             (At::TrailerStart | At::TrailerName, byte) if is_token(byte) => self.trailer(At::TrailerName)?,
             (At::TrailerStart | At::TrailerName, _) => return Err(Reason::Trailer),

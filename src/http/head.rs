@@ -5,37 +5,85 @@ use std::mem::MaybeUninit;
 use super::{Framing, Reason};
 use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TOLD_TARGET};
 
-/// How a client of HTTP/2 begins (RFC 9113 section 3.4).
+/// The first bytes of an HTTP/2 client (RFC 9113 section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How far a head that is still coming was looked through: its bytes are not looked at again and again.
+/// How far an incomplete head was searched for its end, so that no byte is searched twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    looked: usize,
+    /// The length of the empty lines before the head.
+    start: usize,
+    /// Up to here there is no end.
+    searched: usize,
+    /// The first line was whole, and was checked.
+    first_line: bool,
 }
 
-/// What there is of a head.
+/// A head, as far as it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Head<T> {
-    /// Not yet all of it.
+    /// It is not complete.
     Partial,
-    /// All of it.
+    /// It is complete.
     Whole {
         /// What it says.
         head: T,
-        /// How many bytes it has.
+        /// Its length in bytes.
         length: usize,
     },
     /// It is longer than [`MAX_HEAD`], or has more than [`MAX_HEADERS`] headers.
     TooLarge,
-    /// It is not read.
+    /// It cannot be read, for this reason.
     Not(Reason),
+}
+
+/// Why a complete head cannot be read.
+enum Unread {
+    TooLarge,
+    Not(Reason),
+}
+
+impl From<Reason> for Unread {
+    fn from(reason: Reason) -> Unread {
+        Unread::Not(reason)
+    }
+}
+
+type Headers<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_HEADERS];
+
+/// Reads the head that these bytes begin with: finds its end, and has it parsed once, when it is complete.
+fn read<'b, T>(
+    bytes: &'b [u8],
+    scan: &mut Scan,
+    is_first_line: fn(&[u8]) -> bool,
+    parse: impl FnOnce(&'b [u8], &mut Headers<'b>) -> Result<T, Unread>,
+) -> Head<T> {
+    let length = match find_end(bytes, scan, is_first_line) {
+        Ok(Some(length)) if length <= MAX_HEAD => length,
+        Ok(None) if bytes.len() < MAX_HEAD => return Head::Partial,
+        Ok(_) => return Head::TooLarge,
+        Err(reason) => return Head::Not(reason),
+    };
+    match parse(&bytes[scan.start..length], &mut [const { MaybeUninit::uninit() }; MAX_HEADERS]) {
+        Ok(head) => Head::Whole { head, length },
+        Err(Unread::TooLarge) => Head::TooLarge,
+        Err(Unread::Not(reason)) => Head::Not(reason),
+    }
+}
+
+/// Whether the parser has read all of a head.
+fn all_parsed(parsed: httparse::Result<usize>, length: usize) -> Result<(), Unread> {
+    match parsed {
+        Ok(httparse::Status::Complete(parsed)) if parsed == length => Ok(()),
+        Err(httparse::Error::TooManyHeaders) => Err(Unread::TooLarge),
+        _ => Err(Unread::Not(Reason::NotHttp)),
+    }
 }
 
 /// What the head of a request says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// Method and target, one after the other; a target is cut off for telling.
+    /// The method, and behind it the target, which is cut off for events.
     line: Box<str>,
     method: usize,
     minor: u8,
@@ -44,86 +92,61 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Reads the head that these bytes begin with. `scan` is a fresh one for each head; the bytes are those of the
+    /// Reads the head that these bytes begin with. Each head needs a fresh `scan`; each call brings the bytes of the
     /// call before, and more.
     pub fn read(bytes: &[u8], scan: &mut Scan) -> Head<RequestHead> {
-        // Whoever speaks another protocol need not wait until a head could have ended.
-        match bytes.first() {
-            None => return Head::Partial,
-            // A handshake and its version: one byte says too little.
-            Some(0x16) => {
-                return match bytes.get(1) {
-                    None => Head::Partial,
-                    Some(3) => Head::Not(Reason::Tls),
-                    Some(_) => Head::Not(Reason::NotHttp),
-                };
-            }
-            Some(&first) if first != b'\r' && !is_token(first) => return Head::Not(Reason::NotHttp),
-            Some(_) => {}
-        }
-        if bytes.len() < HTTP2.len() && HTTP2.starts_with(bytes) {
-            return Head::Partial;
-        }
-        let empty_lines = bytes.chunks(2).take_while(|pair| *pair == b"\r\n").count() * 2;
-        // Before anything behind it: what comes in pieces is judged as what comes at once.
-        if is_other_line(&bytes[empty_lines..]) {
-            return Head::Not(Reason::NotHttp);
-        }
-        let length = match find_end(bytes, scan, empty_lines) {
-            Ok(Some(length)) => length,
-            Ok(None) => return partial(bytes),
-            Err(reason) => return Head::Not(reason),
-        };
-        if length > MAX_HEAD {
-            return Head::TooLarge;
-        }
-        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-        let mut request = httparse::Request::new(&mut []);
-        let parsed = request.parse_with_uninit_headers(&bytes[empty_lines..length], &mut headers);
-        match parsed {
-            Ok(httparse::Status::Complete(parsed)) if parsed == length - empty_lines => {}
-            Err(httparse::Error::TooManyHeaders) => return Head::TooLarge,
+        // Another protocol is told by its first bytes: its head might never end.
+        match bytes {
+            // A TLS handshake and its version: the first byte alone does not prove it.
+            [] | [0x16] => return Head::Partial,
+            [0x16, 3, ..] => return Head::Not(Reason::Tls),
+            [first, ..] if *first != b'\r' && !is_token(*first) => return Head::Not(Reason::NotHttp),
             _ if bytes.starts_with(HTTP2) => return Head::Not(Reason::Http2),
-            _ => return Head::Not(Reason::NotHttp),
+            _ if HTTP2.starts_with(bytes) => return Head::Partial,
+            _ => {}
         }
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
-        else {
-            return Head::Not(Reason::NotHttp);
-        };
-        let fields = match Fields::of(request.headers, minor) {
-            Ok(fields) => fields,
-            Err(reason) => return Head::Not(reason),
-        };
-        let framing = fields.framing().unwrap_or(Framing::None);
-        let told = target.floor_char_boundary_at(MAX_TOLD_TARGET);
-        let mut line = String::with_capacity(method.len() + told);
-        line.push_str(method);
-        line.push_str(&target[..told]);
-        let method = method.len();
-        let expects_continue = fields.expects_continue && minor >= 1;
-        let head = RequestHead { line: line.into(), method, minor, framing, expects_continue };
-        Head::Whole { head, length }
+        while bytes[scan.start..].starts_with(b"\r\n") {
+            scan.start += 2;
+        }
+        read(bytes, scan, is_request_line, |bytes, headers| {
+            let mut request = httparse::Request::new(&mut []);
+            all_parsed(request.parse_with_uninit_headers(bytes, headers), bytes.len())?;
+            let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+            else {
+                return Err(Reason::NotHttp.into());
+            };
+            let fields = Fields::of(request.headers, minor)?;
+            let mut line = method.to_owned();
+            line.push_str(&target[..floor_char_boundary(target, MAX_TOLD_TARGET)]);
+            Ok(RequestHead {
+                line: line.into(),
+                method: method.len(),
+                minor,
+                framing: fields.framing().unwrap_or(Framing::None),
+                expects_continue: fields.expects_continue && minor >= 1,
+            })
+        })
     }
 
-    /// `GET`, say.
+    /// The method, such as `GET`.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.line[..self.method]
     }
 
-    /// What is asked for, as it was written, cut off after [`MAX_TOLD_TARGET`] bytes.
+    /// The target as it was sent, cut off after [`MAX_TOLD_TARGET`] bytes.
     #[must_use]
     pub fn target(&self) -> &str {
         &self.line[self.method..]
     }
 
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    /// The minor version: 0 for HTTP/1.0, 1 for HTTP/1.1.
     #[must_use]
     pub const fn minor_version(&self) -> u8 {
         self.minor
     }
 
-    /// How its body ends.
+    /// How the body ends.
     #[must_use]
     pub const fn framing(&self) -> Framing {
         self.framing
@@ -147,63 +170,51 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Reads the head that these bytes begin with, as [`RequestHead::read`] does.
     pub fn read(bytes: &[u8], scan: &mut Scan) -> Head<ResponseHead> {
-        if bytes.is_empty() {
-            return Head::Partial;
-        }
         if !b"HTTP/1.".iter().zip(bytes).all(|(expected, byte)| expected == byte) {
             return Head::Not(Reason::NotHttp);
         }
-        let length = match find_end(bytes, scan, 0) {
-            Ok(Some(length)) => length,
-            Ok(None) => return partial(bytes),
-            Err(reason) => return Head::Not(reason),
-        };
-        if length > MAX_HEAD {
-            return Head::TooLarge;
-        }
-        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
-        let parsed = config.parse_response_with_uninit_headers(&mut response, &bytes[..length], &mut headers);
-        match parsed {
-            Ok(httparse::Status::Complete(parsed)) if parsed == length => {}
-            Err(httparse::Error::TooManyHeaders) => return Head::TooLarge,
-            _ => return Head::Not(Reason::NotHttp),
-        }
-        let (Some(status), Some(minor)) = (response.code, response.version) else {
-            return Head::Not(Reason::NotHttp);
-        };
-        let fields = match Fields::of(response.headers, minor) {
-            Ok(fields) => fields,
-            Err(reason) => return Head::Not(reason),
-        };
-        let framing = fields.framing();
-        if matches!(status, 100..=199 | 204) && !matches!(framing, None | Some(Framing::Length(0))) {
-            return Head::Not(Reason::BodyForbidden);
-        }
-        let persistent = if minor == 0 { fields.keep_alive && !fields.close } else { !fields.close };
-        Head::Whole { head: ResponseHead { status, framing, persistent }, length }
+        read(
+            bytes,
+            scan,
+            |_| true,
+            |bytes, headers| {
+                let mut response = httparse::Response::new(&mut []);
+                let config = httparse::ParserConfig::default();
+                let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, headers);
+                all_parsed(parsed, bytes.len())?;
+                let (Some(status), Some(minor)) = (response.code, response.version) else {
+                    return Err(Reason::NotHttp.into());
+                };
+                let fields = Fields::of(response.headers, minor)?;
+                let framing = fields.framing();
+                if matches!(status, 100..=199 | 204) && !matches!(framing, None | Some(Framing::Length(0))) {
+                    return Err(Reason::BodyForbidden.into());
+                }
+                let persistent = !fields.close && (minor >= 1 || fields.keep_alive);
+                Ok(ResponseHead { status, framing, persistent })
+            },
+        )
     }
 
-    /// 200, say.
+    /// The status code, such as 200.
     #[must_use]
     pub const fn status(&self) -> u16 {
         self.status
     }
 
-    /// Whether another response follows for the same request.
+    /// Whether another response to the same request follows.
     #[must_use]
     pub const fn is_interim(&self) -> bool {
         matches!(self.status, 100..=199) && self.status != 101
     }
 
-    /// Whether what follows is another protocol: after 101, and where a CONNECT was granted.
+    /// Whether another protocol follows: after a 101, and after the 2xx that grants a CONNECT.
     #[must_use]
     pub fn is_switch(&self, method: &str) -> bool {
         self.status == 101 || (method == "CONNECT" && matches!(self.status, 200..=299))
     }
 
-    /// How its body ends when it answers this method (RFC 9112 section 6.3).
+    /// How the body ends, as the answer to a request of this method (RFC 9112 section 6.3).
     #[must_use]
     pub fn framing(&self, method: &str) -> Framing {
         if method == "HEAD" || matches!(self.status, 100..=199 | 204 | 304) {
@@ -212,36 +223,31 @@ impl ResponseHead {
         self.framing.unwrap_or(Framing::UntilClose)
     }
 
-    /// Whether the server will take another request on this connection.
+    /// Whether the server takes another request on this connection.
     #[must_use]
     pub const fn is_persistent(&self) -> bool {
         self.persistent
     }
 }
 
-/// A byte of a token (RFC 9110 section 5.6.2): of methods and of the names of headers.
+/// Whether this byte may stand in a token (RFC 9110 section 5.6.2): a method, or the name of a header.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether the first line is whole and no request line of HTTP/1: of HTTP/0.9, say, or of a protocol of lines. Its
-/// client waits for an answer, and sends nothing more.
-fn is_other_line(bytes: &[u8]) -> bool {
-    let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return false };
-    let line = &bytes[..end];
-    let broken = line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    !broken && !matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', _, b'.', _])
+/// Whether this line ends as a request line of HTTP/1 does. A client of HTTP/0.9, or of another protocol of lines,
+/// waits for its answer behind the first line, and its head would never end.
+fn is_request_line(line: &[u8]) -> bool {
+    matches!(line, [.., b' ', b'H', b'T', b'T', b'P', b'/', _, b'.', _])
 }
 
-/// What is not all there yet, unless it is too long already.
-fn partial<T>(bytes: &[u8]) -> Head<T> {
-    if bytes.len() >= MAX_HEAD { Head::TooLarge } else { Head::Partial }
-}
-
-/// Where the head ends that begins at `start`, if it does. Every line must end in CR LF, and none may continue the
-/// one before.
-fn find_end(bytes: &[u8], scan: &mut Scan, start: usize) -> Result<Option<usize>, Reason> {
-    let mut at = scan.looked.max(start);
+/// The length of the head, if it is complete. Every line must end in CR LF, and no line may continue the one before.
+fn find_end(
+    bytes: &[u8],
+    scan: &mut Scan,
+    is_first_line: fn(&[u8]) -> bool,
+) -> Result<Option<usize>, Reason> {
+    let mut at = scan.searched.max(scan.start);
     while let Some(step) = bytes[at..].iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         at += step;
         match bytes[at] {
@@ -249,23 +255,30 @@ fn find_end(bytes: &[u8], scan: &mut Scan, start: usize) -> Result<Option<usize>
             0 => return Err(Reason::Nul),
             _ => {}
         }
+        if !scan.first_line && bytes.get(at + 1) == Some(&b'\n') {
+            // This comes before anything behind the line, so that bytes are judged alike however they are cut.
+            if !is_first_line(&bytes[scan.start..at]) {
+                return Err(Reason::NotHttp);
+            }
+            scan.first_line = true;
+        }
         match bytes.get(at + 1..) {
             Some([b'\n', b'\r', b'\n', ..]) => return Ok(Some(at + 4)),
             Some([b'\n', b' ' | b'\t', ..]) => return Err(Reason::ObsFold),
             Some([b'\n', b'\r', _, ..]) => return Err(Reason::BareCr),
             Some([b'\n', b'\r'] | [b'\n'] | []) | None => {
-                scan.looked = at;
+                scan.searched = at;
                 return Ok(None);
             }
             Some([b'\n', ..]) => at += 2,
             Some(_) => return Err(Reason::BareCr),
         }
     }
-    scan.looked = bytes.len();
+    scan.searched = bytes.len();
     Ok(None)
 }
 
-/// The headers that say how a message ends.
+/// The headers that say how a message ends, and whether another may follow.
 #[derive(Default)]
 struct Fields {
     length: Option<u64>,
@@ -316,7 +329,7 @@ impl Fields {
     }
 }
 
-/// A plain decimal number: no sign, no blank.
+/// A decimal number without sign or blanks.
 fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
@@ -327,13 +340,7 @@ fn number(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// `str::floor_char_boundary`, which this crate's least Rust has not.
-trait FloorCharBoundary {
-    fn floor_char_boundary_at(&self, most: usize) -> usize;
-}
-
-impl FloorCharBoundary for str {
-    fn floor_char_boundary_at(&self, most: usize) -> usize {
-        (0..=most.min(self.len())).rev().find(|&at| self.is_char_boundary(at)).unwrap_or(0)
-    }
+/// `str::floor_char_boundary`, which the oldest supported Rust does not have.
+fn floor_char_boundary(text: &str, most: usize) -> usize {
+    (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }

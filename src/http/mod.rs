@@ -1,26 +1,25 @@
-//! HTTP/1 as one who stands between must know it: where each message begins and ends, and nothing else.
+//! HTTP/1 as far as a relay must know it: where each message begins and ends.
 //!
 //! # Intuition
 //!
-//! Whoever relays a connection and wants to know whether somebody waits for an answer must know where requests and
-//! responses end. Two programs that disagree about that can be played off against each other (request
-//! smuggling). So what could be read in two ways is read in none: it is named as a [`Reason`], and whoever asked
-//! stops following that connection.
+//! A relay that wants to know whether a client waits for an answer must know where requests and responses end. Two
+//! programs that disagree about that can be played off against each other (request smuggling). So a message that could
+//! be read in two ways is not read at all: the result is a [`Reason`], and the caller stops following that connection.
 //!
 //! # Model
 //!
 //! ```text
-//!   bytes ──► RequestHead / ResponseHead ──► Framing ──► Body: how many of these bytes are still the message's?
+//!   bytes ──► RequestHead / ResponseHead ──► Framing ──► Body: how many of these bytes belong to the message?
 //!                 (head)                                  (body, chunked)
 //! ```
 //!
 //! # Contract
 //!
-//! - Pure: no clock, no descriptor, and nothing is kept of what was fed but counts.
-//! - A message ends in the same place however its bytes are cut into pieces.
+//! - Pure: no clock, no descriptor. Nothing is kept of the bytes but counts.
+//! - A message ends in the same place, however its bytes are cut into pieces.
 //! - Lines end in CR LF. Bare CR, bare LF, NUL, folded lines, two lengths, a length beside a transfer coding, a coding
-//!   that is not exactly `chunked`, and sizes that are no plain hexadecimal numbers are [`Reason`]s (RFC 9112
-//!   sections 2.2, 5.2, 6.1 to 6.3, 7.1, which leave each to the recipient's choice).
+//!   that is not exactly `chunked`, and sizes that are not plain hexadecimal numbers are [`Reason`]s (RFC 9112
+//!   sections 2.2, 5.2, 6.1 to 6.3, 7.1, which leave each of them to the recipient).
 //!
 //! # Example
 //!

@@ -1,49 +1,49 @@
-//! Why a connection is not followed.
+//! Reasons why a connection is not followed.
 
 use std::fmt;
 
-/// What could be read in two ways, or not at all.
+/// Why a message is not read: it could be read in two ways, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// A TLS handshake: what is inside is not for us.
+    /// A TLS handshake, whose contents cannot be read.
     Tls,
     /// The preface of HTTP/2.
     Http2,
-    /// Something else than a head of HTTP/1.0 or 1.1.
+    /// Anything but a head of HTTP/1.0 or 1.1.
     NotHttp,
     /// A CR without its LF.
     BareCr,
-    /// A LF without its CR.
+    /// An LF without its CR.
     BareLf,
     /// A NUL in a head.
     Nul,
-    /// A header that goes on in the next line.
+    /// A header that continues in the next line.
     ObsFold,
     /// Content-Length beside Transfer-Encoding.
     BothLengths,
     /// More than one Content-Length, or a list in it.
     ManyLengths,
-    /// A Content-Length that is no plain number below 2^64.
+    /// A Content-Length that is not a plain number below 2^64.
     BadLength,
     /// A Transfer-Encoding that is not exactly `chunked`, or one in HTTP/1.0.
     TransferEncoding,
     /// A length or coding on a response that has no body (1xx, 204).
     BodyForbidden,
-    /// A chunk size that is no plain hexadecimal number below 2^63, or an extension that is too long.
+    /// A chunk size that is not a plain hexadecimal number below 2^63, or a chunk extension that is too long.
     ChunkSize,
     /// A chunk that does not end where its size says.
     ChunkEnd,
-    /// A trailer that is no header, or too long.
+    /// A trailer that is not a header, or trailers that are too long.
     Trailer,
     /// The head of a response is longer than [`MAX_HEAD`](crate::limits::MAX_HEAD), or has more headers than
     /// [`MAX_HEADERS`](crate::limits::MAX_HEADERS).
     ResponseHead,
-    /// A response that nobody asked for.
+    /// A response without a request.
     Unsolicited,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Reason; 17] = [
         Reason::Tls,
         Reason::Http2,
@@ -64,7 +64,7 @@ impl Reason {
         Reason::Unsolicited,
     ];
 
-    /// Its name in events.
+    /// The name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ impl Reason {
         }
     }
 
-    /// Whether it is another protocol altogether, as against HTTP that is ambiguous.
+    /// Whether the bytes are another protocol, and not HTTP that is ambiguous.
     #[must_use]
     pub const fn is_another_protocol(self) -> bool {
         matches!(self, Reason::Tls | Reason::Http2)

@@ -197,7 +197,7 @@ fn chunks_are_read_strictly() {
     assert_eq!(feed(&trailers), Err(Reason::Trailer));
 }
 
-/// Where a chunked body ends, for one who sees all of it: `None` if it is not all there, or not well formed.
+/// Where a chunked body ends, for a reader that sees all of it: `None` if it is incomplete, or not well formed.
 fn reference_chunked(wire: &[u8]) -> Result<usize, bool> {
     let mut at = 0;
     loop {
