@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::request::Request;
 use super::{Client, Context, Effect, Fin, HalfClose, Session, Upstream, reply};
 use crate::limits::{HALF_CLOSE_PROBES, PROBE_CHECKS};
 use crate::liveness::Cause;
@@ -112,10 +111,5 @@ impl Session {
             *checks = (*checks + 1).min(PROBE_CHECKS.len() as u8 - 1);
             *check = cx.now + PROBE_CHECKS[usize::from(*checks)];
         }
-    }
-
-    /// Whether the upstream would wait for ever for bytes of a client that is gone.
-    pub(super) fn upstream_reads_on(&self) -> bool {
-        self.tunnel || !matches!(self.request, Request::Whole)
     }
 }

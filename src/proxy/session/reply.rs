@@ -5,8 +5,9 @@
 /// other 1xx for the final response, so this is the one that is sent.
 pub(super) const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The answer with this status. It is short, and the last message on its connection.
-pub(super) fn answer(status: u16) -> &'static [u8] {
+/// The answer with this status. It is short, and the last message on its connection. The answer to a HEAD is a head
+/// alone (RFC 9110 section 9.3.2).
+pub(super) fn answer(status: u16, head_only: bool) -> &'static [u8] {
     macro_rules! answer {
         ($line:literal, $length:literal, $text:literal) => {
             concat!(
@@ -20,12 +21,14 @@ pub(super) fn answer(status: u16) -> &'static [u8] {
             .as_bytes()
         };
     }
-    match status {
+    let message = match status {
         400 => answer!("400 Bad Request", "18", "ambiguous request\n"),
         408 => answer!("408 Request Timeout", "17", "request too slow\n"),
-        431 => answer!("431 Request Header Fields Too Large", "19", "head beyond 64 KiB\n"),
+        431 => answer!("431 Request Header Fields Too Large", "15", "head too large\n"),
         502 => answer!("502 Bad Gateway", "16", "upstream failed\n"),
         503 => answer!("503 Service Unavailable", "9", "too busy\n"),
         _ => answer!("504 Gateway Timeout", "18", "upstream too slow\n"),
-    }
+    };
+    let head = message.windows(4).position(|four| four == b"\r\n\r\n").map_or(message.len(), |end| end + 4);
+    if head_only { &message[..head] } else { message }
 }

@@ -225,8 +225,11 @@ impl Session {
         }
         self.followed = self.held.len();
         self.release(cx);
-        if self.client == Client::HalfClosed {
-            self.judge_fin(cx);
+        match self.client {
+            Client::HalfClosed => self.judge_fin(cx),
+            // The upstream would wait for ever for bytes of a client that is gone.
+            Client::Gone => self.forward_fin(cx),
+            Client::Open | Client::Finished => {}
         }
         let head = std::mem::take(&mut self.partial_head);
         if self.tunnel_takes(&head) {

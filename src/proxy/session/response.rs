@@ -254,6 +254,11 @@ impl Session {
         match self.phase() {
             Phase::Idle => self.leave(cx),
             Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(cx),
+            // It had sent everything. Only what the client still sends is lost, and the client is to know.
+            Phase::Tunnel if self.upstream == Upstream::HalfClosed => {
+                self.end_upstream(End::Close, cx);
+                self.abort_client(cx);
+            }
             _ => self.upstream_failed(failure, cx),
         }
     }

@@ -43,7 +43,7 @@ impl Session {
             OnGone::Close => UpstreamAction::Close,
             OnGone::Ignore => UpstreamAction::Ignored,
         };
-        // Where nobody knows the ends of messages, a client that got the last word has probably got its answer.
+        // Where the ends of messages are unknown, a client that got the last word has probably got its answer.
         if !self.ambiguous || self.answer_owed {
             let exchange = self.exchange.as_deref();
             let unread = self.tunnelled.from_client + self.held.len() as u64;
@@ -66,7 +66,8 @@ impl Session {
             UpstreamAction::Nothing | UpstreamAction::Close => self.end_upstream(End::Close, cx),
             UpstreamAction::Reset => self.end_upstream(End::Abort, cx),
             UpstreamAction::Ignored => {
-                if self.upstream_reads_on() {
+                if self.tunnel || self.is_incomplete() {
+                    // The upstream would wait for the rest for ever.
                     self.forward_fin(cx);
                 }
                 self.client = Client::Gone;
@@ -130,7 +131,8 @@ impl Session {
             self.client = Client::Finished;
             return;
         }
-        cx.push(Effect::Reply(reply::answer(status)));
+        let head_only = self.exchange.as_ref().is_some_and(|exchange| exchange.head.method() == "HEAD");
+        cx.push(Effect::Reply(reply::answer(status, head_only)));
         self.finish_client(cx);
     }
 

@@ -1,4 +1,4 @@
-//! Conversations whose ends are known because they were made, not because they were read.
+//! Random conversations. Their ends are known because they were generated, not because they were read.
 
 use proptest::prelude::*;
 

@@ -159,7 +159,7 @@ fn a_reset_in_a_tunnel_is_done_what_is_said() {
 }
 
 #[test]
-fn who_is_ignored_has_its_upstream_work_to_the_end_for_nobody() {
+fn the_upstream_of_an_ignored_client_works_to_the_end() {
     let ignoring = Rules { on_gone: OnGone::Ignore, ..RULES };
     let gone = || {
         let mut world = World::asked(ignoring);
@@ -191,7 +191,7 @@ fn who_is_ignored_has_its_upstream_work_to_the_end_for_nobody() {
         }
         assert!(matches!(world.sockets.upstream, UpstreamSocket::Ended(_)));
     }
-    // It has no longer than it would have for anybody.
+    // It has no more time than it has for any client.
     let mut world = gone();
     world.after(Duration::from_secs(60)).client_got("");
     assert_eq!(world.told_upstream_failed().answered, None);
@@ -223,8 +223,8 @@ fn a_reset_behind_the_last_word_is_no_interruption() {
 }
 
 #[test]
-fn where_nobody_follows_the_last_word_says_whether_somebody_waits() {
-    // HTTP that is not followed: who was answered last leaves as it likes.
+fn where_nothing_is_followed_the_last_word_says_whether_the_client_waits() {
+    // HTTP that is not followed: a client that was answered last may leave.
     let mut world = World::new(RULES);
     world.client("GET\n").told();
     world.connected().upstream("answer").client_reset().told_nothing();
@@ -235,7 +235,7 @@ fn where_nobody_follows_the_last_word_says_whether_somebody_waits() {
     let mut world = World::asked(RULES);
     world.upstream("what?").told();
     world.client_reset().told_nothing();
-    // And a server that closes has done with its client.
+    // And a server that closes has finished with its client.
     let mut world = World::new(RULES);
     world.client("GET\n").connected().upstream("answer").upstream_fin();
     world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
@@ -247,4 +247,14 @@ fn where_nobody_follows_the_last_word_says_whether_somebody_waits() {
     let mut world = World::new(RULES);
     world.client("\x16\x03").connected().upstream("hello").upstream_fin();
     world.sockets_are(ClientSocket::Finned, UpstreamSocket::Open);
+}
+
+#[test]
+fn an_upstream_that_switches_for_a_client_that_is_gone_gets_a_fin() {
+    let mut world = World::asked(Rules { on_gone: OnGone::Ignore, ..RULES });
+    world.client_reset();
+    assert_eq!(world.told_interrupted().action, UpstreamAction::Ignored);
+    world.upstream("HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n").client_got("");
+    // Nothing else would ever end its connection.
+    world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Finned);
 }

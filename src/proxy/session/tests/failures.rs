@@ -32,7 +32,7 @@ fn an_upstream_that_cannot_be_had_is_a_bad_gateway() {
 }
 
 #[test]
-fn a_refusal_that_nobody_waits_for_any_more_is_nothing() {
+fn a_refused_connect_without_a_client_is_nothing() {
     let mut world = World::new(Rules { http: false, half_close: HalfClose::Gone, ..RULES });
     world.client_fin();
     world.told_interrupted();
@@ -165,4 +165,23 @@ fn a_fin_of_the_upstream_behind_its_early_response_ends_both() {
     world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").connected().upstream(OK).client_got(OK);
     world.told_completed(1).upstream_gone(Failure::Reset).told_nothing();
     world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+}
+
+#[test]
+fn the_answer_to_a_head_has_no_body() {
+    let mut world = World::new(RULES);
+    world.client("HEAD / HTTP/1.1\r\n\r\n").refused(Failure::Refused);
+    let got = std::mem::take(&mut world.sockets.to_client);
+    assert!(got.starts_with(b"HTTP/1.1 502 ") && got.ends_with(b"\r\n\r\n"), "{}", got.escape_ascii());
+    assert_eq!(world.sockets.client, ClientSocket::Finishing);
+}
+
+#[test]
+fn an_upstream_that_is_lost_after_its_fin_has_not_failed() {
+    let mut world = World::new(Rules { http: false, ..RULES });
+    world.connected().client("hello").upstream("bye").upstream_fin();
+    world.sockets_are(ClientSocket::Finned, UpstreamSocket::Open);
+    // What the client still sends is lost, so it gets a RST.
+    world.upstream_gone(Failure::TimedOut).told_nothing();
+    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Close));
 }

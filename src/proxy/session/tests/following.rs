@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
 use crate::http::Reason;
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
-use crate::proxy::event::Phase;
-use crate::proxy::session::{End, Rules};
+use crate::proxy::event::{Phase, ProxyEvent};
+use crate::proxy::session::{Effect, End, Rules};
 
 const POST: &str = "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
 
@@ -49,7 +49,7 @@ fn what_is_sent_ahead_waits_for_the_response_before_it() {
 }
 
 #[test]
-fn who_sends_far_ahead_is_not_read() {
+fn a_client_that_sends_far_ahead_is_not_read() {
     let mut world = World::asked(RULES);
     assert!(world.session.wants_client());
     world.client(vec![b'x'; MAX_PIPELINED - 1]);
@@ -213,7 +213,7 @@ fn behind_a_response_that_is_the_last_nothing_is_asked() {
 }
 
 #[test]
-fn who_expects_a_100_gets_the_upstreams() {
+fn a_client_that_expects_a_100_gets_the_upstreams() {
     let request = POST.replace("Host", "Expect: 100-continue\r\nHost");
     let mut world = World::new(RULES);
     world.client(&request).in_phase(Phase::Receiving).connected().upstream_got(&request);
@@ -242,7 +242,7 @@ fn a_response_may_come_while_the_body_still_streams() {
     world.client(format!("{POST}h")).connected().upstream(&OK[..OK.len() - 1]);
     world.client(format!("ello{GET}")).upstream_got(format!("{POST}hello")).in_phase(Phase::Sending);
     world.upstream("k").client_got(OK).upstream_got(GET).told_completed(1);
-    // It is the last: the rest of the body is wanted by nobody.
+    // It is the last: nothing reads the rest of the body.
     let mut world = World::new(rules);
     let last = "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     world.client(format!("{POST}h")).connected().upstream(last).client_got(last).told_completed(1);
@@ -253,7 +253,7 @@ fn a_response_may_come_while_the_body_still_streams() {
 }
 
 #[test]
-fn who_was_answered_early_is_free_to_leave() {
+fn a_client_that_was_answered_early_is_free_to_leave() {
     let rules = Rules { request_buffer: 0, ..RULES };
     let early = || {
         let mut world = World::new(rules);
@@ -274,7 +274,7 @@ fn who_was_answered_early_is_free_to_leave() {
 }
 
 #[test]
-fn what_nobody_asked_for_is_passed_on_and_not_followed() {
+fn a_response_without_a_request_is_passed_on_and_not_followed() {
     let mut world = World::answered(RULES);
     world.upstream(OK).client_got(OK).told_not_followed(Reason::Unsolicited, false).in_phase(Phase::Tunnel);
     // Right behind a response.
@@ -286,7 +286,7 @@ fn what_nobody_asked_for_is_passed_on_and_not_followed() {
     let mut world = World::answered(RULES);
     world.client(&GET[..5]).upstream("x").client_got("x").upstream_got(&GET[..5]).in_phase(Phase::Tunnel);
     world.client(&GET[5..]).upstream_got(&GET[5..]);
-    // Behind the last there is nobody to pass it on to.
+    // Behind the last one there is no client to pass it on to.
     let mut world = World::asked(RULES);
     let last = "HTTP/1.1 204 No\r\nConnection: close\r\n\r\n";
     world.upstream(format!("{last}more")).client_got(last).told_completed(1);
@@ -337,4 +337,22 @@ fn a_tunnel_ends_side_by_side() {
     world.upstream("answer").client_got("answer").sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
     world.after(Duration::from_secs(100)).upstream("more").client_got("more").told_nothing();
     world.upstream_fin().sockets_are(over.0, over.1).told_nothing();
+}
+
+#[test]
+fn bytes_that_only_pass_through_are_not_copied_and_an_idle_session_keeps_no_memory() {
+    let mut world = World::asked(RULES);
+    world.upstream(OK);
+    assert_eq!(world.effects, [Effect::PassToClient(0..OK.len()), Effect::Report(ProxyEvent::Completed)]);
+    world.client(GET).upstream(&OK[..9]);
+    assert_eq!(world.effects, []);
+    world.upstream(&OK[9..]);
+    let begun = Effect::SendToClient(OK.as_bytes()[..9].to_vec());
+    let passed = Effect::PassToClient(0..OK.len() - 9);
+    assert_eq!(world.effects, [begun, passed, Effect::Report(ProxyEvent::Completed)]);
+    assert_eq!((world.session.held.capacity(), world.session.partial_head.capacity()), (0, 0));
+
+    let mut world = World::new(Rules { request_buffer: 0, ..RULES });
+    world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").connected().client("four");
+    assert_eq!(world.effects, [Effect::PassToUpstream(0..4)]);
 }

@@ -47,7 +47,7 @@ fn a_fin_while_receiving_is_an_interruption() {
 }
 
 #[test]
-fn who_sent_a_fin_while_it_waits_is_asked() {
+fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
     let mut world = World::asked(RULES);
     world.after(Duration::from_secs(1)).client_fin().client_got_a_probe().told_nothing();
     world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).in_phase(Phase::Waiting);
@@ -71,7 +71,7 @@ fn who_sent_a_fin_while_it_waits_is_asked() {
 }
 
 #[test]
-fn who_is_there_is_asked_again_after_a_second_and_after_eight_and_then_left_alone() {
+fn a_client_that_is_there_is_probed_again_after_a_second_and_after_eight_and_then_left_alone() {
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     let start = world.now;
     world.client_fin();
@@ -92,7 +92,7 @@ fn who_is_there_is_asked_again_after_a_second_and_after_eight_and_then_left_alon
 }
 
 #[test]
-fn who_does_not_answer_is_looked_at_again_and_not_asked_again() {
+fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
     world.client_fin().client_got_a_probe();
@@ -159,7 +159,7 @@ fn a_response_that_begins_ends_the_questions() {
 }
 
 #[test]
-fn who_speaks_http_1_0_is_not_asked_but_waited_for() {
+fn a_client_of_http_1_0_is_not_probed_but_waited_for() {
     let mut world = World::asked_with(RULES, OLD_GET);
     world.client_fin().client_got("").after(Duration::from_millis(999)).told_nothing();
     world.after(Duration::from_millis(1)).client_got("");
@@ -306,7 +306,7 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     world.client_fin_ahead().client_fin_ahead().client_got("");
     world.client_reset();
     assert!(world.told_interrupted().asked.is_some());
-    // Nothing is asked where nobody works, or where the bytes ask.
+    // No probe is sent where no upstream works, or where the bytes of the response find out.
     let mut world = World::answered(RULES);
     world.client_fin_ahead().client_got("").told_nothing();
     let mut world = World::asked(RULES);
@@ -316,7 +316,7 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
         .client_fin_ahead()
         .client_got(&OK[..OK.len() - 1]);
     world.upstream("k").client_got("k").told_completed(1);
-    // All of the questions are asked of one who is found to have sent a FIN twice.
+    // All probes are sent to a client whose FIN is seen twice.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.client_fin_ahead().client_got_a_probe().client_fin().client_got("");
     world.after(Duration::from_millis(1_001)).client_got_a_probe().after(Duration::from_secs(100));
@@ -326,7 +326,7 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     assert_eq!(world.sockets.to_client.len(), 3 * 25);
     world.client_fin().after(Duration::from_secs(100));
     assert_eq!(world.sockets.to_client.len(), 3 * 25, "at most three");
-    // Who is only waited for is not waited for anew.
+    // The wait for a client that cannot be probed does not start again.
     let mut world = World::asked(ruled(HalfClose::Wait(Duration::from_secs(3))));
     world.client_fin_ahead().after(Duration::from_secs(2)).client_fin().after(Duration::from_secs(1));
     world.told_interrupted();
@@ -351,7 +351,7 @@ fn a_fin_in_a_tunnel_is_waited_out() {
 }
 
 #[test]
-fn who_half_closed_and_gets_what_is_not_followed_is_in_a_tunnel() {
+fn a_half_closed_client_that_gets_what_is_not_followed_is_in_a_tunnel() {
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream("what").client_got("what").in_phase(Phase::Tunnel);
     // It was passed on, and is the probe; so its FIN has nothing to wait for any more.
@@ -367,7 +367,7 @@ fn who_half_closed_and_gets_what_is_not_followed_is_in_a_tunnel() {
 }
 
 #[test]
-fn who_sent_a_fin_and_is_gone_is_done_with_what_is_said() {
+fn a_client_that_sent_a_fin_and_is_gone_is_treated_as_the_rules_say() {
     for (on_gone, action) in [
         (OnGone::Reset, UpstreamAction::Reset),
         (OnGone::Close, UpstreamAction::Close),
@@ -386,7 +386,7 @@ fn who_sent_a_fin_and_is_gone_is_done_with_what_is_said() {
 }
 
 #[test]
-fn a_timeout_comes_also_to_who_is_there() {
+fn a_timeout_comes_also_to_a_client_that_is_there() {
     let mut world = World::asked(RULES);
     world.client_fin().after(Duration::from_secs(60));
     world.sockets.to_client.drain(..3 * 25);
@@ -402,7 +402,7 @@ fn half_a_response_ends_with_a_reset_also_for_one_that_is_thought_to_be_gone() {
 }
 
 #[test]
-fn our_own_absence_is_held_against_nobody() {
+fn the_proxys_own_absence_is_held_against_no_client() {
     type Say = fn(&mut World);
     let says: [(HalfClose, Say); 5] = [
         (HalfClose::Probe, |world| _ = world.client(&GET[..9])),

@@ -1,4 +1,4 @@
-//! Conversations that somebody has tampered with, and floods: whatever comes, it is passed on as it came, the same
+//! Conversations that were tampered with, and floods: whatever comes, it is passed on as it came, the same
 //! however it is cut, and not more of it is held than was said.
 
 use proptest::prelude::*;
@@ -76,7 +76,7 @@ fn check_held(world: &World) {
     assert!(world.session.holds() <= most, "{} are held", world.session.holds());
 }
 
-/// Nobody is in a hurry: the client says all that is wanted of it, then the server gives the answer for which it has
+/// Neither side is in a hurry: the client sends all that is wanted of it, then the server gives the answer for which it has
 /// read enough. Returns how much was read of the client.
 fn converse(world: &mut World, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[usize]) -> usize {
     let mut pieces = pieces.iter().copied().cycle();
@@ -118,18 +118,18 @@ fn outcome(rules: Rules, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[u
     let served: Vec<u8> = answers.iter().flat_map(|(_, answer)| answer.clone()).collect();
     assert!(sends.starts_with(&world.sockets.to_upstream));
     let finished = world.sockets.client == ClientSocket::Finishing;
-    assert!(served.starts_with(&world.sockets.relayed) || finished, "what nobody sent");
+    assert!(served.starts_with(&world.sockets.relayed) || finished, "bytes that were not sent");
     if world.phase() == Phase::Tunnel && world.sockets.upstream == UpstreamSocket::Open {
         assert_eq!(world.sockets.to_upstream.len(), read, "a tunnel holds nothing back");
     }
     assert!(
         !world.sockets.told.iter().any(|told| matches!(told, ProxyEvent::Interrupted(_))),
-        "nobody has left"
+        "no client has left"
     );
     world
 }
 
-/// The same is told, and the same bytes go, however they are cut; with one exception that nobody can help. What an
+/// The same is told, and the same bytes go, however they are cut; with one unavoidable exception. What an
 /// upstream says behind the end of its answer is unsolicited when it comes with that end. When it comes later and another
 /// request has followed, it cannot be told from the beginning of the next answer: then only what went before is the same.
 fn compare(rules: Rules, sends: &[u8], answers: &[(usize, Vec<u8>)], pieces: &[usize]) {

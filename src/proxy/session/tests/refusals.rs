@@ -239,7 +239,7 @@ fn a_body_has_time_for_each_of_its_pieces() {
     let mut world = World::new(RULES);
     world.client(&expects).connected().upstream(go).client_got(go);
     world.after(Duration::from_secs(20)).client_got_our(408);
-    // Who waits for one is not slow: its upstream is, and has its own time.
+    // A client that waits for a 100 is not slow: its upstream is, and has its own time.
     let mut world = World::new(Rules { response_timeout: None, ..RULES });
     world
         .client(&expects)
@@ -286,7 +286,7 @@ fn an_upstream_has_its_time_to_answer() {
 }
 
 #[test]
-fn who_waits_long_for_a_connection_meets_the_same_patience() {
+fn a_client_that_waits_long_for_a_connection_meets_the_same_timeout() {
     let mut world = World::new(RULES);
     world.client(GET).after(Duration::from_secs(60)).client_got_our(504);
     world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
@@ -317,7 +317,7 @@ fn without_room_a_body_streams_and_a_head_is_refused() {
 }
 
 #[test]
-fn what_is_unsolicited_is_not_answered_where_nobody_waits() {
+fn unsolicited_bytes_are_not_answered_while_the_client_does_not_wait() {
     let mut world = World::answered(STRICT);
     world.upstream("what?").client_got("").told_not_followed(Reason::Unsolicited, true);
     world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
@@ -342,7 +342,7 @@ fn a_body_that_stands_still_has_its_time_also_while_its_response_is_sent() {
 }
 
 #[test]
-fn who_is_not_read_is_not_too_slow() {
+fn a_client_that_is_not_read_is_not_too_slow() {
     let post = "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
     let mut world = World::new(Rules { request_buffer: 0, ..RULES });
     world.client(post).connected();

@@ -1,4 +1,4 @@
-//! A wire that records, and refuses what no socket would do.
+//! Sockets that carry out effects, record them, and refuse what no socket could do.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub(super) struct Sockets {
     pub(super) relayed: Vec<u8>,
     pub(super) probes: usize,
     pub(super) told: Vec<ProxyEvent>,
-    /// How many questions were asked, and how many of them were answered by who is gone and who is here.
+    /// The number of probes, and how many of them found the client gone, and how many found it there.
     pub(super) questions: [usize; 3],
     /// Whether the client's kernel answers.
     pub(super) acknowledges: bool,
@@ -204,16 +204,18 @@ impl World {
         match self.sockets.client {
             C::Open | C::Finned => {}
             C::Finishing => {
-                assert!(no_upstream, "it works for one that is finished");
-                assert_eq!(self.session.holds(), 0, "bytes that nobody will send");
+                assert!(no_upstream, "an upstream works for a client that is finished");
+                assert_eq!(self.session.holds(), 0, "bytes that will never be sent");
             }
             C::Ended(_) if no_upstream => {
-                assert_eq!(self.session.deadline(&self.rules), None, "nobody is left to be judged");
+                assert_eq!(self.session.deadline(&self.rules), None, "no client is left to be judged");
             }
             C::Ended(_) => {
-                assert_eq!(self.rules.on_gone, OnGone::Ignore, "it works for one that is gone");
+                assert_eq!(self.rules.on_gone, OnGone::Ignore, "an upstream works for a client that is gone");
                 assert_ne!(self.sockets.upstream, U::Connecting, "a connect for one that is gone");
-                assert_ne!(self.session.phase(), Phase::Idle, "kept for nobody");
+                assert_ne!(self.session.phase(), Phase::Idle, "kept without a client");
+                let waits = self.session.phase() == Phase::Tunnel && self.sockets.upstream == U::Open;
+                assert!(!waits, "an upstream that waits for ever for bytes of one that is gone");
             }
         }
         if let U::Ended(_) = self.sockets.upstream {
@@ -317,7 +319,7 @@ impl World {
     #[track_caller]
     pub(super) fn client_got_our(&mut self, status: u16) -> &mut World {
         let got = std::mem::take(&mut self.sockets.to_client);
-        assert_eq!(our_answer(&got), Some((status, got.len())), "{}", String::from_utf8_lossy(&got));
+        assert_eq!(our_answer(&got, false), Some((status, got.len())), "{}", String::from_utf8_lossy(&got));
         assert_eq!(self.sockets.client, ClientSocket::Finishing);
         self
     }
@@ -408,11 +410,12 @@ pub(super) fn same(got: &[u8], expected: &[u8]) {
 }
 
 /// Status and length of an answer of ours at the beginning of these bytes, read as a client would.
-pub(super) fn our_answer(bytes: &[u8]) -> Option<(u16, usize)> {
+pub(super) fn our_answer(bytes: &[u8], head_only: bool) -> Option<(u16, usize)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     assert!(head.contains("\r\nConnection: close"), "the last on its connection");
     let length: usize = head.split_once("\r\nContent-Length: ")?.1.split("\r\n").next()?.parse().ok()?;
+    let length = if head_only { 0 } else { length };
     (body.len() >= length).then_some((status, head.len() + 4 + length))
 }
