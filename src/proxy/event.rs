@@ -1,4 +1,4 @@
-//! What the proxy tells.
+//! The events of a session.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,27 +6,27 @@ use std::time::Duration;
 use crate::http::Reason;
 use crate::liveness::Cause;
 
-/// What is going on between a client and its upstream.
+/// The phase of an exchange between a client and its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Nothing: no request, or the last was answered.
+    /// There is no request, or the last one was answered.
     Idle,
     /// A request is coming.
     Receiving,
-    /// The upstream works.
+    /// The upstream works on the request.
     Waiting,
-    /// A response is passed on.
+    /// The response is passed on.
     Sending,
     /// Bytes are relayed and not followed.
     Tunnel,
 }
 
 impl Phase {
-    /// All of them.
+    /// All phases.
     pub const ALL: [Phase; 5] =
         [Phase::Idle, Phase::Receiving, Phase::Waiting, Phase::Sending, Phase::Tunnel];
 
-    /// Its name in events.
+    /// The name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,21 +39,21 @@ impl Phase {
     }
 }
 
-/// What was done to the upstream whose client had left.
+/// What was done to the upstream's connection when its client had left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamAction {
-    /// Nothing: it had not been asked.
+    /// Nothing: the upstream had not seen the request.
     Nothing,
-    /// Its connection was aborted with a RST.
+    /// It was aborted with a RST.
     Reset,
-    /// Its connection was closed.
+    /// It was closed.
     Close,
-    /// It works on.
+    /// It stays open, and the upstream works on.
     Ignored,
 }
 
 impl UpstreamAction {
-    /// Its name in events.
+    /// The name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,20 +72,20 @@ pub enum Failure {
     Refused,
     /// It did not answer in time.
     TimedOut,
-    /// It, or the way to it, cannot be reached.
+    /// It cannot be reached.
     Unreachable,
-    /// It closed without a response.
+    /// It closed its connection without a response.
     Closed,
     /// It reset its connection without a response.
     Reset,
     /// It ended in the middle of a response.
     Truncated,
-    /// We had no descriptor, port or memory for a connection to it.
+    /// The proxy had no descriptor, port or memory for a connection to it.
     Local,
 }
 
 impl Failure {
-    /// Its name in events.
+    /// The name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -100,89 +100,89 @@ impl Failure {
     }
 }
 
-/// A half-closed client is asked whether it is there. What becomes of it is counted: a question may stay without an
-/// answer, since the response begins first or the client is silent.
+/// A half-close probe, or its outcome, to be counted. A probe may stay without outcome, because the response begins
+/// first or the client is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// It is asked.
+    /// A half-closed client was asked whether it is there.
     Asked,
-    /// It has left: its kernel answered with a RST.
+    /// The client has left: its kernel answered with a RST.
     Gone,
-    /// It is here: its kernel acknowledged the question.
+    /// The client is there: its kernel acknowledged the probe.
     Here,
 }
 
-/// A client left in the middle.
+/// A client has left in the middle of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interrupted {
-    /// Of what.
+    /// The phase in which it left.
     pub phase: Phase,
-    /// `GET`, say; not known before the head is whole, nor in a tunnel.
+    /// The method, such as `GET`; unknown before the head is whole, and in a tunnel.
     pub method: Option<Box<str>>,
-    /// What was asked for.
+    /// The target of the request.
     pub target: Option<Box<str>>,
-    /// Of the response, if its head had come.
+    /// The status of the response, if its head had come.
     pub status: Option<u16>,
     /// Bytes of the request that had come.
     pub request_bytes: u64,
     /// Bytes of the response that were passed on.
     pub response_bytes: u64,
-    /// Since the request's head was whole, or since the connection began.
+    /// Time since the request's head was whole, or since the connection began.
     pub elapsed: Duration,
-    /// Since the response began.
+    /// Time since the response began.
     pub after: Option<Duration>,
-    /// How it left.
+    /// How the client left.
     pub cause: Cause,
-    /// How long it took to ask, where it was asked.
+    /// Time from the half-close probe to its answer, if there was one.
     pub asked: Option<Duration>,
-    /// What was done to the upstream.
+    /// What was done to the upstream's connection.
     pub action: UpstreamAction,
-    /// Whether the upstream was spared the rest.
+    /// Whether the upstream was spared the rest of its work.
     pub saved: bool,
 }
 
-/// An upstream did not do its part.
+/// An upstream has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamFailed {
-    /// How.
+    /// How it failed.
     pub failure: Failure,
-    /// While what.
+    /// The phase in which it failed.
     pub phase: Phase,
-    /// `GET`, say.
+    /// The method, such as `GET`.
     pub method: Option<Box<str>>,
-    /// What was asked for.
+    /// The target of the request.
     pub target: Option<Box<str>>,
-    /// Of the response, if its head had come.
+    /// The status of the response, if its head had come.
     pub status: Option<u16>,
     /// Bytes of the response that were passed on.
     pub response_bytes: u64,
-    /// What we answered in its place; otherwise the client's connection was ended.
+    /// The status of the proxy's own answer. Without one, the client's connection was ended.
     pub answered: Option<u16>,
 }
 
-/// What a session tells.
+/// An event of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyEvent {
-    /// A client left in the middle.
+    /// A client has left in the middle of an exchange.
     Interrupted(Box<Interrupted>),
     /// An exchange was passed on whole.
     Completed,
-    /// An upstream did not do its part.
+    /// An upstream has failed.
     UpstreamFailed(Box<UpstreamFailed>),
-    /// A connection is not followed any more.
+    /// A connection is no longer followed.
     NotFollowed {
-        /// Why.
+        /// Why its bytes could not be followed.
         reason: Reason,
-        /// Whether it was refused; otherwise it is relayed as it is.
+        /// Whether it was refused. Otherwise it is relayed as it is.
         refused: bool,
     },
 }
 
-/// Of whom it is told.
+/// The two ends of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parties {
-    /// The client.
+    /// The client's address.
     pub client: SocketAddr,
-    /// The upstream, if one was chosen.
+    /// The upstream's address, if one was chosen.
     pub upstream: Option<SocketAddr>,
 }

@@ -1,10 +1,10 @@
-//! A proxy before any HTTP server that knows within a millisecond when a client has left.
+//! A proxy before any HTTP server. It knows within a millisecond when a client has left.
 //!
 //! # Intuition
 //!
-//! A server whose handler works has no reason to look at its connection, and cannot see what lies behind bytes that
-//! it does not read. Whoever stands before it can: it has nothing else to do. It follows each exchange just far
-//! enough to know whether somebody waits, and when that one leaves, it makes the server notice.
+//! A server has no reason to look at its connection while its handler works, and cannot see what lies behind bytes that
+//! it does not read. A proxy before it can. It follows each exchange just far enough to know whether the client waits,
+//! and makes the server notice when that client leaves.
 //!
 //! # Model
 //!
@@ -13,8 +13,8 @@
 //!                          └──► ProxyEvent ──► Line ──► events
 //! ```
 //!
-//! - `session`: the judgement, pure.
-//! - `upstreams`: who works, and who is left out.
+//! - `session`: decides what bytes and ends mean; pure.
+//! - `upstreams`: which upstream is chosen, and which are left out.
 //! - `relay`: one thread's loop: sockets, buffers, time.
 //! - `event`, `line`: what is told; `events` writes it.
 

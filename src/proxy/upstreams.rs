@@ -1,4 +1,4 @@
-//! Who works, who has the least to do, and who is left out for a while.
+//! The upstreams: which one is chosen next, and which are left out for a while.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -11,12 +11,12 @@ struct Upstream {
     address: SocketAddr,
     open: AtomicUsize,
     failures: AtomicU32,
-    /// Nanoseconds; 0 if it is not left out.
+    /// In nanoseconds; 0 if it is not left out.
     out_until: AtomicU64,
 }
 
-/// The upstreams of all threads. Only counters, so that no thread waits for another; a choice may be made from counts
-/// that are a moment old.
+/// The upstreams, shared by all threads. They consist of counters, so no thread waits for another; a choice may be made
+/// from counts that are a moment old.
 #[derive(Debug)]
 pub struct Upstreams {
     all: Vec<Upstream>,
@@ -24,14 +24,14 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// At least one.
+    /// The upstreams with these addresses.
     ///
     /// # Panics
     ///
-    /// When there is none.
+    /// If there are no addresses.
     #[must_use]
     pub fn new(addresses: Vec<SocketAddr>) -> Upstreams {
-        assert!(!addresses.is_empty(), "nobody to work");
+        assert!(!addresses.is_empty(), "a proxy needs an upstream");
         let upstream = |address| Upstream {
             address,
             open: AtomicUsize::new(0),
@@ -41,18 +41,18 @@ impl Upstreams {
         Upstreams { all: addresses.into_iter().map(upstream).collect(), turn: AtomicUsize::new(0) }
     }
 
-    /// Their addresses, in order.
+    /// The addresses of all upstreams, in order.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.all.iter().map(|upstream| upstream.address)
     }
 
-    /// Its address.
+    /// The address of this upstream.
     pub(super) fn address(&self, index: usize) -> SocketAddr {
         self.all[index].address
     }
 
-    /// Takes the one with the fewest connections that was not `tried`; of those alike, each in turn. Who failed
-    /// lately is taken only where nobody else is left, and not twice.
+    /// Chooses the upstream with the fewest connections, in turn among equals, and counts a connection to it. One that
+    /// failed lately is chosen only if no other is left, and one of `tried` never.
     pub(super) fn take(&self, now: Instant, tried: &[usize]) -> Option<usize> {
         let first = self.turn.fetch_add(1, Relaxed);
         let count = self.all.len();
@@ -69,12 +69,12 @@ impl Upstreams {
         Some(chosen)
     }
 
-    /// A connection to it has ended.
+    /// Counts a connection to this upstream as ended.
     pub(super) fn give(&self, index: usize) {
         self.all[index].open.fetch_sub(1, Relaxed);
     }
 
-    /// It was connected to.
+    /// Takes note that this upstream was connected to.
     pub(super) fn works(&self, index: usize) {
         let upstream = &self.all[index];
         if upstream.failures.load(Relaxed) != 0 {
@@ -83,10 +83,10 @@ impl Upstreams {
         }
     }
 
-    /// It could not be connected to.
+    /// Takes note that this upstream could not be connected to: it is left out for a while, longer each time.
     pub(super) fn fails(&self, index: usize, now: Instant) {
         let upstream = &self.all[index];
-        // Many that try at once are one failure: who is out already is not put out for longer.
+        // Attempts that fail at the same time count as one failure.
         if upstream.out_until.load(Relaxed) > now.as_nanos() {
             return;
         }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_is_left_out_for_longer_and_longer_and_taken_when_nobody_else_is_left() {
+    fn an_upstream_that_fails_is_left_out_for_longer_each_time_and_taken_when_no_other_is_left() {
         let (all, mut now) = (three(), Instant::from_nanos(1));
         for expected in [100, 200, 400] {
             all.fails(0, now);

@@ -35,7 +35,7 @@ fn is_over(stream: &mut TcpStream, got: &mut Vec<u8>) -> bool {
 }
 
 #[test]
-fn heads_that_drip_are_answered_408_in_their_time_and_nobody_else_waits_for_them() {
+fn heads_that_drip_are_answered_408_in_their_time_and_no_other_client_waits_for_them() {
     on_each(|io| {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "--head-timeout 1s");
@@ -65,7 +65,7 @@ fn heads_that_drip_are_answered_408_in_their_time_and_nobody_else_waits_for_them
             thread::park_timeout(Duration::from_millis(50));
             slow.iter().all(Option::is_none)
         });
-        // Who has said nothing is answered nothing.
+        // A client that has said nothing gets no answer.
         assert_eq!(Peer::connect(proxy.address).rest(), (Vec::new(), End::Fin), "{io}");
         let summary = proxy.finish();
         assert_told(&summary, &json!({ "interrupted": 0, "opened": 401 + round }));
@@ -128,7 +128,7 @@ fn a_head_without_an_end_is_answered_431_and_costs_little() {
 }
 
 #[test]
-fn who_never_reads_costs_what_its_buffers_take_and_nobody_else_waits() {
+fn a_client_that_never_reads_costs_what_its_buffers_take_and_no_other_client_waits() {
     // Each takes some 10 MB of the kernel's, on all sides together: more would make the whole machine short of it.
     const CLIENTS: usize = 40;
     for io in engines() {
@@ -158,7 +158,7 @@ fn who_never_reads_costs_what_its_buffers_take_and_nobody_else_waits() {
 }
 
 #[test]
-fn who_sends_requests_without_end_and_reads_no_answer_costs_little() {
+fn a_client_that_sends_requests_without_end_and_reads_no_answer_costs_little() {
     on_each(|io| {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "");
@@ -246,7 +246,7 @@ fn what_gathered_requests_hold_is_given_back() {
                 client.send(request);
                 assert_eq!(client.message().1, b"/x", "{io}");
             }
-            // What is left of a request whose client leaves, too.
+            // And what is left of a request when its client leaves.
             client.send(&long[..10_000]);
             drop(client);
         }
@@ -284,7 +284,7 @@ fn what_more_would_be_held_than_may_be_is_refused_or_streams() {
 }
 
 #[test]
-fn a_full_house_says_so_and_takes_the_next_when_somebody_leaves() {
+fn a_full_proxy_says_so_and_takes_the_next_client_when_one_leaves() {
     for io in engines() {
         let upstream = Upstream::answering();
         let mut proxy = Proxy::start(io, upstream.address, "--max-connections 5");
@@ -350,7 +350,7 @@ fn whatever_stands_still_costs_no_time() {
 }
 
 #[test]
-fn thousands_who_leave_in_one_instant_are_each_told_of_once() {
+fn thousands_that_leave_in_one_instant_are_each_reported_once() {
     const CLIENTS: usize = 3_000;
     deadpeer::sys::rlimit::raise_nofile().unwrap();
     for io in engines() {

@@ -39,7 +39,7 @@ fn arguments_that_mean_nothing_are_refused_with_what_would() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_refused_with_the_way_to_find_who_has_it() {
+fn a_port_that_is_taken_is_refused_with_the_way_to_find_its_owner() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
     outcome(&format!("proxy --upstream 127.0.0.1:1 --listen {address}"))
@@ -53,7 +53,7 @@ fn more_connections_than_descriptors_are_refused_with_what_would_fit() {
 }
 
 #[test]
-fn the_first_line_says_what_listens_before_whom_and_by_which_rules() {
+fn the_first_line_says_what_listens_before_what_and_by_which_rules() {
     for io in engines() {
         let upstreams = [nobody(), nobody()];
         let options = "--half-close wait:2s --on-gone close --policy strict --mode tcp --threads 2";

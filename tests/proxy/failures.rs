@@ -35,7 +35,7 @@ impl BlackHole {
     }
 }
 
-/// What a client gets whose request is not answered by its upstream: the answer of ours, and a clean end.
+/// What a client gets if its upstream does not answer: the proxy's own answer, and a clean end.
 #[track_caller]
 fn assert_answered(client: &mut Peer, line: &str) {
     let (head, _) = client.message();
@@ -45,7 +45,7 @@ fn assert_answered(client: &mut Peer, line: &str) {
 }
 
 #[test]
-fn who_cannot_be_connected_to_is_answered_for() {
+fn an_upstream_that_cannot_be_connected_to_is_answered_for() {
     on_each(|io| {
         let mut proxy = Proxy::start(io, nobody(), "");
         for _ in 0..3 {
@@ -72,7 +72,7 @@ fn who_cannot_be_connected_to_is_answered_for() {
 }
 
 #[test]
-fn who_leaves_while_its_upstream_is_being_connected_to_is_told_of() {
+fn a_client_that_leaves_while_its_upstream_is_being_connected_to_is_reported() {
     on_each(|io| {
         let hole = BlackHole::new();
         let mut proxy = Proxy::start(io, hole.address, "--connect-timeout 60s");
@@ -220,7 +220,7 @@ fn an_early_answer_reaches_its_client_though_the_upstream_takes_no_more() {
 }
 
 #[test]
-fn with_one_of_two_upstreams_dead_nobody_is_refused() {
+fn with_one_of_two_upstreams_dead_no_client_is_refused() {
     on_each(|io| {
         let (upstream, hole) = (Upstream::answering(), BlackHole::new());
         for (dead, options) in [(nobody(), ""), (hole.address, "--connect-timeout 200ms")] {
@@ -323,7 +323,7 @@ fn a_reused_connection_that_ends_under_a_request_ends_the_clients_without_an_ans
 }
 
 #[test]
-fn the_upstream_is_told_whom_it_serves_before_anything_else() {
+fn the_upstream_is_told_its_clients_address_before_anything_else() {
     for io in engines() {
         for (version, mode) in [("v1", "http"), ("v2", "http"), ("v1", "tcp"), ("v2", "tcp")] {
             let upstream = Upstream::start(|_| {});

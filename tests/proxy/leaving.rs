@@ -11,7 +11,7 @@ use crate::upstream::{Gate, Log, Upstream, answer};
 const GET: &str = "GET /work?n=1 HTTP/1.1\r\nHost: a\r\n\r\n";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
-/// A client whose request has reached the upstream.
+/// A client with a request that has reached the upstream.
 fn waiting(proxy: &Proxy, upstream: &Upstream, request: &str) -> (Peer, Arc<Log>) {
     let number = upstream.count();
     let client = Peer::asking(proxy.address, request);
@@ -21,7 +21,7 @@ fn waiting(proxy: &Proxy, upstream: &Upstream, request: &str) -> (Peer, Arc<Log>
 }
 
 #[test]
-fn who_leaves_while_the_upstream_works_is_told_of_however_it_leaves_and_the_upstream_is_reset() {
+fn a_client_that_leaves_while_the_upstream_works_is_reported_however_it_leaves_and_the_upstream_is_reset() {
     type Leave = fn(Peer);
     // Whether it takes a question to find out; one that was answered may not have been looked at yet.
     let ways: [(&str, Option<bool>, Leave); 6] = [
@@ -82,7 +82,7 @@ fn who_leaves_while_the_upstream_works_is_told_of_however_it_leaves_and_the_upst
 }
 
 #[test]
-fn the_proof_of_who_was_asked_is_what_its_poll_showed_of_the_answer() {
+fn the_proof_of_a_probed_client_is_what_its_poll_showed_of_the_answer() {
     // RDHUP alone is the FIN, behind which one may be here; ERR and HUP come with the RST.
     const OVER: u16 = 0x2018;
     for io in engines() {
@@ -105,7 +105,7 @@ fn the_proof_of_who_was_asked_is_what_its_poll_showed_of_the_answer() {
 }
 
 #[test]
-fn who_pipelines_more_than_is_held_and_leaves_is_told_of_behind_its_unread_bytes() {
+fn a_client_that_pipelines_more_than_is_held_and_leaves_is_reported_behind_its_unread_bytes() {
     for io in engines() {
         let upstream = Upstream::silent();
         let mut proxy = Proxy::start(io, upstream.address, "");
@@ -126,7 +126,7 @@ fn a_fin_means_what_it_is_said_to_mean() {
         for (options, request, at_least) in [
             ("--half-close gone", GET, 0),
             ("--half-close wait:300ms", GET, 300),
-            ("--half-close probe", old.as_str(), 1_000), // who speaks HTTP/1.0 cannot be asked
+            ("--half-close probe", old.as_str(), 1_000), // a client of HTTP/1.0 cannot be asked
         ] {
             let upstream = Upstream::silent();
             let mut proxy = Proxy::start(io, upstream.address, options);
@@ -154,7 +154,7 @@ fn a_fin_means_what_it_is_said_to_mean() {
 }
 
 #[test]
-fn who_leaves_before_its_request_is_whole_starts_no_work() {
+fn a_client_that_leaves_before_its_request_is_whole_starts_no_work() {
     let partial = "GET /half HTTP/1.1\r\nHo";
     let length = "POST /up HTTP/1.1\r\nContent-Length: 100\r\n\r\nnot all of it";
     let chunked = "POST /up HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
@@ -189,7 +189,7 @@ fn who_leaves_before_its_request_is_whole_starts_no_work() {
 }
 
 #[test]
-fn who_leaves_in_the_middle_of_a_body_that_streams_takes_its_upstream_along() {
+fn a_client_that_leaves_in_a_body_that_streams_takes_its_upstream_along() {
     let head = "POST /long HTTP/1.1\r\nContent-Length: 100000\r\n\r\n";
     let request = format!("{head}{}", "x".repeat(5_000));
     for io in engines() {
@@ -217,7 +217,7 @@ fn who_leaves_in_the_middle_of_a_body_that_streams_takes_its_upstream_along() {
 }
 
 #[test]
-fn who_leaves_while_the_response_flows_is_told_of_with_what_it_got() {
+fn a_client_that_leaves_during_the_response_is_reported_with_what_it_got() {
     let begun = format!("HTTP/1.1 206 Partial\r\nContent-Length: 1000000000\r\n\r\n{}", "y".repeat(1_000));
     for io in engines() {
         // Nothing more comes: the RST is seen all the same.
@@ -243,7 +243,7 @@ fn who_leaves_while_the_response_flows_is_told_of_with_what_it_got() {
         assert_eq!(log.ended(), End::Reset, "{io}");
         proxy.finish();
 
-        // It goes on and on: its own bytes find out that nobody is there.
+        // It goes on and on: its own bytes find out that the client is gone.
         let response = begun.clone();
         let upstream = Upstream::start(move |peer| {
             peer.head();
@@ -267,7 +267,7 @@ fn who_leaves_while_the_response_flows_is_told_of_with_what_it_got() {
 }
 
 #[test]
-fn who_leaves_a_tunnel_is_told_of_with_what_went_through() {
+fn a_client_that_leaves_a_tunnel_is_reported_with_what_went_through() {
     let upgrade = "GET /socket HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     on_each(|io| {
@@ -363,7 +363,7 @@ fn an_upstream_that_may_work_on_is_not_kept_for_a_body_that_never_comes() {
 }
 
 #[test]
-fn who_leaves_after_the_answer_interrupts_nothing() {
+fn a_client_that_leaves_after_the_answer_interrupts_nothing() {
     for io in engines() {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "");
@@ -382,7 +382,7 @@ fn who_leaves_after_the_answer_interrupts_nothing() {
         }
         drop(Peer::connect(proxy.address));
         Peer::connect(proxy.address).reset();
-        // Whoever comes last was served after all of these.
+        // The client that comes last is served after all of these.
         assert_eq!(Peer::asking(proxy.address, GET).message().1, b"/work?n=1");
         proxy.finish_undisturbed(21);
     }

@@ -1,4 +1,4 @@
-//! Many exchanges of every kind at once: all are whole, and nobody is said to have left.
+//! Many exchanges of every kind at once: all are whole, and no client is reported as gone.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;

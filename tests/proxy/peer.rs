@@ -30,7 +30,7 @@ impl Peer {
         Peer::of(TcpStream::connect(to).unwrap(), None)
     }
 
-    /// Whoever has connected and sent this.
+    /// A peer that has connected and sent this.
     pub fn asking(to: SocketAddr, request: impl AsRef<[u8]>) -> Peer {
         let mut peer = Peer::connect(to);
         peer.send(request);

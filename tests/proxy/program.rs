@@ -80,7 +80,7 @@ impl Proxy {
         summary
     }
 
-    /// Ends it in order: so many exchanges were passed on whole, and nobody was said to have left. Its summary.
+    /// Ends the proxy in order, after this many whole exchanges and no interruption. Returns its summary.
     #[track_caller]
     pub fn finish_undisturbed(self, completed: u64) -> Value {
         let io = self.io;

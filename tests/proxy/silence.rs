@@ -129,7 +129,7 @@ fn upstream(drip: Gate) -> Upstream {
 }
 
 #[test]
-fn who_vanishes_is_told_of_in_its_time_whatever_was_under_way_and_who_only_does_not_read_is_not() {
+fn a_client_that_vanishes_is_reported_in_time_in_every_phase_and_one_that_only_does_not_read_is_not() {
     on_each(vanish);
 }
 

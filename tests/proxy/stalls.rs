@@ -1,4 +1,4 @@
-//! The proxy itself is stopped for a while, and nobody pays for it.
+//! The proxy itself is stopped for a while, and no client suffers for it.
 
 use std::thread;
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn assert_stalled(proxy: &mut Proxy) {
 }
 
 #[test]
-fn who_is_slow_while_we_are_stopped_is_served_all_the_same() {
+fn a_slow_client_is_served_although_the_proxy_was_stopped() {
     on_each(|io| {
         let gate = Gate::default();
         let work = gate.clone();
@@ -56,7 +56,7 @@ fn who_is_slow_while_we_are_stopped_is_served_all_the_same() {
         let mut old = Peer::asking(proxy.address, "GET /old HTTP/1.0\r\n\r\n");
         old.half_close();
         stopped(&proxy, || {});
-        // Whoever had most of its time left has it still.
+        // A client that had most of its time left still has it.
         thread::park_timeout(Duration::from_millis(250));
         silent.send(GET);
         half_a_head.send(&GET[20..]);
@@ -73,7 +73,7 @@ fn who_is_slow_while_we_are_stopped_is_served_all_the_same() {
 }
 
 #[test]
-fn who_stays_silent_after_our_stall_is_judged_after_all() {
+fn a_client_that_stays_silent_after_a_stall_is_judged_after_all() {
     on_each(|io| {
         let upstream = Upstream::silent();
         let mut proxy = Proxy::start(io, upstream.address, "--head-timeout 1s --response-timeout 1s");
@@ -88,7 +88,7 @@ fn who_stays_silent_after_our_stall_is_judged_after_all() {
 }
 
 #[test]
-fn who_leaves_while_we_are_stopped_is_told_of_once() {
+fn a_client_that_leaves_while_the_proxy_is_stopped_is_reported_once() {
     on_each(|io| {
         let upstream = Upstream::silent();
         let mut proxy = Proxy::start(io, upstream.address, "--head-timeout 1s");

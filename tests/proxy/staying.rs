@@ -1,4 +1,4 @@
-//! Who only seems to leave, and who stays for long: none is said to have left.
+//! Clients that only seem to leave, and clients that stay for long: none is reported as gone.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use crate::upstream::{Upstream, answer};
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn who_half_closes_and_waits_gets_its_whole_response() {
+fn a_client_that_half_closes_and_waits_gets_its_whole_response() {
     on_each(|io| {
         let upstream = Upstream::start(|peer| {
             peer.head();
@@ -45,7 +45,7 @@ fn who_half_closes_and_waits_gets_its_whole_response() {
 }
 
 #[test]
-fn who_half_closes_behind_requests_sent_ahead_gets_all_responses() {
+fn a_client_that_half_closes_behind_pipelined_requests_gets_all_responses() {
     for io in engines() {
         let upstream = Upstream::answering();
         let proxy = Proxy::start(io, upstream.address, "");
@@ -66,7 +66,7 @@ fn who_half_closes_behind_requests_sent_ahead_gets_all_responses() {
 }
 
 #[test]
-fn who_reads_slowly_gets_every_byte() {
+fn a_client_that_reads_slowly_gets_every_byte() {
     const BYTES: usize = 20_000_000;
     on_each(|io| {
         let upstream = Upstream::start(|peer| {
@@ -90,7 +90,7 @@ fn who_reads_slowly_gets_every_byte() {
 }
 
 #[test]
-fn who_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
+fn a_client_that_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
     const BYTES: usize = 4_000_000;
     on_each(|io| {
         let upstream = Upstream::start(|peer| {
@@ -102,7 +102,7 @@ fn who_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
         let proxy = Proxy::start(io, upstream.address, "");
         let mut client = Peer::asking(proxy.address, GET);
         client.head();
-        // Longer than a connection lingers whose client takes nothing; each next request would be its RST.
+        // Longer than the connection of a client that takes nothing lingers; each next request would be its RST.
         let mut body = Vec::with_capacity(BYTES);
         for _ in 0..20 {
             body.extend_from_slice(&client.take(BYTES / 40));
@@ -117,7 +117,7 @@ fn who_reads_slowly_and_goes_on_sending_gets_every_byte_of_a_last_response() {
 }
 
 #[test]
-fn who_expects_a_100_gets_the_upstreams_before_it_sends_its_body() {
+fn a_client_that_expects_a_100_gets_the_upstreams_before_it_sends_its_body() {
     let head = "POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
     for io in engines() {
         let upstream = Upstream::start(move |peer| {

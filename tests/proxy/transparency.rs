@@ -13,7 +13,7 @@ use crate::upstream::Upstream;
 
 const EXCHANGES: usize = 30;
 
-/// Headers that nobody has a use for.
+/// Headers without a use.
 fn headers(dice: &mut Dice, into: &mut Vec<u8>) {
     for _ in 0..dice.below(6) {
         let value: Vec<u8> =
@@ -115,7 +115,7 @@ fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
     );
 }
 
-/// Seeds travel in the first request, so that the upstream knows whom it serves.
+/// Seeds travel in the first request, so that the upstream knows which client it serves.
 fn first(seed: u64) -> Vec<u8> {
     format!("GET /seed/{seed:016} HTTP/1.1\r\n\r\n").into_bytes()
 }
@@ -241,7 +241,7 @@ fn what_cannot_be_followed_passes_byte_for_byte_in_both_directions() {
 }
 
 #[test]
-fn strict_refuses_requests_that_cannot_be_followed_and_nobody_works_for_them() {
+fn strict_refuses_requests_that_cannot_be_followed_and_no_upstream_works_for_them() {
     for io in engines() {
         let upstream = Upstream::start(|peer| {
             let request = peer.rest();

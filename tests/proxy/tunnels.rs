@@ -94,7 +94,7 @@ fn connect_opens_a_tunnel_in_which_each_side_may_end_first() {
 }
 
 #[test]
-fn bytes_are_relayed_whoever_speaks_first() {
+fn bytes_are_relayed_whichever_side_speaks_first() {
     for io in engines() {
         let upstream = Upstream::forgetful(|peer| {
             peer.send("220 I speak first\r\n");
@@ -147,7 +147,7 @@ fn half_closes_are_forwarded_each_way_behind_all_bytes() {
 }
 
 #[test]
-fn who_has_said_all_and_is_being_answered_in_a_tunnel_gets_all_of_it() {
+fn a_half_closed_client_that_is_being_answered_in_a_tunnel_gets_all_of_it() {
     on_each(|io| {
         // For longer than a FIN that cannot be asked about is waited out.
         let upstream = Upstream::start(|peer| {

@@ -50,7 +50,7 @@ impl Log {
     }
 }
 
-/// Shut until somebody opens it.
+/// Shut until it is opened.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 

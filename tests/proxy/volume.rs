@@ -104,7 +104,7 @@ fn an_upstream_that_takes_its_time_with_a_body_is_waited_for() {
     on_each(|io| {
         let upstream = Upstream::forgetful(|peer| {
             peer.head();
-            // Longer than a client may pause: it is not the client who does.
+            // Longer than a client may pause: it is not the client that pauses.
             thread::park_timeout(Duration::from_secs(2));
             peer.take(BODY);
             peer.send(answer("at last"));

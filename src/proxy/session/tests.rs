@@ -1,4 +1,4 @@
-//! The judgement, told facts by hand and by chance, before a wire that holds it to its contract.
+//! The session is fed with facts by hand and at random, and sockets that hold it to its contract carry out its effects.
 
 mod conversation;
 mod ends;
