@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use deadpeer::events::human::tracker::Printer;
-use deadpeer::events::json::tracker::Encoder;
+use deadpeer::events::encode::Encode;
+use deadpeer::events::encoder::{Filter, Format};
+use deadpeer::events::human::Screen;
+use deadpeer::events::tracker::{TrackerEncoder, TrackerStream};
 use deadpeer::limits::EVENT_BATCH;
 use deadpeer::liveness::{
     Action, Event, EventKind, Evidence, Fact, Policy, PollMask, TcpState, Tracker, TrackerConfig,
@@ -46,27 +48,23 @@ fn encoding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("events");
     group.throughput(Throughput::Elements(EVENT_BATCH as u64));
     for (name, batch) in [("up", &ups), ("died", &deaths)] {
-        let mut encoder = Encoder::new(locals.clone());
-        let mut out = Vec::new();
-        group.bench_function(format!("json/{name}"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for event in black_box(batch) {
-                    encoder.event(0, event, &mut out);
-                }
-                out.len()
+        for (format, name) in [
+            (Format::JsonLines, format!("json/{name}")),
+            (Format::Human { colour: true, screen: Screen::None }, format!("human/{name}")),
+        ] {
+            let stream = TrackerStream::new(locals.clone());
+            let mut encoder = TrackerEncoder::new(stream, format, Filter::default());
+            let mut out = Vec::new();
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    out.clear();
+                    for event in black_box(batch) {
+                        encoder.event(0, event, &mut out);
+                    }
+                    out.len()
+                });
             });
-        });
-        let mut printer = Printer::new(locals.clone(), true, false);
-        group.bench_function(format!("human/{name}"), |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                for event in black_box(batch) {
-                    printer.event(0, event, &mut out);
-                }
-                out.len()
-            });
-        });
+        }
     }
     group.finish();
 }

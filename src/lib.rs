@@ -132,6 +132,9 @@ pub mod proxy;
 #[cfg(feature = "tracker")]
 #[doc(hidden)]
 pub mod reactor;
+#[cfg(feature = "report")]
+#[doc(hidden)]
+pub mod safe_text;
 #[doc(hidden)]
 pub mod sys;
 pub mod time;

@@ -103,6 +103,9 @@ pub const EVENT_BATCH: usize = 32;
 /// the slab; nothing is dropped. More of them would only move the queue from the slab, where it costs
 /// nothing, into memory of its own.
 pub const EVENT_BATCHES: usize = 4;
+/// Lines for routine events (`up`, `closed`, ...) that a terminal shows in one second: more scroll by faster than they can
+/// be read. Beyond it they are counted in one line a second. A pipe or a file gets every line.
+pub const ROUTINE_LINES_PER_SECOND: u32 = 20;
 
 /// The shortest interval of a latency log. Shorter ones would hold a few turns each, and are 100 KB a second.
 pub const MIN_LATENCY_INTERVAL: Duration = Duration::from_millis(100);

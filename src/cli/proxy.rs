@@ -1,7 +1,6 @@
 //! `deadpeer proxy`: its arguments, and the proxy as a service.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,81 +11,84 @@ use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::run::PresetName;
-use crate::cli::serve::{Loop, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve};
-use crate::events::proxy::{Closing, JsonLines, Listening, Pen, Sentences};
-use crate::events::sink::{Callback, Format, Outlet, Output, Sink, SinkError};
+use crate::cli::serve::{
+    Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
+};
+use crate::events::proxy::{Closing, Listening, ProxyStream};
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
-use crate::proxy::{Config, Counts, HalfClose, Line, OnGone, Relay, Report, Rules, SendProxy, Upstreams};
+use crate::proxy::{Config, Counts, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams};
 use crate::reactor::{Probed, StartError};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
-    /// Where to listen, as `127.0.0.1:8080` or `[::]:8080`; repeat it for more. Port 0 takes a free one and says
-    /// which
+    /// Address to listen on, as 127.0.0.1:8080 or [::]:8080; repeat it for more. With port 0 the kernel chooses a free
+    /// port, which the first line names
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: Vec<SocketAddr>,
 
-    /// The HTTP server behind; repeat it for more, and the one with the fewest connections is taken
+    /// Address of the HTTP server behind the proxy; repeat it for more. A request goes to the server with the fewest
+    /// connections
     #[arg(long, value_name = "ADDR", required = true, value_parser = address)]
     pub upstream: Vec<SocketAddr>,
 
-    /// Follow HTTP/1 and know whether somebody waits, or relay bytes
+    /// Whether the proxy follows HTTP/1, and so knows which clients wait for a response
     #[arg(long, value_name = "MODE", default_value = "http")]
     pub mode: Mode,
 
-    /// Refuse ambiguous HTTP (two lengths, bad chunks, folded headers, bare CR or LF) instead of relaying it as it is
+    /// Refuse ambiguous HTTP (two lengths, bad chunks, folded headers, bare CR or LF) instead of relaying it unchanged
     #[arg(long)]
     pub strict: bool,
 
-    /// What a FIN means while the upstream works: ask the client (probe), it is gone (gone), gone if the response does
-    /// not begin in time (wait:1s), or nothing (forward). Where nobody can be asked (HTTP/1.0, tcp, tunnels) probe is
+    /// What a client's FIN means while the upstream works. probe: send the client an interim response, which a client
+    /// that is gone answers with a RST. gone: the client is gone. wait:1s: it is gone if the response does not begin in
+    /// this time. forward: it means nothing. Where a client cannot be probed (HTTP/1.0, tcp, tunnels) probe acts as
     /// wait:1s
     #[arg(long, value_name = "HOW", default_value = "probe", value_parser = half_close, help_heading = "Verdict")]
     pub half_close: HalfClose,
 
-    /// What to do with the upstream of a client that is gone: abort its connection with a RST, close it, or let it
-    /// work on
+    /// What happens to the upstream's connection when its client is gone
     #[arg(long, value_name = "WHAT", default_value = "reset", help_heading = "Verdict")]
     pub on_gone: Gone,
 
-    /// How long silence may last, on both sides, by TCP's own heartbeat: standard (32 to 40 s) or strict (7 to 9 s)
+    /// How long a client or an upstream may be silent while TCP keepalive probes it: standard (a verdict after 32 to
+    /// 40 s) or strict (after 7 to 9 s)
     #[arg(long, value_name = "NAME", default_value = "standard", help_heading = "Verdict")]
     pub policy: PresetName,
 
-    /// How long a head may take to come, and a new client to say anything; then 408
+    /// Time in which a request's head has to arrive, and the first byte of a new client; then it gets a 408
     #[arg(long, value_name = "D", default_value = "20s", value_parser = duration::parse, help_heading = "Patience")]
     pub head_timeout: Duration,
 
-    /// How long a request's body may stand still; then 408
+    /// Time in which more of a request's body has to arrive; then the client gets a 408
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
     pub body_timeout: Duration,
 
-    /// How long a connect to the upstream may take; then the next one is tried, or 504
+    /// Time that a connect to an upstream may take; then the next upstream is tried, or the client gets a 504
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse, help_heading = "Patience")]
     pub connect_timeout: Duration,
 
-    /// How long a client may take nothing of a response that waits for it; then it is cut off
+    /// Time in which a client has to read more of a response that waits for it; then its connection is ended
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
     pub send_timeout: Duration,
 
-    /// How long the upstream may take to begin its response; then 504 [default: for ever]
+    /// Time in which an upstream has to begin its response; then the client gets a 504 [default: no limit]
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Patience")]
     pub response_timeout: Option<Duration>,
 
-    /// Gather a request up to so many bytes before the upstream sees it, so that a client that leaves in the middle of it
-    /// starts no work; longer ones stream
+    /// Collect a request of up to this many bytes before it is sent to the upstream, so that a client that leaves in the
+    /// middle of it starts no work; a longer request streams
     #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024, help_heading = "Resources",
           value_parser = clap::value_parser!(u32).range(0..=64 * 1024 * 1024))]
     pub request_buffer: u32,
 
-    /// Bytes of all requests that may be held at once; beyond it bodies stream, and heads are refused with 503
+    /// Number of bytes of all collected requests; beyond it bodies stream, and new requests get a 503
     #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024 * 1024, help_heading = "Resources",
           value_parser = clap::value_parser!(u64).range(65_536..))]
     pub request_memory: u64,
 
-    /// Tell the upstream whom it serves, by the PROXY protocol
+    /// Send the client's address to the upstream, by the PROXY protocol
     #[arg(long, value_name = "VERSION", help_heading = "Upstream")]
     pub send_proxy: Option<ProxyVersion>,
 
@@ -95,43 +97,43 @@ pub struct ProxyArgs {
           value_parser = Io::without_host())]
     pub io: Io,
 
-    /// Threads, each with a ring and a listener of its own [default: one per core]
+    /// Number of threads, each with its own ring and listener [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Resources",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// Clients at once; at the limit new ones wait in the backlog [default: half of what the limit on descriptors
-    /// allows, since each has an upstream]
+    /// Number of clients at once; at the limit new ones wait in the backlog [default: half of what the limit on
+    /// descriptors allows, since each client has an upstream]
     #[arg(long, value_name = "N", help_heading = "Resources",
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_connections: Option<u32>,
 
-    /// Write events as JSON Lines to this file, or to standard output (-)
-    #[arg(long, value_name = "-|PATH", help_heading = "Output")]
-    pub events: Option<PathBuf>,
+    #[command(flatten)]
+    /// What is written, and where.
+    pub output: OutputArgs,
 }
 
-/// What is understood.
+/// What the proxy follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// HTTP/1.0 and 1.1; anything else is relayed as in tcp
+    /// HTTP/1.0 and HTTP/1.1; anything else is relayed as in tcp
     Http,
-    /// Bytes
+    /// Nothing: it relays bytes
     Tcp,
 }
 
-/// What follows from a client's leaving.
+/// What happens to the upstream's connection when its client is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Gone {
-    /// A RST, which every server notices
+    /// It is aborted with a RST, which every server notices
     Reset,
-    /// A FIN
+    /// It is closed with a FIN
     Close,
-    /// Nothing
+    /// Nothing: the upstream works on
     Ignore,
 }
 
-/// Versions of the PROXY protocol.
+/// A version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProxyVersion {
     /// A line of text
@@ -203,7 +205,8 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         capacity,
         io,
         sockets: &sockets,
-        events: args.events.as_deref(),
+        output: &args.output,
+        other_files: None,
     };
     serve(&setup, Proxying { config, preset, threads, upstreams: args.upstream.clone() })
 }
@@ -219,25 +222,16 @@ struct Proxying {
 }
 
 impl Service for Proxying {
-    type Encoder = Pen;
-    type Outlet = Outlet<Line>;
+    type Stream = ProxyStream;
     type Report = Report;
 
-    fn sink(&self, format: Format, output: Output) -> Result<(Sink<Pen>, Vec<Outlet<Line>>), SinkError> {
-        let pen = match format {
-            Format::JsonLines => Pen::Json(JsonLines::default()),
-            Format::Human { colour, status } => Pen::Human(Sentences::new(colour, status)),
-        };
-        Sink::spawn(pen, output, self.threads)
-    }
-
-    fn set_waker(outlet: &mut Outlet<Line>, waker: Callback) {
-        outlet.set_waker(waker);
+    fn stream(&self) -> ProxyStream {
+        ProxyStream
     }
 
     fn worker(
         &mut self,
-        parts: WorkerParts<Outlet<Line>>,
+        parts: WorkerParts<ProxyStream>,
     ) -> impl FnOnce() -> Result<Loop<Report>, StartError> + Send + 'static {
         let config = self.config.clone();
         move || {

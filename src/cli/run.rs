@@ -15,11 +15,9 @@ use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::latency_log::LatencyLog;
 use crate::cli::serve::{
-    Loop, Service, Setup, Supervisor, WorkerParts, address, capacity_within_limits, cores, serve,
+    Loop, OutputArgs, Service, Setup, Supervisor, WorkerParts, address, capacity_within_limits, cores, serve,
 };
-use crate::events::json::tracker::{Closing, Listening, RingTotals};
-use crate::events::sink::{Callback, Format, Output, Sink, SinkError};
-use crate::events::tracker::{self, EventVoice, RingOutlet};
+use crate::events::tracker::{Closing, Listening, RingTotals, TrackerStream};
 use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
@@ -32,16 +30,16 @@ use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batc
 /// Arguments of `deadpeer run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Where to listen, as `127.0.0.1:7400` or `[::]:7400`; repeat it for more. Port 0 takes a free
-    /// one and says which
+    /// Address to listen on, as 127.0.0.1:7400 or [::]:7400; repeat it for more. With port 0 the kernel chooses a free
+    /// port, which the first line names
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address)]
     pub listen: Vec<SocketAddr>,
 
-    /// How long silence may last: standard (a verdict after 32 s) or strict (7 s) [default: standard]
+    /// How long a peer may be silent: standard (a verdict after 32 s) or strict (after 7 s) [default: standard]
     #[arg(long, value_name = "NAME", help_heading = "Policy")]
     pub policy: Option<PresetName>,
 
-    /// Silence after which a peer is suspected
+    /// Silence after which a peer is suspected and probed
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Policy")]
     pub idle: Option<Duration>,
 
@@ -49,38 +47,38 @@ pub struct RunArgs {
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Policy")]
     pub interval: Option<Duration>,
 
-    /// Probes that may go unanswered; the verdict comes after idle + probes x interval
+    /// Number of unanswered probes before the verdict, which comes after idle + probes x interval of silence
     #[arg(long, value_name = "N", help_heading = "Policy")]
     pub probes: Option<u32>,
 
-    /// How long a connection may take to speak for the first time
+    /// Time that a new connection has to send its first bytes
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Policy")]
     pub handshake: Option<Duration>,
 
-    /// How long a peer that sent its FIN may go on reading; 0: its FIN is its end [default: 0]
+    /// Time that a peer may go on reading after its FIN; with 0 its FIN ends the connection [default: 0]
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Policy")]
     pub half_closed_grace: Option<Duration>,
 
-    /// Let the kernel end a connection whose peer does not acknowledge our frames for this long. It
-    /// also ends healthy peers that do not read
+    /// Let the kernel end a connection whose peer has not acknowledged our frames for this long
+    /// (TCP_USER_TIMEOUT). It also ends healthy peers that do not read
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Policy")]
     pub user_timeout: Option<Duration>,
 
-    /// What counts as life: any byte, a complete frame, or only the peer's kernel
+    /// What counts as a sign of life
     #[arg(long, value_name = "KIND", default_value = "bytes", help_heading = "Heartbeats")]
     pub heartbeat: HeartbeatName,
 
-    /// Let the kernel keep the time (lazy), or notice each beat as it comes (beat)
+    /// When a beat is noticed
     #[arg(long, value_name = "MODE", default_value = "lazy", help_heading = "Heartbeats")]
     pub wake: WakeName,
 
-    /// Unread bytes that may lie in a socket before it wakes anyone (lazy). More is cheaper in CPU
-    /// and costs kernel memory: about 2 KB a connection at 1024
+    /// Number of unread bytes in a socket that wake its thread (lazy). More bytes cost less CPU and more kernel memory:
+    /// about 2 KB a connection at 1024
     #[arg(long, value_name = "BYTES", default_value_t = 1_024, help_heading = "Heartbeats",
           value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub unread: u32,
 
-    /// Beats that are noticed before their bytes are taken off (beat)
+    /// Number of beats that are noticed before their bytes are read (beat)
     #[arg(long, value_name = "K", default_value_t = 8, help_heading = "Heartbeats",
           value_parser = clap::value_parser!(u8).range(1..=200))]
     pub drain_every: u8,
@@ -89,38 +87,37 @@ pub struct RunArgs {
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources")]
     pub io: Io,
 
-    /// Rings, each with a thread and a listener of its own [default: one per core]
+    /// Number of threads, each with its own ring and listener [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Resources",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
 
-    /// Once there is a completion, how long to wait for others, at most 100ms [default: 0 lazy,
-    /// 500us beat]
+    /// Time to wait for more completions after the first one, at most 100ms [default: 0 lazy, 500us beat]
     #[arg(long, value_name = "D", value_parser = batch_window, help_heading = "Resources")]
     pub batch_window: Option<Duration>,
 
-    /// Connections at once; at the limit new ones wait in the backlog [default: what the limit on
+    /// Number of connections at once; at the limit new ones wait in the backlog [default: as many as the limit on
     /// descriptors allows]
     #[arg(long, value_name = "N", help_heading = "Resources",
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_connections: Option<u32>,
 
-    /// Write events as JSON Lines to this file, or to standard output (-)
-    #[arg(long, value_name = "-|PATH", help_heading = "Output")]
-    pub events: Option<PathBuf>,
+    #[command(flatten)]
+    /// What is written, and where.
+    pub output: OutputArgs,
 
-    /// Append histograms of each interval to this file, as HdrHistogram's log (.hlog): loop turns, batch sizes,
-    /// lateness of deadlines, round trips, time from wake to verdict. A crash loses one interval at most
+    /// Append histograms of each interval to this file, in the format of HdrHistogram's log (.hlog): loop turns, batch
+    /// sizes, lateness of deadlines, round trips, time from wake to verdict. A crash loses at most one interval
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub latency_log: Option<PathBuf>,
 
-    /// The length of its intervals, 100ms to 1h
+    /// Length of an interval of the latency log, from 100ms to 1h
     #[arg(long, value_name = "D", default_value = "10s", requires = "latency_log", help_heading = "Output",
           value_parser = latency_interval)]
     pub latency_interval: Duration,
 }
 
-/// The policies with names.
+/// A policy with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PresetName {
     /// A verdict after 32 s of silence
@@ -129,23 +126,23 @@ pub enum PresetName {
     Strict,
 }
 
-/// What counts as life.
+/// What counts as a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum HeartbeatName {
     /// Any byte
     Bytes,
-    /// A complete heartbeat frame; a suspect is sent a PING
+    /// A complete heartbeat frame; a suspect gets a PING
     Frames,
-    /// An answer of the peer's kernel: its program may stay quiet
+    /// Only an answer of the peer's kernel: its program may be silent
     None,
 }
 
-/// How a beat is noticed.
+/// When a beat is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WakeName {
-    /// The kernel keeps the time, and is asked when a peer could be overdue
+    /// When a peer could be overdue: then the kernel is asked for its last bytes
     Lazy,
-    /// Each beat wakes the tracker
+    /// As it comes: each beat wakes its thread
     Beat,
 }
 
@@ -188,7 +185,8 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         capacity,
         io,
         sockets: &sockets,
-        events: args.events.as_deref(),
+        output: &args.output,
+        other_files: args.latency_log.as_deref(),
     };
     serve(&setup, tracking)
 }
@@ -236,8 +234,8 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
         user_timeout: args.user_timeout,
     };
     if custom && args.handshake.is_none() && preset.is_none() {
-        // Whoever sets the pace of the beats has set how long to wait for the first one; no refusal
-        // may name a time that nobody gave.
+        // The time of the beats is also the time of the first one; a refusal must not name a time that the user did
+        // not give.
         policy.handshake = policy.detection_time().min(Policy::LONGEST);
     }
     policy.check().map_err(|error| error.to_string())?;
@@ -266,8 +264,7 @@ struct Tracking {
 }
 
 impl Service for Tracking {
-    type Encoder = EventVoice;
-    type Outlet = RingOutlet;
+    type Stream = TrackerStream;
     type Report = Report;
 
     fn prepare(&mut self, supervisor: &Supervisor) -> Result<(), ExitError> {
@@ -281,17 +278,13 @@ impl Service for Tracking {
         Ok(())
     }
 
-    fn sink(&self, format: Format, output: Output) -> Result<(Sink<EventVoice>, Vec<RingOutlet>), SinkError> {
-        tracker::spawn(format, output, self.threads, Arc::clone(&self.locals))
-    }
-
-    fn set_waker(outlet: &mut RingOutlet, waker: Callback) {
-        outlet.set_waker(waker);
+    fn stream(&self) -> TrackerStream {
+        TrackerStream::new(Arc::clone(&self.locals))
     }
 
     fn worker(
         &mut self,
-        parts: WorkerParts<RingOutlet>,
+        parts: WorkerParts<TrackerStream>,
     ) -> impl FnOnce() -> Result<Loop<Report>, StartError> + Send + 'static {
         let (config, hosted, tap) = (self.config, self.hosted, self.taps.next());
         let locals = Arc::clone(&self.locals);

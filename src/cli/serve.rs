@@ -14,22 +14,27 @@
 //! - The first line of the stream is written when all workers are ready, and no event is written before it.
 //! - The end of any thread ends the process. An end that was not asked for ends it with a message and exit code 1.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::exit::{ExitError, thread_ended};
-use crate::events::sink::{Callback, Finish, Format, Output, Sink, SinkError, Voice};
+use crate::events::encode::Encode;
+use crate::events::encoder::{Encoder, Filter, Format, LoopOutlet, Spawned, Stream, console, spawn};
+use crate::events::sink::{Callback, Finish, Output};
 use crate::limits;
 use crate::liveness::TrackerConfig;
 use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind, probe};
+use crate::safe_text::Safe;
 use crate::sys::hangup::wait_for_hangup;
 use crate::sys::wakeup::Wakeup;
 use crate::sys::{describe, rlimit};
@@ -37,8 +42,7 @@ use crate::time::Instant;
 
 /// What a command that serves adds to the common start and end.
 pub(super) trait Service: Sized {
-    type Encoder: Voice;
-    type Outlet;
+    type Stream: Stream;
     type Report: Send + 'static;
 
     /// Starts threads and opens files of the command's own. Called once, before the workers start.
@@ -47,33 +51,26 @@ pub(super) trait Service: Sized {
         Ok(())
     }
 
-    /// Starts the sink, with one outlet for each worker.
-    fn sink(
-        &self,
-        format: Format,
-        output: Output,
-    ) -> Result<(Sink<Self::Encoder>, Vec<Self::Outlet>), SinkError>;
-
-    /// Sets what the sink calls when an outlet has room again.
-    fn set_waker(outlet: &mut Self::Outlet, waker: Callback);
+    /// The events, as an encoder writes them.
+    fn stream(&self) -> Self::Stream;
 
     /// Returns a function that makes a worker's loop. It is called on the worker's thread.
     fn worker(
         &mut self,
-        parts: WorkerParts<Self::Outlet>,
+        parts: WorkerParts<Self::Stream>,
     ) -> impl FnOnce() -> Result<Loop<Self::Report>, StartError> + Send + 'static;
 
     /// The first line of the stream.
-    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> <Self::Encoder as Voice>::Opening;
+    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> <Self::Stream as Stream>::Opening;
 
     /// The last line of the stream, and the number of events that the sink never took.
-    fn closing(self, reports: &[Self::Report], started: Instant) -> (<Self::Encoder as Voice>::Closing, u64);
+    fn closing(self, reports: &[Self::Report], started: Instant) -> (<Self::Stream as Stream>::Closing, u64);
 }
 
 /// What a worker's loop is made from.
-pub(super) struct WorkerParts<O> {
+pub(super) struct WorkerParts<S: Stream> {
     pub(super) listeners: Vec<Listener>,
-    pub(super) outlet: O,
+    pub(super) outlet: LoopOutlet<S>,
     pub(super) wakeup: Arc<Wakeup>,
     pub(super) shared: Arc<Shared>,
 }
@@ -93,7 +90,9 @@ pub(super) struct Setup<'a> {
     pub(super) io: EngineChoice,
     /// The options of accepted sockets.
     pub(super) sockets: &'a TrackerConfig,
-    pub(super) events: Option<&'a Path>,
+    pub(super) output: &'a OutputArgs,
+    /// Files that are written beside the events, for the message on a terminal.
+    pub(super) other_files: Option<&'a Path>,
 }
 
 /// Starts a service, supervises it, and ends it in order.
@@ -101,14 +100,16 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
     let started = Instant::now();
     probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
     let (listeners, addresses) = listen(setup.listen, setup.threads, setup.sockets)?;
-    let (format, output) = output(setup.events);
+    let (format, output) = setup.output.destination();
     let to_stdout = matches!(output, Output::Stdout);
     // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
     let output = output.opened().map_err(ExitError::failed)?;
     let supervisor = Supervisor::new();
     service.prepare(&supervisor)?;
     supervisor.watch_signals()?;
-    let (sink, outlets) = service.sink(format, output).map_err(ExitError::failed)?;
+    let filter = setup.output.filter::<S::Stream>()?;
+    let Spawned { sink, outlets, counters } =
+        spawn(service.stream(), format, filter, output, setup.threads).map_err(ExitError::failed)?;
     sink.on_closed(supervisor.sends(StopReason::OutputClosed));
     if to_stdout {
         supervisor.watch_reader()?;
@@ -118,15 +119,20 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
     for (listeners, mut outlet) in listeners.into_iter().zip(outlets) {
         let wakeup = new_wakeup()?;
         let waker = Arc::clone(&wakeup);
-        S::set_waker(&mut outlet, Arc::new(move || waker.wake()));
+        outlet.set_waker(Arc::new(move || waker.wake()));
         let (own, shared) = (Arc::clone(&wakeup), Arc::clone(&shared));
         let make = service.worker(WorkerParts { listeners, outlet, wakeup: own, shared });
         workers.spawn(&supervisor, wakeup, make)?;
     }
     let obtained = least_capable(workers.wait_until_ready()?);
-    sink.announce(service.opening(addresses, obtained));
+    let opening = service.opening(addresses, obtained);
+    let mut console = setup.output.console(to_stdout).then(|| Console(console(service.stream(), &counters)));
+    if let Some(console) = &mut console {
+        console.begin(&opening, setup);
+    }
+    sink.announce(opening);
     workers.go();
-    let reason = supervisor.wait();
+    let reason = supervisor.wait(console.as_mut());
     let (reports, failure) = workers.stop(&shared);
     let failure = failure.or_else(|| reason.failure());
     let (closing, kept) = service.closing(&reports, started);
@@ -180,12 +186,78 @@ pub(super) fn capacity_within_limits(
     Ok(capacity)
 }
 
-/// Without `--events`, sentences for people on standard output; with it, JSON Lines where it says.
-fn output(events: Option<&Path>) -> (Format, Output) {
-    match events {
-        None => (Format::human_on_stdout(), Output::Stdout),
-        Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
-        Some(path) => (Format::JsonLines, Output::File(path.to_owned())),
+/// The arguments that say what is written, and where.
+#[derive(Args, Clone, Debug)]
+pub struct OutputArgs {
+    /// Write events as JSON Lines to this file, or to standard output (-)
+    #[arg(long, value_name = "-|PATH", help_heading = "Output")]
+    pub events: Option<PathBuf>,
+
+    /// Write only the events of these names, as in died,stall; repeat it for more. The first line of JSON Lines and the
+    /// summary are always written
+    #[arg(long, value_name = "EVENT", value_delimiter = ',', help_heading = "Output")]
+    pub only: Vec<String>,
+
+    /// Write only problems and the summary: deaths without a goodbye, failed upstreams, stalls, limits
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+impl OutputArgs {
+    /// Without `--events`, sentences for people on standard output; with it, JSON Lines where it says.
+    fn destination(&self) -> (Format, Output) {
+        match &self.events {
+            None => (Format::human_on_stdout(), Output::Stdout),
+            Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
+            Some(path) => (Format::JsonLines, Output::File(path.clone())),
+        }
+    }
+
+    /// The filter, if every name is one of the service's events.
+    fn filter<S: Stream>(&self) -> Result<Filter, ExitError> {
+        if let Some(name) = self.only.iter().find(|name| !S::NAMES.contains(&name.as_str())) {
+            let names = S::NAMES.join(", ");
+            return Err(ExitError::usage(format!("--only names no event `{name}`; the events are {names}")));
+        }
+        Ok(Filter { only: self.only.clone(), quiet: self.quiet })
+    }
+
+    /// Whether a terminal on standard error shows what happens, because the events go to a file.
+    fn console(&self, to_stdout: bool) -> bool {
+        !to_stdout && !self.quiet && io::stderr().is_terminal()
+    }
+}
+
+/// What a terminal on standard error shows while the events go to a file: where the service listens, what is written
+/// where, and the status line.
+struct Console<S: Stream>(Encoder<S>);
+
+/// The time between two status lines.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+
+impl<S: Stream> Console<S> {
+    fn begin(&mut self, opening: &S::Opening, setup: &Setup<'_>) {
+        let mut lines = Vec::new();
+        self.0.opening(opening, &mut lines);
+        if let Some(path) = &setup.output.events {
+            lines.extend_from_slice(format!("events go to {}\n", Safe(&path.to_string_lossy())).as_bytes());
+        }
+        if let Some(path) = setup.other_files {
+            let path = path.to_string_lossy();
+            lines.extend_from_slice(format!("histograms go to {}\n", Safe(&path)).as_bytes());
+        }
+        // A terminal that is gone is no reason to end: the events go elsewhere.
+        let _ = io::stderr().write_all(&lines);
+    }
+
+    fn status(&mut self) {
+        let _ = io::stderr().write_all(&self.0.status_now());
+    }
+
+    fn end(&mut self) {
+        let mut line = Vec::new();
+        self.0.clear_status(&mut line);
+        let _ = io::stderr().write_all(&line);
     }
 }
 
@@ -255,10 +327,19 @@ impl Supervisor {
         })
     }
 
-    /// Waits for the first reason to end.
-    fn wait(&self) -> StopReason {
-        // The supervisor holds a sender, so there is always one to come.
-        self.reasons.recv().unwrap_or(StopReason::Signal)
+    /// Waits for the first reason to end. Meanwhile it keeps the status line of a console.
+    fn wait<S: Stream>(&self, console: Option<&mut Console<S>>) -> StopReason {
+        let Some(console) = console else {
+            // The supervisor holds a sender, so there is always one to come.
+            return self.reasons.recv().unwrap_or(StopReason::Signal);
+        };
+        loop {
+            console.status();
+            if let Ok(reason) = self.reasons.recv_timeout(STATUS_EVERY) {
+                console.end();
+                return reason;
+            }
+        }
     }
 
     /// Returns a value that reports, when it is dropped by a thread that panics, that the thread `name` ended.
@@ -462,13 +543,14 @@ fn end(finish: Finish, failure: Option<String>, kept: u64) -> Result<(), ExitErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::proxy::ProxyStream;
 
     #[test]
     fn a_thread_that_panics_or_returns_is_a_reason_to_end() {
         for body in [(|| panic!("for the test")) as fn(), || {}] {
             let supervisor = Supervisor::new();
             supervisor.spawn_lasting("signals", body).unwrap();
-            let reason = supervisor.wait();
+            let reason = supervisor.wait::<ProxyStream>(None);
             assert_eq!(reason, StopReason::ThreadEnded("signals".to_owned()));
             assert!(reason.failure().unwrap().contains("`signals` ended"));
         }
@@ -484,6 +566,6 @@ mod tests {
             panic!("for the test");
         });
         panicking.join().unwrap_err();
-        assert_eq!(supervisor.wait(), StopReason::ThreadEnded("panics".to_owned()));
+        assert_eq!(supervisor.wait::<ProxyStream>(None), StopReason::ThreadEnded("panics".to_owned()));
     }
 }

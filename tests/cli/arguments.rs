@@ -47,6 +47,7 @@ fn help_shows_the_sub_commands_and_each_explains_its_options() {
         "--batch-window",
         "--max-connections",
         "--events",
+        "--only",
         "--latency-log",
         "--latency-interval",
         "--help",

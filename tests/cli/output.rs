@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 
-use crate::daemon::{Killed, PATIENCE, program};
+use crate::daemon::{Daemon, Killed, PATIENCE, program};
 use crate::outcome::{Outcome, deadpeer, end, outcome, until};
 use crate::skip::skip;
 
@@ -205,19 +205,22 @@ fn a_pipe_gets_plain_sentences_without_escape_codes() {
     }
 }
 
-/// What the daemon shows on a terminal of 80 columns until Ctrl-C is typed, and its exit code.
-fn on_a_terminal(environment: &str) -> Option<(String, Option<i32>)> {
+/// A daemon on a terminal: the child, its keyboard, and what it shows.
+fn terminal(
+    environment: &str,
+    options: &str,
+) -> Option<(Killed, std::process::ChildStdin, Receiver<String>)> {
     if Command::new("script").arg("--version").output().is_err() {
         skip("no `script`: install bsdutils");
         return None;
     }
     let binary = program(None);
     let binary = binary.get_program().to_str().unwrap();
-    let run = format!("exec env {environment} {binary} run --threads 1 --listen 127.0.0.1:0");
+    let run = format!("exec env {environment} {binary} run --threads 1 --listen 127.0.0.1:0 {options}");
     let mut command = Command::new("script");
     command.args(["-qec", &run, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm");
     let mut child = Killed(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
-    let mut keyboard = child.0.stdin.take().unwrap();
+    let keyboard = child.0.stdin.take().unwrap();
     let mut screen = child.0.stdout.take().unwrap();
     let (to, shown) = channel();
     std::thread::spawn(move || {
@@ -226,6 +229,12 @@ fn on_a_terminal(environment: &str) -> Option<(String, Option<i32>)> {
             let _ = to.send(String::from_utf8_lossy(&buffer[..length]).into_owned());
         }
     });
+    Some((child, keyboard, shown))
+}
+
+/// What the daemon shows on a terminal until Ctrl-C is typed, and its exit code.
+fn on_a_terminal(environment: &str) -> Option<(String, Option<i32>)> {
+    let (mut child, mut keyboard, shown) = terminal(environment, "")?;
     let mut text = String::new();
     let mut wait = |word: &str| {
         while !text.contains(word) {
@@ -244,7 +253,7 @@ fn on_a_terminal(environment: &str) -> Option<(String, Option<i32>)> {
 }
 
 const CLEAR_LINE: &str = "\r\x1b[K";
-const RED: &str = "\x1b[31m";
+const CYAN: &str = "\x1b[36m";
 
 #[test]
 fn a_terminal_keeps_a_status_line_and_ctrl_c_ends_in_order() {
@@ -252,12 +261,45 @@ fn a_terminal_keeps_a_status_line_and_ctrl_c_ends_in_order() {
     assert_eq!(code, Some(0), "{text:?}");
     let status = format!("{CLEAR_LINE}0 alive, 0 suspect, 0 half-closed, 0 died");
     assert!(text.contains(&status), "{text:?}");
-    assert!(text.contains(RED), "{text:?}");
+    assert!(text.contains(CYAN), "{text:?}");
     // The summary stands where the status line stood, not behind it.
     let before = text.split_once("1 opened, 0 open, 1 died in").unwrap().0;
     let last_line = before.rsplit_once('\n').unwrap().1;
     let shown = last_line.rsplit_once(CLEAR_LINE).unwrap().1;
     assert!(!shown.contains("alive"), "{text:?}");
+}
+
+#[test]
+fn a_terminal_shows_where_events_go_that_it_does_not_get_and_a_status_line() {
+    let path = format!("{}/elsewhere-{}.jsonl", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let Some((mut child, mut keyboard, shown)) = terminal("", &format!("--events {path}")) else { return };
+    let mut text = String::new();
+    while !text.contains("0 alive, 0 suspect") {
+        text += &shown.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{text:?}"));
+    }
+    assert!(
+        text.contains("listens on 127.0.0.1:") && text.contains(&format!("events go to {path}")),
+        "{text:?}"
+    );
+    keyboard.write_all(b"\x03").unwrap();
+    assert_eq!(end(&mut child).code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2, "listening and summary");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn only_the_named_events_are_written_and_a_wrong_name_is_refused() {
+    let line = "run --threads 1 --listen 127.0.0.1:0 --only died --only stall,resumed --events -";
+    let mut daemon = Daemon::of(deadpeer(line));
+    drop(TcpStream::connect(daemon.address).unwrap());
+    daemon.wait_for("died");
+    daemon.child.signal("-TERM");
+    daemon.wait_for("summary");
+    let told: Vec<_> = daemon.seen.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    assert_eq!(told, ["listening", "died", "summary"]);
+    assert!(daemon.seen.iter().enumerate().all(|(seq, event)| event["seq"] == seq));
+    outcome("run --listen 127.0.0.1:0 --only dead")
+        .assert_refusal(2, &["`dead`", "the events are up, suspected"]);
 }
 
 #[test]

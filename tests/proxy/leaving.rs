@@ -95,7 +95,7 @@ fn the_proof_of_a_probed_client_is_what_its_poll_showed_of_the_answer() {
             let told = proxy.interruption(address);
             let proof = &told["proof"];
             assert!(proof["asked_us"].is_u64(), "{io}: {told:#}");
-            let mask = proof["mask"].as_str().and_then(|mask| mask.strip_prefix("0x"));
+            let mask = proof["poll_mask"].as_str().and_then(|mask| mask.strip_prefix("0x"));
             let mask = mask.and_then(|mask| u16::from_str_radix(mask, 16).ok());
             assert!(mask.is_some_and(|mask| mask & OVER == OVER), "{io}: {told:#}");
         }

@@ -1,8 +1,15 @@
 //! docs/HTTP.md, held against what is written.
 
+use std::time::Duration;
+
 use super::*;
+use crate::events::encode::Encode;
+use crate::events::encoder::{Filter, Format};
+use crate::events::human::Screen;
 use crate::http::Reason;
-use crate::proxy::{Failure, Interrupted, UpstreamFailed};
+use crate::liveness::Cause;
+use crate::proxy::{Failure, Interrupted, Parties, Phase, ProxyEvent, Shown, UpstreamAction, UpstreamFailed};
+use crate::time::{Instant, WallClock};
 
 const DOCUMENT: &str = include_str!("../../../docs/HTTP.md");
 
@@ -93,6 +100,18 @@ fn closing() -> Closing {
     Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0 }
 }
 
+fn written(format: Format, lines: Vec<Line>) -> String {
+    let mut encoder = ProxyEncoder::new(ProxyStream, format, Filter::default());
+    encoder.set_clock(WallClock::fixed(1_764_000_000_000_000_000));
+    let mut out = Vec::new();
+    encoder.opening(&opening(), &mut out);
+    for line in &lines {
+        encoder.event(0, line, &mut out);
+    }
+    encoder.closing(&closing(), &mut out);
+    String::from_utf8(out).unwrap()
+}
+
 /// Without line ends and the blanks that follow them, as a document folds long lines.
 fn unfolded(text: &str) -> String {
     text.lines().map(str::trim_start).collect()
@@ -100,31 +119,19 @@ fn unfolded(text: &str) -> String {
 
 #[test]
 fn the_document_shows_each_line_as_it_is_written() {
-    let mut json = JsonLines { wall: WallClock::fixed(1_764_000_000_000_000_000), ..JsonLines::default() };
-    let mut written = Vec::new();
-    json.opening(&opening(), &mut written);
-    for line in &lines() {
-        json.line(0, line, &mut written);
-    }
-    json.closing(&closing(), &mut written);
+    let written = written(Format::JsonLines, lines());
     let document = unfolded(DOCUMENT);
-    for line in String::from_utf8(written).unwrap().lines() {
+    for line in written.lines() {
         assert!(document.contains(line), "docs/HTTP.md does not show\n{line}");
     }
 }
 
 #[test]
 fn the_document_names_every_field_and_every_word() {
-    let mut json = JsonLines::default();
-    let mut written = Vec::new();
-    json.opening(&opening(), &mut written);
-    for line in &lines() {
-        json.line(0, line, &mut written);
-    }
-    json.closing(&closing(), &mut written);
+    let written = written(Format::JsonLines, lines());
     let prose: String = DOCUMENT.split("```").step_by(2).collect();
     let mut missing = Vec::new();
-    for line in String::from_utf8(written).unwrap().lines() {
+    for line in written.lines() {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
         for name in value.as_object().unwrap().keys() {
             if !prose.contains(&format!("`{name}`")) {
@@ -149,16 +156,10 @@ fn the_document_names_every_field_and_every_word() {
 
 #[test]
 fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_their_terminal() {
-    let mut human = Sentences::new(false, false);
-    let mut written = Vec::new();
-    human.opening(&opening(), &mut written);
-    for line in &lines() {
-        human.line(0, line, &mut written);
-    }
+    let mut events = lines();
     let hostile = Interrupted { target: Some("/\u{1b}[2J\u{7}\u{202e}".into()), ..interrupted() };
-    human.line(0, &told(ProxyEvent::Interrupted(Box::new(hostile))), &mut written);
-    human.closing(&closing(), &mut written);
-    let text = String::from_utf8(written).unwrap();
+    events.push(told(ProxyEvent::Interrupted(Box::new(hostile))));
+    let text = written(Format::Human { colour: false, screen: Screen::None }, events);
     assert!(text.chars().all(|letter| letter == '\n' || (' '..='~').contains(&letter)), "{text:?}");
     for word in [
         "GET /report?year=2026 while waiting",
@@ -166,9 +167,16 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
         "answered 502",
         "interrupted 3 (2 spared",
         "asked 3 times (gone 1, here 2)",
-        "2 threads, room for 9965; io_uring with defer_taskrun, no_sqarray",
-        "policy standard: dead after 32s of silence at least",
+        "io_uring (defer_taskrun, no_sqarray, min_wait, no_iowait, restricted), 2 threads, room for 9965 clients",
+        "policy standard: dead after 32 s of silence at least",
     ] {
         assert!(text.contains(word), "{word} in\n{text}");
     }
+}
+
+#[test]
+fn the_samples_have_every_event_by_its_name() {
+    let names: Vec<_> = lines().iter().map(|line| event::kind(line).name).collect();
+    assert!(ProxyStream::NAMES.iter().all(|name| names.contains(name)), "{names:?}");
+    assert!(names.iter().all(|name| ProxyStream::NAMES.contains(name)), "{names:?}");
 }

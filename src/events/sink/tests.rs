@@ -1,14 +1,18 @@
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Instant as StdInstant;
 
 use serde_json::Value;
 
+use super::writer::COALESCE;
 use super::*;
+use crate::limits::EVENT_BATCH;
+use crate::time::{Instant, WallClock};
 
 /// Far longer than anything here takes, so that a test that hangs says where.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,7 +36,7 @@ impl Numbers {
     }
 }
 
-impl Voice for Numbers {
+impl Encode for Numbers {
     type Opening = &'static str;
     type Event = u64;
     type Closing = &'static str;
@@ -46,7 +50,7 @@ impl Voice for Numbers {
     fn event(&mut self, ring: usize, number: &u64, into: &mut Vec<u8>) {
         if *number == Numbers::BUG {
             into.extend_from_slice(b"half a li");
-            panic!("a bug of the voice's, for the test");
+            panic!("a bug of the encoder's, for the test");
         }
         if let Some(spoke) = &self.spoke {
             let _ = spoke.send(thread::current().id()); // who does not want to know has dropped it
@@ -447,8 +451,8 @@ fn socket() -> (UnixStream, Output) {
 fn prompt(rings: usize) -> (UnixStream, Sink<Numbers>, Vec<Outlet<u64>>, mpsc::Receiver<thread::ThreadId>) {
     let (reader, output) = socket();
     let (send, spoke) = mpsc::channel();
-    let voice = Numbers { spoke: Some(send), ..Numbers::default() };
-    let (sink, outlets) = Sink::spawn(voice, output, rings).unwrap();
+    let encoder = Numbers { spoke: Some(send), ..Numbers::default() };
+    let (sink, outlets) = Sink::spawn(encoder, output, rings).unwrap();
     sink.announce("opening");
     (reader, sink, outlets, spoke)
 }
@@ -602,7 +606,7 @@ fn after_the_last_word_an_outlet_writes_nothing_and_the_reader_meets_the_end() {
 }
 
 #[test]
-fn a_voice_that_falls_over_on_a_rings_thread_leaves_whole_lines() {
+fn an_encoder_that_panics_on_a_rings_thread_leaves_whole_lines() {
     let (reader, sink, mut outlets, spoke) = prompt(1);
     let reading = thread::spawn(move || {
         let lines = BufReader::new(reader).lines();
@@ -611,7 +615,7 @@ fn a_voice_that_falls_over_on_a_rings_thread_leaves_whole_lines() {
     until_prompt(&sink, &mut outlets[0], &spoke);
     let mut outlet = outlets.pop().unwrap();
     let ring = thread::spawn(move || outlet.offer(vec![7, Numbers::BUG]));
-    ring.join().expect_err("a bug of the voice's, for the test");
+    ring.join().expect_err("a bug of the encoder's, for the test");
     assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     assert_eq!(reading.join().unwrap().last().unwrap()["event"], "closing");
 }

@@ -8,6 +8,7 @@
 use super::figures::{Rounds, Spread};
 use super::unit::Unit;
 use crate::measure::recorded::Recorded;
+use crate::safe_text::is_unsafe;
 
 /// A whole report.
 #[derive(Clone, Debug, PartialEq)]
@@ -277,18 +278,10 @@ pub struct Bar {
     pub ratios: Vec<Option<Rounds>>,
 }
 
-/// Whether a letter can steer a terminal, turn a line around, or hide.
-#[must_use]
-pub fn steers(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// A file's words, with a space for each letter that [steers].
+/// A file's words, with a space for each [unsafe letter](is_unsafe).
 #[must_use]
 pub fn plain(text: &str) -> String {
-    text.chars().map(|letter| if steers(letter) { ' ' } else { letter }).collect()
+    text.chars().map(|letter| if is_unsafe(letter) { ' ' } else { letter }).collect()
 }
 
 /// [Plain](plain) words of a length that has room in a table.

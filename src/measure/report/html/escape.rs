@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::measure::report::document::steers;
+use crate::safe_text::is_unsafe;
 
-/// Escapes what has a meaning in HTML, in content and in quoted attributes. Letters that [steer](steers) are shown as
+/// Escapes what has a meaning in HTML, in content and in quoted attributes. [Unsafe letters](is_unsafe) are shown as
 /// U+FFFD.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Escaped<'a>(pub(super) &'a str);
@@ -19,7 +19,7 @@ impl fmt::Display for Escaped<'_> {
                 '"' => out.write_str("&quot;")?,
                 '\'' => out.write_str("&#39;")?,
                 '\n' | '\t' => out.write_char(' ')?,
-                character if steers(character) => out.write_char('\u{fffd}')?,
+                character if is_unsafe(character) => out.write_char('\u{fffd}')?,
                 character => out.write_char(character)?,
             }
         }

@@ -1,31 +1,25 @@
+//! The lines for people.
+
 use super::*;
-use crate::events::json::tracker::tests::samples;
-use crate::liveness::TrackerCounts;
+use crate::events::tracker::death::Sentence;
+use crate::liveness::{Cause, EventKind};
 
-fn printer(colour: bool, status: bool) -> Printer {
-    let mut printer = Printer::new(samples::locals(), colour, status);
-    printer.set_clock(samples::WALL);
-    printer
-}
+const PLAIN: Format = Format::Human { colour: false, screen: Screen::None };
+const COLOURED: Format = Format::Human { colour: true, screen: Screen::None };
 
-fn lines(colour: bool, events: impl IntoIterator<Item = (usize, Event)>) -> String {
-    let mut printer = printer(colour, false);
-    let mut out = Vec::new();
-    for (thread, event) in events {
-        printer.event(thread, &event, &mut out);
-    }
-    String::from_utf8(out).unwrap()
+fn lines(format: Format, events: impl IntoIterator<Item = (usize, Event)>) -> String {
+    written(&mut encoder(format), events)
 }
 
 #[test]
 fn a_session_reads_like_this() {
-    let mut printer = printer(false, false);
+    let mut encoder = encoder(PLAIN);
     let mut out = Vec::new();
-    printer.listening(&samples::listening(), &mut out);
-    for (thread, event) in samples::events() {
-        printer.event(thread, &event, &mut out);
+    encoder.opening(&samples::listening(), &mut out);
+    for (thread, event) in event::samples() {
+        encoder.event(thread, &event, &mut out);
     }
-    printer.summary(&samples::closing(), &mut out);
+    encoder.closing(&samples::closing(), &mut out);
     let text = String::from_utf8(out).unwrap().replace(env!("CARGO_PKG_VERSION"), "0.1.0");
     let expected = "\
 deadpeer 0.1.0 listens on 127.0.0.1:7400, [2001:db8::1]:7400
@@ -107,27 +101,25 @@ fn what_the_proof_leaves_out_the_sentence_leaves_out() {
 
 #[test]
 fn a_name_cannot_touch_the_terminal() {
-    for (identity, shown) in [
-        ("a\u{1b}[2Jb", r"[a\u{1b}[2Jb]"),
-        ("a\r\nb\u{7f}\u{9b}", r"[a\u{d}\u{a}b\u{7f}\u{9b}]"),
-        ("\u{202e}gnp.exe", r"[\u{202e}gnp.exe]"),
-        ("größe-7 \u{1f980}", "[größe-7 \u{1f980}]"),
-    ] {
-        let mut event = samples::reset();
-        event.subject.as_mut().unwrap().identity = Some(identity.into());
-        let line = lines(false, [(0, event)]);
-        assert!(line.ends_with(&format!("  {shown}\n")), "{line}");
-        assert!(!line.trim_end_matches('\n').contains(char::is_control), "{line}");
-    }
+    let mut event = samples::reset();
+    event.subject.as_mut().unwrap().identity = Some("a\u{1b}[2Jb\u{e0041}größe".into());
+    let line = lines(PLAIN, [(0, event)]);
+    assert!(line.ends_with("  [a\\u{1b}[2Jb\\u{e0041}größe]\n"), "{line}");
+}
+
+#[test]
+fn an_orderly_end_is_not_red() {
+    let closed = lines(COLOURED, [(0, samples::died(samples::death(Cause::Closed)))]);
+    assert!(closed.contains("\x1b[36mdied") && !closed.contains("\x1b[31m"), "{closed:?}");
 }
 
 #[test]
 fn colour_is_around_the_word_and_nowhere_without_being_asked_for() {
-    let coloured = lines(true, [(0, samples::reset())]);
+    let coloured = lines(COLOURED, [(0, samples::reset())]);
     assert!(coloured.contains("  \x1b[31mdied       \x1b[0m  127.0.0.1"), "{coloured:?}");
-    let plain = lines(false, samples::events());
+    let plain = lines(PLAIN, event::samples());
     assert!(!plain.contains('\x1b'));
-    let coloured = lines(true, samples::events());
+    let coloured = lines(COLOURED, event::samples());
     let stripped = ["\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[36m", "\x1b[0m"]
         .iter()
         .fold(coloured, |text, code| text.replace(code, ""));
@@ -139,43 +131,41 @@ fn a_long_address_widens_the_column_for_what_follows() {
     let mut long = samples::reset();
     long.subject.as_mut().unwrap().address =
         "[2001:db8:1111:2222:3333:4444:5555:6666]:50000".parse().unwrap();
-    let text = lines(false, [(0, long), (0, samples::reset())]);
+    let text = lines(PLAIN, [(0, long), (0, samples::reset())]);
     let columns: Vec<_> = text.lines().map(|line| line.find("aborted").unwrap()).collect();
     assert_eq!(columns[0], columns[1]);
 }
 
 #[test]
-fn the_status_line_counts_and_stays_on_its_line() {
-    let mut printer = printer(false, true);
-    let counters = crate::events::counters::Counters::default();
+fn the_status_line_counts_and_stays_on_its_row() {
     let counts =
         TrackerCounts { opened: 120, living: 100, suspects: 3, half_closed: 1, ..Default::default() };
-    let mut out = Vec::new();
-    printer.status(counters.load(), samples::at_millis(1_000), &mut out);
-    counters.store(&counts);
-    printer.status(counters.load(), samples::at_millis(3_000), &mut out);
-    let text = String::from_utf8(out).unwrap();
-    let last = text.rsplit("\r\x1b[K").next().unwrap();
-    assert_eq!(last, "96 alive, 3 suspect, 1 half-closed, 0 died  (+60/s -0/s)");
-    assert!(!text.contains('\n'));
-
-    let mut silent = self::printer(false, false);
-    let mut out = Vec::new();
-    silent.clear_status(&mut out);
-    silent.status(counters.load(), samples::at_millis(1_000), &mut out);
-    assert!(out.is_empty());
+    let totals = TrackerStream::totals(&counts);
+    assert_eq!(totals, [120, 96, 3, 1, 0]);
+    let status = TrackerStream::status(&totals, &[60.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(status, "96 alive, 3 suspect, 1 half-closed, 0 died  (+60/s -0/s)");
 }
 
 #[test]
-fn a_span_is_told_in_the_units_that_matter() {
-    for (millis, text) in [
-        (0, "0 s"),
-        (7_003, "7.003 s"),
-        (59_999, "59.999 s"),
-        (60_000, "1 min 0 s"),
-        (3_725_000, "1 h 2 min"),
-        (180_000_000, "2 d 2 h"),
-    ] {
-        assert_eq!(Span(Duration::from_millis(millis)).to_string(), text);
+fn people_get_sentences_and_the_status_line_is_gone_at_the_end() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
+    let format = Format::Human { colour: false, screen: Screen::Columns(200) };
+    let stream = TrackerStream::new(samples::locals());
+    let Spawned { sink, mut outlets, counters } =
+        spawn(stream, format, Filter::default(), output, 2).unwrap();
+    sink.announce(samples::listening());
+    for (outlet, living) in outlets.iter_mut().zip([5, 2]) {
+        let counts = TrackerCounts { opened: 5, living, suspects: 1, ..TrackerCounts::default() };
+        outlet.progress(&counts);
     }
+    assert_eq!(Counters::sum(&counters), [10, 5, 2, 0, 0]);
+    assert!(outlets[0].offer(vec![samples::reset()]).is_ok());
+    assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(text.contains("died         127.0.0.1:40312        aborted"), "{text}");
+    let last = text.rsplit("\x1b[K").next().unwrap();
+    assert!(last.contains("151 died") && last.ends_with('\n'), "{last}");
+    assert!(!last.contains("half-closed, "), "{last}");
 }

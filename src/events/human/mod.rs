@@ -1,3 +1,0 @@
-//! Events for people: one sentence a line.
-
-pub mod tracker;

@@ -1,3 +1,0 @@
-//! Events for programs: JSON Lines, one object a line.
-
-pub mod tracker;

@@ -1,0 +1,254 @@
+//! The sink: the queue between the loops and the output, and the thread that writes. An [`Encode`] turns events into
+//! bytes.
+//!
+//! # Intuition
+//!
+//! A pipe whose reader sleeps, or a full disk, must not delay the loop that keeps the time of a hundred thousand peers.
+//! So a loop hands its batches to a thread that may block as long as it likes. But waking a thread costs more than
+//! a single death. So where a write never waits ([`How`]: a socket, as journald's, or a file in memory), and nothing
+//! is to be written before, a loop's thread writes a small batch itself.
+//!
+//! # Model
+//!
+//! ```text
+//!                               at once, if nothing waits
+//!   loop 0: Outlet ------------------------------------------\
+//!              |  --batch-->  \                     coalesce,  v
+//!              |  <--empty--   >  one bounded queue --------> OutputWriter: encode, one write
+//!   loop 1: Outlet --batch--> /                     one thread
+//! ```
+//!
+//! A loop may have [`EVENT_BATCHES`] batches on their way; each comes back empty, to be filled again. When all are on
+//! their way, [`Outlet::offer`] returns the batch, and the outlet's waker is called once there is room. Meanwhile
+//! events wait where they came from: a tracker's peers keep their places until their deaths were accepted, which ends in
+//! back-pressure at the connection limit.
+//!
+//! A full batch comes in a storm, where another core may encode it and one write serves many. So a loop's thread only
+//! writes batches that are not full; what the kernel did not accept at once is left to the sink's thread.
+//!
+//! # Contract
+//!
+//! - `offer` never blocks. What it accepted is written, in order, or counted as undelivered.
+//! - A loop's batches are written in the order in which they were offered.
+//! - An encoder is called by one thread at a time: first its opening, then events, last its closing.
+//! - When the reader has gone (a closed pipe) or nothing can be written (a full disk), the sink accepts what is
+//!   offered, counts it as undelivered, and calls the callback of [`Sink::on_closed`] once, so that the program can end.
+//! - [`Sink::finish`] takes no longer than its patience.
+//!
+//! # Example
+//!
+//! ```
+//! use deadpeer::events::{encode::Encode, sink::{Finish, Output, Sink}};
+//! use deadpeer::time::WallClock;
+//! use std::io::{Read, Write};
+//! use std::time::Duration;
+//!
+//! /// Writes numbers.
+//! struct Numbers;
+//!
+//! impl Encode for Numbers {
+//!     type Opening = &'static str;
+//!     type Event = u64;
+//!     type Closing = &'static str;
+//!
+//!     fn set_clock(&mut self, _: WallClock) {}
+//!
+//!     fn opening(&mut self, greeting: &&'static str, into: &mut Vec<u8>) {
+//!         writeln!(into, "{greeting}").unwrap();
+//!     }
+//!
+//!     fn event(&mut self, ring: usize, number: &u64, into: &mut Vec<u8>) {
+//!         writeln!(into, "{number} from ring {ring}").unwrap();
+//!     }
+//!
+//!     fn closing(&mut self, farewell: &&'static str, into: &mut Vec<u8>) {
+//!         writeln!(into, "{farewell}").unwrap();
+//!     }
+//! }
+//!
+//! let (mut reader, writer) = std::io::pipe().unwrap();
+//! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
+//! let (sink, mut outlets) = Sink::spawn(Numbers, output, 1).unwrap();
+//! sink.announce("hello");
+//!
+//! let outlet = &mut outlets[0];
+//! let mut batch = outlet.empty_batch();
+//! batch.push(7);
+//! let next = outlet.offer(batch).expect("there is room");
+//! assert!(next.is_empty());
+//!
+//! assert!(matches!(sink.finish("goodbye", Duration::from_secs(9)), Finish::Delivered));
+//! let mut text = String::new();
+//! reader.read_to_string(&mut text).unwrap();
+//! assert_eq!(text, "hello\n7 from ring 0\ngoodbye\n");
+//! ```
+
+mod error;
+mod output;
+mod queue;
+mod writer;
+
+pub use error::{Finish, SinkError};
+pub use output::Output;
+pub use queue::Outlet;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use crate::events::encode::Encode;
+use crate::limits::EVENT_BATCHES;
+use crate::sys::nowait::How;
+use crate::sys::process;
+use queue::{AtOnce, Message, Ring, Shared, lock};
+use writer::{Ended, LINE, Out, OutputWriter, SinkThread, WRITE_AT};
+
+/// A function that is called on the sink's thread. It must not block.
+pub type Callback = Arc<dyn Fn() + Send + Sync>;
+
+/// The thread that writes.
+pub struct Sink<E: Encode> {
+    shared: Arc<Shared>,
+    queue: SyncSender<Message<E::Event>>,
+    opening: SyncSender<E::Opening>,
+    closing: SyncSender<E::Closing>,
+    ended: Receiver<Ended>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl<E: Encode> fmt::Debug for Sink<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink")
+            .field("closed", &self.closed())
+            .field("undelivered", &self.undelivered())
+            .finish()
+    }
+}
+
+impl<E: Encode> Sink<E> {
+    /// Opens the output and starts the thread, with one outlet for each loop. Nothing is written before
+    /// [`Sink::announce`].
+    ///
+    /// # Errors
+    ///
+    /// When the output cannot be opened or the thread cannot be started.
+    #[allow(clippy::type_complexity)] // a pair that is taken apart at once needs no name
+    pub fn spawn(
+        encoder: E,
+        output: Output,
+        rings: usize,
+    ) -> Result<(Sink<E>, Vec<Outlet<E::Event>>), SinkError> {
+        let name = output.name();
+        let out = output.open()?;
+        let shared = Arc::new(Shared {
+            rings: std::iter::repeat_with(Ring::default).take(rings).collect(),
+            accepted: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            rest: AtomicBool::new(false),
+            on_closed: Mutex::new(None),
+        });
+        // Three places more than all batches: for the first line and the last one, which must never wait, and for
+        // what a loop's thread has left, which is there once at most.
+        let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 3);
+        let (opening, first) = sync_channel(1);
+        let (closing, last) = sync_channel(1);
+        let (end, ended) = sync_channel(1);
+        let status = encoder.has_status();
+        // A status line is written anew with every write, by a thread that has the time.
+        let at_once = match &out {
+            Out::File(file) if !status => How::of(file),
+            _ => None,
+        };
+        let writer = Arc::new(Mutex::new(OutputWriter {
+            shared: shared.clone(),
+            encoder,
+            name,
+            out,
+            buffer: Vec::with_capacity(WRITE_AT + LINE),
+            encoded: 0,
+            begun: false,
+            at_once,
+            trouble: None,
+        }));
+        let mut empties = Vec::with_capacity(rings);
+        let mut outlets = Vec::with_capacity(rings);
+        for ring in 0..rings {
+            let (give, take) = sync_channel(EVENT_BATCHES);
+            empties.push(give);
+            outlets.push(Outlet {
+                ring,
+                shared: shared.clone(),
+                queue: queue.clone(),
+                empties: take,
+                writer: at_once.map(|_| writer.clone() as Arc<dyn AtOnce<E::Event>>),
+            });
+        }
+        let thread = SinkThread { shared: shared.clone(), messages, first, last, empties, status, writer };
+        let thread = thread::Builder::new()
+            .name("deadpeer-sink".to_owned())
+            .spawn(move || {
+                // A loop that hands over has more to do, and other deaths wait for it.
+                process::schedule_as_batch();
+                if let Some(outcome) = thread.run() {
+                    let _ = end.send(outcome); // `finish` may have given up
+                }
+            })
+            .map_err(SinkError::Thread)?;
+        Ok((Sink { shared, queue, opening, closing, ended, thread }, outlets))
+    }
+
+    /// Writes the first line, which says that everything is ready. Call it once, before any outlet offers anything.
+    pub fn announce(&self, opening: E::Opening) {
+        // If the thread panicked, `finish` says so.
+        let _ = self.opening.try_send(opening);
+        let _ = self.queue.try_send(Message::Opening);
+    }
+
+    /// Sets what is called, on the sink's thread, when nothing can be written any more; at once, and
+    /// on this thread, when it is so already.
+    pub fn on_closed(&self, callback: Callback) {
+        *lock(&self.shared.on_closed) = Some(callback);
+        if self.closed() {
+            self.shared.close();
+        }
+    }
+
+    /// Whether nothing is written any more: the reader has gone, or the output failed.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.shared.closed.load(SeqCst)
+    }
+
+    /// Events that were accepted and are not written (yet).
+    #[must_use]
+    pub fn undelivered(&self) -> u64 {
+        self.shared.undelivered()
+    }
+
+    /// Writes what waits, then the last line. Call it when no outlet offers anything any more: what is offered later is
+    /// not written.
+    #[must_use]
+    pub fn finish(self, closing: E::Closing, patience: Duration) -> Finish {
+        // If the thread panicked, its end of `ended` is gone too.
+        let _ = self.closing.try_send(closing);
+        let _ = self.queue.try_send(Message::Closing);
+        let ended = self.ended.recv_timeout(patience);
+        let undelivered = self.shared.undelivered();
+        let finish = match ended {
+            Ok(Ended::Delivered) => Finish::Delivered,
+            Ok(Ended::Closed) => Finish::Closed,
+            Ok(Ended::Failed(error)) => Finish::Failed { error, undelivered },
+            Err(RecvTimeoutError::Timeout) => return Finish::Stuck { undelivered },
+            Err(RecvTimeoutError::Disconnected) => Finish::Failed { error: SinkError::Panicked, undelivered },
+        };
+        let _ = self.thread.join();
+        finish
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! The thread that writes, and the writer that it shares with the loops.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use super::error::SinkError;
+use super::queue::{AtOnce, Message, Shared, Written, lock};
+use crate::events::encode::Encode;
+use crate::sys::nowait::How;
+use crate::time::{Instant, WallClock};
+
+/// A write is due when this many bytes are encoded, even if more events wait: what a pipe holds by default (`pipe(7)`).
+/// The buffer is this and one line.
+pub(super) const WRITE_AT: usize = 64 * 1024;
+
+/// Room for the line that goes beyond: the longest, a death, has about 1,100 bytes.
+pub(super) const LINE: usize = 4 * 1024;
+
+/// Batches that are written together before the clock is read anew.
+pub(super) const COALESCE: usize = 16;
+
+/// The time between two status lines while nothing happens.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+
+/// The pause before a descriptor that is not ready is tried again. Only another program makes a descriptor of ours
+/// non-blocking (a terminal that is shared).
+const NOT_READY: Duration = Duration::from_millis(5);
+
+pub(super) enum Ended {
+    Delivered,
+    Closed,
+    Failed(SinkError),
+}
+
+/// Why nothing is written any more. `None` stands for a reader that has gone.
+pub(super) type Trouble = Option<SinkError>;
+
+/// Where the bytes go.
+pub(super) enum Out {
+    File(File),
+    Other(Box<dyn Write + Send>),
+}
+
+/// The encoder, its buffer and the output. One thread at a time has it.
+pub(super) struct OutputWriter<E: Encode> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) encoder: E,
+    pub(super) name: String,
+    pub(super) out: Out,
+    pub(super) buffer: Vec<u8>,
+    /// Events in the buffer.
+    pub(super) encoded: u64,
+    /// The first line is written.
+    pub(super) begun: bool,
+    /// How a ring's thread writes, as far as is known.
+    pub(super) at_once: Option<How>,
+    pub(super) trouble: Option<Trouble>,
+}
+
+impl<E: Encode> OutputWriter<E> {
+    /// Writes what is encoded, however long that takes. After a failure nothing is written any more.
+    fn write(&mut self) {
+        let encoded = std::mem::take(&mut self.encoded);
+        if self.trouble.is_none() {
+            let out: &mut dyn Write = match &mut self.out {
+                Out::File(file) => file,
+                Out::Other(other) => other,
+            };
+            match write_out(out, &self.buffer) {
+                Ok(()) => self.delivered(encoded),
+                Err(source) => {
+                    let name = self.name.clone();
+                    let gone = source.kind() == io::ErrorKind::BrokenPipe;
+                    self.trouble = Some((!gone).then_some(SinkError::Write { name, source }));
+                    self.shared.close();
+                }
+            }
+        }
+        self.buffer.clear();
+    }
+
+    fn delivered(&self, events: u64) {
+        self.shared.delivered.fetch_add(events, SeqCst);
+    }
+}
+
+impl<E: Encode> AtOnce<E::Event> for Mutex<OutputWriter<E>> {
+    fn write(&self, ring: usize, events: &[E::Event]) -> Written {
+        // The sink's thread has the writer while it writes.
+        let Ok(mut writer) = self.try_lock() else { return Written::Not };
+        let writer = &mut *writer;
+        if !writer.begun || writer.trouble.is_some() || !writer.buffer.is_empty() {
+            return Written::Not;
+        }
+        let (Out::File(file), Some(how)) = (&writer.out, writer.at_once) else { return Written::Never };
+        writer.encoder.set_clock(WallClock::read());
+        for event in events {
+            writer.encoder.event(ring, event, &mut writer.buffer);
+        }
+        writer.shared.accepted.fetch_add(events.len() as u64, SeqCst);
+        if writer.buffer.is_empty() {
+            writer.delivered(events.len() as u64); // the filter passed none
+            return Written::All;
+        }
+        let written = how.write(file, &writer.buffer).unwrap_or_else(|error| {
+            // The sink's thread meets any other error with the rest.
+            let later = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+            writer.at_once = later.then_some(how);
+            0
+        });
+        if written < writer.buffer.len() {
+            writer.buffer.drain(..written);
+            writer.encoded = events.len() as u64;
+            return Written::InPart;
+        }
+        writer.buffer.clear();
+        writer.delivered(events.len() as u64);
+        Written::All
+    }
+}
+
+/// The sink's thread.
+pub(super) struct SinkThread<E: Encode> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) messages: Receiver<Message<E::Event>>,
+    /// The first line; it is sent before its message.
+    pub(super) first: Receiver<E::Opening>,
+    /// The last line; it is sent before its message.
+    pub(super) last: Receiver<E::Closing>,
+    pub(super) empties: Vec<SyncSender<Vec<E::Event>>>,
+    pub(super) status: bool,
+    pub(super) writer: Arc<Mutex<OutputWriter<E>>>,
+}
+
+impl<E: Encode> SinkThread<E> {
+    /// Runs until the last line; `None` when the sink and all outlets were dropped before it.
+    pub(super) fn run(self) -> Option<Ended> {
+        let Message::Opening = self.messages.recv().ok()? else {
+            unreachable!("a stream begins before anything is offered");
+        };
+        let opening = self.first.recv().ok()?;
+        {
+            let writer = &mut *self.writer();
+            self.begin(writer);
+            writer.encoder.opening(&opening, &mut writer.buffer);
+            self.flush(writer);
+            writer.begun = true;
+        }
+        let mut troubled = false;
+        let closing = loop {
+            // The status line is the only thing that happens by itself.
+            let mut first = if self.status && !troubled {
+                match self.messages.recv_timeout(STATUS_EVERY) {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                }
+            } else {
+                Some(self.messages.recv().ok()?)
+            };
+            let writer = &mut *self.writer();
+            self.begin(writer);
+            let mut closing = None;
+            for _ in 0..COALESCE {
+                // A message is received only where it is handled: one received ahead of the loop's
+                // end was once lost there.
+                match first.take().or_else(|| self.messages.try_recv().ok()) {
+                    Some(Message::Batch { ring, events }) => self.take(writer, ring, events),
+                    // It is in the buffer, before all that comes now.
+                    Some(Message::Rest) => self.shared.rest.store(false, SeqCst),
+                    Some(Message::Closing) => closing = Some(self.last.recv().ok()?),
+                    Some(Message::Opening) => unreachable!("a stream begins once"),
+                    None => break,
+                }
+            }
+            if let Some(closing) = closing {
+                break closing;
+            }
+            self.flush(writer);
+            troubled = writer.trouble.is_some();
+        };
+        let writer = &mut *self.writer();
+        if writer.trouble.is_none() {
+            writer.encoder.closing(&closing, &mut writer.buffer);
+        }
+        writer.write();
+        // Outlets may outlive the sink: they write nothing more, and the output is closed for its reader.
+        writer.at_once = None;
+        writer.out = Out::Other(Box::new(io::sink()));
+        Some(match writer.trouble.take() {
+            None => Ended::Delivered,
+            Some(None) => Ended::Closed,
+            Some(Some(error)) => Ended::Failed(error),
+        })
+    }
+
+    fn writer(&self) -> MutexGuard<'_, OutputWriter<E>> {
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            // An encoder panicked on a loop's thread, in the middle of a line. It had begun with an empty buffer.
+            let mut writer = poisoned.into_inner();
+            writer.buffer.clear();
+            writer.encoded = 0;
+            self.writer.clear_poison();
+            writer
+        })
+    }
+
+    /// Begins a write: with the date, and without the status line.
+    fn begin(&self, writer: &mut OutputWriter<E>) {
+        writer.encoder.set_clock(WallClock::read());
+        if self.status {
+            writer.encoder.clear_status(&mut writer.buffer);
+        }
+    }
+
+    /// Encodes a batch and gives its memory back.
+    fn take(&self, writer: &mut OutputWriter<E>, ring: usize, mut events: Vec<E::Event>) {
+        for event in &events {
+            if writer.trouble.is_some() {
+                break;
+            }
+            writer.encoder.event(ring, event, &mut writer.buffer);
+            writer.encoded += 1;
+            if writer.buffer.len() >= WRITE_AT {
+                writer.write();
+            }
+        }
+        events.clear();
+        // There is a place for each; only an outlet that was dropped accepts none.
+        let _ = self.empties[ring].try_send(events);
+        let ring = &self.shared.rings[ring];
+        // See `Outlet::offer` for the order.
+        ring.in_flight.fetch_sub(1, SeqCst);
+        if ring.waiting.load(SeqCst) {
+            let waker = lock(&ring.waker).clone();
+            // Without a waker the refusal stands until `set_waker` sees it.
+            if let Some(waker) = waker
+                && ring.waiting.swap(false, SeqCst)
+            {
+                waker();
+            }
+        }
+    }
+
+    /// Ends a write: with the status line, where there is one.
+    fn flush(&self, writer: &mut OutputWriter<E>) {
+        if self.status {
+            writer.encoder.status(Instant::now(), &mut writer.buffer);
+        }
+        writer.write();
+    }
+}
+
+impl<E: Encode> Drop for SinkThread<E> {
+    /// An output of the caller's may panic; the program has to know that nothing is written any more.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.close();
+        }
+    }
+}
+
+/// `write_all` that waits for a descriptor that is not ready.
+pub(super) fn write_out(out: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(NOT_READY),
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
+}
