@@ -1,8 +1,6 @@
-//! What it costs to read a completion, and to step along the table of transitions: the two pure
-//! functions that everything else is built around.
+//! The time of decoding a completion, and of a step in the table of transitions: two pure functions on every path.
 //!
-//! The inputs are drawn at random, so that a branch predictor cannot learn them by heart; there are
-//! few enough of them to stay in the first cache.
+//! The inputs are random, so that a branch predictor cannot learn them, and few enough to stay in the first cache.
 
 use std::hint::black_box;
 
@@ -17,8 +15,8 @@ const INPUTS: usize = 1_024;
 const RECV: u8 = 1;
 const POLL: u8 = 2;
 
-/// What a completion tells of a peer, as the driver reads it. The evidence of an end is a system call
-/// of its own, and is left out.
+/// The fact of a completion, as the tracker's loop decodes it, without the evidence of an end, which needs a system
+/// call.
 fn fact(completion: &Completion) -> Option<(PeerId, Fact)> {
     let evidence = Evidence::default();
     let fact = match completion.token.kind() {
@@ -40,7 +38,7 @@ fn fact(completion: &Completion) -> Option<(PeerId, Fact)> {
     Some((PeerId::new(completion.token.index(), completion.token.generation()), fact))
 }
 
-/// Completions of random peers with the results that `draw` gives.
+/// Completions of random peers with the results of `draw`.
 fn completions(draw: impl Fn(&mut fastrand::Rng) -> (u8, i32)) -> Vec<Completion> {
     let mut random = fastrand::Rng::with_seed(1);
     let mut one = || {
@@ -51,7 +49,7 @@ fn completions(draw: impl Fn(&mut fastrand::Rng) -> (u8, i32)) -> Vec<Completion
     (0..INPUTS).map(|_| one()).collect()
 }
 
-/// A busy server's: wakes and reads by turns, now and then an end.
+/// The results on a busy server: wakes and reads in turn, sometimes an end.
 fn busy(random: &mut fastrand::Rng) -> (u8, i32) {
     match random.u8(..100) {
         0..48 => (POLL, i32::from(PollMask::IN)),
@@ -63,8 +61,8 @@ fn busy(random: &mut fastrand::Rng) -> (u8, i32) {
     }
 }
 
-/// `result` is the decoding alone; `fact` also makes the fact that the tracker is fed, which is some 200
-/// bytes large because an end carries its evidence.
+/// `result` is the decoding alone; `fact` also makes the fact for the tracker, of some 200 bytes, since an end carries its
+/// evidence.
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(INPUTS as u64));
@@ -92,8 +90,8 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// `usual` is what a server sees, nine lives in ten steps; `random` is any pair as likely as any other,
-/// which no branch predictor can help with.
+/// `usual` is nine living peers in ten steps, as on a server; in `random` all pairs are equally likely, which no branch
+/// predictor can help with.
 fn transition(criterion: &mut Criterion) {
     let mut random = fastrand::Rng::with_seed(2);
     let mut pairs = |usual: bool| -> Vec<(State, Input)> {

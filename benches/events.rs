@@ -1,5 +1,5 @@
-//! What it costs to turn an event into a line. The sink has a core of its own to spend on it; this
-//! says how many events a second that core is good for.
+//! The time of encoding an event as a line. The sink may use a core of its own for it; this bench shows how many
+//! events a second that core can encode.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use deadpeer::liveness::{
 use deadpeer::time::Instant;
 use deadpeer::tracking::LocalAddresses;
 
-/// A batch of `up` and one of `died`, as a tracker tells them.
+/// A batch of `up` and one of `died` events.
 fn batches() -> (Vec<Event>, Vec<Event>) {
     let start = Instant::from_nanos(1_000_000_000);
     let mut tracker = Tracker::new(TrackerConfig::new(Policy::STANDARD, EVENT_BATCH), start);

@@ -1,8 +1,7 @@
-//! What it costs to record a duration: in a ring thread's `Recorder`, in the `Recorded` of a result
-//! file, and in the bare histograms that they are made of. What a ring thread pays for each turn, and
-//! what it pays in memory, is the difference that two digits make.
+//! The time of recording a duration: in a thread's `Recorder`, in the `Recorded` of a result
+//! file, and in the histograms that they consist of. It shows the time for each turn that the two digits of a recorder save.
 //!
-//! The values lie evenly over the decades from 100 ns to 1 s, so that the counts are spread over as
+//! The values are spread evenly over the decades from 100 ns to 1 s, so that the counts are spread over as
 //! much of the array as in a bad hour; in a good one they share a few cache lines.
 
 use std::hint::black_box;
@@ -58,7 +57,7 @@ fn record(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What is done once, at the end of a run or of an interval, for one thread.
+/// The work at the end of a run or an interval, for one thread.
 fn merge(criterion: &mut Criterion) {
     let mut thread = Recorder::new();
     values().into_iter().for_each(|nanos| thread.verdict(Duration::from_nanos(nanos)));

@@ -1,6 +1,6 @@
-//! What the ring itself costs: from the first operation that is queued until the last completion was
-//! taken out, one batch a system call. NOP is the ring alone; `discard` takes a heartbeat of 16 bytes
-//! off each of as many TCP sockets, which is what a drain does.
+//! The time of the ring itself: from the first operation of a batch until its last completion was
+//! taken out, with one system call a batch. NOP is the ring alone; `discard` reads a heartbeat of 16 bytes
+//! from each of as many TCP sockets, as a drain does.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -18,14 +18,14 @@ const BEAT: [u8; 16] = [7; 16];
 const WAIT: Wait =
     Wait { completions: limits::WAIT_BATCH, window: Duration::ZERO, timeout: Duration::from_secs(1) };
 
-/// A ring as the driver has it.
+/// A ring as the tracker's loop has it.
 struct Bench {
     ring: Ring,
     reaped: Vec<Completion>,
 }
 
 impl Bench {
-    /// Submits what is queued and takes out as many completions.
+    /// Submits the queued operations and takes out as many completions.
     fn turn(&mut self, batch: usize) {
         self.reaped.clear();
         while self.reaped.len() < batch {
@@ -56,7 +56,7 @@ fn nop(criterion: &mut Criterion, bench: &mut Bench) {
     group.finish();
 }
 
-/// Connections over loopback: both ends.
+/// Both ends of connections over loopback.
 fn connections(count: usize) -> std::io::Result<Vec<(TcpStream, TcpStream)>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -68,8 +68,8 @@ fn connections(count: usize) -> std::io::Result<Vec<(TcpStream, TcpStream)>> {
     (0..count).map(|_| pair()).collect()
 }
 
-/// The beats are written outside of what is measured, so each batch is timed by itself. The reading of
-/// the clock that this adds is some 50 ns a batch.
+/// The beats are written outside of the measured time, so each batch is timed by itself. Reading the clock for that adds
+/// some 50 ns a batch.
 fn discard(criterion: &mut Criterion, bench: &mut Bench) {
     let most = BATCHES[BATCHES.len() - 1];
     raise_nofile().expect("the limit of descriptors can be raised");

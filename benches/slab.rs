@@ -1,6 +1,5 @@
-//! Where the peers live: a slab that hands out indices, against the map from a number to a record
-//! that one would write instead. Both hold records of a peer's size and meet the same keys in the
-//! same random order. Run one size with `cargo bench --bench slab -- '/100000$'`.
+//! The table of peers: a slab that hands out indices, beside the usual map from a number to a record.
+//! Both hold records of a peer's size and visit the same keys in the same random order. Run one size with `cargo bench --bench slab -- '/100000$'`.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -11,10 +10,10 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use slab::Slab;
 
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
-/// Keys that one iteration meets: it divides every size.
+/// The number of keys that one iteration visits: a divisor of each size.
 const STRIDE: usize = 500;
 
-/// As large as a peer's record. A key names a life: who asks with an old one gets nothing.
+/// A record of a peer's size. A key names a life: an old key finds nothing.
 #[derive(Clone, Copy)]
 struct Record {
     generation: u32,
@@ -24,10 +23,10 @@ struct Record {
 
 const _: () = assert!(size_of::<Record>() == 96);
 
-/// What both tables can do.
+/// The operations of both tables.
 trait Table: Default {
     fn insert(&mut self, generation: u32) -> u64;
-    /// Notes a proof of life: one lookup, one write. Says whether there was somebody.
+    /// Records a sign of life: one lookup, one write. Returns whether the key was found.
     fn touch(&mut self, key: u64, now: u64) -> bool;
     fn remove(&mut self, key: u64) -> Option<Record>;
 }
@@ -36,7 +35,7 @@ fn record(generation: u32) -> Record {
     Record { generation, life: 0, _rest: [u64::from(generation); 10] }
 }
 
-/// Place and life in one number.
+/// The place and the life in one number.
 #[derive(Default)]
 struct Places(Slab<Record>);
 
@@ -61,7 +60,7 @@ impl Table for Places {
     }
 }
 
-/// The number alone: every life has a new one.
+/// The number of a life, which is never used again.
 #[derive(Default)]
 struct Numbers(HashMap<u64, Record>);
 
@@ -86,7 +85,7 @@ impl Table for Numbers {
     }
 }
 
-/// A full table, and its keys in the random order in which they are met.
+/// A full table, and its keys in the random order of their visits.
 struct Filled<T> {
     table: T,
     keys: Vec<u64>,
@@ -102,7 +101,7 @@ impl<T: Table> Filled<T> {
         Filled { table, keys, next: 0, generation: size as u32 }
     }
 
-    /// Where the next keys stand. After the last come the first.
+    /// The position of the next keys; after the last one comes the first.
     fn stride(&mut self) -> std::ops::Range<usize> {
         let from = self.next;
         self.next = (from + STRIDE) % self.keys.len();
@@ -116,7 +115,7 @@ impl<T: Table> Filled<T> {
         }
     }
 
-    /// As many leave as come. Who comes takes a place that became free just now.
+    /// Replaces keys: each new one takes a place that has just become free.
     fn churn(&mut self) {
         let stride = self.stride();
         for &key in &self.keys[stride.clone()] {

@@ -1,10 +1,10 @@
-//! What a turn of the judgement costs with a thousand, a hundred thousand and a million peers, the
-//! kernel left out: facts in, the wheel's visits, actions out and answered at once.
+//! The time of a turn of the tracker with a thousand, a hundred thousand and a million peers, without the
+//! kernel: facts go in, the wheel visits, actions come out and are answered at once.
 //!
-//! Every peer beats once a second, 8 to 23 bytes at an instant of its own, so the peers are met in random
-//! order, their drains do not fall together, and time passes as it would. `visit` is the default mode, in which a beat costs nothing until
-//! somebody looks; its element is a look. `beat` is `--wake beat`, where every beat is a completion;
-//! its element is a beat, and the drains and appointments that beats bring with them are part of it.
+//! Each peer beats once a second, 8 to 23 bytes at its own instant, so the peers are visited in random
+//! order, and their drains are spread in time. `visit` is the default mode, in which a beat costs nothing until
+//! a visit; its element is a look. `beat` is `--wake beat`, where each beat is a completion;
+//! its element is a beat, with the drains and appointments that beats cause.
 //! Run one size with `cargo bench --bench tracker -- '/100000$'`.
 
 use std::hint::black_box;
@@ -18,11 +18,11 @@ use deadpeer::wheel::TICK;
 const SIZES: [u32; 3] = [1_000, 100_000, 1_000_000];
 const START: Instant = Instant::from_nanos(1_000_000_000);
 const SECOND: u64 = 1_000_000_000;
-/// Elements of one iteration. It divides every size.
+/// The number of elements of one iteration: a divisor of each size.
 const BATCH: u32 = 250;
 
-/// When the peer in a place beats, after the full second. Computed, since a table of a million would be
-/// one more miss beside those that are measured (the mixing is that of MurmurHash3).
+/// The offset of a peer's beats in a second. It is computed (with the mixing of MurmurHash3), since a table of a million
+/// would add a cache miss to the measured ones.
 fn phase(place: u32) -> Duration {
     let mut mixed = place.wrapping_add(1);
     mixed = (mixed ^ mixed >> 16).wrapping_mul(0x85eb_ca6b);
@@ -30,19 +30,19 @@ fn phase(place: u32) -> Duration {
     Duration::from_nanos((u64::from(mixed ^ (mixed >> 16)) * SECOND) >> 32)
 }
 
-/// When it connects, and beats first. In a herd that began in one second all would be looked at in one
+/// The instant at which it connects and first beats. Peers that all began in one second would all be visited in one
 /// second of four.
 fn born(place: u32) -> Duration {
     phase(place) + Duration::from_secs((place % 4).into())
 }
 
-/// A tracker, and the peers that it is told of.
+/// A tracker and its peers.
 struct World {
     tracker: Tracker,
     now: Instant,
-    /// In the order in which they beat.
+    /// The peers in the order of their beats.
     peers: Vec<PeerId>,
-    /// Bytes taken off, by place.
+    /// By place: the bytes that were read.
     taken: Vec<u64>,
     next: usize,
     visits: u64,
@@ -64,7 +64,7 @@ impl World {
         World { tracker, now: START, peers, taken: vec![0; size as usize], next: 0, visits: 0 }
     }
 
-    /// What the kernel would say of a peer: it has beaten once a second since it connected.
+    /// The kernel's evidence of a peer that has beaten once a second since it connected.
     fn evidence(&self, peer: PeerId) -> Evidence {
         let beating = self.now.since(START).as_nanos() as u64;
         let (beats, ago) = match beating.checked_sub(born(peer.index()).as_nanos() as u64) {
@@ -76,7 +76,7 @@ impl World {
         Evidence { received: beats * bytes, last_data, last_ack: last_data, ..Evidence::default() }
     }
 
-    /// The wheel's part of a turn, and what the driver would do.
+    /// The wheel's part of a turn, and the answers to the tracker's actions.
     fn turn(&mut self) {
         while self.tracker.next_due().is_some_and(|due| due <= self.now) {
             self.tracker.handle_time(self.now);
@@ -106,12 +106,12 @@ impl World {
                     self.tracker.handle(peer, Fact::Emptied, self.now);
                 }
                 Action::SetLowWater { .. } => {}
-                Action::Probe { .. } | Action::Close { .. } => unreachable!("everybody lives: {action:?}"),
+                Action::Probe { .. } | Action::Close { .. } => unreachable!("all peers live: {action:?}"),
             }
         }
     }
 
-    /// So many looks. A turn takes what is due, so the surplus is taken off the next time.
+    /// Makes `count` looks. A turn makes all that are due, so the surplus is subtracted from the next call.
     fn visit(&mut self, until: u64) {
         while self.visits < until {
             let due = self.tracker.next_due().expect("every peer has an appointment");
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// One turn that a batch of beats began, of those among the next peers that beat.
+    /// One turn after a batch of beats of the next peers.
     fn beat(&mut self, beats: impl Fn(PeerId) -> bool) {
         let batch = self.next..self.next + BATCH as usize;
         self.next = batch.end % self.peers.len();
@@ -134,7 +134,7 @@ impl World {
         self.turn();
     }
 
-    /// Nine seconds of beats: everybody has connected, and was drained so often that it proves calm.
+    /// Nine seconds of beats, after which all peers have connected and have a known pace.
     fn calm(&mut self) {
         for second in 0..9 {
             for _ in 0..self.peers.len() / BATCH as usize {
@@ -144,7 +144,7 @@ impl World {
     }
 }
 
-/// Everybody is looked at twice before it counts: then the appointments are spread as they stay.
+/// Before the measurement each peer is looked at twice: then its appointments are spread as they stay.
 fn visits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("visit");
     group.throughput(Throughput::Elements(BATCH.into()));
@@ -167,7 +167,7 @@ fn visits(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// As it is once everybody is calm.
+/// The steady state, in which all paces are known.
 fn beats(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("beat");
     group.throughput(Throughput::Elements(BATCH.into()));
@@ -186,7 +186,7 @@ fn beats(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Nobody was suspected, or something else was measured.
+/// Asserts that no peer was suspected: else something else was measured.
 fn check(world: &World) {
     let counts = world.tracker.counts();
     assert_eq!((counts.suspected, counts.living as usize), (0, world.peers.len()), "{counts:?}");

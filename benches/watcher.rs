@@ -1,4 +1,4 @@
-//! What a watcher costs: to enter a socket and leave it, and its thread's CPU beside a program that reads
+//! The cost of a watcher: the time of entering and leaving a socket, and its thread's CPU beside a program that reads
 //! 50,000 messages a second from 10,000 connections (`cargo bench --bench watcher -- beside`; `--test` takes a
 //! second of a small one).
 
@@ -47,13 +47,13 @@ impl Drop for Killed {
     }
 }
 
-/// Bytes of ours that are in memory.
+/// The resident memory of this process, in bytes.
 fn resident() -> io::Result<usize> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     Ok(text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4_096)
 }
 
-/// Nanoseconds that a thread of ours has run (`/proc/self/task/*/schedstat`).
+/// The nanoseconds that a thread of this process has run (`/proc/self/task/*/schedstat`).
 fn ran(thread: &str) -> io::Result<u64> {
     let mut sum = 0;
     for task in std::fs::read_dir("/proc/self/task")? {
@@ -67,11 +67,11 @@ fn ran(thread: &str) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// Reads as a server would, beside a watcher, and says what the watcher's thread took.
+/// Reads as a server does, beside a watcher, and returns the CPU of the watcher's thread.
 fn beside(crowd: &Crowd, policy: (&str, Policy)) -> io::Result<()> {
     raise_nofile()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    // They all come at once; std has room for 128.
+    // All connect at once, and the backlog of std is 128.
     socket2::SockRef::from(&listener).listen(4_096)?;
     let every = crowd.connections * 1_000_000 / crowd.messages_per_second;
     let address = listener.local_addr()?.to_string();
@@ -134,7 +134,7 @@ fn main() -> io::Result<()> {
     let crowd = if has("--test") {
         Crowd { connections: 100, messages_per_second: 500, lasts: Duration::from_secs(1) }
     } else {
-        // Longer than a detection time, so that each is looked at.
+        // Longer than a detection time, so that each socket is looked at.
         Crowd { connections: 10_000, messages_per_second: 50_000, lasts: Duration::from_secs(40) }
     };
     if has("--test") || has("beside") {

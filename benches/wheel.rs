@@ -1,8 +1,8 @@
-//! What a timer costs on the wheel, and on a sorted map and tokio-util's `DelayQueue` beside it.
+//! The time of a timer on the wheel, beside a sorted map and tokio-util's `DelayQueue`.
 //!
-//! All hold the same deadlines, spread over ten seconds at random, and meet the keys in random
-//! order, as a server meets its peers. The map also keeps each key's deadline, as it must to find
-//! its entry again, and the queue's user each key's handle. Run one size with
+//! All hold the same deadlines, spread over ten seconds at random, and visit the keys in random
+//! order, as on a server. The map also keeps each key's deadline, which it needs to find
+//! the entry again, and the queue's user keeps each key's handle. Run one size with
 //! `cargo bench --bench wheel -- '/100000$'`.
 
 use std::cell::LazyCell;
@@ -24,17 +24,17 @@ const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 const START: Instant = Instant::from_nanos(1_000_000_000);
 const SPREAD: Duration = Duration::from_secs(10);
 
-/// What all timers can do.
+/// The operations of all timers.
 trait Timers {
     fn with_capacity(keys: usize) -> Self;
     fn schedule(&mut self, key: u32, at: Instant);
     fn expire(&mut self, now: Instant) -> Option<u32>;
 
-    /// Moves a clock of its own to `now`, if it has one.
+    /// Moves its own clock to `now`, if it has one.
     fn reach(&mut self, _now: Instant) {}
 }
 
-/// Those that are told the time, so that a loop can sleep until the next key is due.
+/// Timers that take the time as an argument, so that a loop can sleep until the next key is due.
 trait Told: Timers {
     fn next_due(&self) -> Option<Instant>;
 }
@@ -59,7 +59,7 @@ impl Told for Wheel {
     }
 }
 
-/// A sorted map, and each key's place in it.
+/// A sorted map, and each key's deadline.
 struct Map {
     order: BTreeMap<(Instant, u32), ()>,
     places: Vec<Option<Instant>>,
@@ -91,7 +91,7 @@ impl Told for Map {
     }
 }
 
-/// The runtime whose clock the queues live by. It stands still unless it is moved.
+/// The runtime whose clock the queues use. The clock stands still unless it is moved.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime without I/O needs nothing")
@@ -127,7 +127,7 @@ impl Timers for Queue {
         }
     }
 
-    /// By its own clock: what is due at the instant that was [reached](Timers::reach).
+    /// Takes the keys that are due by its own clock, at the instant that was [reached](Timers::reach).
     fn expire(&mut self, _now: Instant) -> Option<u32> {
         match self.queue.poll_expired(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Some(expired)) => {
@@ -145,17 +145,17 @@ impl Timers for Queue {
     }
 }
 
-/// Whether this is a smoke test: everything once, and nothing is measured.
+/// Whether this is a smoke test, which runs everything once and measures nothing.
 fn smoke() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
-/// All sizes; without the greatest in a smoke test, where the map alone would take ten seconds.
+/// The sizes; in a smoke test without the greatest, where the map alone would take ten seconds.
 fn sizes() -> &'static [usize] {
     if smoke() { &SIZES[..2] } else { &SIZES }
 }
 
-/// Every key once, in random order, with a random deadline.
+/// Each key once, in random order, with a random deadline.
 fn deadlines(keys: usize, seed: u64) -> Vec<(u32, Instant)> {
     let mut random = fastrand::Rng::with_seed(seed);
     let spread = SPREAD.as_nanos() as u64;
@@ -180,7 +180,7 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str, keys: usize) -> Benchmark
     group
 }
 
-/// Every key is put in for the first time.
+/// Each key is inserted for the first time.
 fn schedule(criterion: &mut Criterion) {
     fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
         let deadlines = LazyCell::new(|| deadlines(keys, 1));
@@ -206,7 +206,7 @@ fn schedule(criterion: &mut Criterion) {
     }
 }
 
-/// Every key is moved from one random deadline to another.
+/// Each key is moved from one random deadline to another.
 fn reschedule(criterion: &mut Criterion) {
     fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
         let rounds = LazyCell::new(|| [deadlines(keys, 2), deadlines(keys, 3)]);
@@ -230,8 +230,8 @@ fn reschedule(criterion: &mut Criterion) {
     }
 }
 
-/// As many keys as there are come out one by one as time passes, are not due yet, and go back in:
-/// what a quiet server with living peers does all day. The clock goes from due time to due time.
+/// As many keys as there are come out one by one as time passes, are not yet due, and go in again, as on a quiet server
+/// with living peers. The clock goes from due time to due time.
 fn lazy_visit(criterion: &mut Criterion) {
     fn run<T: Told>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
         let mut timers: Option<T> = None;
@@ -252,8 +252,8 @@ fn lazy_visit(criterion: &mut Criterion) {
             });
         });
     }
-    /// As its users write it: the runtime sleeps until a key is due, which with a clock that is moved by
-    /// hand means that it moves the clock. Its turn for that is part of the number.
+    /// The usual loop: the runtime sleeps until a key is due, which here moves its clock. The runtime's turn for that is
+    /// part of the number.
     fn run_queue(group: &mut BenchmarkGroup<'_, WallTime>, keys: usize) {
         let mut timers: Option<Queue> = None;
         group.bench_function(BenchmarkId::new("delayqueue", keys), |bencher| {
@@ -278,7 +278,7 @@ fn lazy_visit(criterion: &mut Criterion) {
     }
 }
 
-/// Every key has passed, and comes out in one turn.
+/// All keys are due, and come out in one turn.
 fn mass_expiry(criterion: &mut Criterion) {
     fn run<T: Timers>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, keys: usize) {
         let deadlines = LazyCell::new(|| deadlines(keys, 5));

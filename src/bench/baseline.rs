@@ -1,22 +1,21 @@
-//! What the machine takes for a death without any tracker: the bare recv.
+//! The bare recv: how long the machine takes to report a death without a tracker.
 //!
 //! # Intuition
 //!
-//! A detection of 55 us at p50 and 250 us at p99 says nothing until one knows what this machine needs to wake a
-//! thread at all. The least that can be done is one thread that waits in `recv` for one FIN. Whoever sleeps
-//! until a peer has gone, by whatever interface, spends about as much (less where a load keeps the cores from
-//! falling asleep, more where it touches much memory). So a tracker's figures are shown beside it.
+//! A detection of 55 us at p50 and 250 us at p99 has a meaning only beside the time that this machine needs to wake a
+//! thread. The least work is one thread that waits in `recv` for one FIN. Every program that sleeps until a peer is gone
+//! needs about as long: less where a load keeps the cores awake, more where it touches much memory.
 //!
 //! # Model
 //!
-//! Connections on loopback, closed one after the other, each at a scheduled instant, by a thread on the load's cores. A
+//! A thread on the load's cores closes connections on loopback one after the other, each at a scheduled instant. A
 //! thread on the server's cores knows their order and waits for one at a time. Latency counts from the scheduled
-//! instant until `recv` has returned 0, as that of the experiment does. Nothing else runs: no beats, no other connections.
+//! instant until `recv` has returned 0, as in the experiment. No beats and no other connections run meanwhile.
 //!
 //! # Contract
 //!
-//! Threads and sockets of its own, all gone when it returns, none in TIME_WAIT; the caller's cores are as before. It lasts
-//! [`LASTS`] and a little, and every wait is bounded. How late the closing thread itself was is recorded apart.
+//! All threads and sockets are gone when it returns, none in TIME_WAIT; the caller's cores are as before. It takes
+//! about [`LASTS`], and every wait is bounded. The lateness of the closing thread is recorded separately.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -31,24 +30,24 @@ use crate::measure::result::BareRecv;
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
 
-/// Rounds, so that few descriptors are held at a time.
+/// The number of rounds. Several, so that few descriptors are open at a time.
 const ROUNDS: u32 = 4;
-/// Ends in a round: in all rounds as many as carry a p99.
+/// Ends in a round: all rounds together have enough for a p99.
 const ENDS: u32 = 250;
-/// From one to the next: about a thousand a second, and no even part of the kernel's tick.
+/// The time between two ends: about a thousand a second, and no even part of the kernel's tick.
 const EVERY_NS: u64 = 973_000;
-/// How long it takes, about.
+/// About how long it takes.
 pub const LASTS: Duration = Duration::from_millis(1_100);
-/// Between the last connect of a round and its first end: threads start, and the rush of connects is over.
+/// The time from the last connect of a round to its first end, in which the threads start.
 const REST_NS: u64 = 10_000_000;
-/// A recv that has not returned so long after its end was due never will.
+/// The longest wait for a recv or an accept.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Measures it.
+/// Measures the bare recv.
 ///
 /// # Errors
 ///
-/// When the connections cannot be made (descriptors, a firewall on loopback), or an end never came.
+/// When the connections cannot be made (descriptors, a firewall on loopback), or an end does not come.
 pub fn recv(server_cores: &[usize], load_cores: &[usize]) -> io::Result<BareRecv> {
     let mut found = BareRecv::default();
     for _ in 0..ROUNDS {
@@ -77,7 +76,7 @@ fn round(server_cores: &[usize], load_cores: &[usize], found: &mut BareRecv) -> 
             process::move_to_cores(server_cores)?;
             for (end, mut socket) in waiting.into_iter().enumerate() {
                 if socket.read(&mut [0])? != 0 {
-                    return Err(io::Error::other("bytes that nobody sent"));
+                    return Err(io::Error::other("a recv returned bytes that were not sent"));
                 }
                 latency.record(now().saturating_sub(due(end)));
             }
@@ -92,7 +91,7 @@ fn round(server_cores: &[usize], load_cores: &[usize], found: &mut BareRecv) -> 
 /// Both sides of every connection, in the same order.
 fn pairs() -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // That goes for accept, too.
+    // It also bounds accept.
     SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
     let address = listener.local_addr()?;
     let (mut dying, mut waiting) = (Vec::new(), Vec::new());
@@ -100,10 +99,10 @@ fn pairs() -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
         let near = TcpStream::connect_timeout(&address, PATIENCE)?;
         let (far, from) = listener.accept()?;
         if from != near.local_addr()? {
-            return Err(io::Error::other("somebody else connected to the bare recv"));
+            return Err(io::Error::other("another program connected to the listener of the bare recv"));
         }
         far.set_read_timeout(Some(PATIENCE))?;
-        // Its own close, after the measured one, takes both ends away.
+        // Its close, after the measured one, resets the connection, so that none stays in TIME_WAIT.
         SockRef::from(&far).set_linger(Some(Duration::ZERO))?;
         dying.push(near);
         waiting.push(far);
@@ -111,7 +110,7 @@ fn pairs() -> io::Result<(Vec<TcpStream>, Vec<TcpStream>)> {
     Ok((dying, waiting))
 }
 
-/// Sleeps until shortly before the instant and then watches the clock, as the injector does.
+/// Sleeps until shortly before the instant and then polls the clock, as the injector does.
 fn wait(at: u64) {
     sleep_until(Instant::from_nanos(at.saturating_sub(WATCH_NS)));
     while now() < at {
@@ -130,9 +129,9 @@ mod tests {
         let BareRecv { latency, injector_late } = recv(server, load).unwrap();
         let ends = u64::from(ROUNDS * ENDS);
         assert_eq!((latency.count(), injector_late.count()), (ends, ends));
-        // No recv returns before its end; the latter's lateness is a part of the former's.
+        // The injector's lateness is a part of the latency.
         assert!(latency.min() >= injector_late.min() && latency.max() >= injector_late.max());
         assert!(latency.min() > Some(0));
-        assert_eq!(process::usable_cores(), all, "the caller may go where it could");
+        assert_eq!(process::usable_cores(), all, "the caller has its cores again");
     }
 }

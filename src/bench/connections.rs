@@ -6,33 +6,33 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// On loopback the clients call from 127.0.0.2 up to here, in turn: 28,000 ports each.
+/// The number of source addresses on loopback, from 127.0.0.2 on, which clients take in turn: 28,000 ports each.
 const SOURCES: usize = 16;
 
-/// So many connections are opened without a rest: how a rush of connects is taken is nothing that is
-/// measured here, and would be the longest turn of every server on a core of its own.
+/// Connections that are opened without a pause. A longer burst would be the longest turn of each server, and bursts of
+/// connects are not measured here.
 const CONNECT_BURST: usize = 16;
 
 /// One client. Dropping the socket ends the connection: by RST, unless [`Client::end_by_fin`] was called.
 #[derive(Debug)]
 pub struct Client {
-    /// None once it is closed.
+    /// `None` after it was closed.
     pub socket: Option<Socket>,
-    /// What the server sees as the peer's address.
+    /// The peer's address, as the server sees it.
     pub name: SocketAddr,
 }
 
 impl Client {
-    /// From now on its closing is an orderly one.
+    /// Makes the connection end by FIN when it is dropped.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// Those of `setsockopt(2)`.
     pub fn end_by_fin(&self) -> io::Result<()> {
         self.socket.as_ref().map_or(Ok(()), |socket| socket.set_linger(None))
     }
 
-    /// Sends without waiting. False when the socket would not take it whole or the peer is gone.
+    /// Sends without waiting. Returns false when the socket did not take all bytes, or the peer is gone.
     #[must_use]
     pub fn send(&self, bytes: &[u8]) -> bool {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -45,7 +45,7 @@ impl Client {
 ///
 /// # Errors
 ///
-/// When one cannot connect, with its number.
+/// When a client cannot connect; the message names its number.
 pub fn open(server: SocketAddr, source: Option<IpAddr>, count: usize) -> io::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for index in 0..count {
@@ -76,14 +76,14 @@ fn connect(server: SocketAddr, source: Option<IpAddr>, index: usize) -> io::Resu
         socket.bind(&SocketAddr::from((own, 0)).into())?;
     }
     socket.connect(&server.into())?;
-    // Every beat is a packet of its own, as it is when beats are far apart.
+    // Each beat is a packet of its own, as with beats that are far apart.
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     let name = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("no IP address"))?;
     Ok(Client { socket: Some(socket), name })
 }
 
-/// An order of `count` members that has nothing to do with the order of their connecting.
+/// A random order of `count` members, which is independent of the order in which they connected.
 #[must_use]
 pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..count).collect();
@@ -91,8 +91,8 @@ pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// The open-loop schedule: beat number k is due at `start + k x interval`, whatever became of the
-/// ones before, and the connections take turns. So each beats evenly, at a phase of its own.
+/// The open-loop schedule: beat k is due at `start + k x interval`, however late the earlier ones were, and the
+/// connections take turns. So each beats evenly, at its own phase.
 #[derive(Debug)]
 pub struct Beats {
     order: Vec<usize>,
@@ -109,7 +109,7 @@ impl Beats {
         Beats { order: shuffled(connections, 1), start, interval, sent: 0 }
     }
 
-    /// When the next beat is due; `u64::MAX` for never.
+    /// The instant at which the next beat is due; `u64::MAX` for never.
     #[must_use]
     pub fn due(&self) -> u64 {
         if self.interval.is_finite() && !self.order.is_empty() {
@@ -119,7 +119,7 @@ impl Beats {
         }
     }
 
-    /// The member whose turn it is, and whether it is its first.
+    /// The member that beats next, and whether this is its first beat.
     pub fn take(&mut self) -> (usize, bool) {
         let turn = self.sent;
         self.sent += 1;
@@ -129,13 +129,13 @@ impl Beats {
     }
 }
 
-/// Beats go out at every stroke of this clock: sleeping for each one alone would cost the sender,
-/// and so the machine's figure, more than the beat does.
+/// A clock at whose strokes beats are sent. A sleep before each beat would cost the sender, and so the machine, more
+/// than the beat does.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// The first stroke.
     pub start: u64,
-    /// From stroke to stroke.
+    /// The time between two strokes, in nanoseconds.
     pub period: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The circumstances of a measurement.
+//! The machine that a measurement runs on, and which cores it uses.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::now;
 use crate::measure::result::Machine;
 use crate::sys::{clock, process, rlimit};
 
-/// This machine, and on which cores what ran. What cannot be read is empty or zero.
+/// Describes this machine and the cores in use. A figure that cannot be read is empty or zero.
 #[must_use]
 pub fn describe(server_cores: &[usize], load_cores: &[usize]) -> Machine {
     let cpu = read("/proc/cpuinfo");
@@ -42,7 +42,7 @@ fn memory() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// The soft limit of that name; `None` is unlimited.
+/// The soft limit of that name; `None` for unlimited.
 fn limit(name: &str) -> Option<u64> {
     let text = read("/proc/self/limits");
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
@@ -54,7 +54,7 @@ fn load() -> u64 {
     load.map_or(0, |load| (load * 1_000.0) as u64)
 }
 
-/// Which cores the servers and which the load should have: apart where there are two.
+/// The cores of the servers and those of the load: different ones where there are two or more.
 #[must_use]
 pub fn share_out(server_threads: usize) -> (Vec<usize>, Vec<usize>) {
     let cores = process::usable_cores();
@@ -65,7 +65,7 @@ pub fn share_out(server_threads: usize) -> (Vec<usize>, Vec<usize>) {
     (cores[..servers].to_vec(), cores[servers..].to_vec())
 }
 
-/// When a measurement that is to begin can begin: what is told now is heard by then.
+/// The instant at which a measurement begins: late enough for each process to have read its plan.
 #[must_use]
 pub fn soon() -> u64 {
     now() + 200_000_000

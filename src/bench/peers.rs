@@ -1,11 +1,11 @@
 //! The role `peers`: connections that beat by schedule, some of which die by plan.
 //!
-//! It says `connected` once all stand. Then each line on its standard input is a [`Phase`]; it carries the
-//! phase out and reports every death that it caused as a [`Caused`], and `done`. When its standard input
-//! closes, it ends, and what still stands is reset.
+//! It reports `connected` when all connections are up. Then each line on its standard input is a [`Phase`]: it carries the
+//! phase out, and reports each death that it caused as a [`Caused`], and then `done`. When its standard input
+//! closes, it ends, and resets the connections that are left.
 //!
-//! One thread does it all: a death goes before any beat that is due, and the last stretch before a death
-//! is watched on the clock, so that a sleepy timer is not taken for a slow verdict.
+//! One thread does all of it. A death goes before a beat that is due, and the thread polls the clock shortly before a
+//! death, so that a late timer is not measured as a late verdict.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, BufRead, Write};
@@ -20,103 +20,103 @@ use crate::measure::result::Way;
 use crate::sys::{process, rlimit};
 use crate::time::{Instant, sleep_until};
 
-/// What the role is started with.
+/// The plan of the role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeersPlan {
-    /// Whom to connect to.
+    /// The server's address.
     pub server: SocketAddr,
-    /// From where, if it matters.
+    /// The source address; `None` for any.
     pub source: Option<IpAddr>,
-    /// How many.
+    /// The number of connections.
     pub connections: usize,
-    /// Bytes of a beat.
+    /// The bytes of a beat.
     pub beat_bytes: usize,
-    /// A beat may wait this long for the sender's next stroke. See [`PACE_NS`].
+    /// The time between two strokes, in nanoseconds. See [`PACE_NS`].
     pub pace_ns: u64,
-    /// A connection's very first beat has a random size up to this, so that low-water marks are not
-    /// reached by all connections in the same instant.
+    /// The largest size of a connection's first beat, which is random, so that the connections do not all reach their
+    /// low-water marks in the same instant.
     pub first_bytes: usize,
 }
 
-/// How long a beat may wait for the sender's next stroke, as a rule. No even part of the kernel's timer
-/// tick (4 ms, or 1 ms), with which the strokes must not keep step.
+/// The usual time between two strokes of the sender, at which it sends all beats that are due. It is no even part of
+/// the kernel's timer tick (4 ms, or 1 ms), so that the strokes do not keep step with it.
 pub const PACE_NS: u64 = 473_000;
 
-/// Beating and dying for a while. Instants are CLOCK_MONOTONIC.
+/// A period of beats and deaths. Instants are CLOCK_MONOTONIC.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Phase {
-    /// The first beat.
+    /// The instant of the first beat.
     pub start: u64,
-    /// Beats from here on are counted.
+    /// Beats from this instant on are counted.
     pub count_from: u64,
-    /// No beat from here on. Deaths may come later.
+    /// No beat is due from this instant on. Deaths may be later.
     pub end: u64,
-    /// Beats a second over all connections that the process began with; the dead miss their turns.
+    /// Beats a second over all connections that the process began with; dead ones skip their turns.
     pub rate: f64,
-    /// In the order of their instants.
+    /// The deaths, in the order of their instants.
     pub deaths: Vec<Death>,
 }
 
 /// One death to cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Death {
-    /// When.
+    /// The planned instant.
     pub at: u64,
     /// The connection's number in its process.
     pub victim: usize,
-    /// How. `stop` and `path-loss` are done to the process from outside, and here only end the beats.
+    /// The way to die. `stop` and `path-loss` are done to the process from outside, and here only end the beats.
     pub way: Way,
-    /// For `half-close-rst`: when its FIN goes, before `at`. For the others `at` itself.
+    /// The instant of the FIN of a `half-close-rst`, before `at`; for the others `at` itself.
     pub fin_at: u64,
 }
 
-/// A death as it was caused: the line `caused`.
+/// A death that was caused: the line `caused`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Caused {
     /// The peer's address, as the server sees it.
     pub peer: SocketAddr,
-    /// How.
+    /// The way to die.
     pub way: Way,
     /// The planned instant.
     pub at: u64,
-    /// When the FIN of a `half-close-rst` was planned.
+    /// The planned instant of the FIN of a `half-close-rst`.
     pub fin_at: u64,
-    /// When its system call was made.
+    /// The instant before its system call.
     pub called: u64,
-    /// When that returned.
+    /// The instant after its system call.
     pub returned: u64,
-    /// When the connection last beat with success; 0 for never.
+    /// The instant of the last beat that the socket took; 0 for none.
     pub last_beat: u64,
-    /// For `path-loss`: when it last beat before the loss and a little after, and the bytes that it had sent then
-    /// in all. How many of these arrived, only the other side knows.
+    /// Of a `path-loss`: the instants of the last beats before the loss and shortly after, each with the bytes that were
+    /// sent until then. How many of them arrived, only the server knows.
     pub sent: Vec<(u64, u64)>,
 }
 
 /// The line `done`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
-    /// Beats from `count_from` on.
+    /// The number of beats from `count_from` on.
     pub beats: u64,
-    /// Bytes of all beats since the start.
+    /// The bytes of all beats since the start.
     pub bytes: u64,
-    /// Beats that their sockets did not take.
+    /// The number of beats that the sockets did not take.
     pub refused: u64,
-    /// Beats that were due and given up, as the process was too late.
+    /// The number of beats that were dropped, as the process was too late.
     pub unsent: u64,
-    /// Lateness of the counted beats.
+    /// The lateness of the counted beats.
     pub late: Recorded,
 }
 
-/// The injector sleeps until this long before a death and then watches the clock.
+/// The injector sleeps until this long before a death and then polls the clock.
 pub const WATCH_NS: u64 = 80_000;
-/// A process that is this late at the end of its phase gives the other beats up.
+/// A process that is later than this at the end of its phase drops the other beats.
 const GIVE_UP_NS: u64 = 1_000_000_000;
 
-/// Plays the role until standard input closes.
+/// Runs the role until standard input closes.
 ///
 /// # Errors
 ///
-/// When a connection cannot be made, or a line is no phase.
+/// When a connection cannot be made, or a line is no [`Phase`].
 pub fn run(plan: &PeersPlan) -> io::Result<()> {
     rlimit::raise_nofile()?;
     process::tight_timers();
@@ -143,7 +143,7 @@ pub fn run(plan: &PeersPlan) -> io::Result<()> {
     Ok(())
 }
 
-/// One line to the parent.
+/// Writes one line to the parent.
 fn say(event: &str, content: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_value(content)?;
     line["event"] = event.into();
@@ -155,34 +155,34 @@ fn say(event: &str, content: &impl Serialize) -> io::Result<()> {
 struct Peers {
     plan: PeersPlan,
     clients: Vec<Client>,
-    /// When each last beat.
+    /// The instant of each connection's last beat; 0 for none.
     last_beats: Vec<u64>,
-    /// They beat no more.
+    /// Whether a connection beats no more.
     dead: Vec<bool>,
-    /// Those whose path will be lost: when, and what they sent.
+    /// The connections whose path will be lost, and what they sent.
     lost: HashMap<usize, Sent>,
     bytes: u64,
     payload: Vec<u8>,
     sizes: fastrand::Rng,
 }
 
-/// What a connection sent, as far as it matters for finding out what arrived.
+/// The last beats of a connection, from which the server's count of bytes tells the last that arrived.
 #[derive(Debug, Default)]
 struct Sent {
-    /// Nothing after this is of interest.
+    /// Beats after this instant are not kept.
     until: u64,
     bytes: u64,
     recent: VecDeque<(u64, u64)>,
 }
 
-/// So many beats are kept of those whose path is lost.
+/// The number of beats that are kept of a connection whose path is lost.
 const RECENT: usize = 8;
-/// For so long after the loss was planned: it is made by another program, which takes some milliseconds.
+/// How long after the planned loss beats are kept: another program makes the loss, which takes some milliseconds.
 const LOSS_TAKES_NS: u64 = 200_000_000;
-/// A process that is stopped is stopped within this, or else beats no more of itself.
+/// A process that is to be stopped ends its own beats this long after the planned instant.
 const STOP_TAKES_NS: u64 = 1_000_000;
 
-/// A system call of a death: its FIN or its end.
+/// One system call of a death: its FIN, or its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Step {
     at: u64,
@@ -265,9 +265,9 @@ impl Peers {
                 steps.push(Step { at: fin_at, victim, first_of_two: true, way });
             }
             match way {
-                // Whoever is stopped finds overdue beats when it goes on, and must not send them.
+                // A stopped process has overdue beats when it goes on, and must not send them.
                 Way::Stop => steps.push(Step { at: at + STOP_TAKES_NS, victim, first_of_two: false, way }),
-                // It does not know, and goes on.
+                // The peers do not notice the loss, and beat on.
                 Way::PathLoss => {
                     self.lost.insert(victim, Sent { until: at + LOSS_TAKES_NS, ..Sent::default() });
                 }
@@ -278,11 +278,11 @@ impl Peers {
         Ok(steps)
     }
 
-    /// Does one step of a death; when its system call began and ended.
+    /// Does one step of a death; returns the instants before and after its system call.
     fn take(&mut self, step: Step) -> (u64, u64) {
         let client = &mut self.clients[step.victim];
         let half_close = |client: &Client| {
-            // Fails only when the server has gone, which the verdicts will show.
+            // It fails only when the server is gone, which the missing verdicts show.
             client.socket.as_ref().map(|socket| socket.shutdown(Shutdown::Write))
         };
         self.dead[step.victim] = true;

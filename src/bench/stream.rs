@@ -1,7 +1,7 @@
-//! The role `stream`: one connection that sends as fast as it can, and closes in order.
+//! The role `stream`: one connection that sends as fast as it can, and then closes by FIN.
 //!
-//! It says `connected`, waits for a line, and says `streamed` with the bytes that it sent and the instant of
-//! the first one.
+//! It reports `connected`, waits for a line, and reports `streamed` with the number of bytes and the instant of the
+//! first one.
 
 use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,19 +11,19 @@ use serde_json::json;
 
 use super::now;
 
-/// What the role is started with.
+/// The plan of the role.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct StreamPlan {
-    /// Whom to connect to.
+    /// The server's address.
     pub server: SocketAddr,
-    /// How long it sends.
+    /// How long it sends, in nanoseconds.
     pub lasts_ns: u64,
 }
 
-/// Bytes of one send.
+/// The bytes of one send.
 const CHUNK: usize = 1 << 18;
 
-/// Plays the role.
+/// Runs the role.
 ///
 /// # Errors
 ///
@@ -41,6 +41,6 @@ pub fn run(plan: &StreamPlan) -> io::Result<()> {
     }
     drop(stream);
     println!("{}", json!({"event": "streamed", "peer": peer, "bytes": bytes, "mono_ns": from}));
-    // Ends with its parent's word, as all roles do.
+    // It ends when the parent closes standard input, as all roles do.
     io::stdin().lock().read_line(&mut String::new()).map(drop)
 }

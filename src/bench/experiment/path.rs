@@ -1,8 +1,8 @@
 //! A path that can be lost: two network namespaces, joined by a veth pair.
 //!
-//! The tracker and the peers on loopback live in one, and the peers whose path is lost in the other, so nothing
-//! of the machine's own network is touched. The namespaces carry our process id in their names; they are removed when
-//! this is dropped, and those of a process that was killed are removed by the next one.
+//! The tracker and the peers on loopback run in one, the peers whose path is lost in the other, so the machine's own
+//! network is not touched. The names of the namespaces contain the process id. They are removed on drop; those of a
+//! process that was killed are removed by the next one.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,13 +11,13 @@ use std::process::{Command, Output};
 
 use crate::sys::{describe, process};
 
-/// What RFC 2544 sets aside for benchmarks.
+/// Addresses that RFC 2544 reserves for benchmarks.
 const OURS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const THEIRS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const PREFIX: &str = "deadpeer-bench-";
 const LINK: &str = "dp0";
 
-/// Both namespaces.
+/// The names of the two namespaces.
 #[derive(Debug)]
 pub struct Net {
     near: String,
@@ -25,11 +25,11 @@ pub struct Net {
 }
 
 impl Net {
-    /// Makes both; or says why they cannot be had here.
+    /// Makes the namespaces and the path.
     ///
     /// # Errors
     ///
-    /// A sentence for the report: no root, no `ip`, or what `ip` said.
+    /// The reason, for the report: no root, no `ip`, or the error of `ip`.
     pub fn new() -> Result<Net, String> {
         if !process::is_root() {
             return Err("only root can make network namespaces: run it as root".into());
@@ -49,13 +49,13 @@ impl Net {
         Ok(net)
     }
 
-    /// Where the tracker can be reached through the path.
+    /// The tracker's address at this end of the path.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         OURS.into()
     }
 
-    /// Where the peers at the far end call from.
+    /// The source address of the peers at the far end.
     #[must_use]
     pub fn source(&self) -> IpAddr {
         THEIRS.into()
@@ -73,11 +73,11 @@ impl Net {
         within(&self.far, command)
     }
 
-    /// From now on every packet is lost, and nobody is told.
+    /// Cuts the path: every packet is lost, without an error for either end.
     ///
     /// # Errors
     ///
-    /// What `ip` says.
+    /// The error of `ip`.
     pub fn cut(&self) -> io::Result<()> {
         ip(&["-n", &self.far, "link", "set", LINK, "down"]).map(drop).map_err(io::Error::other)
     }
@@ -86,7 +86,7 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for name in [&self.near, &self.far] {
-            // At worst the next one removes it.
+            // If it fails, the next process removes it.
             let _ = ip(&["netns", "del", name]);
         }
     }
@@ -98,7 +98,7 @@ fn within(namespace: &str, command: &Command) -> Command {
     inside
 }
 
-/// Removes the namespaces of processes that are no more.
+/// Removes the namespaces of processes that have ended.
 fn remove_leftovers() {
     let Ok(listed) = ip(&["netns", "list"]) else { return };
     for name in String::from_utf8_lossy(&listed.stdout).split_whitespace() {

@@ -1,4 +1,4 @@
-//! How many connections are where, and whether they fit.
+//! The number of connections of each group, and whether they fit the limits.
 
 use std::io;
 
@@ -7,21 +7,21 @@ use crate::limits::RESERVED_FDS;
 use crate::measure::result::Way;
 use crate::sys::rlimit;
 
-/// The groups that die together have this share of the connections, and at most so many.
+/// A group that dies together has a 20th of the connections, and at most 500.
 const GROUP_SHARE: usize = 20;
 const GROUP_MOST: usize = 500;
-/// Descriptors that a process of ours needs besides its connections.
+/// Descriptors that a process of peers needs besides its connections.
 const OWN_DESCRIPTORS: u64 = 64;
 
-/// How many connections are where.
+/// The number of connections of each group.
 #[derive(Clone, Debug)]
 pub struct Sizes {
     pub crowds: Vec<usize>,
     pub stop: usize,
     pub path: usize,
-    /// Of all crowds together.
+    /// The number of deaths in all crowds together.
     pub deaths: usize,
-    /// The ways in which the crowds die.
+    /// The ways to die of the crowds.
     pub ways: Vec<Way>,
 }
 
@@ -38,14 +38,14 @@ impl Sizes {
         let deaths = if ways.is_empty() { 0 } else { wanted as usize };
         if deaths > crowd {
             return Err(io::Error::other(format!(
-                "{} deaths a second for {:?} are {deaths}, and only {crowd} connections are there to die: take \
+                "{} deaths a second for {:?} are {deaths}, and only {crowd} connections can die: take \
                  more --connections, fewer --deaths or a shorter --duration",
                 options.deaths_per_second, options.duration
             )));
         }
         let descriptors = rlimit::raise_nofile()?;
         let each = usize::try_from(descriptors.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(usize::MAX);
-        // The tracker holds all of them in one process, and each of its threads one listener for each address.
+        // The tracker holds all connections in one process, and each of its threads has a listener for each address.
         let listeners = if path > 0 { 2 } else { 1 };
         let own = RESERVED_FDS + options.threads as u64 * (2 + listeners);
         let most = descriptors.saturating_sub(own);

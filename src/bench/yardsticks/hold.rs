@@ -1,5 +1,5 @@
-//! The role `hold`: accepts, keeps what it accepted, and does nothing else. The kernel's memory for it is what
-//! a connection costs whoever watches it.
+//! The role `hold`: accepts connections, keeps them, and does nothing else. Its kernel memory is that of a connection under
+//! any server.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use super::{Teller, YardstickPlan, listen};
 use crate::sys::epoll::{Epoll, ReadyList};
 use crate::sys::tcp;
 
-/// Plays the role until the process is ended.
+/// Runs the role until the process is ended.
 ///
 /// # Errors
 ///

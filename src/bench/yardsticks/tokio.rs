@@ -1,12 +1,12 @@
-//! The role `tokio`: a task for each connection on a current-thread runtime, `timeout` around its read.
+//! The role `tokio`: a task for each connection on a current-thread runtime, with `timeout` around its read.
 //!
-//! The tasks have one buffer in common, as only one of them runs at a time: a KiB in each, as in tokio's
+//! The tasks share one buffer, as only one of them runs at a time: a KiB in each, as in tokio's
 //! README, would nearly double their memory. A read that does not fill the buffer tells tokio that the socket is
-//! empty, which saves a second one.
+//! empty, which saves a second read.
 //!
-//! For the deadline, `timeout` around each read was measured beside one `Sleep` that each beat resets and
-//! beside a `DelayQueue` for all: the three did not differ by more than rounds do, since a beat is mostly its
-//! wake-up and its `recv`. So it is what people write.
+//! For the deadline, `timeout` around each read was compared with one `Sleep` that each beat resets, and
+//! with one `DelayQueue` for all connections: they differed less than rounds do, since most of a beat is its
+//! wake-up and its `recv`. So the role has the usual `timeout`.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -22,10 +22,10 @@ use tokio::time::timeout;
 
 use super::{SharedTeller, Teller, YardstickPlan, cause, listen};
 
-/// Large enough to empty a socket in one call nearly always.
+/// The size of the buffer: nearly always enough to empty a socket in one call.
 const BUFFER: usize = 1 << 16;
 
-/// Plays the role until the process is ended.
+/// Runs the role until the process is ended.
 ///
 /// # Errors
 ///
@@ -62,7 +62,7 @@ thread_local! {
     static SHARED: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER]);
 }
 
-/// Reads into the common buffer, which is held while the socket is read and not while it is waited for.
+/// Reads into the shared buffer, which is borrowed during the read and not during the wait.
 async fn read(stream: &mut TcpStream) -> io::Result<usize> {
     poll_fn(|context| {
         SHARED.with_borrow_mut(|buffer| {

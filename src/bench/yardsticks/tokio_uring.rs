@@ -1,11 +1,11 @@
 //! The role `tokio-uring`: a task for each connection, with one read under way and `timeout` around it.
 //!
-//! A read owns its buffer as long as it waits, so each connection has one. Letting go of a read does not
-//! take it back (there is no cancel in tokio-uring 0.5), and while it is under way the socket stays open: whoever
+//! A read owns its buffer while it waits, so each connection has one. Dropping a read does not
+//! cancel it (tokio-uring 0.5 has no cancel), and it keeps the socket open: so a connection that
 //! was silent for too long is shut down first, which ends its read.
 //!
-//! The ring has room for what many connections complete together, and works their completions off at its
-//! own system calls (COOP_TASKRUN) and not by interrupting itself, which looked cheaper in a few noisy runs.
+//! The ring has room for the completions of many connections at once, and handles them at its
+//! own system calls (COOP_TASKRUN) instead of interrupting itself, which looked cheaper in a few noisy runs.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -16,19 +16,19 @@ use tokio_uring::net::{TcpListener, TcpStream};
 
 use super::{SharedTeller, Teller, YardstickPlan, cause, listen};
 
-/// As in tokio's README: 64 beats.
+/// The size of a buffer, as in tokio's README: 64 beats.
 const BUFFER: usize = 1_024;
 const SQ_ENTRIES: u32 = 4_096;
 const CQ_ENTRIES: u32 = 32_768;
 
-/// Plays the role until the process is ended.
+/// Runs the role until the process is ended.
 ///
 /// # Errors
 ///
 /// Those of its system calls; that there is no io_uring.
 pub fn run(plan: &YardstickPlan) -> io::Result<()> {
     let listener = listen(None)?;
-    // A ring does not wait for what is marked as non-blocking.
+    // A ring does not wait for a non-blocking socket.
     listener.set_nonblocking(false)?;
     let idle = Duration::from_millis(plan.idle_ms);
     let mut ring = tokio_uring::uring_builder();
@@ -49,7 +49,7 @@ async fn watch(stream: TcpStream, peer: SocketAddr, idle: Duration, tell: Shared
     let mut bytes = 0;
     let cause = loop {
         let Ok((read, back)) = timeout(idle, stream.read(buffer)).await else {
-            // It fails only when the connection ended in this very moment.
+            // It fails only when the connection ends in this moment.
             let _ = stream.shutdown(Shutdown::Both);
             break cause::EXPIRED;
         };

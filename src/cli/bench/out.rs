@@ -1,4 +1,4 @@
-//! Where a result goes: whole or not at all, so that a reader never finds half a file.
+//! Writes a result file: whole or not at all, so that a reader never finds half a file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::describe;
 
-/// Where `--out` leads.
+/// The file of `--out`.
 #[derive(Debug)]
 pub(super) struct Destination {
     path: PathBuf,
-    /// The file that becomes the result when it is whole. None for a pipe or a device, which nothing may replace.
+    /// The file that is renamed to the result when it is complete. `None` for a pipe or a device, which must not be
+    /// replaced.
     draft: Option<PathBuf>,
 }
 
 impl Destination {
-    /// Finds out now what would be sad to learn when everything is measured. Leaves no trace.
+    /// Checks that the file can be written, before anything is measured. Leaves no file.
     pub(super) fn new(path: &Path) -> io::Result<Destination> {
-        // A link stays one, and what it leads to is replaced.
+        // A link stays a link, and its target is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let kind = fs::metadata(&path).map(|found| found.file_type());
         if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
@@ -50,7 +51,7 @@ fn replace(path: &Path, draft: &Path, text: &str) -> io::Result<()> {
     let fill = |mut file: File| file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let written = File::create(draft).and_then(fill).and_then(|()| fs::rename(draft, path));
     if written.is_err() {
-        // It may never have been there.
+        // It may not exist.
         let _ = fs::remove_file(draft);
     }
     written
@@ -67,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder of this test's own, removed when it is over.
+    /// A folder of one test, removed at its end.
     struct Folder(PathBuf);
 
     impl Folder {

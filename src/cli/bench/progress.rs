@@ -1,4 +1,4 @@
-//! How far an experiment is: a bar for each of its steps, on a terminal only.
+//! The progress of a measurement: a bar for each step, only on a terminal.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-/// The bar on standard error. Hidden where that is no terminal.
+/// The bar on standard error; hidden where that is no terminal.
 pub(super) struct Progress(ProgressBar);
 
-/// Marks of a full bar.
+/// The number of marks of a full bar.
 const MARKS: usize = 20;
 const REDRAWN: Duration = Duration::from_millis(200);
 
@@ -21,7 +21,7 @@ impl Progress {
         let bar = ProgressBar::no_length();
         if let Ok(style) = ProgressStyle::with_template("{spinner} [{passed}] {elapsed} {msg}") {
             bar.set_style(style.with_key("passed", |state: &ProgressState, out: &mut dyn fmt::Write| {
-                // What cannot be written is not shown.
+                // A bar that cannot be written is not shown.
                 let _ =
                     out.write_str(&marks(state.elapsed(), Duration::from_millis(state.len().unwrap_or(0))));
             }));
@@ -30,7 +30,7 @@ impl Progress {
         Progress(bar)
     }
 
-    /// The next step has begun, and takes so long, about.
+    /// Shows the next step, which takes about `lasts`.
     pub(super) fn step(&self, what: &str, lasts: Duration) {
         self.0.set_message(what.to_owned());
         self.0.set_length(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX));
@@ -42,7 +42,7 @@ impl Progress {
     }
 }
 
-/// The share of a step that has passed. One that takes longer than was thought stays full.
+/// The marks for the share of a step that has passed. A step that takes longer than expected stays full.
 fn marks(passed: Duration, whole: Duration) -> String {
     let share = passed.as_secs_f64() / whole.as_secs_f64().max(0.001);
     let full = ((share * MARKS as f64) as usize).min(MARKS);
