@@ -1,5 +1,6 @@
-//! `deadpeer bench` as a user starts it: a small experiment on the real kernel, held to what it wrote.
+//! `deadpeer bench` as a user starts it: small experiments on the real kernel, and checks of their results.
 
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -16,17 +17,17 @@ mod skip;
 use skip::skip;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_deadpeer");
-/// As small as it goes with every way in it.
+/// The smallest load that has every way to die.
 const SMALL_LOAD: [&str; 5] = ["bench", "--connections", "200", "--beats", "1600"];
 
-/// Experiments take turns: side by side they would be each other's noise.
+/// Makes the experiments run one at a time: side by side they would disturb each other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    // Another test's failure is not ours.
+    // A lock that another test's failure has poisoned is as good.
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A file of this test's own, removed when it is over.
+/// A file of one test, removed at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -45,7 +46,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A small experiment, whole.
+/// Runs a small experiment to its end.
 fn run(more: &[&str]) -> Output {
     run_with_deaths("100", more)
 }
@@ -62,7 +63,7 @@ fn read(path: &Scratch) -> ResultFile {
     ResultFile::parse(&std::fs::read_to_string(&path.0).unwrap()).unwrap()
 }
 
-/// Namespaces of the experiment with this number.
+/// The network namespaces of the bench with this process id.
 fn namespaces(pid: u32) -> Vec<String> {
     let listed = Command::new("ip").args(["netns", "list"]).output();
     let listed = listed.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -108,7 +109,7 @@ fn every_way_to_die_is_caused_and_each_death_is_told_once_and_none_too_early() {
 #[test]
 fn the_same_seed_causes_the_same_deaths_and_another_one_others() {
     let _alone = alone();
-    // How many died in each stretch of time, in each way.
+    // The number of deaths of each way, by interval.
     let deaths = |seed: &str| {
         let path = Scratch::new("seed.json");
         run(&["--out", path.text(), "--ways", "fin,rst,half-close", "--seed", seed]);
@@ -122,7 +123,7 @@ fn the_same_seed_causes_the_same_deaths_and_another_one_others() {
     assert_ne!(first, deaths("10"));
 }
 
-/// A program in bash.
+/// Writes a program in bash.
 fn script(name: &str, text: &str) -> Scratch {
     use std::os::unix::fs::PermissionsExt;
     let path = Scratch::new(name);
@@ -131,9 +132,9 @@ fn script(name: &str, text: &str) -> Scratch {
     path
 }
 
-/// A tracker that lies: its events pass through a filter on their way.
+/// A tracker whose events pass through a filter.
 fn lying(filter: &str) -> Scratch {
-    // It ends when the filter has written the last line, and passes the word to end on.
+    // It passes SIGTERM on, and ends when the filter has written the last line.
     let text = format!(
         "pipe=$(mktemp -u) && mkfifo \"$pipe\"\ntrap 'kill -TERM $tracker' TERM\n\
          {filter} < \"$pipe\" & filter=$!\n'{BINARY}' \"$@\" > \"$pipe\" & tracker=$!\n\
@@ -143,9 +144,9 @@ fn lying(filter: &str) -> Scratch {
 }
 
 #[test]
-fn a_tracker_that_hides_doubles_or_misnames_a_death_is_found_out() {
+fn a_hidden_doubled_or_misnamed_death_is_found() {
     let _alone = alone();
-    // Each of them changes the first line that it is about.
+    // Each filter changes the first line that matches.
     let hide = r#"sed -u '0,/"cause":"aborted"/{/"cause":"aborted"/d}'"#;
     let double = r#"sed -u '0,/"cause":"aborted"/{/"cause":"aborted"/p}'"#;
     let misname = r#"sed -u '0,/"cause":"aborted"/s/"cause":"aborted"/"cause":"local"/'"#;
@@ -172,13 +173,13 @@ fn a_tracker_that_hides_doubles_or_misnames_a_death_is_found_out() {
 }
 
 #[test]
-fn a_tracker_that_is_wrong_about_the_living_is_found_out() {
+fn wrong_verdicts_on_living_peers_are_found() {
     let _alone = alone();
-    // The fourth who comes is suspected and cleared, and the fifth called dead. The first line says where it listens.
+    // The fourth peer is suspected and cleared, and the fifth called dead. The first line is `listening`.
     let cleared = r#"5{p;h;s/"event":"up"/"event":"suspected"/;p;x;s/"event":"up"/"event":"recovered"/}"#;
     let called_dead = r#"6{p;s/"event":"up"/"event":"died"/}"#;
     let (path, liar) = (Scratch::new("living.json"), lying(&format!("sed -u '{cleared};{called_dead}'")));
-    // One process connects everyone, in order, and the only one that dies in truth is neither of the two.
+    // One process connects all peers, in order, and the only one that dies is neither of the two.
     run_with_deaths("1", &["--out", path.text(), "--ways", "rst", "--tracker", liar.text()]);
     let result = read(&path);
     let quality = result.experiment.unwrap().quality;
@@ -187,11 +188,11 @@ fn a_tracker_that_is_wrong_about_the_living_is_found_out() {
     assert!(result.doubts.iter().any(|doubt| doubt.kind == DoubtKind::Mistakes), "{:?}", result.doubts);
 }
 
-/// A child that is killed whatever happens to its test.
+/// A bench that is killed when its test ends.
 struct Running(Child);
 
 impl Running {
-    /// A long experiment of all ways in a process group of its own, as a shell would start it.
+    /// Starts a long experiment of all ways in its own process group, as a shell does.
     fn start(more: &[&str]) -> Running {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(BINARY);
@@ -200,14 +201,17 @@ impl Running {
         Running(command.process_group(0).spawn().unwrap())
     }
 
-    /// Waits until peers and tracker are there, and gives their numbers.
+    fn list_children(&self) -> Vec<String> {
+        let listed = Command::new("pgrep").args(["-P", &self.0.id().to_string()]).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until peers and tracker run, and returns their process ids.
     fn children(&self) -> Vec<String> {
         let patience = Instant::now() + Duration::from_secs(60);
         loop {
-            let listed = Command::new("pgrep").args(["-P", &self.0.id().to_string()]).output().unwrap();
-            let listed = String::from_utf8(listed.stdout).unwrap();
-            let children: Vec<_> = listed.lines().map(str::to_owned).collect();
-            // The tracker, the crowd, and those that are stopped.
+            let children = self.list_children();
+            // The tracker, the peers that die one by one, and those that are stopped.
             if children.len() >= 3 {
                 return children;
             }
@@ -220,8 +224,8 @@ impl Running {
         namespaces(self.0.id())
     }
 
-    fn end(&mut self, signal: &str, whom: &str) -> ExitStatus {
-        assert!(Command::new("kill").args([signal, "--", whom]).status().unwrap().success());
+    fn end(&mut self, signal: &str, target: &str) -> ExitStatus {
+        assert!(Command::new("kill").args([signal, "--", target]).status().unwrap().success());
         self.0.wait().unwrap()
     }
 }
@@ -233,7 +237,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits until none of them runs any more. One that was killed may still be on its way out.
+/// Waits until none of the processes runs. One that was killed may take a moment to end.
 fn expect_gone(processes: &[String]) {
     let patience = Instant::now() + Duration::from_secs(10);
     let runs = |process: &&String| {
@@ -249,7 +253,7 @@ fn expect_gone(processes: &[String]) {
 #[test]
 fn an_interrupted_experiment_leaves_nothing_behind_and_says_130() {
     let _alone = alone();
-    // By its number; and all of its group, as a terminal does.
+    // To the process alone, and to its group, as a terminal does.
     for group in [false, true] {
         let path = Scratch::new("interrupted.json");
         let mut running = Running::start(&["--out", path.text()]);
@@ -265,13 +269,79 @@ fn an_interrupted_experiment_leaves_nothing_behind_and_says_130() {
 }
 
 #[test]
+fn an_interrupted_comparison_keeps_its_finished_rounds_and_says_130() {
+    use std::collections::BTreeSet;
+    use std::os::unix::process::CommandExt;
+    let _alone = alone();
+    let path = Scratch::new("rounds.json");
+    let mut command = Command::new(BINARY);
+    command.args(["bench", "--against", "epoll", "--subjects", "deadpeer,epoll", "--measure", "accept"]);
+    command.args(["--connections", "20", "--rounds", "100", "--io", "epoll", "--out", path.text()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running(command.process_group(0).spawn().unwrap());
+    // Two processes for each subject: the fifth belongs to the second round.
+    let mut seen = BTreeSet::new();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while seen.len() < 5 {
+        assert!(Instant::now() < patience, "it started {seen:?} only");
+        seen.extend(running.list_children());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = running.0.id();
+    assert_eq!(running.end("-INT", &format!("-{pid}")).code(), Some(130));
+    expect_gone(&seen.into_iter().collect::<Vec<_>>());
+    let [mut report, mut errors] = [String::new(), String::new()];
+    running.0.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+    running.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert!(errors.contains("interrupted") && errors.contains("finished"), "{errors}");
+    assert!(report.contains("epoll"), "{report}");
+    let result = read(&path);
+    let comparison = result.comparison.unwrap();
+    let rounds = comparison.settings.rounds;
+    assert!((1..100).contains(&rounds), "{rounds} rounds");
+    assert_eq!(comparison.runs.len() as u64, rounds * 2);
+    assert!(comparison.runs.iter().all(|run| run.round < rounds && run.accept.is_some()));
+    let interrupted = format!("interrupted: {rounds} of 100 rounds");
+    assert!(result.doubts.iter().any(|doubt| doubt.text.contains(&interrupted)), "{:?}", result.doubts);
+    assert_eq!(result.program.engine.unwrap().name, "epoll");
+}
+
+#[test]
+fn the_result_names_the_engine_that_was_asked_for() {
+    let _alone = alone();
+    for (io, hosted) in [("epoll", false), ("tokio-uring", true)] {
+        if hosted && !uring_is_here() {
+            skip("there is no io_uring");
+            continue;
+        }
+        let path = Scratch::new("engine.json");
+        run(&["--out", path.text(), "--ways", "rst", "--io", io]);
+        let program = read(&path).program;
+        let engine = program.engine.expect("the tracker names its engine");
+        assert_eq!((engine.name.as_str(), engine.why_not), (io, None));
+        assert_eq!(engine.features.is_empty(), !hosted, "{:?}", engine.features);
+        // A debug build has none, so that a commit does not make it compile again.
+        assert_eq!(
+            program.commit.is_some(),
+            !cfg!(debug_assertions) && std::path::Path::new(".git").exists()
+        );
+    }
+}
+
+/// Whether a tracker starts on a ring here.
+fn uring_is_here() -> bool {
+    deadpeer::reactor::probe(deadpeer::reactor::EngineChoice::Uring).is_ok()
+}
+
+#[test]
 fn that_children_end_with_an_interruption_is_no_failure_of_theirs() {
     let _alone = alone();
     let tracker = script("kill-parent", "kill -INT $PPID\n");
     let arguments = ["bench", "--connections", "20", "--ways", "rst", "--tracker", tracker.text()];
     let output = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), said.as_ref()), (Some(130), ""));
+    let expected = "deadpeer bench: interrupted before anything was finished; there is no result\n";
+    assert_eq!((output.status.code(), said.as_ref()), (Some(130), expected));
 }
 
 #[test]
@@ -291,7 +361,7 @@ fn the_namespaces_of_an_experiment_that_was_killed_are_removed_by_the_next() {
 }
 
 #[test]
-fn after_an_experiment_all_cores_are_there_again() {
+fn after_an_experiment_the_process_has_all_its_cores_again() {
     let _alone = alone();
     let before = process::usable_cores();
     let options = experiment::Options {
@@ -304,6 +374,7 @@ fn after_an_experiment_all_cores_are_there_again() {
         threads: 1,
         batch_window: None,
         wake: "lazy".into(),
+        io: "auto".into(),
         tracker: Some("/bin/false".into()),
     };
     let mut observer = Observer { interrupted: &AtomicBool::new(false), progress: &mut |_, _| {} };
@@ -315,7 +386,7 @@ fn after_an_experiment_all_cores_are_there_again() {
 #[test]
 fn a_tracker_that_ends_before_its_time_is_quoted() {
     let _alone = alone();
-    // It says where it listens and takes all 200 in, and then falls over.
+    // It writes `listening`, accepts all 200, and then is killed.
     let tracker = script(
         "falls",
         &format!(
@@ -340,7 +411,7 @@ fn a_number_of_connections_alone_is_enough() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "a bar where there is no terminal");
     let settings = read(&path).experiment.unwrap().settings;
-    // Three quarters of them die, in two seconds.
+    // Three quarters of the peers die, in two seconds.
     assert_eq!((settings.connections, settings.deaths_per_second), (60, 22));
 }
 

@@ -1,5 +1,5 @@
-//! The yardsticks do what they are compared for: each is a server that knows every connection's end, and a
-//! comparison yields every figure of every subject.
+//! The yardsticks are correct servers: each detects the end of each connection; and a comparison has every figure of every
+//! subject.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,14 +12,14 @@ use deadpeer::measure::result::{DoubtKind, ResultFile};
 use serde_json::{Value, json};
 use socket2::SockRef;
 
-/// Bounds every wait: far beyond what anything here takes.
+/// The bound of every wait: far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Silence until the verdict: so long that a beat between two is never late by as much.
+/// The silence until a verdict: longer than a beat of this test is ever late.
 const IDLE_MS: u64 = 4_000;
 const BEAT: &[u8] = b"0123456789abcdef";
 const PEERS: usize = 50;
 
-/// A role as a process, killed when the test is over.
+/// A role in its own process, killed at the end of the test.
 struct Role {
     process: Child,
     lines: Receiver<Value>,
@@ -105,12 +105,12 @@ fn knows_every_end(name: &str, plan: Value) {
                 let peer = line["peer"].as_str().unwrap().to_owned();
                 assert_eq!(line["bytes"], 3 * BEAT.len(), "{line}");
                 let before = told.insert(peer, line["cause"].as_str().unwrap().to_owned());
-                assert_eq!(before, None, "{name} told this death twice: {line}");
+                assert_eq!(before, None, "{name} reported this death twice: {line}");
             }
         }
     }
     assert_eq!(told, expected, "{name}");
-    // Those that were judged by time are let go of, too.
+    // The server closes peers that were judged by time, too.
     let held = role.descriptors();
     drop(silent);
     living.into_iter().for_each(reset);
@@ -128,6 +128,11 @@ fn the_epoll_loop_with_a_low_water_mark_knows_every_end() {
 }
 
 #[test]
+fn the_epoll_loop_that_writes_proofs_knows_every_end() {
+    knows_every_end("epoll", json!({"idle_ms": IDLE_MS, "unread": null, "proofs": true}));
+}
+
+#[test]
 fn the_tasks_on_tokio_know_every_end() {
     knows_every_end("tokio", json!({"idle_ms": IDLE_MS, "unread": null}));
 }
@@ -137,7 +142,7 @@ fn the_tasks_on_tokio_uring_know_every_end() {
     knows_every_end("tokio-uring", json!({"idle_ms": IDLE_MS, "unread": null}));
 }
 
-/// It tells nothing: what it let go of can be counted.
+/// The floor reports nothing, so its descriptors are counted.
 fn lets_go_of_the_dead(wake: Value) {
     let role = Role::start("floor", &json!({"wake": wake}));
     let before = role.descriptors();
@@ -163,19 +168,19 @@ fn the_floor_that_wakes_for_beats_lets_go_of_the_dead() {
 }
 
 #[test]
-fn hold_keeps_everybody_dead_or_alive() {
+fn hold_keeps_all_connections_dead_or_alive() {
     let role = Role::start("hold", &json!({"idle_ms": 1, "unread": null}));
     let before = role.descriptors();
     let mut peers = role.connect();
     role.wait_descriptors(before + PEERS);
     drop(peers.split_off(10));
-    // The next one is accepted after all that came before was met.
+    // When the next one is accepted, all earlier events were handled.
     let last = TcpStream::connect(role.address).unwrap();
     role.wait_descriptors(before + PEERS + 1);
     drop(last);
 }
 
-/// Runs a small comparison with everybody, and returns its result.
+/// Runs a small comparison of all subjects, and returns its result.
 fn compare(arguments: &[&str]) -> ResultFile {
     let out = std::env::temp_dir().join(format!(
         "deadpeer-compare-{}-{}.json",
@@ -200,7 +205,7 @@ fn compare(arguments: &[&str]) -> ResultFile {
     ResultFile::parse(&text).unwrap()
 }
 
-/// Whether a beat wakes it only now and then.
+/// Whether beats wake it only rarely.
 fn is_lazy(name: &str) -> bool {
     name == "epoll with low-water mark"
         || ["deadpeer", "floor"].iter().any(|start| name.starts_with(start)) && !name.contains("--wake beat")
@@ -229,6 +234,8 @@ fn a_comparison_yields_every_figure_of_every_subject() {
             "tokio-uring",
             "floor",
             "floor --wake beat",
+            "floor with proofs",
+            "epoll with proofs",
         ]
     );
     assert!(comparison.subjects.iter().all(|subject| subject.ours == subject.name.starts_with("deadpeer")));
@@ -242,9 +249,9 @@ fn a_comparison_yields_every_figure_of_every_subject() {
         let beats = run.beats.unwrap();
         assert!(beats.count >= 700, "{name}: {} beats of 800", beats.count);
         assert!(beats.load_ns > 0 && beats.machine_ns > 0, "{name}");
-        // Who lets bytes lie may have nothing to do in so short a window.
+        // A lazy server may have no work in so short a window.
         assert!(is_lazy(name) || beats.process_ns > 0, "{name}");
-        if name.starts_with("floor") {
+        if name.starts_with("floor") && name != "floor with proofs" {
             assert!(run.detection.is_none() && run.storm.is_none(), "{name} judges nothing");
             continue;
         }
@@ -258,6 +265,20 @@ fn a_comparison_yields_every_figure_of_every_subject() {
     }
     let mistakes: Vec<_> = result.doubts.iter().filter(|doubt| doubt.kind == DoubtKind::Mistakes).collect();
     assert!(mistakes.is_empty(), "{mistakes:#?}");
+}
+
+#[test]
+fn the_lines_of_servers_come_through_a_pipe_and_a_file_as_they_do_from_memory() {
+    for output in ["pipe", "file"] {
+        let result =
+            compare(&["--measure", "death", "--output", output, "--subjects", "deadpeer,epoll with proofs"]);
+        let comparison = result.comparison.unwrap();
+        assert_eq!(format!("{:?}", comparison.settings.output).to_lowercase(), output);
+        assert!(comparison.runs.iter().all(|run| run.death.unwrap().count == 50));
+        let mistakes: Vec<_> =
+            result.doubts.iter().filter(|doubt| doubt.kind == DoubtKind::Mistakes).collect();
+        assert!(mistakes.is_empty(), "{output}: {mistakes:#?}");
+    }
 }
 
 #[test]

@@ -1,17 +1,19 @@
-//! A process of the measurement: started on its core, read line by line, ended for certain.
+//! A process of the measurement: started on its core, read line by line, and always ended.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, PipeReader, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{nanos, now};
+use crate::measure::result::{EngineUsed, OutputKind};
 use crate::sys::process;
 
-/// One JSON line of a child: the daemon's events, or what our own roles report.
+/// One JSON line of a child: an event of the daemon, or a report of a role.
 #[derive(Debug, Deserialize)]
 pub struct Line {
     pub event: String,
@@ -28,11 +30,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// The whole line as what it was made from.
+    /// The whole line as a value of type `T`.
     ///
     /// # Errors
     ///
-    /// When it is something else.
+    /// When the line is no such value.
     pub fn parse<T: serde::de::DeserializeOwned>(&self) -> io::Result<T> {
         let mut fields = self.rest.clone();
         fields.insert("peer".into(), self.peer.clone().into());
@@ -44,20 +46,30 @@ impl Line {
         self.rest.get(name)?.as_u64()
     }
 
+    /// The engine, of a deadpeer's `listening`; `None` when it names none.
+    pub fn engine(&self) -> Option<EngineUsed> {
+        let name = self.text("host").or(self.text("engine"))?.to_owned();
+        let features = self.text("features").unwrap_or_default();
+        let features = features.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Some(EngineUsed { name, features, why_not: self.text("why_not").map(str::to_owned) })
+    }
+
     pub fn text(&self, name: &str) -> Option<&str> {
         self.rest.get(name)?.as_str()
     }
 }
 
-/// How often a child's output is looked at while something is awaited.
+/// The interval at which a child's output is read during a wait.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Killed and reaped when dropped.
+/// A running process; killed and reaped when dropped.
 pub struct Child {
     name: String,
     process: std::process::Child,
     commands: Option<ChildStdin>,
     output: File,
+    /// Copies a pipe to `output`; ends when the child does.
+    copier: Option<JoinHandle<()>>,
     errors: File,
     read: u64,
     unfinished: Vec<u8>,
@@ -65,22 +77,50 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts it on these cores; on all of ours when there are none. It must be started by the thread that
-    /// lives as long as the experiment: it is killed when that thread ends.
+    /// Starts it on these cores; on all of this process when there are none. The thread that starts it must live as long
+    /// as the experiment: the kernel kills the child when that thread ends.
     ///
     /// # Errors
     ///
     /// When the program cannot be started.
-    pub fn start(name: &str, mut command: Command, cores: &[usize]) -> io::Result<Child> {
-        let (output, errors) = (process::memory_file(c"output")?, process::memory_file(c"errors")?);
-        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(errors.try_clone()?);
+    pub fn start(name: &str, command: Command, cores: &[usize]) -> io::Result<Child> {
+        Child::start_with(name, command, cores, OutputKind::Memory)
+    }
+
+    /// The same, with a standard output of that kind.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started, or there is no such output.
+    pub fn start_with(
+        name: &str,
+        mut command: Command,
+        cores: &[usize],
+        kind: OutputKind,
+    ) -> io::Result<Child> {
+        let errors = process::memory_file(c"errors")?;
+        let output = match kind {
+            OutputKind::Memory | OutputKind::Pipe => process::memory_file(c"output")?,
+            OutputKind::File => disk_file()?,
+        };
+        let (stdout, copier): (Stdio, _) = match kind {
+            OutputKind::Memory | OutputKind::File => (output.try_clone()?.into(), None),
+            OutputKind::Pipe => {
+                let (reader, writer) = io::pipe()?;
+                let mut copy = output.try_clone()?;
+                let copier = std::thread::Builder::new().spawn(move || copy_pipe(reader, &mut copy))?;
+                (writer.into(), Some(copier))
+            }
+        };
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(errors.try_clone()?);
         process::bind_child(&mut command, cores);
         let mut process = command
             .spawn()
             .map_err(|error| io::Error::other(format!("cannot start {name} ({command:?}): {error}")))?;
         let commands = process.stdin.take();
         let (read, unfinished, lines) = (0, Vec::new(), Vec::new());
-        Ok(Child { name: name.into(), process, commands, output, errors, read, unfinished, lines })
+        let name = name.into();
+        Ok(Child { name, process, commands, output, copier, errors, read, unfinished, lines })
     }
 
     pub fn pid(&self) -> u32 {
@@ -95,7 +135,7 @@ impl Child {
         pipe.write_all(&text)
     }
 
-    /// All lines so far.
+    /// All lines that it has written so far.
     pub fn lines(&mut self) -> io::Result<&[Line]> {
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -110,7 +150,7 @@ impl Child {
         for text in self.unfinished[..whole].split(|&byte| byte == b'\n').filter(|text| !text.is_empty()) {
             let line = serde_json::from_slice(text).map_err(|error| {
                 let text = String::from_utf8_lossy(text);
-                io::Error::other(format!("{} printed what is no event ({error}): {text}", self.name))
+                io::Error::other(format!("{} printed a line that is no event ({error}): {text}", self.name))
             })?;
             self.lines.push(line);
         }
@@ -120,53 +160,38 @@ impl Child {
 
     /// Waits for the first line of that event.
     pub fn wait_for(&mut self, event: &str, patience: Duration) -> io::Result<&Line> {
-        self.wait_until(&format!("'{event}'"), patience, |lines| {
-            lines.iter().any(|line| line.event == event)
-        })?;
+        if self.wait_count(event, 1, patience)? == 0 {
+            return Err(self.complain(&format!("printed no '{event}' within {patience:?}")));
+        }
         let found = self.lines.iter().find(|line| line.event == event);
-        Ok(found.expect("the wait ended because it is there"))
+        Ok(found.expect("it was counted"))
     }
 
-    /// Waits until there are `count` lines of that event, and says how many there are in the end:
-    /// fewer when patience ran out, which is for the caller to judge.
+    /// Waits until there are `count` lines of that event, and returns how many there are: fewer when `patience` ran out
+    /// or the process ended after the first one.
     pub fn wait_count(&mut self, event: &str, count: usize, patience: Duration) -> io::Result<usize> {
-        let counted = |lines: &[Line]| lines.iter().filter(|line| line.event == event).count();
         let end = now() + nanos(patience);
         loop {
-            let have = counted(self.lines()?);
-            if have >= count || now() > end {
-                return Ok(have);
+            // Before the lines are read: a process that ends in between has printed all of them.
+            let status = self.ended()?;
+            let have = self.lines()?.iter().filter(|line| line.event == event).count();
+            match status {
+                Some(status) if have == 0 => {
+                    return Err(self.complain(&format!("ended ({status}) without '{event}'")));
+                }
+                None if have < count && now() <= end => std::thread::sleep(LOOK_EVERY),
+                _ => return Ok(have),
             }
-            self.expect_running(event)?;
-            std::thread::sleep(LOOK_EVERY);
         }
     }
 
-    fn wait_until(
-        &mut self,
-        what: &str,
-        patience: Duration,
-        holds: impl Fn(&[Line]) -> bool,
-    ) -> io::Result<()> {
-        let end = now() + nanos(patience);
-        while !holds(self.lines()?) {
-            self.expect_running(what)?;
-            if now() > end {
-                return Err(self.complain(&format!("printed no {what} within {patience:?}")));
-            }
-            std::thread::sleep(LOOK_EVERY);
+    /// The exit status of a process that has ended. All its lines can be read then.
+    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        let status = self.process.try_wait()?;
+        if status.is_some() {
+            self.copier.take().map(JoinHandle::join);
         }
-        Ok(())
-    }
-
-    fn expect_running(&mut self, what: &str) -> io::Result<()> {
-        match self.process.try_wait()? {
-            // It may have printed the line and ended between two looks.
-            Some(status) if !self.lines()?.iter().any(|line| what.trim_matches('\'') == line.event) => {
-                Err(self.complain(&format!("ended ({status}) without {what}")))
-            }
-            _ => Ok(()),
-        }
+        Ok(status)
     }
 
     fn complain(&self, what: &str) -> io::Error {
@@ -182,7 +207,7 @@ impl Child {
         }
     }
 
-    /// Closes the child's standard input, which tells our own roles to end, and waits.
+    /// Closes the child's standard input, at which a role ends, and waits for its end.
     pub fn finish(mut self, patience: Duration) -> io::Result<ExitStatus> {
         self.commands = None;
         self.wait_end(patience)
@@ -207,7 +232,7 @@ impl Child {
     fn wait_end(&mut self, patience: Duration) -> io::Result<ExitStatus> {
         let end = now() + nanos(patience);
         loop {
-            if let Some(status) = self.process.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             if now() > end {
@@ -218,9 +243,22 @@ impl Child {
     }
 }
 
+/// Copies what comes through a pipe, as it comes.
+fn copy_pipe(reader: PipeReader, output: &mut File) {
+    // A copy that fails leaves lines out, and the wait for them says so.
+    let _ = io::copy(&mut io::BufReader::new(reader), output);
+}
+
+/// A file on a disk, without a name: the kernel removes it with its last descriptor.
+fn disk_file() -> io::Result<File> {
+    const FOLDER: &str = "/var/tmp";
+    let opened = File::options().read(true).append(true).custom_flags(libc::O_TMPFILE).open(FOLDER);
+    opened.map_err(|error| io::Error::new(error.kind(), format!("cannot make a file in {FOLDER}: {error}")))
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail only when the process has ended already.
+        // Both fail only when the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

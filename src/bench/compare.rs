@@ -1,28 +1,28 @@
-//! Servers under the same load, in turn: deadpeer in its modes beside what users would take instead.
+//! The comparison: deadpeer in its modes and the yardsticks, one after the other under the same load.
 //!
 //! # Intuition
 //!
-//! Nobody can judge a figure that stands alone, and two figures from two days are of two machines. So all
-//! subjects run in one experiment, one after the other under the very same load, round after round, and
-//! each round begins with another of them. What is compared are ratios within a round.
+//! A figure alone says little, and two figures from two days are of two states of the machine. So all
+//! subjects run in one comparison under the same load, round after round, and each round begins with another subject.
+//! The reports compare ratios within a round.
 //!
 //! # Model
 //!
-//! A subject lives twice in a round, each time as a new process:
+//! A subject runs twice in a round, each time as a new process:
 //!
-//! - `beating`: connections come at a walk (CPU per accept), beat through a window (CPU per beat, of the
-//!   process and of the machine; kernel memory that lies unread), and some of them die among the beats
+//! - `beating`: connections are made slowly (CPU per accept), beat through a window (CPU per beat, of the
+//!   process and of the machine; kernel memory of unread bytes), and some of them die among the beats
 //!   (from the planned instant to the verdict);
-//! - `quiet`: many connections that say nothing (memory); some are reset one after the other (CPU per
+//! - `quiet`: many connections that send nothing (memory); some are reset one after the other (CPU per
 //!   death), and then all the others in one instant (the storm).
 //!
-//! The server has one core, everything else the other one.
+//! The server has a core of its own; the load and this process have the others.
 //!
 //! # Contract
 //!
-//! - What comes out are integers as they were counted; ratios are for the reports.
-//! - What spoils a figure is a [`Doubt`], never an error: errors are for what could not be measured at all.
-//! - Must be called on a thread that lives until the end: the processes die with it.
+//! - The results are integers as they were counted; reports make the ratios.
+//! - A circumstance that spoils a figure is a [`Doubt`], never an error; an error means that nothing could be measured.
+//! - The calling thread must live until the end: the kernel kills the processes when it ends.
 
 mod beating;
 mod doubts;
@@ -39,64 +39,67 @@ use std::time::Duration;
 use self::doubts::Doubts;
 use self::life::Stage;
 use self::subjects::{HOLD, Row};
-use super::Observer;
-use crate::measure::result::{Comparison, ComparisonSettings, Doubt, Run};
+use super::{Observer, is_interruption};
+use crate::measure::result::{Comparison, ComparisonSettings, Doubt, EngineUsed, OutputKind, Run};
 use crate::sys::{process, rlimit};
 
 pub use self::subjects::Yardstick;
 
-/// What is measured of each subject.
+/// A measurement of each subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Measure {
     /// CPU per connection accepted.
     Accept,
-    /// CPU per beat, and what lies unread.
+    /// CPU per beat, and kernel memory of unread bytes.
     Beats,
-    /// From FIN or RST to the verdict.
+    /// The time from FIN or RST to the verdict.
     Detection,
     /// Memory of quiet connections.
     Idle,
     /// CPU per death.
     Death,
-    /// All at once.
+    /// All deaths in one instant.
     Storm,
-    /// CPU of a peer at 1, 10 and 100 beats a second.
+    /// CPU per peer at 1, 10 and 100 beats a second.
     Rates,
-    /// One peer that sends all it can.
+    /// One peer that sends as fast as it can.
     Stream,
 }
 
 impl Measure {
-    /// Those that the table of ratios is made of.
+    /// The measurements that are made by default.
     pub const USUAL: [Measure; 6] =
         [Measure::Accept, Measure::Beats, Measure::Detection, Measure::Idle, Measure::Death, Measure::Storm];
 }
 
-/// Beats of each connection before anything is counted: its first sixteen are cheaper than the later ones.
+/// Beats of each connection before the window: the first sixteen are cheaper than the later ones.
 const WARM_UP_BEATS: u64 = 20;
 
-/// What to compare, and how.
+/// The settings of a comparison.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// With whom; deadpeer itself always runs.
+    /// The yardsticks; deadpeer itself always runs.
     pub against: Vec<Yardstick>,
     /// The load.
     pub settings: ComparisonSettings,
-    /// What is measured.
+    /// The measurements.
     pub measures: BTreeSet<Measure>,
-    /// Only the subjects of these names, if there are any.
+    /// The names of the subjects to run; `None` for all.
     pub subjects: Option<Vec<String>>,
-    /// What victims and instants are drawn from.
+    /// The engine of every deadpeer whose own arguments name none, as `--io` has it.
+    pub io: String,
+    /// The seed of victims and instants.
     pub seed: u64,
-    /// Lets all connections reach their low-water marks together, and not each at its own time.
+    /// Whether all connections reach their low-water marks together, instead of each at its own time.
     pub in_phase: bool,
-    /// How long a beat may wait for the sender's next stroke: the longer, the cheaper is the sender, and the
-    /// larger are the batches that a server meets.
+    /// The time between two strokes of the sender. A longer one makes a cheaper sender and larger batches for the
+    /// server.
     pub stroke: Duration,
 }
 
 impl Options {
-    /// The load that the promises are about, in five rounds with a window that holds a visit of each peer.
+    /// The default load: five rounds, with a window in which each peer is visited once.
     #[must_use]
     pub fn full(against: Vec<Yardstick>) -> Options {
         Options {
@@ -111,16 +114,18 @@ impl Options {
                 deaths: 3_000,
                 deaths_per_second: 1_000,
                 idle_connections: 18_000,
+                output: OutputKind::Memory,
             },
             measures: Measure::USUAL.into(),
             subjects: None,
+            io: "auto".into(),
             seed: 1,
             in_phase: false,
             stroke: Duration::from_nanos(super::peers::PACE_NS),
         }
     }
 
-    /// The same load in shorter windows.
+    /// The same load with shorter windows.
     #[must_use]
     pub fn quick(against: Vec<Yardstick>) -> Options {
         let mut options = Options::full(against);
@@ -129,8 +134,8 @@ impl Options {
         options
     }
 
-    /// Another number of connections, with three times as many of quiet ones, and another rate of beats over
-    /// all of them; the warm-up stays at 20 beats of each.
+    /// Sets the number of connections, with three times as many quiet ones, and the rate of beats over all of them. The
+    /// warm-up stays at 20 beats of each.
     pub fn resize(&mut self, connections: Option<u64>, beats_per_second: Option<u64>) {
         let settings = &mut self.settings;
         if let Some(connections) = connections {
@@ -143,6 +148,11 @@ impl Options {
         settings.warm_up_ns = u64::try_from(warm_up).unwrap_or(u64::MAX);
     }
 
+    /// The time between two deaths that come one after the other.
+    fn death_spacing_ns(&self) -> f64 {
+        1e9 / self.settings.deaths_per_second as f64
+    }
+
     fn measures(&self, measure: Measure) -> bool {
         self.measures.contains(&measure)
     }
@@ -152,54 +162,80 @@ impl Options {
     }
 }
 
-/// What all parts of a comparison share.
+/// The state that all parts of a comparison share.
 struct Bench<'a, 'w> {
     options: &'a Options,
     stage: Stage,
     doubts: Doubts,
     observer: &'a mut Observer<'w>,
+    runs: Vec<Run>,
 }
 
-/// Compares.
+/// What a comparison found.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// The figures of the finished rounds.
+    pub comparison: Comparison,
+    /// The engine of every deadpeer whose own arguments name none; `None` when no such one ran.
+    pub engine: Option<EngineUsed>,
+    /// Reasons not to trust a figure.
+    pub doubts: Vec<Doubt>,
+    /// The observer ended it before the last round.
+    pub interrupted: bool,
+}
+
+/// Runs a comparison.
 ///
 /// # Errors
 ///
-/// When a process cannot be started or does not do its part, when a subject's name is unknown, and
-/// [`io::ErrorKind::Interrupted`] when `observer` says so.
-pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Comparison, Vec<Doubt>)> {
+/// When a process cannot be started or fails, when a subject's name is unknown, and
+/// [`io::ErrorKind::Interrupted`] when `observer` ends it before the first round is finished.
+pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<Compared> {
     let mut options = options.clone();
     let mut doubts = Doubts::new();
     fit_descriptors(&mut options.settings, rlimit::raise_nofile()?, &mut doubts);
     let mut rows = subjects::rows(&options.against, options.subjects.as_deref())?;
     let subjects = rows.iter().map(Row::subject).collect();
-    let stage = Stage::here();
+    let stage = Stage::here(&options);
     doubts.of_plan(&options, &rows, &stage);
     if options.measures(Measure::Idle) {
         rows.push(HOLD);
     }
     let (load_cores, all_cores) = (stage.load_cores.clone(), stage.all_cores.clone());
-    let mut bench = Bench { options: &options, stage, doubts, observer };
-    // What we do while something is measured is done beside the load.
+    let mut bench = Bench { options: &options, stage, doubts, observer, runs: Vec::new() };
+    // This process sleeps or works on the load's cores while a server is measured.
     process::move_to_cores(&load_cores)?;
-    let runs = bench.all_rounds(&rows);
+    let ended = bench.all_rounds(&rows);
     process::move_to_cores(&all_cores)?;
-    // A signal from a terminal goes to the children, too: that they end is no failure of theirs.
-    let runs = runs.or_else(|error| bench.observer.check().and(Err(error)))?;
-    bench.doubts.of_rounds(&runs);
-    let doubts = bench.doubts.into_sorted();
-    Ok((Comparison { settings: options.settings, subjects, runs }, doubts))
+    // A signal from a terminal goes to the children, too: the failure of one of them is then no error.
+    let ended = ended.or_else(|error| bench.observer.check().and(Err(error)));
+    let finished = bench.runs.last().map_or(0, |run| run.round + 1);
+    let interrupted = match ended {
+        Err(error) if is_interruption(&error) && finished > 0 => true,
+        ended => ended.map(|()| false)?,
+    };
+    let Bench { runs, stage, mut doubts, .. } = bench;
+    if interrupted {
+        doubts.interrupted(finished, options.settings.rounds);
+        options.settings.rounds = finished;
+    }
+    doubts.of_rounds(finished, &runs);
+    let engine = stage.engine();
+    doubts.of_engine(engine.as_ref());
+    let comparison = Comparison { settings: options.settings, subjects, runs };
+    Ok(Compared { comparison, engine, doubts: doubts.into_sorted(), interrupted })
 }
 
 impl Bench<'_, '_> {
-    fn all_rounds(&mut self, rows: &[Row]) -> io::Result<Vec<Run>> {
+    /// Keeps the runs of each finished round.
+    fn all_rounds(&mut self, rows: &[Row]) -> io::Result<()> {
         let rounds = self.options.settings.rounds;
         let times: Vec<Duration> = rows.iter().map(|row| takes(self.options, row)).collect();
         let round_takes: Duration = times.iter().sum();
         let mut rest = round_takes * u32::try_from(rounds).unwrap_or(u32::MAX);
-        let mut runs = Vec::new();
         for round in 0..rounds {
-            let begin = runs.len();
-            // Each round begins with another one, so that nobody is always first.
+            let mut runs = Vec::new();
+            // Each round begins with another subject, so that none is always first.
             for turn in 0..rows.len() as u64 {
                 let index = ((turn + round) % rows.len() as u64) as usize;
                 let row = &rows[index];
@@ -209,9 +245,10 @@ impl Bench<'_, '_> {
                 runs.push(self.one(row, round)?);
                 rest = rest.saturating_sub(times[index]);
             }
-            count_above_hold(&mut runs, begin, &mut self.doubts);
+            count_above_hold(&mut runs, &mut self.doubts);
+            self.runs.append(&mut runs);
         }
-        Ok(runs)
+        Ok(())
     }
 
     fn one(&mut self, row: &Row, round: u64) -> io::Result<Run> {
@@ -242,7 +279,7 @@ impl Bench<'_, '_> {
     }
 }
 
-/// How long a subject's turn takes, about.
+/// About how long a subject's turn takes.
 fn takes(options: &Options, row: &Row) -> Duration {
     let settings = &options.settings;
     let connect = |count: u64| Duration::from_micros(count * 80) + Duration::from_millis(500);
@@ -270,12 +307,12 @@ fn takes(options: &Options, row: &Row) -> Duration {
     sum + further::takes(options, row)
 }
 
-/// Turns the kernel's memory of the round's runs into what is above that of [`HOLD`], which is taken out.
-fn count_above_hold(runs: &mut Vec<Run>, begin: usize, doubts: &mut Doubts) {
-    let Some(position) = runs[begin..].iter().position(|run| run.subject == HOLD.name) else { return };
-    let held = runs.remove(begin + position);
+/// Subtracts the kernel memory of [`HOLD`] from that of the round's other runs, and removes its run.
+fn count_above_hold(runs: &mut Vec<Run>, doubts: &mut Doubts) {
+    let Some(position) = runs.iter().position(|run| run.subject == HOLD.name) else { return };
+    let held = runs.remove(position);
     let held = held.idle.and_then(|idle| Some((idle.connections, idle.kernel_bytes?)));
-    for idle in runs[begin..].iter_mut().filter_map(|run| run.idle.as_mut()) {
+    for idle in runs.iter_mut().filter_map(|run| run.idle.as_mut()) {
         idle.kernel_bytes = match (held, idle.kernel_bytes) {
             (Some((connections, held)), Some(bytes)) if connections == idle.connections => Some(bytes - held),
             _ => None,
@@ -286,10 +323,10 @@ fn count_above_hold(runs: &mut Vec<Run>, begin: usize, doubts: &mut Doubts) {
     }
 }
 
-/// Descriptors of a process that are not connections, generously.
+/// An upper bound of a process's descriptors that are no connections.
 const OTHER_DESCRIPTORS: u64 = 200;
 
-/// Both ends hold their connections in one process each.
+/// Reduces the numbers of connections to what one process may hold: each end is one process.
 fn fit_descriptors(settings: &mut ComparisonSettings, limit: u64, doubts: &mut Doubts) {
     let most = limit.saturating_sub(OTHER_DESCRIPTORS).max(1);
     for connections in [&mut settings.connections, &mut settings.idle_connections] {

@@ -1,41 +1,41 @@
-//! Reasons not to trust a figure, drawn from what was measured. Pure.
+//! Reasons not to trust a figure, found in what was measured. Pure.
 
 use std::io;
 
 use crate::bench::experiment::Circumstances;
-use crate::measure::result::{BareRecv, Basis, Doubt, DoubtKind, Experiment, WayResult};
+use crate::measure::result::{BareRecv, Basis, Doubt, DoubtKind, EngineUsed, Experiment, WayResult};
 
-/// An injector later than this at p99 measures itself.
-const INJECTOR_LATE_NS: u64 = 100_000;
-/// A machine that takes longer than this at p99 for waking a thread measures itself, too.
+/// The lateness of the injector at p99 from which on it is doubted: 100 us.
+pub(super) const INJECTOR_LATE_NS: u64 = 100_000;
+/// The bare recv at p99 from which on the machine is doubted: 100 us.
 const WAKE_NS: u64 = 100_000;
-/// Beats later than this were not the load that was asked for.
+/// The lateness of the beats at p99 from which on the load is doubted: 10 ms.
 const LOAD_LATE_NS: u64 = 10_000_000;
-/// Others may have this share of a core.
-const FOREIGN_SHARE: f64 = 0.02;
-/// As many samples carry a p99.
+/// The share of a core that other processes may use.
+pub(super) const FOREIGN_SHARE: f64 = 0.02;
+/// The number of samples that a p99 needs.
 const CARRIES_P99: u64 = 1_000;
 
-/// A doubt.
+/// Makes a doubt.
 #[must_use]
 pub fn doubt(kind: DoubtKind, text: impl Into<String>, remedy: &str) -> Doubt {
     Doubt { kind, text: text.into(), remedy: remedy.into() }
 }
 
-/// What holds for every measurement of this program.
+/// The doubts about every measurement of this build.
 #[must_use]
 pub fn of_the_build() -> Vec<Doubt> {
     let debug = cfg!(debug_assertions).then(|| {
         doubt(
             DoubtKind::DebugBuild,
-            "this is a debug build: everything of ours is several times slower",
+            "this is a debug build: deadpeer's own code is several times slower",
             "build with `cargo build --release`",
         )
     });
     debug.into_iter().collect()
 }
 
-/// The doubt about the machine, from what it took for a [bare recv](super::baseline).
+/// The doubt about the machine, from its [bare recv](super::baseline).
 #[must_use]
 pub fn of_the_machine(bare_recv: &io::Result<BareRecv>) -> Option<Doubt> {
     match bare_recv.as_ref().map(|bare| bare.latency.percentile(99.0)) {
@@ -47,48 +47,66 @@ pub fn of_the_machine(bare_recv: &io::Result<BareRecv>) -> Option<Doubt> {
                  as much as about the tracker",
                 p99 as f64 / 1e3
             ),
-            "hold p99 against the bare recv's; take a machine without a hypervisor, whose cores do not sleep",
+            "compare p99 with the bare recv's; take a machine without a hypervisor, whose cores do not sleep",
         )),
         Err(error) => Some(doubt(
             DoubtKind::NotMeasured,
             format!("the bare recv was not measured: {error}"),
-            "see that connections on loopback are allowed, and raise `ulimit -n` to 1,000 at least",
+            "allow connections on loopback, and raise `ulimit -n` to at least 1,000",
         )),
     }
+}
+
+/// The doubt about an engine that is not the wanted one.
+#[must_use]
+pub fn of_the_engine(engine: Option<&EngineUsed>) -> Option<Doubt> {
+    let EngineUsed { name, why_not, .. } = engine?;
+    Some(doubt(
+        DoubtKind::NotMeasured,
+        format!("deadpeer ran on {name}, and on nothing better: {}", why_not.as_ref()?),
+        "remove the reason; `--io` names an engine, and a bench does not start where there is none",
+    ))
+}
+
+/// The doubt about a comparison that ended before its first round did.
+#[must_use]
+pub fn no_round() -> Doubt {
+    doubt(
+        DoubtKind::NotMeasured,
+        "the comparison was interrupted before its first round was finished",
+        "let it run to its end",
+    )
 }
 
 /// The doubts about an experiment.
 #[must_use]
 pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Doubt> {
     let mut doubts = of_the_build();
+    doubts.extend(of_the_engine(seen.engine.as_ref()));
     of_the_ways(&experiment.ways, &mut doubts);
     if experiment.quality.mistakes > 0 {
         let text = format!(
-            "{} living peers were suspected or called dead, {} of them for good",
+            "{} living peers were suspected or called dead, {} of them without a recovery",
             experiment.quality.mistakes, experiment.quality.false_verdicts
         );
         doubts.push(doubt(
             DoubtKind::Mistakes,
             text,
-            "see whether the load was late; if it was not, this is a bug of the tracker: please report it with the seed",
+            "if the load was not late, this is a bug of the tracker: please report it with the seed",
         ));
     }
     if seen.load_late_ns > LOAD_LATE_NS || seen.beats_lost > 0 {
         let text = format!(
-            "the beats were {:.1} ms late at p99, and {} were given up or not taken",
+            "the beats were {:.1} ms late at p99, and {} were dropped or refused",
             seen.load_late_ns as f64 / 1e6,
             seen.beats_lost
         );
-        doubts.push(doubt(
-            DoubtKind::LoadLate,
-            text,
-            "take fewer --beats, or a machine with nothing else to do",
-        ));
+        doubts.push(doubt(DoubtKind::LoadLate, text, "take fewer --beats, or an idle machine"));
     }
     if seen.shared_core {
         doubts.push(doubt(
             DoubtKind::SharedCore,
-            "load and tracker had a core in common and waited for each other",
+            "load and tracker shared a core and waited for each other",
             "take fewer --threads, or a machine with more cores",
         ));
     }
@@ -96,27 +114,26 @@ pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Do
         let more = seen.threads_without_core;
         doubts.push(doubt(
             DoubtKind::SharedCore,
-            format!("the tracker had {more} threads more than cores, and they waited for each other"),
+            format!("the tracker had {more} more threads than cores, and they waited for each other"),
             "take fewer --threads, or a machine with more cores",
         ));
     }
     let allowed = experiment.lasted_ns as f64 * FOREIGN_SHARE;
-    for (what, nanos) in
-        [("other processes used", seen.foreign_ns), ("the hypervisor took away", seen.stolen_ns)]
+    for (what, nanos) in [("other processes used", seen.foreign_ns), ("the hypervisor took", seen.stolen_ns)]
     {
         if nanos as f64 > allowed {
             let percent = nanos as f64 / experiment.lasted_ns.max(1) as f64 * 100.0;
             doubts.push(doubt(
                 DoubtKind::BusyMachine,
                 format!("{what} {percent:.0} % of a core"),
-                "measure when the machine has nothing else to do; trust ratios of one run only",
+                "measure on an idle machine; trust only ratios within one run",
             ));
         }
     }
     doubts
 }
 
-/// What concerns several ways is said once.
+/// The doubts about the ways to die. A doubt about several ways is one sentence.
 fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
     let run = || ways.iter().filter(|result| result.not_run.is_none());
     let names = |which: &dyn Fn(&WayResult) -> bool| {
@@ -127,13 +144,13 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
             doubts.push(doubt(
                 DoubtKind::NotMeasured,
                 format!("{} was not run: {why}", result.way),
-                "remove the reason, or leave it out of --ways",
+                "remove the reason, or leave the way out of --ways",
             ));
         }
         let wrong = result.missed + result.doubled + result.misnamed + result.early;
         if wrong > 0 {
             let text = format!(
-                "{}: {} missed, {} told twice, {} with another cause, {} early",
+                "{}: {} missed, {} reported twice, {} with another cause, {} early",
                 result.way, result.missed, result.doubled, result.misnamed, result.early
             );
             doubts.push(doubt(
@@ -149,7 +166,7 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
         late.percentile(99.0).or(late.max()).filter(|&late| scheduled && late > INJECTOR_LATE_NS)
     };
     if let Some(most) = run().filter_map(late).max() {
-        // Of a sample that carries no p99 it is the greatest.
+        // Of a sample too small for a p99 it is the maximum.
         let carried = run()
             .filter(|result| late(result).is_some())
             .all(|result| result.injector_late.percentile(99.0).is_some());
@@ -162,14 +179,14 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
         doubts.push(doubt(
             DoubtKind::InjectorLate,
             text,
-            "give the load a core with nothing else to do; nothing may be subtracted",
+            "give the load an idle core; the latency still includes the lateness",
         ));
     }
     let few = names(&|result| result.told < CARRIES_P99);
     if !few.is_empty() {
         doubts.push(doubt(
             DoubtKind::TooFewSamples,
-            format!("{few}: fewer than {CARRIES_P99} verdicts each carry no p99"),
+            format!("{few}: a p99 needs {CARRIES_P99} verdicts, and each has fewer"),
             "take more --deaths and --connections, or a longer --duration",
         ));
     }
@@ -177,8 +194,8 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
     if clipped > 0 {
         doubts.push(doubt(
             DoubtKind::Clipped,
-            format!("{clipped} values were beyond an hour"),
-            "see what stood still so long",
+            format!("{clipped} values were longer than an hour"),
+            "find what stopped for so long",
         ));
     }
 }
@@ -194,7 +211,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const FRAME: Frame = Frame { start: 0, end: 10 * SECOND, detection: SECOND, connections: 10 };
 
-    /// An experiment that nothing is to be said against.
+    /// An experiment without any doubt.
     fn sound() -> Experiment {
         let (mut ways, quality) = judge(&[Way::Fin, Way::Silence], &[], &[], FRAME);
         for result in &mut ways {
@@ -226,35 +243,35 @@ mod tests {
         }
     }
 
-    /// The kinds, but for the one that is about the test's own build.
-    fn kinds(experiment: &Experiment, seen: Circumstances) -> BTreeSet<DoubtKind> {
-        let doubts = of_an_experiment(experiment, &seen);
+    /// The kinds of the doubts, without the one about a debug build.
+    fn kinds(experiment: &Experiment, seen: &Circumstances) -> BTreeSet<DoubtKind> {
+        let doubts = of_an_experiment(experiment, seen);
         assert!(doubts.iter().all(|doubt| !doubt.text.is_empty() && !doubt.remedy.is_empty()));
         doubts.into_iter().map(|doubt| doubt.kind).filter(|&kind| kind != DoubtKind::DebugBuild).collect()
     }
 
     #[test]
     fn a_sound_experiment_is_not_doubted() {
-        assert_eq!(kinds(&sound(), Circumstances::default()), [].into());
+        assert_eq!(kinds(&sound(), &Circumstances::default()), [].into());
     }
 
     #[test]
     fn every_circumstance_that_spoils_a_figure_is_doubted_and_nothing_else() {
-        let none = Circumstances::default();
+        let none = Circumstances::default;
         let share = 10 * SECOND / 50;
         for (seen, kind) in [
-            (Circumstances { load_late_ns: LOAD_LATE_NS + 1, ..none }, DoubtKind::LoadLate),
-            (Circumstances { beats_lost: 1, ..none }, DoubtKind::LoadLate),
-            (Circumstances { shared_core: true, ..none }, DoubtKind::SharedCore),
-            (Circumstances { threads_without_core: 1, ..none }, DoubtKind::SharedCore),
-            (Circumstances { foreign_ns: share + 1, ..none }, DoubtKind::BusyMachine),
-            (Circumstances { stolen_ns: share + 1, ..none }, DoubtKind::BusyMachine),
+            (Circumstances { load_late_ns: LOAD_LATE_NS + 1, ..none() }, DoubtKind::LoadLate),
+            (Circumstances { beats_lost: 1, ..none() }, DoubtKind::LoadLate),
+            (Circumstances { shared_core: true, ..none() }, DoubtKind::SharedCore),
+            (Circumstances { threads_without_core: 1, ..none() }, DoubtKind::SharedCore),
+            (Circumstances { foreign_ns: share + 1, ..none() }, DoubtKind::BusyMachine),
+            (Circumstances { stolen_ns: share + 1, ..none() }, DoubtKind::BusyMachine),
         ] {
-            assert_eq!(kinds(&sound(), seen), [kind].into(), "{seen:?}");
+            assert_eq!(kinds(&sound(), &seen), [kind].into(), "{seen:?}");
         }
         let bearable =
-            Circumstances { load_late_ns: LOAD_LATE_NS, foreign_ns: share, stolen_ns: share, ..none };
-        assert_eq!(kinds(&sound(), bearable), [].into());
+            Circumstances { load_late_ns: LOAD_LATE_NS, foreign_ns: share, stolen_ns: share, ..none() };
+        assert_eq!(kinds(&sound(), &bearable), [].into());
     }
 
     #[test]
@@ -277,12 +294,26 @@ mod tests {
         for (turn, (spoil, kind)) in spoil.into_iter().enumerate() {
             let mut experiment = sound();
             spoil(&mut experiment);
-            assert_eq!(kinds(&experiment, Circumstances::default()), [kind].into(), "{turn}");
+            assert_eq!(kinds(&experiment, &Circumstances::default()), [kind].into(), "{turn}");
         }
     }
 
     #[test]
-    fn a_machine_is_doubted_that_is_slow_by_itself_or_was_not_measured() {
+    fn an_engine_is_doubted_that_is_not_the_wanted_one() {
+        let engine = |why_not: Option<&str>| EngineUsed {
+            name: "epoll".into(),
+            features: Vec::new(),
+            why_not: why_not.map(str::to_owned),
+        };
+        assert_eq!(of_the_engine(None), None);
+        assert_eq!(of_the_engine(Some(&engine(None))), None);
+        let doubted = of_the_engine(Some(&engine(Some("forbidden by seccomp")))).unwrap();
+        assert_eq!(doubted.kind, DoubtKind::NotMeasured);
+        assert!(doubted.text.contains("epoll") && doubted.text.contains("seccomp"), "{}", doubted.text);
+    }
+
+    #[test]
+    fn a_slow_or_unmeasured_machine_is_doubted() {
         let of = |nanos| {
             let mut bare = BareRecv::default();
             (0..CARRIES_P99).for_each(|_| bare.latency.record(nanos));
@@ -297,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn an_injector_that_is_late_is_no_part_of_a_latency_that_counts_from_the_last_beat() {
+    fn a_late_injector_does_not_matter_where_latency_counts_from_the_last_beat() {
         let mut experiment = sound();
         (0..20).for_each(|_| experiment.ways[1].injector_late.record(2 * INJECTOR_LATE_NS));
-        assert_eq!(kinds(&experiment, Circumstances::default()), [].into());
+        assert_eq!(kinds(&experiment, &Circumstances::default()), [].into());
     }
 
     #[test]
-    fn no_percentile_is_named_that_the_sample_does_not_carry() {
+    fn a_sample_too_small_for_a_percentile_names_none() {
         let mut experiment = sound();
         let text = |experiment: &Experiment| {
             let doubts = of_an_experiment(experiment, &Circumstances::default());

@@ -1,17 +1,16 @@
-//! The detection experiment: peers die in every way that there is, and the tracker is held to what was done.
+//! The detection experiment: peers die in every way, and the tracker's verdicts are compared with the deaths.
 //!
 //! # Model
 //!
-//! A tracker, which is `deadpeer run` in a process of its own, and peers in several others: a crowd on loopback, of
-//! which some die by a [`schedule`]; a process whose peers all beat until it is stopped by SIGSTOP; and, as
-//! root, one at the far end of a [`path`] that is lost. When the last verdict is due, what was told is
-//! [held against](verdicts) what was done.
+//! The tracker is `deadpeer run` in its own process. The peers are in several others: processes on loopback, where
+//! some peers die by a [`schedule`]; a process whose peers all beat until SIGSTOP stops it; and, as
+//! root, one at the far end of a [`path`] that is lost. When the last verdict is due, the reported events are
+//! [compared](verdicts) with the deaths that were caused.
 //!
 //! # Contract
 //!
-//! - Every death is caused at an instant that was drawn before, and its latency counts from there.
-//! - The tracker is asked nothing: it writes its events into memory, which wakes nobody, and they are read at
-//!   the end.
+//! - Each death is caused at an instant that was drawn before the start, and its latency counts from that instant.
+//! - The tracker writes its events into memory, which wakes no other process; they are read at the end.
 //! - A way that cannot be run here is reported with the reason, never left out.
 
 pub mod path;
@@ -25,9 +24,9 @@ use std::time::Duration;
 
 use super::child::Child;
 use super::peers::{Caused, Death, Done, PACE_NS, PeersPlan, Phase};
-use super::proc::{self, Machine};
+use super::proc::Surroundings;
 use super::{Observer, machine, nanos, now, role_command};
-use crate::measure::result::{Experiment, Settings, Way};
+use crate::measure::result::{EngineUsed, Experiment, Settings, Way};
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
 use path::Net;
@@ -35,66 +34,70 @@ use sizes::Sizes;
 use tracker::{GRACE, Tracker};
 use verdicts::{Frame, ReportedEvent};
 
-/// What to do.
+/// The settings of an experiment.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Connections at the start.
+    /// The number of connections at the start.
     pub connections: usize,
     /// Beats a second over all connections.
     pub beats_per_second: u64,
     /// Deaths a second over all ways that die one by one.
     pub deaths_per_second: u64,
-    /// How long they go on.
+    /// The time in which peers die.
     pub duration: Duration,
-    /// Which.
+    /// The ways to die.
     pub ways: Vec<Way>,
-    /// What the schedule is drawn from.
+    /// The seed of the schedule.
     pub seed: u64,
-    /// Ring threads of the tracker.
+    /// The number of the tracker's threads.
     pub threads: usize,
-    /// The tracker's batch window; its own default if none is given.
+    /// The tracker's batch window; `None` for its default.
     pub batch_window: Option<Duration>,
     /// `lazy` or `beat`.
     pub wake: String,
-    /// Another tracker than this program, for the tests of the oracle.
+    /// The tracker's engine, as `--io` has it.
+    pub io: String,
+    /// Another tracker than this program, for tests.
     pub tracker: Option<std::path::PathBuf>,
 }
 
-/// What an experiment found besides its figures: the material of doubts.
-#[derive(Clone, Copy, Debug, Default)]
+/// The circumstances of an experiment, from which doubts are drawn.
+#[derive(Clone, Debug, Default)]
 pub struct Circumstances {
-    /// Lateness of the beats at p99, or their greatest.
+    /// The tracker's engine, from its event `listening`.
+    pub engine: Option<EngineUsed>,
+    /// The lateness of the beats at p99; of a sample too small for that, their maximum.
     pub load_late_ns: u64,
-    /// Beats that were given up or refused by living sockets.
+    /// The number of beats that were dropped, or refused by sockets of living peers.
     pub beats_lost: u64,
-    /// CPU of processes that are not ours.
+    /// CPU of other processes, in nanoseconds.
     pub foreign_ns: u64,
-    /// Taken away by the hypervisor.
+    /// CPU that the hypervisor took, in nanoseconds.
     pub stolen_ns: u64,
-    /// Load and tracker had a core in common.
+    /// Load and tracker shared a core.
     pub shared_core: bool,
-    /// Threads of the tracker beyond one for each of its cores.
+    /// The number of the tracker's threads beyond its cores.
     pub threads_without_core: u64,
 }
 
 const BEAT_BYTES: usize = 16;
-/// As long as a start or an orderly end may take on a busy machine.
+/// The longest time of a start or an orderly end on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After the last verdict was due, a second one of the same death would come within this.
+/// The time after the last verdict in which a second one of the same death would come.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
-/// Runs it. `observer` is asked between all steps whether to go on.
+/// Runs the experiment. Between its steps `observer` may end it.
 ///
 /// # Errors
 ///
-/// When it cannot be set up: too many connections for the limits, no io_uring, a child that fails;
-/// [`io::ErrorKind::Interrupted`] when `observer` says so.
+/// When it cannot be set up: too many connections for the limits, no such engine, a child that fails;
+/// [`io::ErrorKind::Interrupted`] when `observer` ends it.
 pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Experiment, Circumstances)> {
     let all_cores = process::usable_cores();
     let found = carry_out(options, observer);
-    // Whatever comes next is to have them all again.
+    // The next measurement chooses from all cores.
     process::move_to_cores(&all_cores)?;
-    // A signal from a terminal goes to the children, too: that they end is no failure of theirs.
+    // A signal from a terminal goes to the children, too: the failure of one of them is then no error.
     found.or_else(|error| observer.check().and(Err(error)))
 }
 
@@ -109,7 +112,7 @@ fn carry_out(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Expe
     };
     let sizes = Sizes::of(options, &ways, net.is_some())?;
     let (server_cores, load_cores) = machine::share_out(options.threads);
-    // We sleep while something is measured, but what we do is done beside the load.
+    // This process sleeps or works on the load's cores while the tracker is measured.
     process::move_to_cores(&load_cores)?;
 
     observer.step("starting the tracker", Duration::from_secs(1))?;
@@ -128,22 +131,29 @@ fn carry_out(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Expe
         group.child.tell(&phase)?;
     }
     let pids: Vec<u32> = groups.iter().map(|group| group.child.pid()).chain([tracker.child.pid()]).collect();
-    let before = Load::read(&pids, &server_cores, &load_cores)?;
+    let cores = [&server_cores[..], &load_cores].concat();
+    let before = Surroundings::read(&pids, &cores)?;
     observer.step("warming up", Duration::from_nanos(timing.from.saturating_sub(now())))?;
     observer.sleep_until(timing.from)?;
     observer.step("peers die", Duration::from_nanos(timing.to - timing.from))?;
     let acts = act(&groups, net.as_ref(), &timing, observer)?;
     observer.sleep_until(timing.to)?;
-    observer.step("the last verdicts are awaited", Duration::from_nanos(timing.end - timing.to))?;
+    observer.step("awaiting the last verdicts", Duration::from_nanos(timing.end - timing.to))?;
     observer.sleep_until(timing.end)?;
-    let after = Load::read(&pids, &server_cores, &load_cores)?;
+    let after = Surroundings::read(&pids, &cores)?;
 
     observer.step("counting", Duration::from_millis(500))?;
     let reported: Vec<ReportedEvent> = tracker.child.lines()?.iter().filter_map(tracker::reported).collect();
+    let (engine, batch_window) = (tracker.engine.take(), tracker.batch_window);
     let summary = tracker.end()?;
-    let mut circumstances = after.since(&before);
-    circumstances.shared_core = server_cores.iter().any(|core| load_cores.contains(core));
-    circumstances.threads_without_core = options.threads.saturating_sub(server_cores.len()) as u64;
+    let mut circumstances = Circumstances {
+        engine,
+        foreign_ns: after.others.saturating_sub(before.others),
+        stolen_ns: after.machine.since(before.machine).steal_ns(),
+        shared_core: server_cores.iter().any(|core| load_cores.contains(core)),
+        threads_without_core: options.threads.saturating_sub(server_cores.len()) as u64,
+        ..Circumstances::default()
+    };
     let caused = collect(groups, &acts, &mut circumstances)?;
 
     let frame = Frame {
@@ -163,7 +173,7 @@ fn carry_out(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Expe
         duration_ns: nanos(options.duration),
         threads: options.threads as u64,
         wake: options.wake.clone(),
-        batch_window_ns: tracker::window(&summary, options),
+        batch_window_ns: options.batch_window.map_or(batch_window, nanos),
         detection_time_ns: timing.detection,
         half_closed_grace_ns: nanos(GRACE),
         load_processes: pids.len() as u64 - 1,
@@ -174,7 +184,7 @@ fn carry_out(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Expe
         lasted_ns: timing.end - timing.start,
         ways: results,
         quality,
-        summary: summary.summary,
+        summary,
     };
     Ok((experiment, circumstances))
 }
@@ -189,9 +199,9 @@ struct Group {
 /// How the peers of a group die.
 #[derive(Clone, Debug, PartialEq)]
 enum Dies {
-    /// Some, one by one, in these ways; the number of deaths and the group's own seed.
+    /// Some, one by one: the number of deaths, their ways, and the group's own seed.
     OneByOne(usize, Vec<Way>, u64),
-    /// All in the same instant, from outside.
+    /// All in the same instant, by an act from outside.
     Together(Way),
 }
 
@@ -241,13 +251,13 @@ fn start_peers(
 /// The instants of an experiment.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
-    /// The first beat.
+    /// The instant of the first beat.
     start: u64,
-    /// The first death.
+    /// The instant of the first death.
     from: u64,
-    /// The last death.
+    /// The instant of the last death.
     to: u64,
-    /// The last verdict has come.
+    /// The instant by which the last verdict is due.
     end: u64,
     detection: u64,
 }
@@ -255,7 +265,7 @@ struct Timing {
 impl Timing {
     fn of(options: &Options, tracker: &Tracker) -> Timing {
         let start = machine::soon();
-        // By then everyone has beaten.
+        // By then each peer has beaten.
         let each = options.connections as f64 / options.beats_per_second.max(1) as f64;
         let from = start + (each * 1e9) as u64 + 200_000_000;
         let to = from + nanos(options.duration);
@@ -263,7 +273,7 @@ impl Timing {
         Timing { start, from, to, end, detection: tracker.detection }
     }
 
-    /// When those die who die together.
+    /// The instant at which the peers of a group die together.
     fn together(&self, way: Way) -> u64 {
         let part = if way == Way::Stop { 3 } else { 5 };
         self.from + (self.to - self.from) * part / 10
@@ -291,7 +301,7 @@ impl Group {
     }
 }
 
-/// When something was done from outside: just before, and just after.
+/// An act from outside, with the instants before and after it.
 #[derive(Clone, Copy, Debug)]
 struct Act {
     way: Way,
@@ -299,7 +309,7 @@ struct Act {
     returned: u64,
 }
 
-/// Does what is done from outside, each at its instant.
+/// Does the acts from outside, each at its instant.
 fn act(
     groups: &[Group],
     net: Option<&Net>,
@@ -322,7 +332,7 @@ fn act(
     Ok(acts)
 }
 
-/// Lets the peers tell what they did, and ends them.
+/// Reads the reports of the peers, and ends them.
 fn collect(groups: Vec<Group>, acts: &[Act], circumstances: &mut Circumstances) -> io::Result<Vec<Caused>> {
     let mut all = Vec::new();
     for mut group in groups {
@@ -339,7 +349,7 @@ fn collect(groups: Vec<Group>, acts: &[Act], circumstances: &mut Circumstances) 
                     }
                     all.push(caused);
                 }
-                // What the stopped say of their beats is not about the load.
+                // The lateness of stopped peers is not that of the load.
                 "done" if !matches!(group.dies, Dies::Together(_)) => {
                     let done: Done = line.parse()?;
                     let late = done.late.percentile(99.0).or(done.late.max()).unwrap_or(0);
@@ -352,28 +362,4 @@ fn collect(groups: Vec<Group>, acts: &[Act], circumstances: &mut Circumstances) 
         group.child.finish(PATIENCE)?;
     }
     Ok(all)
-}
-
-/// What else the machine did.
-struct Load {
-    others: u64,
-    machine: Machine,
-}
-
-impl Load {
-    fn read(pids: &[u32], server_cores: &[usize], load_cores: &[usize]) -> io::Result<Load> {
-        let ours: Vec<u32> = pids.iter().copied().chain([std::process::id()]).collect();
-        let mut cores: Vec<usize> = server_cores.iter().chain(load_cores).copied().collect();
-        cores.sort_unstable();
-        cores.dedup();
-        Ok(Load { others: proc::others_cpu(&ours)?, machine: Machine::read(&cores)? })
-    }
-
-    fn since(&self, before: &Load) -> Circumstances {
-        Circumstances {
-            foreign_ns: self.others.saturating_sub(before.others),
-            stolen_ns: self.machine.since(before.machine).steal_ns(),
-            ..Circumstances::default()
-        }
-    }
 }

@@ -1,25 +1,25 @@
-//! Experiments: servers, peers that live and die by a plan, and what was told of them.
+//! Experiments: servers, peers that live and die by a plan, and what the servers reported of them.
 //!
 //! # Intuition
 //!
-//! Whoever measures a server from inside believes the server. So everything here is a process of its
-//! own: the server under test, the peers that beat and die by their own clock, and the one that compares
-//! afterwards what was done with what was told.
+//! A server that measures itself cannot see its own faults. So the server under test, the peers, and the program that
+//! compares the planned deaths with the reported ones are processes of their own.
 //!
 //! # Model
 //!
-//! - `peers`: a role of this program: it holds connections, beats open-loop, and lets some die, each at
-//!   its planned instant and in its planned [way](crate::measure::result::Way). `stream`: one that sends all it can.
+//! - `peers`: a role of this program. It holds connections, beats open-loop, and ends some of them, each at
+//!   its planned instant and in its planned [way](crate::measure::result::Way).
+//! - `stream`: a role: one peer that sends as fast as it can.
 //! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
-//! - [`compare`]: deadpeer beside the `yardsticks`, under the same load, in turn.
-//! - `child`: a process of the experiment; `proc`: what /proc says of it and of the machine.
-//! - `baseline`: what the machine takes for a death without any tracker.
-//! - `connections`: many connections, and the schedule of their beats.
+//! - [`compare`]: deadpeer and the `yardsticks`, one after the other under the same load.
+//! - `child`: a process of the experiment. `proc`: figures from /proc of a process and of the machine.
+//! - [`baseline`]: how long the machine takes to report a death without a tracker.
+//! - `connections`: many client connections, and the schedule of their beats.
 //!
 //! # Contract
 //!
 //! - All instants are CLOCK_MONOTONIC. Latency counts from the *planned* instant; how late the peers
-//!   themselves were is recorded apart.
+//!   themselves were is recorded separately.
 //! - A plan is drawn from a seed: the same seed gives the same deaths of the same connections.
 //! - Every wait is bounded, and children end with their parent.
 
@@ -44,11 +44,11 @@ use crate::time::Instant;
 /// The sub-command by which this program starts itself again for a role.
 pub const ROLE_COMMAND: &str = "bench-role";
 
-/// Plays a role: `name` with its plan in JSON, commands on standard input, reports on standard output.
+/// Runs the role `name` with its plan in JSON: commands come on standard input, reports go to standard output.
 ///
 /// # Errors
 ///
-/// When there is no such role, its plan is none, or its system calls fail.
+/// When there is no such role, the plan is not one of that role, or a system call fails.
 pub fn play(name: &str, plan: &str) -> io::Result<()> {
     match name {
         "peers" => peers::run(&serde_json::from_str(plan)?),
@@ -62,22 +62,22 @@ pub fn play(name: &str, plan: &str) -> io::Result<()> {
     }
 }
 
-/// A command line that starts this very program for a role.
+/// The command that starts this same program for a role.
 ///
 /// # Errors
 ///
-/// When the path of the program is not known.
+/// When the path of the program is unknown.
 pub fn role_command(role: &str, plan: &impl serde::Serialize) -> io::Result<std::process::Command> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.args([ROLE_COMMAND, role, &serde_json::to_string(plan)?]);
     Ok(command)
 }
 
-/// Who looks on: is told what happens, and may end it.
+/// Hears of each step of a measurement, and can end it.
 pub struct Observer<'a> {
-    /// Set by a signal: everything is to end.
+    /// A signal sets it: the measurement ends.
     pub interrupted: &'a AtomicBool,
-    /// Called at each step: what is done now, and how long it will take, about.
+    /// Called at each step, with its name and about how long it takes.
     pub progress: &'a mut dyn FnMut(&str, Duration),
 }
 
@@ -87,15 +87,15 @@ impl std::fmt::Debug for Observer<'_> {
     }
 }
 
-/// How soon an interruption is noticed.
+/// The longest time until an interruption is noticed.
 const LOOK_EVERY_NS: u64 = 50_000_000;
 
 impl Observer<'_> {
-    /// Says what is done now.
+    /// Announces a step.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::Interrupted`] when it is to end.
+    /// [`io::ErrorKind::Interrupted`] after the signal.
     pub fn step(&mut self, what: &str, lasts: Duration) -> io::Result<()> {
         (self.progress)(what, lasts);
         self.check()
@@ -105,7 +105,7 @@ impl Observer<'_> {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::Interrupted`] when it is to end.
+    /// [`io::ErrorKind::Interrupted`] after the signal.
     pub fn sleep_until(&mut self, at: u64) -> io::Result<()> {
         while now() < at {
             self.check()?;
@@ -120,6 +120,11 @@ impl Observer<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether this is an [`Observer`]'s error after the signal.
+fn is_interruption(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
 }
 
 fn now() -> u64 {

@@ -1,4 +1,4 @@
-//! What /proc says: CPU of a process and of the machine, resident memory, slabs.
+//! Figures from /proc: CPU of a process and of the machine, resident memory, slabs.
 
 use std::collections::BTreeMap;
 use std::{fs, io};
@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::now;
 use crate::sys::process;
 
-/// One process, at one moment.
+/// The counters of one process at one moment.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Process {
     pub cpu_ns: u64,
-    /// Voluntary context switches of all threads: how often it went to sleep.
+    /// Voluntary context switches of all threads: how often it slept.
     pub sleeps: u64,
 }
 
@@ -27,8 +27,8 @@ impl Process {
     }
 }
 
-/// Descriptors that a process holds. The size of the directory is their number since Linux 6.2;
-/// before that it is zero and they are counted.
+/// The number of descriptors that a process holds. Since Linux 6.2 it is the size of the directory; before that the
+/// size is zero, and the entries are counted.
 pub fn descriptors(pid: u32) -> io::Result<u64> {
     let path = format!("/proc/{pid}/fd");
     match fs::metadata(&path)?.len() {
@@ -37,7 +37,7 @@ pub fn descriptors(pid: u32) -> io::Result<u64> {
     }
 }
 
-/// The cores of the measurement, at one moment, in nanoseconds summed over them.
+/// The cores of the measurement at one moment: nanoseconds, summed over the cores.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Machine {
     /// Time that has passed.
@@ -52,10 +52,10 @@ pub struct Machine {
 
 impl Machine {
     /// Sums the lines `cpuN` of the given cores. The busy columns of /proc/stat are samples, taken
-    /// at the timer tick. A load that sleeps by a timer can keep step with the tick, and what the
-    /// kernel does by timers of its own, such as delayed ACKs, comes right after the sample: they said
-    /// 0.3 s where one process alone had used 1.9 s. Idle time is clocked at each entry and exit
-    /// (NO_HZ), so busy is what is left; `perf record -a` on a clock of its own agrees with that.
+    /// at the timer tick. A load that sleeps by a timer can keep step with the tick, and the kernel's own timers,
+    /// such as delayed ACKs, run right after the sample: the columns showed 0.3 s where one process alone had used
+    /// 1.9 s. Idle time is clocked at each entry and exit (NO_HZ), so busy time is the rest; `perf record -a`, which
+    /// has a clock of its own, agrees with that.
     pub fn read(cores: &[usize]) -> io::Result<Machine> {
         let text = fs::read_to_string("/proc/stat")?;
         let mut sum = Machine::default();
@@ -81,7 +81,7 @@ impl Machine {
     pub fn since(self, earlier: Machine) -> Machine {
         Machine {
             wall: self.wall - earlier.wall,
-            // The kernel's corrections may take a tick back.
+            // The kernel may correct idle time downwards.
             idle: self.idle.saturating_sub(earlier.idle),
             steal: self.steal.saturating_sub(earlier.steal),
             sampled: self.sampled.saturating_sub(earlier.sampled),
@@ -101,18 +101,17 @@ impl Machine {
     }
 }
 
-/// CPU of all user processes but `ours`, in nanoseconds since boot. What children used is in their
-/// parents' figures once they have ended, so a compiler that came and went is counted. Kernel
-/// threads are left out: what they do is mostly our own packets.
-pub fn others_cpu(ours: &[u32]) -> io::Result<u64> {
+/// CPU of all user processes but `ours`, in nanoseconds since boot. It includes that of ended children, which /proc adds
+/// to their parents, such as a compiler's. It leaves out kernel threads: they mostly handle our own packets.
+fn others_cpu(ours: &[u32]) -> io::Result<u64> {
     let mut ticks = 0;
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        // It may have ended since the directory was read.
+        // The process may have ended since the directory was read.
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // The name in brackets may hold anything: the fields are counted from its end.
+        // The name in brackets may hold any bytes, so the fields are counted from its end.
         let Some((_, rest)) = stat.rsplit_once(')') else { continue };
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let number = |index: usize| fields.get(index).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
@@ -124,13 +123,28 @@ pub fn others_cpu(ours: &[u32]) -> io::Result<u64> {
     Ok(ticks * TICK_NS)
 }
 
-/// In the flags of /proc/PID/stat.
+/// The CPU of other programs and the busy time of the machine, at one moment.
+pub struct Surroundings {
+    /// As [`others_cpu`].
+    pub others: u64,
+    pub machine: Machine,
+}
+
+impl Surroundings {
+    /// Reads them; `ours` and this process are no other programs.
+    pub fn read(ours: &[u32], cores: &[usize]) -> io::Result<Surroundings> {
+        let ours = [ours, &[std::process::id()]].concat();
+        Ok(Surroundings { others: others_cpu(&ours)?, machine: Machine::read(cores)? })
+    }
+}
+
+/// The bit of a kernel thread in the flags of /proc/PID/stat.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// `USER_HZ` is 100 on every architecture that has io_uring.
 const TICK_NS: u64 = 10_000_000;
 
-/// User memory of a process, in bytes.
+/// The user memory of a process, in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Memory {
     pub rss: u64,
@@ -146,9 +160,8 @@ impl Memory {
     }
 }
 
-/// Caches of files and pages, where a compiler beside us stirs megabytes and a socket nothing; and those of
-/// /proc, which our own reading of it stirs. A socket has a dentry and an LSM blob too, as many whoever
-/// watches it.
+/// Slab caches of files and pages, which other programs change by megabytes and a socket does not; and those of /proc,
+/// which this program's own reads change. A socket has a dentry and an LSM blob, too, the same under every server.
 const OF_FILE_SYSTEMS: [&str; 11] = [
     "buffer_head",
     "btrfs",
@@ -163,12 +176,12 @@ const OF_FILE_SYSTEMS: [&str; 11] = [
     "extent_status",
 ];
 
-/// Bytes of live objects per slab cache.
+/// The bytes of live objects of each slab cache.
 pub struct Slabs(BTreeMap<String, i64>);
 
 impl Slabs {
-    /// Needs root. Objects on a core's own partial slabs count as live, so a figure is good to
-    /// some hundred objects: read it with thousands.
+    /// Reads /proc/slabinfo, which needs root. Objects on a core's partial slabs count as live, so a figure is exact to
+    /// some hundred objects: measure with thousands.
     pub fn read() -> io::Result<Slabs> {
         let text = fs::read_to_string("/proc/slabinfo")?;
         let mut caches = BTreeMap::new();
@@ -184,7 +197,7 @@ impl Slabs {
         Ok(Slabs(caches))
     }
 
-    /// What grew or shrank since `earlier`.
+    /// The difference of each cache that changed since `earlier`.
     pub fn since(&self, earlier: &Slabs) -> BTreeMap<String, i64> {
         let mut delta = BTreeMap::new();
         for (name, bytes) in &self.0 {

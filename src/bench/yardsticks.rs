@@ -1,15 +1,15 @@
-//! What users would take instead of a deadpeer: servers that do its work on epoll, tokio, tokio-uring.
+//! The yardsticks: servers that do a deadpeer's work on epoll, tokio and tokio-uring.
 //!
 //! # Intuition
 //!
-//! A comparison is worth what the other side is worth. So each yardstick is written as somebody who
-//! lives on that library would write it, and who knows it well; where there are several usual ways, the one
-//! that was measured to serve its users best is taken, and its file says so.
+//! A comparison is worth as much as its yardsticks. So each one is written as an experienced user of its
+//! library would write it. Where there are several usual ways, it takes the one that was measured to be the best, and its
+//! file says so.
 //!
 //! # Model
 //!
-//! Each is a role: a server on one thread that listens on a free port of 127.0.0.1, knows every connection's
-//! end, and ends those that are silent for too long. It says `listening`, `up` and `died` as deadpeer does.
+//! Each is a role: a server on one thread that listens on a free port of 127.0.0.1, detects each connection's
+//! end, and ends connections that are silent for too long. It reports `listening`, `up` and `died` as deadpeer does.
 //! [`floor`] makes deadpeer's system calls and judges nothing, and [`hold`] only accepts.
 
 pub mod epoll;
@@ -28,22 +28,26 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::now;
-use crate::sys::{rlimit, tcp};
+use crate::sys::rlimit;
+use crate::sys::tcp::{self, TcpInfo};
 
-/// What a yardstick is started with.
+/// The plan of a yardstick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct YardstickPlan {
-    /// A connection that was quiet for so long is dead.
+    /// The silence after which a connection is dead, in milliseconds.
     pub idle_ms: u64,
-    /// The low-water mark, for those that use one.
+    /// The low-water mark in bytes; `None` for none.
     pub unread: Option<u32>,
+    /// Each death has a proof: `TCP_INFO` is read before the socket is closed, and written.
+    #[serde(default)]
+    pub proofs: bool,
 }
 
-/// As long as deadpeer's: the kernel cuts it to net.core.somaxconn.
+/// The same backlog as deadpeer's: the kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 65_535;
 
-/// Listens on a free port of 127.0.0.1, with room for as many descriptors as this process may have. A
-/// low-water mark is inherited by what is accepted.
+/// Listens on a free port of 127.0.0.1, and reserves room for all descriptors that this process may have. Accepted
+/// sockets inherit the low-water mark.
 fn listen(unread: Option<u32>) -> io::Result<TcpListener> {
     let descriptors = rlimit::raise_nofile()?;
     // Before there are threads, as deadpeer does: the table would grow in the middle of a measurement.
@@ -57,14 +61,14 @@ fn listen(unread: Option<u32>) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Tells what became of the connections: one JSON line each, written when [`Teller::flush`] is called.
+/// Reports events of connections, one JSON line each; [`Teller::flush`] writes them.
 struct Teller {
     out: BufWriter<File>,
 }
 
 impl Teller {
-    /// On standard output, with `listening` as the first line: all must be ready by now, as what a server holds
-    /// then is not counted as what it takes for its connections.
+    /// Reports to standard output, with `listening` as the first line. The server must be ready by now: the memory and
+    /// descriptors that it has at this line are not counted as those of its connections.
     fn new(address: SocketAddr, idle_ms: u64) -> io::Result<Teller> {
         let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let mut teller = Teller { out: BufWriter::with_capacity(1 << 16, out) };
@@ -89,12 +93,31 @@ impl Teller {
         )
     }
 
+    /// The line of a death with a proof: as long as a deadpeer's, with the same figures.
+    fn proved(&mut self, peer: SocketAddr, cause: &str, bytes: u64, proof: &TcpInfo) -> io::Result<()> {
+        let now = now();
+        let id = peer.port();
+        writeln!(
+            self.out,
+            r#"{{"event":"died","seq":{now},"id":"0-{id}-0","peer":"{peer}","local":"127.0.0.1:{id}","mono_ns":{now},"time":"0000-00-00T00:00:00.000000Z","cause":"{cause}","silent_ms":0,"lived_ms":0,"bytes":{bytes},"proof":{{"errno":"ECONNRESET","poll_mask":"0x2019","tcp":{{"state":"{}","unacked":{},"retransmits":{},"backoff":{},"probes":{},"last_ack_recv_ms":{},"last_data_recv_ms":{},"notsent_bytes":{},"rtt_us":{}}},"transport":"unasked","last_life_ns":{now},"verdict_ns":{now}}},"history":[]}}"#,
+            proof.state,
+            proof.unacked,
+            proof.retransmits,
+            proof.backoff,
+            proof.probes,
+            proof.last_ack_recv,
+            proof.last_data_recv,
+            proof.notsent_bytes,
+            proof.rtt
+        )
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
 
-/// A teller of many tasks on one thread: their lines are written together, once those that are ready have run.
+/// A teller of many tasks on one thread: their lines are written together after the tasks that are ready have run.
 #[derive(Clone)]
 struct SharedTeller(Arc<Mutex<Pending>>);
 
@@ -109,12 +132,12 @@ impl SharedTeller {
     }
 
     fn say(&self, line: impl FnOnce(&mut Teller) -> io::Result<()>) {
-        let mut pending = self.0.lock().expect("nobody panics while he holds it");
+        let mut pending = self.0.lock().expect("no task panics while it holds the lock");
         line(&mut pending.teller).expect("standard output takes every line");
         if !std::mem::replace(&mut pending.flush_is_due, true) {
             let shared = self.clone();
             ::tokio::spawn(async move {
-                let mut pending = shared.0.lock().expect("nobody panics while he holds it");
+                let mut pending = shared.0.lock().expect("no task panics while it holds the lock");
                 pending.flush_is_due = false;
                 pending.teller.flush().expect("standard output takes every line");
             });
@@ -122,12 +145,12 @@ impl SharedTeller {
     }
 }
 
-/// The causes, in deadpeer's words.
+/// The causes of deaths, as deadpeer names them.
 mod cause {
-    /// FIN.
+    /// The peer sent FIN.
     pub const CLOSED: &str = "closed";
-    /// RST, and every other error of the connection.
+    /// RST, or another error of the connection.
     pub const ABORTED: &str = "aborted";
-    /// Silence.
+    /// The peer was silent for too long.
     pub const EXPIRED: &str = "heartbeat_expired";
 }

@@ -1,7 +1,8 @@
 //! `deadpeer bench`: an experiment in one command.
 //!
-//! Progress goes to standard error, if that is a terminal; the report goes to standard output. Exit codes: 0,
-//! 1 when something failed, 2 for wrong arguments, 130 after an interruption.
+//! Progress goes to standard error, if that is a terminal; the report goes to standard output. SIGINT and SIGTERM end
+//! it: the finished rounds of a comparison are reported and written, nothing else. Exit codes: 0, 1 when something
+//! failed, 2 for wrong arguments, 130 after a signal.
 
 mod out;
 mod progress;
@@ -21,221 +22,133 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::bench::compare::{Measure, Yardstick};
 use crate::bench::{Observer, baseline, compare, doubts, experiment, machine};
 use crate::cli::duration;
+use crate::cli::io::Io;
 use crate::measure::report::{Format, render};
 use crate::measure::result::{
-    Comparison, Doubt, Experiment, FORMAT, Machine, Program, ResultFile, VERSION, Way,
+    Comparison, Doubt, EngineUsed, Experiment, FORMAT, Machine, OutputKind, Program, ResultFile, VERSION, Way,
 };
 use crate::time::{Instant, WallClock, nanos};
 
 /// Arguments of `deadpeer bench`.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
-    /// Connections at the start [default: 10000, with --quick 3000]
+    /// Number of connections at the start [default: 10000, with --quick 3000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(20..=10_000_000))]
     pub connections: Option<u32>,
 
-    /// Beats a second over all connections, open-loop [default: 20000, with --quick 12000]
+    /// Beats a second over all connections, on a fixed schedule [default: 20000, with --quick 12000]
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub beats: Option<u64>,
 
-    /// Deaths a second over all ways that die one by one [default: 500, with --quick 300; fewer where a
-    /// quarter of the peers would not live on]
+    /// Deaths a second over all ways in which peers die one by one [default: 500, with --quick 300; fewer if
+    /// less than a quarter of the peers would stay alive]
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub deaths: Option<u64>,
 
-    /// How long peers die [default: 15s, with --quick 2s]
+    /// Time in which peers die [default: 15s, with --quick 2s]
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub duration: Option<Duration>,
 
-    /// Ways to die, all by default. path-loss wants root: it is a path between two network namespaces. With
-    /// --against: run the experiment, too
+    /// Ways to die [default: all]. path-loss needs root. With --against: run this experiment, too
     #[arg(long, value_name = "WAYS", value_enum, value_delimiter = ',')]
-    pub ways: Option<Vec<WayName>>,
+    pub ways: Option<Vec<Way>>,
 
-    /// Draws the same deaths again
+    /// Seed of the planned deaths: the same seed plans the same deaths
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
 
-    /// Ring threads of the tracker
+    /// Threads of the tracker
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: u16,
 
-    /// The tracker's batch window [default: the tracker's own]
+    /// Batch window of the tracker [default: that of `run`]
     #[arg(long, value_name = "D", value_parser = duration::parse)]
     pub batch_window: Option<Duration>,
+
+    /// What the tracker's event loop waits on. With --against: for each deadpeer whose name has no --io
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub io: Io,
 
     /// How the tracker notices a beat
     #[arg(long, value_name = "MODE", default_value = "lazy")]
     pub wake: super::run::WakeName,
 
-    /// A smaller experiment, done within 8 s. The default takes less than 30 s. With --against: windows
-    /// of 8 s, which may miss what lazy servers do twice a minute
+    /// Run a smaller experiment, of less than 8 s; the default takes less than 30 s. With --against: measure in
+    /// windows of 8 s, which may miss work that lazy servers do twice a minute
     #[arg(long)]
     pub quick: bool,
 
-    /// Compare with these instead: the same load on each of them in turn, in several rounds. Takes 12
-    /// minutes a round, 4 with --quick
+    /// Compare deadpeer with these servers instead: each has the same load in turn, in several rounds. A round
+    /// takes 15 minutes, with --quick 5
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
-    pub against: Vec<YardstickName>,
+    pub against: Vec<Yardstick>,
 
-    /// Rounds, in which every server has its turn [default: 5]
-    #[arg(long, value_name = "N", requires = "against", help_heading = "With --against",
-          value_parser = clap::value_parser!(u16).range(1..=100))]
-    pub rounds: Option<u16>,
+    /// What is compared, and how.
+    #[command(flatten)]
+    pub comparison: ComparisonArgs,
 
-    /// What is measured of each server [default: all but rates and stream]
-    #[arg(
-        long,
-        value_name = "LIST",
-        requires = "against",
-        help_heading = "With --against",
-        value_enum,
-        value_delimiter = ','
-    )]
-    pub measure: Option<Vec<MeasureName>>,
-
-    /// How long CPU per beat is counted [default: 30s, with --quick 8s]
-    #[arg(long, value_name = "D", requires = "against", help_heading = "With --against",
-          value_parser = duration::parse)]
-    pub window: Option<Duration>,
-
-    /// Only these servers, by their names in the table
-    #[arg(
-        long,
-        value_name = "NAMES",
-        requires = "against",
-        help_heading = "With --against",
-        value_delimiter = ','
-    )]
-    pub subjects: Option<Vec<String>>,
-
-    /// Let all connections reach their low-water marks together, not evenly in time
-    #[arg(long, requires = "against", help_heading = "With --against")]
-    pub in_phase: bool,
-
-    /// How long a beat may wait for the sender's next stroke: the longer, the larger are the batches that
-    /// a server meets [default: 473us]
-    #[arg(long, value_name = "D", requires = "against", help_heading = "With --against",
-          value_parser = duration::parse)]
-    pub stroke: Option<Duration>,
-
-    /// Write the result to this file, for `deadpeer report`
+    /// Write the result to this file, for `deadpeer report`. Ctrl-C keeps the finished rounds of --against
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 
-    /// Measure this program instead
+    /// Measure this program instead of deadpeer
     #[arg(long, hide = true)]
     pub tracker: Option<PathBuf>,
 }
 
-/// The ways to die, as arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WayName {
-    /// An orderly close: FIN
-    Fin,
-    /// A reset: RST
-    Rst,
-    /// Bytes, and a reset behind them
-    DataRst,
-    /// FIN, and the peer goes on reading
-    HalfClose,
-    /// FIN, and a reset behind it
-    HalfCloseRst,
-    /// No more beats
-    Silence,
-    /// SIGSTOP of the peers' process
-    Stop,
-    /// A path that loses every packet
-    PathLoss,
-}
+/// Arguments of a comparison.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "With --against")]
+#[group(requires = "against")]
+pub struct ComparisonArgs {
+    /// Number of rounds, in each of which every server has its turn [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: Option<u16>,
 
-impl WayName {
-    fn all() -> Vec<WayName> {
-        WayName::value_variants().to_vec()
-    }
+    /// What to measure of each server [default: all but rates and stream]
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub measure: Option<Vec<Measure>>,
 
-    fn way(self) -> Way {
-        match self {
-            WayName::Fin => Way::Fin,
-            WayName::Rst => Way::Rst,
-            WayName::DataRst => Way::DataRst,
-            WayName::HalfClose => Way::HalfClose,
-            WayName::HalfCloseRst => Way::HalfCloseRst,
-            WayName::Silence => Way::Silence,
-            WayName::Stop => Way::Stop,
-            WayName::PathLoss => Way::PathLoss,
-        }
-    }
-}
+    /// Time in which CPU per beat is counted [default: 30s, with --quick 8s]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    pub window: Option<Duration>,
 
-/// What to compare with, as arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum YardstickName {
-    /// A task for each connection on tokio
-    Tokio,
-    /// A task for each connection on tokio-uring
-    TokioUring,
-    /// An edge-triggered epoll loop, without and with a low-water mark
-    Epoll,
-    /// A bare ring loop that judges nothing, in both ways of waking
-    Floor,
-}
+    /// Run only these servers, by their names in the table
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub subjects: Option<Vec<String>>,
 
-impl YardstickName {
-    fn yardstick(self) -> Yardstick {
-        match self {
-            YardstickName::Tokio => Yardstick::Tokio,
-            YardstickName::TokioUring => Yardstick::TokioUring,
-            YardstickName::Epoll => Yardstick::Epoll,
-            YardstickName::Floor => Yardstick::Floor,
-        }
-    }
-}
+    /// What the servers write their events to
+    #[arg(long, value_name = "KIND", value_enum, default_value = "memory")]
+    pub output: OutputKind,
 
-/// What is measured, as arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum MeasureName {
-    /// CPU per connection accepted
-    Accept,
-    /// CPU per beat, and what lies unread
-    Beats,
-    /// From FIN or RST to the verdict
-    Detection,
-    /// Memory of quiet connections
-    Idle,
-    /// CPU per death
-    Death,
-    /// All at once
-    Storm,
-    /// CPU of a peer at 1, 10 and 100 beats a second
-    Rates,
-    /// One peer that sends all it can
-    Stream,
-}
+    /// Let all connections reach their low-water marks together, instead of evenly in time
+    #[arg(long)]
+    pub in_phase: bool,
 
-impl MeasureName {
-    fn measure(self) -> Measure {
-        match self {
-            MeasureName::Accept => Measure::Accept,
-            MeasureName::Beats => Measure::Beats,
-            MeasureName::Detection => Measure::Detection,
-            MeasureName::Idle => Measure::Idle,
-            MeasureName::Death => Measure::Death,
-            MeasureName::Storm => Measure::Storm,
-            MeasureName::Rates => Measure::Rates,
-            MeasureName::Stream => Measure::Stream,
-        }
-    }
+    /// Interval at which the sender sends all beats that are due: a longer one makes larger batches for the
+    /// server [default: 473us]
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    pub stroke: Option<Duration>,
 }
 
 /// Runs `deadpeer bench`.
 #[must_use]
 pub fn bench(args: BenchArgs) -> ExitCode {
+    let say = |text: &str| {
+        let _ = writeln!(io::stderr(), "deadpeer bench: {text}");
+    };
     match measure(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => ExitCode::from(130),
+        Ok(Ended::Complete) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => {
+            say("interrupted; the report and the result hold what was finished");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            say("interrupted before anything was finished; there is no result");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "deadpeer bench: {}", crate::sys::describe(&error));
+            say(&crate::sys::describe(&error));
             // Ours, not a system call's EINVAL: an argument that names nothing.
             let usage = error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none();
             if usage { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -243,7 +156,17 @@ pub fn bench(args: BenchArgs) -> ExitCode {
     }
 }
 
-fn measure(args: &BenchArgs) -> io::Result<()> {
+/// The exit code after SIGINT or SIGTERM, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// How a measurement ended.
+enum Ended {
+    Complete,
+    /// By a signal, with something to show.
+    Interrupted,
+}
+
+fn measure(args: &BenchArgs) -> io::Result<Ended> {
     let out = args.out.as_deref().map(Destination::new).transpose()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -256,15 +179,15 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
     let mut observer = Observer { interrupted: &interrupted, progress: &mut progress };
     let outcome = run(args, &options, &mut observer);
     bar.end();
-    let Found { machine, experiment, comparison, doubts } = outcome?;
+    let Found { machine, experiment, comparison, engine, doubts, ended } = outcome?;
     let result = ResultFile {
         format: FORMAT.into(),
         version: VERSION,
         program: Program {
             version: env!("CARGO_PKG_VERSION").into(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
-            commit: None,
-            engine: None,
+            commit: option_env!("DEADPEER_COMMIT").map(str::to_owned),
+            engine,
         },
         command: std::env::args().collect(),
         started: date.rfc3339(began),
@@ -278,7 +201,8 @@ fn measure(args: &BenchArgs) -> io::Result<()> {
     if let Some(out) = &out {
         out.write(&result.to_json())?;
     }
-    tell(&result)
+    print(&result)?;
+    Ok(ended)
 }
 
 /// What was measured.
@@ -286,7 +210,9 @@ struct Found {
     machine: Machine,
     experiment: Option<Experiment>,
     comparison: Option<Comparison>,
+    engine: Option<EngineUsed>,
     doubts: Vec<Doubt>,
+    ended: Ended,
 }
 
 /// The machine, and then the experiment, or the comparison, or both where both are asked for.
@@ -298,41 +224,55 @@ fn run(args: &BenchArgs, options: &experiment::Options, observer: &mut Observer<
     let bare_recv = baseline::recv(&server_cores, &load_cores);
     doubts.extend(doubts::of_the_machine(&bare_recv));
     machine.bare_recv = bare_recv.ok();
-    let mut experiment = None;
+    let (mut experiment, mut comparison, mut engine) = (None, None, None);
+    let mut ended = Ended::Complete;
     if args.against.is_empty() || args.ways.is_some() {
         let (found, seen) = experiment::run(options, observer)?;
         doubts.extend(doubts::of_an_experiment(&found, &seen));
-        experiment = Some(found);
+        (experiment, engine) = (Some(found), seen.engine);
     }
-    let mut comparison = None;
     if !args.against.is_empty() {
-        let (found, its_doubts) = compare::run(&comparison_options(args), observer)?;
-        doubts.extend(its_doubts);
-        comparison = Some(found);
+        match compare::run(&comparison_options(args), observer) {
+            Ok(found) => {
+                doubts.extend(found.doubts);
+                (comparison, engine) = (Some(found.comparison), engine.or(found.engine));
+                if found.interrupted {
+                    ended = Ended::Interrupted;
+                }
+            }
+            // The experiment before it is finished.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && experiment.is_some() => {
+                doubts.push(doubts::no_round());
+                ended = Ended::Interrupted;
+            }
+            Err(error) => return Err(error),
+        }
     }
     doubts.sort();
     doubts.dedup();
-    Ok(Found { machine, experiment, comparison, doubts })
+    Ok(Found { machine, experiment, comparison, engine, doubts, ended })
 }
 
 fn comparison_options(args: &BenchArgs) -> compare::Options {
-    let against = args.against.iter().map(|name| name.yardstick()).collect();
+    let (its, against) = (&args.comparison, args.against.clone());
     let mut options =
         if args.quick { compare::Options::quick(against) } else { compare::Options::full(against) };
     options.resize(args.connections.map(u64::from), args.beats);
     let settings = &mut options.settings;
-    settings.rounds = args.rounds.map_or(settings.rounds, u64::from);
-    settings.window_ns = args.window.map_or(settings.window_ns, nanos);
+    settings.rounds = its.rounds.map_or(settings.rounds, u64::from);
+    settings.window_ns = its.window.map_or(settings.window_ns, nanos);
     let dying = args.duration.unwrap_or(Duration::from_secs(settings.deaths / settings.deaths_per_second));
     settings.deaths_per_second = args.deaths.unwrap_or(settings.deaths_per_second);
     settings.deaths = (settings.deaths_per_second as f64 * dying.as_secs_f64()) as u64;
-    if let Some(measure) = &args.measure {
-        options.measures = measure.iter().map(|name| name.measure()).collect();
+    if let Some(measure) = &its.measure {
+        options.measures = measure.iter().copied().collect();
     }
-    options.subjects.clone_from(&args.subjects);
+    options.subjects.clone_from(&its.subjects);
     options.seed = args.seed;
-    options.in_phase = args.in_phase;
-    options.stroke = args.stroke.unwrap_or(options.stroke);
+    options.io = name(args.io);
+    options.settings.output = its.output;
+    options.in_phase = its.in_phase;
+    options.stroke = its.stroke.unwrap_or(options.stroke);
     options
 }
 
@@ -340,27 +280,33 @@ fn options(args: &BenchArgs) -> experiment::Options {
     let by_size = |full: u64, quick: u64| if args.quick { quick } else { full };
     let connections = args.connections.map_or(by_size(10_000, 3_000), u64::from);
     let duration = args.duration.unwrap_or(Duration::from_secs(by_size(15, 2)));
-    // Whoever gives only a number of connections, or only a duration, gets what fits it.
+    // The default that fits where only a number of connections, or only a duration, is given.
     let affordable = (connections as f64 * 0.75 / duration.as_secs_f64()) as u64;
     experiment::Options {
         connections: connections as usize,
         beats_per_second: args.beats.unwrap_or(by_size(20_000, 12_000)),
         deaths_per_second: args.deaths.unwrap_or(by_size(500, 300).min(affordable).max(1)),
         duration,
-        ways: args.ways.clone().unwrap_or_else(WayName::all).into_iter().map(WayName::way).collect(),
+        ways: args.ways.clone().unwrap_or_else(|| Way::ALL.to_vec()),
         seed: args.seed,
         threads: usize::from(args.threads),
         batch_window: args.batch_window,
-        wake: args.wake.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned()),
+        wake: name(args.wake),
+        io: name(args.io),
         tracker: args.tracker.clone(),
     }
 }
 
-fn tell(result: &ResultFile) -> io::Result<()> {
+/// A value as it is written on the command line.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+}
+
+fn print(result: &ResultFile) -> io::Result<()> {
     let text = render(std::slice::from_ref(result), Format::Text, &super::report::for_standard_output());
     let mut out = io::stdout().lock();
     match out.write_all(text.map_err(io::Error::other)?.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever closed our output has seen enough; that is no fault.
+        // A reader that closed the output wants no more: no fault.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use deadpeer::measure::recorded::Recorded;
 use deadpeer::measure::result::{
     BareRecv, Beats, Comparison, ComparisonSettings, Cost, Detection, Doubt, DoubtKind, EngineUsed,
-    Experiment, FORMAT, Idle, Interval, Machine, Program, Quality, ResultFile, Run, Settings, Storm, Subject,
-    VERSION, Way, WayResult,
+    Experiment, FORMAT, Idle, Interval, Machine, OutputKind, Program, Quality, ResultFile, Run, Settings,
+    Storm, Subject, VERSION, Way, WayResult,
 };
 use fastrand::Rng;
 
@@ -356,6 +356,7 @@ fn comparison(rng: &mut Rng) -> Comparison {
         deaths: 1_500,
         deaths_per_second: 500,
         idle_connections: 15_000,
+        output: OutputKind::Memory,
     };
     let subjects = TYPICAL.iter().map(|typical| Subject {
         name: typical.name.to_owned(),

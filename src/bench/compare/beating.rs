@@ -1,4 +1,4 @@
-//! A life among beats: how dear accepts and beats are, and how soon an end is a verdict.
+//! A server's run among beats: the CPU of accepts and beats, and the time from an end to its verdict.
 
 use std::io;
 use std::time::Duration;
@@ -6,21 +6,22 @@ use std::time::Duration;
 use super::life::{LEAD_NS, Load, PATIENCE, Server, Stage};
 use super::subjects::Row;
 use super::{Bench, Measure, Options, verdicts};
+use crate::bench::experiment::schedule::spread;
 use crate::bench::peers::{PeersPlan, Phase};
-use crate::bench::proc::{self, Machine, Process, Slabs};
+use crate::bench::proc::{Process, Slabs, Surroundings};
 use crate::bench::{nanos, now};
 use crate::measure::result::{Beats, Cost, Run, Way};
 
-/// What this life is for.
+/// The measurements of this run.
 pub(super) const MEASURES: [Measure; 3] = [Measure::Accept, Measure::Beats, Measure::Detection];
 
-/// After its last accept a server has arming and telling to do.
+/// The time that a server has after its last accept, to arm and report.
 const ACCEPT_SETTLES: Duration = Duration::from_millis(100);
-/// Beats before the first death: the rhythm must stand.
+/// The time of beats before the first death, in nanoseconds.
 const BEFORE_DEATHS_NS: u64 = 500_000_000;
-/// How long after the last death its verdict is awaited.
+/// The longest wait for the verdict on the last death.
 pub(super) const LAST_VERDICT: Duration = Duration::from_secs(5);
-/// A second verdict on a death would come late: it is given time.
+/// The time in which a second verdict on a death would come.
 pub(super) const SECOND_VERDICT: Duration = Duration::from_millis(100);
 
 pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::Result<()> {
@@ -62,9 +63,9 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
 fn peers(options: &Options, row: &Row, server: &Server) -> PeersPlan {
     let settings = &options.settings;
     let beat_bytes = usize::try_from(settings.beat_bytes).expect("a beat fits memory");
-    // Connections that were accepted at any time reach their marks at any time, and then most drains are a
-    // wake-up of their own. When all began together they come in batches of hundreds, which made the bare
-    // loop two to four times cheaper.
+    // Random first sizes make connections reach their marks at different times, as on a real server, so that most
+    // drains are wake-ups of their own. Marks that are reached together come in batches of hundreds, which made the
+    // bare loop two to four times cheaper.
     let mark = usize::try_from(row.mark()).expect("a mark fits memory");
     PeersPlan {
         server: server.address,
@@ -76,7 +77,7 @@ fn peers(options: &Options, row: &Row, server: &Server) -> PeersPlan {
     }
 }
 
-/// The load has reset all its connections: all must be known, with all that they sent.
+/// After the load has reset its connections: the server must have reported all of them, with all their bytes.
 fn all_are_told(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, sent: u64) -> io::Result<()> {
     let connections = usize::try_from(bench.options.settings.connections).expect("fewer than descriptors");
     let told = server.wait_deaths(connections, PATIENCE)?;
@@ -86,7 +87,7 @@ fn all_are_told(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, sent:
     Ok(())
 }
 
-/// Deaths by FIN and RST in turn, while all others beat. Returns the bytes that were sent since the start.
+/// Causes deaths by FIN and RST in turn while the others beat. Returns the bytes that were sent since the start.
 fn detect(
     bench: &mut Bench<'_, '_>,
     row: &Row,
@@ -101,9 +102,8 @@ fn detect(
     let count_from = start + BEFORE_DEATHS_NS;
     let [connections, deaths] =
         [settings.connections, settings.deaths].map(|count| usize::try_from(count).expect("a small number"));
-    let way = |turn: usize| if turn.is_multiple_of(2) { Way::Fin } else { Way::Rst };
-    let deaths =
-        verdicts::schedule(connections, deaths, settings.deaths_per_second, count_from, options.seed, way);
+    let ways = [Way::Fin, Way::Rst].into_iter().cycle().take(deaths);
+    let deaths = spread(connections, ways, count_from, options.death_spacing_ns(), options.seed);
     let end = deaths.last().map_or(count_from, |death| death.at);
     load.begin(&Phase { start, count_from, end, rate: settings.beats_per_second as f64, deaths })?;
     bench.observer.sleep_until(end)?;
@@ -118,7 +118,7 @@ fn detect(
     Ok(done.bytes)
 }
 
-/// Beats for a while, of which the later part is measured.
+/// A period of beats, whose part after the warm-up is measured.
 pub(super) struct Window {
     pub(super) rate: f64,
     pub(super) warm_up_ns: u64,
@@ -126,7 +126,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Also says how many bytes were sent since the start.
+    /// Measures it. Also returns the bytes that were sent since the start.
     pub(super) fn measure(
         &self,
         bench: &mut Bench<'_, '_>,
@@ -149,10 +149,10 @@ impl Window {
         }
         let (_, done) = load.finish_phase()?;
         if done.beats == 0 {
-            return Err(io::Error::other("not one beat was counted"));
+            return Err(io::Error::other("no beat was counted"));
         }
         bench.doubts.load(row.name, &done, nanos(bench.options.stroke));
-        let machine = after.machine.since(before.machine);
+        let machine = after.around.machine.since(before.around.machine);
         let beats = Beats {
             connections: load.connections(),
             count: done.beats,
@@ -162,7 +162,7 @@ impl Window {
             machine_ns: machine.busy_ns(),
             machine_sampled_ns: machine.sampled_ns(),
             // A process that ended unobserved takes its figure with it.
-            foreign_ns: after.others.saturating_sub(before.others),
+            foreign_ns: after.around.others.saturating_sub(before.around.others),
             stolen_ns: machine.steal_ns(),
             sleeps: after.server.sleeps - before.server.sleeps,
             load_late_p99_ns: done.late.histogram().value_at_quantile(0.99),
@@ -173,22 +173,17 @@ impl Window {
     }
 }
 
-/// Server, load, the others and the machine, at one moment.
+/// The counters of the server, the load, other processes and the machine, at one moment.
 struct Moment {
     server: Process,
     load: Process,
-    others: u64,
-    machine: Machine,
+    around: Surroundings,
 }
 
 impl Moment {
     fn read(stage: &Stage, server: &Server, load: &Load) -> io::Result<Moment> {
-        let ours = [server.child.pid(), load.pid(), std::process::id()];
-        Ok(Moment {
-            server: Process::read(server.child.pid())?,
-            load: Process::read(load.pid())?,
-            others: proc::others_cpu(&ours)?,
-            machine: Machine::read(&stage.cores())?,
-        })
+        let pids = [server.child.pid(), load.pid()];
+        let [server, load] = pids.map(Process::read);
+        Ok(Moment { server: server?, load: load?, around: Surroundings::read(&pids, &stage.cores())? })
     }
 }

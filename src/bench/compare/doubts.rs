@@ -1,4 +1,4 @@
-//! Reasons not to trust a figure, each said once and with its remedy.
+//! Reasons not to trust a figure of a comparison, each once and with its remedy.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,17 @@ use super::life::Stage;
 use super::subjects::{Row, VISITS_NS};
 use super::verdicts::Joined;
 use super::{Measure, Options};
-use crate::bench::doubts::{doubt, of_the_build};
+use crate::bench::doubts::{self, FOREIGN_SHARE, INJECTOR_LATE_NS, doubt, of_the_build};
 use crate::bench::peers::Done;
 use crate::measure::recorded::carries;
 use crate::measure::report::figures::Figure;
-use crate::measure::result::{Beats, Detection, Doubt, DoubtKind, Run};
+use crate::measure::result::{Beats, Detection, Doubt, DoubtKind, EngineUsed, Run};
 
-/// Later than a stroke and this at p99, the load did not keep its schedule.
+/// The lateness of the load at p99, beyond a stroke, from which on it is doubted: 5 ms.
 const LOAD_LATE_NS: u64 = 5_000_000;
-/// Later than this at p99, the injector measures itself.
-const INJECTOR_LATE_NS: u64 = 100_000;
-/// Others may use so much of a core.
-const FOREIGN_SHARE: f64 = 0.02;
-/// The dearest round of a subject over its cheapest.
+/// The largest ratio of a subject's dearest round to its cheapest that is not doubted.
 const NOISE: f64 = 1.3;
-/// What is held against that.
+/// The figures that this ratio is checked for.
 const NOISY: [(Figure, &str); 5] = [
     (Figure::Cpu, "CPU per beat differed between the cheapest and the dearest round"),
     (Figure::Accept, "CPU per accept differed between the cheapest and the dearest round"),
@@ -28,24 +24,24 @@ const NOISY: [(Figure, &str); 5] = [
     (Figure::DetectP50, "the median of detection differed between the quickest and the slowest round"),
     (Figure::DetectP99, "the p99 of detection differed between the quickest and the slowest round"),
 ];
-/// Fewer rounds say little of how they differ.
+/// The number of rounds that show their spread.
 const ENOUGH_ROUNDS: u64 = 5;
-/// Fewer beats of each connection in the window tell of its beginning rather than of its rhythm.
+/// The number of beats of a connection in the window that shows its steady state.
 const WINDOW_BEATS: u64 = 40;
 
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     all: Vec<Doubt>,
-    /// What is seen of several subjects and again in every round, by what it is about.
+    /// Doubts about several subjects and rounds, by the start of their sentence.
     worst: BTreeMap<&'static str, Worst>,
 }
 
-/// Of each subject the worst: one sentence for all of them.
+/// The worst case of each subject, for one sentence about all of them.
 #[derive(Debug)]
 struct Worst {
     kind: DoubtKind,
     remedy: &'static str,
-    /// The size, and how it is written.
+    /// By subject: the size, and its text.
     subjects: BTreeMap<String, (f64, String)>,
 }
 
@@ -71,7 +67,7 @@ impl Doubts {
         self.all.push(doubt(kind, text, remedy));
     }
 
-    /// Keeps it unless a worse one of the same subject about the same thing is known.
+    /// Keeps a case, unless a worse one of the same subject is known.
     fn add_worst(
         &mut self,
         (kind, about, remedy): (DoubtKind, &'static str, &'static str),
@@ -87,27 +83,17 @@ impl Doubts {
     }
 
     fn mistake(&mut self, text: String) {
-        self.add(DoubtKind::Mistakes, text, "run it again; what comes again is a bug of that server");
+        self.add(DoubtKind::Mistakes, text, "run it again; a fault that comes again is a bug of that server");
     }
 
-    /// What is doubtful before anything runs.
+    /// The doubts that are known before anything runs.
     pub(super) fn of_plan(&mut self, options: &Options, rows: &[Row], stage: &Stage) {
         let settings = &options.settings;
         if stage.is_shared() {
             self.add(
                 DoubtKind::SharedCore,
-                "there is one core only: server and load take turns on it".into(),
+                "there is only one core: server and load take turns on it".into(),
                 "run on two cores or more",
-            );
-        }
-        if settings.rounds < ENOUGH_ROUNDS {
-            self.add(
-                DoubtKind::TooFewSamples,
-                format!(
-                    "{} rounds are fewer than {ENOUGH_ROUNDS}: the least and the greatest of them say little",
-                    settings.rounds
-                ),
-                "take --rounds 5 or more",
             );
         }
         let seconds = settings.window_ns as f64 / 1e9;
@@ -136,7 +122,7 @@ impl Doubts {
             self.add(
                 DoubtKind::TooFewSamples,
                 format!("{} deaths in a round carry no p99", settings.deaths),
-                "let at least 1,000 die in a round",
+                "let at least 1,000 connections die in a round",
             );
         }
     }
@@ -152,7 +138,7 @@ impl Doubts {
     pub(super) fn no_slabs(&mut self) {
         self.add(
             DoubtKind::NotMeasured,
-            "no figures of kernel memory: /proc/slabinfo is for root".into(),
+            "no figures of kernel memory: only root may read /proc/slabinfo".into(),
             "run as root",
         );
     }
@@ -209,7 +195,7 @@ impl Doubts {
         let Detection { missed, false_verdicts, .. } = joined.detection;
         for (count, what) in [
             (missed, "deaths had no verdict"),
-            (false_verdicts, "verdicts were a second one or on the living"),
+            (false_verdicts, "verdicts were second ones, or on living peers"),
             (joined.misnamed, "verdicts named another cause"),
             (joined.early, "verdicts are dated before the death they are about"),
         ] {
@@ -227,7 +213,7 @@ impl Doubts {
 
     pub(super) fn deaths_untold(&mut self, name: &str, connections: usize, told: usize) {
         if told != connections {
-            self.mistake(format!("{name}: {told} deaths were told of {connections} connections"));
+            self.mistake(format!("{name}: {told} deaths were reported of {connections} connections"));
         }
     }
 
@@ -237,8 +223,30 @@ impl Doubts {
         }
     }
 
-    /// What is doubtful once all rounds are there.
-    pub(super) fn of_rounds(&mut self, runs: &[Run]) {
+    /// The comparison was ended early.
+    pub(super) fn interrupted(&mut self, finished: u64, wanted: u64) {
+        self.add(
+            DoubtKind::NotMeasured,
+            format!("interrupted: {finished} of {wanted} rounds are finished, and these are here"),
+            "let it run to its end",
+        );
+    }
+
+    pub(super) fn of_engine(&mut self, engine: Option<&EngineUsed>) {
+        self.all.extend(doubts::of_the_engine(engine));
+    }
+
+    /// The doubts that are known after the last round.
+    pub(super) fn of_rounds(&mut self, rounds: u64, runs: &[Run]) {
+        if rounds < ENOUGH_ROUNDS {
+            self.add(
+                DoubtKind::TooFewSamples,
+                format!(
+                    "{rounds} rounds are fewer than {ENOUGH_ROUNDS}: their minimum and maximum say little"
+                ),
+                "take --rounds 5 or more",
+            );
+        }
         for (figure, about) in NOISY {
             let mut rounds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
             for (run, value) in runs.iter().filter_map(|run| Some((run, figure.of(run)?))) {
@@ -292,7 +300,7 @@ mod tests {
         }
     }
 
-    /// Without what is said of every debug build.
+    /// The doubts, without the one about a debug build.
     fn found(doubts: Doubts) -> Vec<Doubt> {
         doubts.into_sorted().into_iter().filter(|doubt| doubt.kind != DoubtKind::DebugBuild).collect()
     }
@@ -321,7 +329,7 @@ mod tests {
     fn rounds_that_differ_by_a_third_are_noisy_and_those_of_another_subject_are_not_mixed_in() {
         let mut doubts = Doubts::new();
         let costs = [("a", 1_000), ("b", 5_000), ("a", 1_290), ("b", 6_600)];
-        doubts.of_rounds(&costs.map(|(name, cost)| run(name, beats(1, cost, 0))));
+        doubts.of_rounds(ENOUGH_ROUNDS, &costs.map(|(name, cost)| run(name, beats(1, cost, 0))));
         let doubts = found(doubts);
         assert_eq!(doubts.len(), 1);
         assert!(doubts[0].text.ends_with(" round: b 5.00 to 6.60 us"), "{doubts:?}");

@@ -1,4 +1,4 @@
-//! What is measured on request: how the cost of a peer grows with its beats, and how fast one peer may send.
+//! Measurements on request: the CPU of a peer at several rates of beats, and the throughput of one peer.
 
 use std::io;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::bench::peers::PeersPlan;
 use crate::bench::stream::StreamPlan;
 use crate::measure::result::Run;
 
-/// Peers that beat at each of the rates.
+/// The number of peers at each rate.
 const PEERS: usize = 300;
 /// Beats a second of each of them.
 const RATES: [u32; 3] = [1, 10, 100];
-/// How long the stream lasts, or the window if that is shorter.
+/// The duration of the stream; the window where that is shorter.
 const STREAM: Duration = Duration::from_secs(2);
 
 fn stream_lasts(options: &Options) -> Duration {
     STREAM.min(Duration::from_nanos(options.settings.window_ns))
 }
 
-/// How long it takes, about.
+/// About how long it takes.
 pub(super) fn takes(options: &Options, row: &Row) -> Duration {
     let mut sum = Duration::ZERO;
     if options.measures(Measure::Rates) && row.buries() {
@@ -46,7 +46,7 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     Ok(())
 }
 
-/// In lazy mode the cost of a peer must not grow with how often it beats.
+/// Measures CPU per peer and second at each rate. In lazy mode it must not grow with the rate.
 fn rates(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::Result<()> {
     let options = bench.options;
     let settings = &options.settings;
@@ -74,7 +74,7 @@ fn rates(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::Result<()> 
     Ok(())
 }
 
-/// From the first byte to the verdict on the FIN: all was taken off by then.
+/// Measures from the first byte to the verdict on the FIN, by when all bytes are read.
 fn stream(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::Result<()> {
     let mut server = bench.stage.start(row, 0.0)?;
     let lasts = stream_lasts(bench.options);
@@ -87,7 +87,7 @@ fn stream(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::Result<()>
     let streamed = peer.wait_for("streamed", lasts + PATIENCE)?;
     let (sent, from) = (streamed.bytes, streamed.mono_ns);
     if server.wait_deaths(1, PATIENCE)? == 0 {
-        return Err(io::Error::other("the peer that streamed has closed, and no verdict came"));
+        return Err(io::Error::other("no verdict on the peer that streamed and closed"));
     }
     let process_ns = server.cpu_ns()? - before;
     let death = server.deaths()?.next().map(|death| (death.mono_ns, death.bytes));

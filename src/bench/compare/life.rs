@@ -1,51 +1,75 @@
-//! The processes of one life: a server and its peers, each on its core.
+//! The processes of one run: a server and its peers, each on its cores.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::Options;
 use super::subjects::Row;
 use crate::bench::child::{Child, Line};
 use crate::bench::peers::{Caused, Done, PeersPlan, Phase};
 use crate::bench::{machine, nanos, now, proc, role_command};
+use crate::measure::result::{EngineUsed, OutputKind};
 use crate::sys::process;
 
-/// As long as a start or an orderly end may take on a busy machine.
+/// The longest time of a start or an orderly end on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// As long as thousands of connects may take.
+/// The longest time of thousands of connects.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
-/// From a command to its first instant.
+/// The time from a command to its first instant.
 pub(super) const LEAD_NS: u64 = 200_000_000;
 
-/// Where programs run.
+/// The cores, output and engine that subjects run with.
 pub(super) struct Stage {
     pub(super) server_cores: Vec<usize>,
     pub(super) load_cores: Vec<usize>,
     pub(super) all_cores: Vec<usize>,
+    /// The output of servers.
+    output: OutputKind,
+    /// The engine that is asked for.
+    io: String,
+    /// The engine that the first deadpeer with `io` said it runs on.
+    engine: RefCell<Option<EngineUsed>>,
 }
 
 impl Stage {
-    /// One core for the server, the others for everybody else.
-    pub(super) fn here() -> Stage {
+    /// One core for the server, the others for the load and this process.
+    pub(super) fn here(options: &Options) -> Stage {
         let (server_cores, load_cores) = machine::share_out(1);
-        Stage { server_cores, load_cores, all_cores: process::usable_cores() }
+        Stage {
+            server_cores,
+            load_cores,
+            all_cores: process::usable_cores(),
+            output: options.settings.output,
+            io: options.io.clone(),
+            engine: RefCell::new(None),
+        }
+    }
+
+    pub(super) fn engine(self) -> Option<EngineUsed> {
+        self.engine.into_inner()
     }
 
     pub(super) fn is_shared(&self) -> bool {
         self.server_cores == self.load_cores
     }
 
-    /// A server for connections that will send so many bytes a second each.
+    /// Starts a server for connections that will send `bytes_per_second` each.
     pub(super) fn start(&self, row: &Row, bytes_per_second: f64) -> io::Result<Server> {
-        let mut child = Child::start(row.name, row.command(bytes_per_second)?, &self.server_cores)?;
+        let command = row.command(bytes_per_second, &self.io)?;
+        let mut child = Child::start_with(row.name, command, &self.server_cores, self.output)?;
         let listening = child.wait_for("listening", PATIENCE)?;
+        if row.takes_io() {
+            self.engine.replace(listening.engine());
+        }
         let address = listening.text("address").and_then(|text| text.parse().ok());
-        let address = address.ok_or_else(|| io::Error::other("it said no address when it listened"))?;
+        let address = address.ok_or_else(|| io::Error::other("its `listening` has no address"))?;
         let descriptors = proc::descriptors(child.pid())?;
         Ok(Server { child, address, descriptors })
     }
 
-    /// Connects peers to it and waits until it has accepted them all.
+    /// Connects peers to a server and waits until it has accepted all of them.
     pub(super) fn connect(&self, server: &Server, plan: &PeersPlan) -> io::Result<Load> {
         let mut child = Child::start("peers", role_command("peers", plan)?, &self.load_cores)?;
         child.wait_for("connected", CONNECT_PATIENCE)?;
@@ -53,24 +77,21 @@ impl Stage {
         Ok(Load { child, connections: plan.connections as u64, phases: 0 })
     }
 
-    /// A process of ours on the load's core.
+    /// Starts a role on the load's cores.
     pub(super) fn start_role(&self, role: &str, plan: &impl serde::Serialize) -> io::Result<Child> {
         Child::start(role, role_command(role, plan)?, &self.load_cores)
     }
 
-    /// The cores whose time is the machine's.
+    /// The cores that count as the machine.
     pub(super) fn cores(&self) -> Vec<usize> {
-        let mut cores = [&self.server_cores[..], &self.load_cores].concat();
-        cores.sort_unstable();
-        cores.dedup();
-        cores
+        [&self.server_cores[..], &self.load_cores].concat()
     }
 }
 
 pub(super) struct Server {
     pub(super) child: Child,
     pub(super) address: SocketAddr,
-    /// Descriptors that it held before anyone connected.
+    /// The number of its descriptors before the first connection.
     descriptors: u64,
 }
 
@@ -79,7 +100,7 @@ impl Server {
         process::cpu_nanos(self.child.pid())
     }
 
-    /// Waits until it holds exactly so many connections, whatever it says about them.
+    /// Waits until it holds exactly so many connections, by its descriptors.
     pub(super) fn wait_held(&self, connections: usize, what: &str) -> io::Result<()> {
         let end = now() + nanos(PATIENCE);
         loop {
@@ -96,17 +117,17 @@ impl Server {
         }
     }
 
-    /// The deaths told so far.
+    /// The deaths that it has reported so far.
     pub(super) fn deaths(&mut self) -> io::Result<impl Iterator<Item = &Line>> {
         Ok(self.child.lines()?.iter().filter(|line| line.event == "died"))
     }
 
-    /// Waits until so many deaths were told in all, and says how many there are in the end.
+    /// Waits until it has reported `count` deaths in all, and returns how many there are.
     pub(super) fn wait_deaths(&mut self, count: usize, patience: Duration) -> io::Result<usize> {
         self.child.wait_count("died", count, patience)
     }
 
-    /// Ends it, and says how long its loop's longest turn was, if it is one that says so.
+    /// Ends it, and returns the longest turn of its loop in nanoseconds; `None` where it does not report that.
     pub(super) fn end(self) -> io::Result<Option<u64>> {
         let lines = self.child.terminate(PATIENCE)?;
         let summary = lines.iter().rfind(|line| line.event == "summary");
@@ -123,7 +144,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// How many it has made.
+    /// The number of its connections.
     pub(super) fn connections(&self) -> u64 {
         self.connections
     }
@@ -137,15 +158,15 @@ impl Load {
         self.child.tell(phase)
     }
 
-    /// Waits for the end of the phase that was begun, and says what was caused in it.
+    /// Waits for the end of the current phase, and returns the deaths that were caused in it.
     pub(super) fn finish_phase(&mut self) -> io::Result<(Vec<Caused>, Done)> {
         if self.child.wait_count("done", self.phases, PATIENCE)? < self.phases {
-            return Err(io::Error::other("the peers did not come to an end with their phase"));
+            return Err(io::Error::other("the peers did not finish their phase in time"));
         }
         let lines = self.child.lines()?;
         let done = lines.iter().rfind(|line| line.event == "done").expect("it was counted");
         let done = done.parse()?;
-        // Those of this phase lie between the last `done` and the one before.
+        // The lines of this phase are those between the last `done` and the one before.
         let before = lines[..lines.len() - 1].iter().rposition(|line| line.event == "done");
         let caused = lines[before.map_or(0, |position| position + 1)..].iter();
         let caused =
@@ -153,7 +174,7 @@ impl Load {
         Ok((caused, done))
     }
 
-    /// Resets what stands still, and ends.
+    /// Resets the connections that are left, and ends the process.
     pub(super) fn end(self) -> io::Result<()> {
         self.child.finish(PATIENCE).map(drop)
     }

@@ -1,5 +1,5 @@
-//! A life of many connections that say nothing: what each holds, what its death costs, and what happens when
-//! all die in one instant.
+//! A server's run with many quiet connections: the memory of each, the CPU of a death, and the time until all deaths of
+//! one instant are known.
 
 use std::io;
 use std::time::Duration;
@@ -8,23 +8,24 @@ use super::beating::{LAST_VERDICT, SECOND_VERDICT};
 use super::life::{LEAD_NS, Load, PATIENCE, Server};
 use super::subjects::Row;
 use super::{Bench, Measure, Options, verdicts};
+use crate::bench::experiment::schedule::spread;
 use crate::bench::peers::{Caused, Death, PeersPlan, Phase};
 use crate::bench::proc::{Memory, Slabs};
 use crate::bench::{nanos, now};
 use crate::measure::result::{ComparisonSettings, Cost, Idle, Run, Storm, Way};
 
-/// What this life is for.
+/// The measurements of this run.
 pub(super) const MEASURES: [Measure; 3] = [Measure::Idle, Measure::Death, Measure::Storm];
 
-/// Freed sockets and requests of the life before go back to their slabs after an RCU grace period.
+/// The time after which freed sockets and requests of the run before are back in their slabs: an RCU grace period.
 const SETTLE: Duration = Duration::from_secs(1);
-/// A deadpeer looks at each new connection that says nothing after one second and after four, to learn its
-/// pace. That belongs to its coming; within the deaths it was six looks a death.
+/// The time until a deadpeer has made its first two looks at a quiet connection, after one second and after four, to
+/// learn its pace. They are a cost of new connections; among the deaths they were six looks a death.
 pub(super) const FIRST_LOOKS: Duration = Duration::from_secs(6);
-/// Below so many connections a page more or less is the figure, and nothing is gained by waiting.
+/// The number of connections from which on waiting makes the figures better; below, single pages dominate them.
 const WORTH_SETTLING: u64 = 1_000;
 
-/// Of the quiet ones a sixth dies one after the other, and the rest in the storm.
+/// The number of quiet connections that die one after the other: a sixth. The others die in the storm.
 pub(super) fn paced_deaths(settings: &ComparisonSettings) -> u64 {
     settings.idle_connections / 6
 }
@@ -78,14 +79,14 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     Ok(())
 }
 
-/// The order of dying: those who die first, and the others.
+/// The order in which connections die: `paced` at their instants, the others later.
 fn victims(options: &Options, paced: usize, from: u64) -> Vec<Death> {
     let settings = &options.settings;
     let connections = usize::try_from(settings.idle_connections).expect("fewer than descriptors");
-    verdicts::schedule(connections, paced, settings.deaths_per_second, from, options.seed, |_| Way::Rst)
+    spread(connections, std::iter::repeat_n(Way::Rst, paced), from, options.death_spacing_ns(), options.seed)
 }
 
-/// Resets one after the other.
+/// Resets connections one after the other, and counts the server's CPU.
 fn deaths(
     bench: &mut Bench<'_, '_>,
     row: &Row,
@@ -102,7 +103,7 @@ fn deaths(
     load.begin(&Phase { start, count_from: start, end, rate: 0.0, deaths })?;
     bench.observer.sleep_until(end)?;
     let (caused, _) = load.finish_phase()?;
-    // All that belongs to a death is done when its descriptor is closed and its line is there.
+    // A death is complete when its descriptor is closed and its line is written.
     server.wait_held(held, "left")?;
     if row.judges() {
         server.wait_deaths(caused.len(), LAST_VERDICT)?;
@@ -114,7 +115,7 @@ fn deaths(
     Ok(cost)
 }
 
-/// Resets all that stand in one instant.
+/// Resets all connections that are left, in one instant.
 fn storm(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, load: &mut Load) -> io::Result<Storm> {
     let told_before = server.deaths()?.count();
     let at = now() + LEAD_NS;
@@ -136,7 +137,7 @@ fn storm(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, load: &mut L
         last_verdict_ns: (missed == 0 && !caused.is_empty()).then(|| joined.last_verdict.saturating_sub(at)),
         last_reset_ns: last_reset.saturating_sub(at),
         missed,
-        longest_turn_ns: None, // told at the end of its life
+        longest_turn_ns: None, // the server reports it when it ends
         process_ns,
     })
 }

@@ -1,4 +1,4 @@
-//! Who is compared: deadpeer in its modes, and the yardsticks.
+//! The subjects of a comparison: deadpeer in its modes, and the yardsticks.
 
 use std::io;
 use std::process::Command;
@@ -8,31 +8,35 @@ use crate::bench::yardsticks::YardstickPlan;
 use crate::bench::yardsticks::floor::{FloorPlan, FloorWake};
 use crate::measure::result::Subject;
 
-/// What can be compared with.
+/// The servers to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Yardstick {
-    /// An edge-triggered epoll loop, without and with a low-water mark.
-    Epoll,
     /// A task for each connection on tokio.
     Tokio,
     /// A task for each connection on tokio-uring.
     TokioUring,
-    /// A bare ring loop that judges nothing, in both ways of waking.
+    /// An edge-triggered epoll loop, without and with a low-water mark.
+    Epoll,
+    /// Loops with a deadpeer's system calls and no judgement: on a ring in both ways of waking, and on a ring and on
+    /// epoll with a proof written for each death.
     Floor,
 }
 
-/// How a subject is started.
+/// The program of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     /// `deadpeer run` with these arguments.
     Deadpeer(&'static [&'static str]),
-    /// Without and with its low-water mark.
+    /// With this low-water mark.
     Epoll(Option<u32>),
+    EpollProofs,
     Tokio,
     TokioUring,
     FloorLazy,
     FloorBeat,
-    /// No row of its own: what the kernel's memory is counted above.
+    FloorProofs,
+    /// No row of the result: kernel memory is counted above that of this server.
     Hold,
 }
 
@@ -45,11 +49,11 @@ pub(super) struct Row {
     gives_up: &'static str,
 }
 
-/// The low-water mark that deadpeer takes by default.
+/// Deadpeer's default low-water mark, in bytes.
 pub(super) const UNREAD: u32 = 1_024;
-/// Silence until the verdict, for all of them: that of `--policy standard`.
+/// The silence after which every subject judges a peer dead: that of `--policy standard`.
 const IDLE_MS: u64 = 32_000;
-/// In lazy mode a peer is visited once in about this time under the standard policy.
+/// About the time between two visits of a peer in lazy mode, under the standard policy.
 pub(super) const VISITS_NS: u64 = 30_000_000_000;
 
 const UNREAD_LIES: &str =
@@ -117,7 +121,7 @@ const EPOLL: [Row; 2] = [
     Row {
         name: "epoll with low-water mark",
         start: Start::Epoll(Some(UNREAD)),
-        what: "The same loop with deadpeer's idea: SO_RCVLOWAT of 1,024 bytes, TCP_INFO for who could be overdue.",
+        what: "The same loop with deadpeer's idea: SO_RCVLOWAT of 1,024 bytes, TCP_INFO of peers that could be overdue.",
         gives_up: "Bytes are read when the mark is reached; until then they lie in kernel memory.",
     },
 ];
@@ -136,24 +140,36 @@ const TOKIO_URING: Row = Row {
     gives_up: "Nothing lies unread; each beat is a wake-up, and each connection owns a buffer while it waits.",
 };
 
-const FLOOR: [Row; 2] = [
+const FLOOR: [Row; 4] = [
     Row {
         name: "floor",
         start: Start::FloorLazy,
         what: "A bare ring loop with deadpeer's system calls and operations, in rounds of a set period.",
-        gives_up: "Judges nothing and tells nothing: what no deadpeer can do without.",
+        gives_up: "Judges nothing and reports nothing: no deadpeer can cost less.",
     },
     Row {
         name: "floor --wake beat",
         start: Start::FloorBeat,
         what: "The same, woken by each beat, with one recv for eight of them and a batch window of 500 us.",
-        gives_up: "Judges nothing and tells nothing.",
+        gives_up: "Judges nothing and reports nothing.",
+    },
+    Row {
+        name: "floor with proofs",
+        start: Start::FloorProofs,
+        what: "The bare ring loop, which also writes a line with the proof for each death.",
+        gives_up: "Judges no silence.",
+    },
+    Row {
+        name: "epoll with proofs",
+        start: Start::EpollProofs,
+        what: "The epoll loop, which also reads TCP_INFO at each death and writes a line with that proof.",
+        gives_up: READ_AT_ONCE,
     },
 ];
 
 pub(super) const HOLD: Row = Row { name: "hold", start: Start::Hold, what: "", gives_up: "" };
 
-/// The rows: ours always, the yardsticks as asked for; of these only the named ones, when names are given.
+/// The rows: deadpeer's modes and the chosen yardsticks; only the named ones when there are names.
 pub(super) fn rows(against: &[Yardstick], only: Option<&[String]>) -> io::Result<Vec<Row>> {
     let mut rows = OURS.to_vec();
     for (yardstick, its) in [
@@ -192,57 +208,68 @@ impl Row {
         matches!(self.start, Start::Deadpeer(_))
     }
 
-    /// Whether it tells of deaths.
+    /// Whether it reports deaths.
     pub(super) fn judges(&self) -> bool {
         !matches!(self.start, Start::FloorLazy | Start::FloorBeat | Start::Hold)
     }
 
-    /// Whether it notices deaths at all.
+    /// Whether it closes dead connections.
     pub(super) fn buries(&self) -> bool {
         self.start != Start::Hold
     }
 
-    /// At how many unread bytes it wakes.
+    /// The number of unread bytes at which it wakes.
     pub(super) fn mark(&self) -> u64 {
         let Start::Deadpeer(["--unread", mark]) = self.start else { return UNREAD.into() };
         mark.parse().expect("a number, as written above")
     }
 
-    /// Whether it looks at quiet peers only now and then, so that a short window may not show it.
+    /// Whether it visits quiet peers so rarely that a short window may have no visit.
     pub(super) fn visits_late(&self) -> bool {
-        matches!(self.start, Start::FloorLazy | Start::Epoll(Some(_)))
+        matches!(self.start, Start::FloorLazy | Start::FloorProofs | Start::Epoll(Some(_)))
             || (self.is_ours() && self.start != Start::Deadpeer(&["--wake", "beat"]))
     }
 
-    /// The command that starts it, for connections that send so many bytes a second each.
-    pub(super) fn command(&self, bytes_per_second: f64) -> io::Result<Command> {
-        let yardstick = |unread| YardstickPlan { idle_ms: IDLE_MS, unread };
+    /// Whether it runs on the engine that `--io` of the bench names: a deadpeer that names none itself.
+    pub(super) fn takes_io(&self) -> bool {
+        matches!(self.start, Start::Deadpeer(arguments) if !arguments.contains(&"--io"))
+    }
+
+    /// The command that starts it, for connections that send `bytes_per_second` each.
+    pub(super) fn command(&self, bytes_per_second: f64, io: &str) -> io::Result<Command> {
+        let yardstick = |unread, proofs| YardstickPlan { idle_ms: IDLE_MS, unread, proofs };
+        let floor = |wake, proofs| FloorPlan { wake, proofs };
         match self.start {
             Start::Deadpeer(arguments) => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["run", "--listen", "127.0.0.1:0", "--events", "-", "--threads", "1"]);
-                // Nobody may be judged for having had nothing to say: the idle part is about that.
+                // The peers of the idle part send nothing, and none of them may be judged for that.
                 command.args(["--handshake", "10m"]).args(arguments);
+                if self.takes_io() {
+                    command.args(["--io", io]);
+                }
                 Ok(command)
             }
-            Start::Epoll(unread) => role_command("epoll", &yardstick(unread)),
-            Start::Tokio => role_command("tokio", &yardstick(None)),
-            Start::TokioUring => role_command("tokio-uring", &yardstick(None)),
-            Start::Hold => role_command("hold", &yardstick(None)),
-            Start::FloorLazy => role_command("floor", &FloorPlan { wake: lazy_floor(bytes_per_second) }),
+            Start::Epoll(unread) => role_command("epoll", &yardstick(unread, false)),
+            Start::EpollProofs => role_command("epoll", &yardstick(None, true)),
+            Start::Tokio => role_command("tokio", &yardstick(None, false)),
+            Start::TokioUring => role_command("tokio-uring", &yardstick(None, false)),
+            Start::Hold => role_command("hold", &yardstick(None, false)),
+            Start::FloorLazy => role_command("floor", &floor(lazy_floor(bytes_per_second), false)),
+            Start::FloorProofs => role_command("floor", &floor(lazy_floor(bytes_per_second), true)),
             Start::FloorBeat => {
-                role_command("floor", &FloorPlan { wake: FloorWake::Beat { drain_every: 8, window_us: 500 } })
+                role_command("floor", &floor(FloorWake::Beat { drain_every: 8, window_us: 500 }, false))
             }
         }
     }
 }
 
-/// It knows the load beforehand, where deadpeer has to find out: each connection is drained at three quarters
-/// of the mark.
+/// The lazy floor for a load that is known beforehand, where deadpeer has to learn it: each connection is drained at
+/// three quarters of the mark.
 fn lazy_floor(bytes_per_second: f64) -> FloorWake {
     let drain_ms = (f64::from(UNREAD) * 0.75 * 1e3 / bytes_per_second).max(1.0);
     let drain_ms = (bytes_per_second > 0.0).then_some(drain_ms as u64);
-    // Whoever was drained lives, and need not be looked at.
+    // A drained connection is alive and needs no inspection.
     let visits_ms = VISITS_NS / 1_000_000;
     let inspect_ms = drain_ms.is_some_and(|drain_ms| drain_ms > visits_ms).then_some(visits_ms);
     FloorWake::Lazy { unread: UNREAD, drain_ms, inspect_ms }

@@ -1,22 +1,21 @@
-//! Deaths that were caused, joined with deaths that were told.
+//! Joins the deaths that were caused with the deaths that were reported.
 
 use std::collections::HashMap;
 
 use crate::bench::child::Line;
-use crate::bench::connections::shuffled;
 use crate::bench::experiment::verdicts::causes;
-use crate::bench::peers::{Caused, Death};
+use crate::bench::peers::Caused;
 use crate::measure::recorded::Recorded;
-use crate::measure::result::{Detection, Way};
+use crate::measure::result::Detection;
 
-/// What came of some deaths.
+/// The result of a join.
 pub(super) struct Joined {
     pub(super) detection: Detection,
-    /// Told with another cause than that of the way in which they died.
+    /// The number of verdicts with another cause than that of the way to die.
     pub(super) misnamed: u64,
-    /// Told before they were done.
+    /// The number of verdicts before the death.
     pub(super) early: u64,
-    /// The latest verdict; 0 for none.
+    /// The instant of the last verdict; 0 for none.
     pub(super) last_verdict: u64,
 }
 
@@ -50,32 +49,10 @@ pub(super) fn join<'a>(caused: &[Caused], told: impl Iterator<Item = &'a Line>) 
     joined
 }
 
-/// Deaths one after the other from `from` on, each at a random instant of its stretch: even ones would
-/// keep step with the kernel's tick. Victims are drawn of `connections`, by the seed.
-pub(super) fn schedule(
-    connections: usize,
-    deaths: usize,
-    per_second: u64,
-    from: u64,
-    seed: u64,
-    way: impl Fn(usize) -> Way,
-) -> Vec<Death> {
-    let spacing = 1e9 / per_second as f64;
-    let mut random = fastrand::Rng::with_seed(seed.wrapping_add(5));
-    shuffled(connections, seed.wrapping_add(4))
-        .into_iter()
-        .take(deaths)
-        .enumerate()
-        .map(|(turn, victim)| {
-            let at = from + ((turn as f64 + random.f64()) * spacing) as u64;
-            Death { at, victim, way: way(turn), fin_at: at }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::result::Way;
 
     fn caused(port: u16, way: Way) -> Caused {
         let peer = ([127, 0, 0, 2], port).into();
@@ -112,17 +89,5 @@ mod tests {
         assert_eq!((misnamed, early, last_verdict), (1, 1, 9_000));
         assert_eq!((detection.latency.min(), detection.latency.max()), (Some(400), Some(8_000)));
         assert_eq!(detection.injector_late.max(), Some(500));
-    }
-
-    #[test]
-    fn a_schedule_is_the_same_for_the_same_seed_and_takes_nobody_twice() {
-        let draw = |seed| schedule(50, 20, 1_000, 7_000, seed, |_| Way::Rst);
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
-        let deaths = draw(1);
-        let victims: std::collections::BTreeSet<_> = deaths.iter().map(|death| death.victim).collect();
-        assert_eq!(victims.len(), 20);
-        assert!(deaths.is_sorted_by_key(|death| death.at));
-        assert!(deaths.iter().all(|death| (7_000..20_007_000).contains(&death.at)));
     }
 }

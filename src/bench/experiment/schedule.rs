@@ -1,4 +1,4 @@
-//! Who dies when, and how: drawn from a seed, before anything is started.
+//! The planned deaths, drawn from a seed before anything is started.
 
 use std::time::Duration;
 
@@ -7,14 +7,11 @@ use crate::bench::peers::Death;
 use crate::measure::result::Way;
 use crate::time::nanos;
 
-/// A FIN comes so long before the reset of a `half-close-rst`.
+/// The time from the FIN to the reset of a `half-close-rst`.
 pub const FIN_BEFORE_RST: Duration = Duration::from_millis(200);
 
-/// The deaths of one process's connections, in the order of their instants. Each way gets as many as
-/// every other, give or take one.
-///
-/// The instants are random within equal stretches, one death in each: as many a second as were asked for,
-/// and no step kept with the kernel's timer tick.
+/// Draws the deaths of one process's connections, in the order of their instants. The ways have equal shares, up to one
+/// death.
 ///
 /// # Panics
 ///
@@ -22,27 +19,33 @@ pub const FIN_BEFORE_RST: Duration = Duration::from_millis(200);
 #[must_use]
 pub fn draw(connections: usize, deaths: usize, ways: &[Way], from: u64, to: u64, seed: u64) -> Vec<Death> {
     assert!(deaths <= connections, "{deaths} deaths of {connections} connections");
-    if ways.is_empty() || deaths == 0 {
-        return Vec::new();
-    }
-    let victims = connections::shuffled(connections, seed);
-    let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
     let mut order: Vec<Way> = ways.iter().copied().cycle().take(deaths).collect();
-    random.shuffle(&mut order);
-    let stretch = (to - from) as f64 / deaths as f64;
-    let first = from + nanos(FIN_BEFORE_RST);
-    let mut drawn: Vec<Death> = order
-        .into_iter()
-        .zip(victims)
-        .enumerate()
-        .map(|(turn, (way, victim))| {
-            let at = first + ((turn as f64 + random.f64()) * stretch) as u64;
+    fastrand::Rng::with_seed(seed).shuffle(&mut order);
+    let spacing = (to - from) as f64 / deaths.max(1) as f64;
+    spread(connections, order, from + nanos(FIN_BEFORE_RST), spacing, seed)
+}
+
+/// Draws a victim and an instant for each of the ways, in the order of the instants.
+///
+/// The time from `from` on is divided into equal stretches of `spacing` nanoseconds with one death each, at a random
+/// instant: so the rate is even, and the deaths do not keep step with the kernel's timer tick.
+#[must_use]
+pub fn spread(
+    connections: usize,
+    ways: impl IntoIterator<Item = Way>,
+    from: u64,
+    spacing: f64,
+    seed: u64,
+) -> Vec<Death> {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let victims = connections::shuffled(connections, seed).into_iter().zip(ways).enumerate();
+    victims
+        .map(|(turn, (victim, way))| {
+            let at = from + ((turn as f64 + random.f64()) * spacing) as u64;
             let fin_at = if way == Way::HalfCloseRst { at - nanos(FIN_BEFORE_RST) } else { at };
             Death { at, victim, way, fin_at }
         })
-        .collect();
-    drawn.sort_by_key(|death| death.at);
-    drawn
+        .collect()
 }
 
 #[cfg(test)]
@@ -89,5 +92,17 @@ mod tests {
         let draw = |seed| draw(1_000, 500, &Way::ALL[..5], 0, SECOND, seed);
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn a_spread_is_the_same_for_the_same_seed_and_takes_no_connection_twice() {
+        let draw = |seed| spread(50, [Way::Rst; 20], 7_000, 1e6, seed);
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        let deaths = draw(1);
+        let victims: BTreeSet<_> = deaths.iter().map(|death| death.victim).collect();
+        assert_eq!(victims.len(), 20);
+        assert!(deaths.is_sorted_by_key(|death| death.at));
+        assert!(deaths.iter().all(|death| (7_000..20_007_000).contains(&death.at)));
     }
 }

@@ -1,4 +1,4 @@
-//! The tracker: `deadpeer run` in a process of its own, and what it told.
+//! The tracker: `deadpeer run` in a process of its own, and the events that it reported.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use super::sizes::Sizes;
 use super::verdicts::{ReportedEvent, ReportedKind};
 use super::{Options, PATIENCE};
 use crate::bench::child::{Child, Line};
-use crate::bench::nanos;
+use crate::measure::result::EngineUsed;
 
-/// A verdict comes after so many beats were missed, and a quarter more.
+/// The number of missed beats until a peer is suspected; the verdict comes a quarter of that time later.
 const BEATS_MISSED: f64 = 4.0;
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
-/// How long a peer that half-closed may go on: longer than the RST behind it takes.
+/// The half-closed grace: longer than the time from a FIN to the RST behind it.
 pub const GRACE: Duration = Duration::from_secs(1);
 
 /// The tracker's process.
@@ -23,17 +23,8 @@ pub struct Tracker {
     pub child: Child,
     pub addresses: Vec<SocketAddr>,
     pub detection: u64,
-    batch_window: u64,
-}
-
-/// What it said at its end.
-pub struct Ending {
-    pub summary: serde_json::Value,
+    pub engine: Option<EngineUsed>,
     pub batch_window: u64,
-}
-
-pub fn window(ending: &Ending, options: &Options) -> u64 {
-    options.batch_window.map_or(ending.batch_window, nanos)
 }
 
 impl Tracker {
@@ -52,7 +43,14 @@ impl Tracker {
         let millis = |duration: Duration| format!("{}ms", duration.as_millis());
         let mut command = Command::new(program);
         command.args(["run", "--listen", "127.0.0.1:0", "--events", "-", "--probes", "1"]);
-        command.args(["--threads", &options.threads.to_string(), "--wake", &options.wake]);
+        command.args([
+            "--threads",
+            &options.threads.to_string(),
+            "--wake",
+            &options.wake,
+            "--io",
+            &options.io,
+        ]);
         command.args(["--idle", &millis(idle), "--interval", &millis(idle / 4), "--handshake", "120s"]);
         command.args(["--half-closed-grace", &millis(GRACE)]);
         if let Some(window) = options.batch_window {
@@ -68,14 +66,17 @@ impl Tracker {
         let addresses: Vec<SocketAddr> = serde_json::from_value(addresses)?;
         if addresses.len() != 1 + usize::from(net.is_some()) {
             return Err(io::Error::other(format!(
-                "the tracker listens on {addresses:?}, which is not what it was told"
+                "the tracker listens on other addresses than it was told to: {addresses:?}"
             )));
         }
         let field = |name: &str| {
-            listening.integer(name).ok_or_else(|| io::Error::other(format!("the tracker said no {name}")))
+            listening
+                .integer(name)
+                .ok_or_else(|| io::Error::other(format!("the tracker's `listening` has no {name}")))
         };
         let (detection, window) = (field("detection_time_ms")?, field("batch_window_us")?);
         let capacity = field("capacity")?;
+        let engine = listening.engine();
         if capacity < sizes.total() as u64 {
             return Err(io::Error::other(format!(
                 "{} connections do not fit: the tracker can hold {capacity}; raise the hard limit (`ulimit -Hn`) or take \
@@ -84,34 +85,33 @@ impl Tracker {
             )));
         }
         let (detection, batch_window) = (detection.saturating_mul(1_000_000), window.saturating_mul(1_000));
-        Ok(Tracker { child, addresses, detection, batch_window })
+        Ok(Tracker { child, addresses, detection, engine, batch_window })
     }
 
-    /// Waits until it has accepted everyone.
+    /// Waits until it has accepted `total` connections.
     pub fn await_all(&mut self, total: usize) -> io::Result<()> {
         let up = self.child.wait_count("up", total, PATIENCE)?;
         if up == total {
             return Ok(());
         }
         Err(io::Error::other(format!(
-            "the tracker told of {up} connections where {total} were made; take fewer --connections, or a machine with \
-             nothing else to do"
+            "the tracker reported {up} of {total} connections; take fewer --connections, or an idle machine"
         )))
     }
 
-    pub fn end(mut self) -> io::Result<Ending> {
-        let batch_window = self.batch_window;
-        // One that ended before its time did not say this, and what it said instead is in the error.
+    /// Ends it, and returns its summary.
+    pub fn end(mut self) -> io::Result<serde_json::Value> {
+        // A tracker that has already ended wrote no summary, and the error quotes its message.
         self.child.ask_to_end()?;
         self.child.wait_for("summary", PATIENCE)?;
         let lines = self.child.terminate(PATIENCE)?;
         let summary = lines.into_iter().rev().find(|line| line.event == "summary");
         let summary = summary.ok_or_else(|| io::Error::other("the tracker ended without a summary"))?;
-        Ok(Ending { summary: serde_json::Value::Object(summary.rest), batch_window })
+        Ok(serde_json::Value::Object(summary.rest))
     }
 }
 
-/// The line, if it is of the kind that the oracle judges by.
+/// The line as an event that [`verdicts`](super::verdicts) compares; `None` for every other line.
 pub fn reported(line: &Line) -> Option<ReportedEvent> {
     let kind = match line.event.as_str() {
         "suspected" => ReportedKind::Suspected,

@@ -1,15 +1,15 @@
-//! What was done to the peers, held against what was told of them. Pure.
+//! Compares the deaths that were caused with the events that the tracker reported. Pure.
 //!
 //! # The rules
 //!
-//! - `fin`, `half-close`: the first of `half_closed` and `died` is the verdict. The peer's FIN is all that there is to
-//!   be seen; the `died` that follows the grace is not measured, but it must come.
-//! - `rst`, `data-rst`: `died`.
-//! - `half-close-rst`: `died`, from the reset; its `half_closed` must have come before.
-//! - `silence`, `stop`, `path-loss`: `died`, from the last sign of life and the detection time. Of beats that went into
-//!   a path while it was being lost, the tracker's own count of bytes says which arrived.
-//! - Whatever is told before the peer's death was begun is told of a living peer: a mistake. `recovered` takes a mistake
-//!   back; a peer that then dies in truth ends it too.
+//! - `fin`, `half-close`: the first of `half_closed` and `died` is the verdict: a FIN is all that the tracker can see.
+//!   The `died` after the grace is not measured, but it must come.
+//! - `rst`, `data-rst`: `died` is the verdict.
+//! - `half-close-rst`: `died` is the verdict, and its latency counts from the reset; `half_closed` must come before.
+//! - `silence`, `stop`, `path-loss`: `died` is the verdict, and its latency counts from the last sign of life plus the
+//!   detection time. Which beats still arrived while a path was being lost is known from the tracker's count of bytes.
+//! - An event before the peer's death began is about a living peer: a mistake. `recovered` or the peer's death
+//!   ends a mistake.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::bench::peers::Caused;
 use crate::measure::recorded::Recorded;
 use crate::measure::result::{Basis, Interval, Quality, Way, WayResult};
 
-/// What the tracker told of a peer, of the kinds that matter here.
+/// The kinds of events that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportedKind {
     /// `suspected`
@@ -31,49 +31,49 @@ pub enum ReportedKind {
     Died,
 }
 
-/// One event of the tracker.
+/// An event that the tracker reported.
 #[derive(Clone, Debug)]
 pub struct ReportedEvent {
-    /// Which.
+    /// Its kind.
     pub kind: ReportedKind,
-    /// Of whom.
+    /// The peer's address.
     pub peer: SocketAddr,
-    /// When, CLOCK_MONOTONIC.
+    /// Its instant, CLOCK_MONOTONIC.
     pub at: u64,
-    /// Of a death.
+    /// The cause of a death; else empty.
     pub cause: String,
-    /// Of a death: what the tracker received.
+    /// Of a death: the number of bytes that the tracker received.
     pub bytes: u64,
 }
 
 /// The frame of an experiment.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
-    /// When watching began.
+    /// The instant of the first beat.
     pub start: u64,
-    /// When the deaths had their time; intervals are cut from `start` to here.
+    /// The instant of the last death. The time from `start` until here is cut into intervals.
     pub end: u64,
-    /// Silence to verdict.
+    /// The detection time: from the last sign of life to the verdict, in nanoseconds.
     pub detection: u64,
-    /// Living peers that were watched, and those that died.
+    /// The number of all peers, dead ones included.
     pub connections: u64,
 }
 
-/// Pictures over time have so many stretches.
+/// The number of intervals in a figure over time.
 const INTERVALS: u64 = 30;
 
-/// The causes that a death of this way may be told with.
+/// The causes that a death of this way may have.
 pub(in crate::bench) const fn causes(way: Way) -> &'static [&'static str] {
     match way {
         Way::Fin | Way::HalfClose => &["closed"],
         Way::Rst | Way::DataRst | Way::HalfCloseRst => &["aborted"],
         Way::Silence | Way::Stop => &["heartbeat_expired"],
-        // The kernel may hear of the loss first.
+        // The kernel may notice the loss before the tracker.
         Way::PathLoss => &["heartbeat_expired", "unreachable"],
     }
 }
 
-/// One peer's story, as told so far.
+/// The events of one peer so far.
 struct Story<'a> {
     caused: &'a Caused,
     verdict: Option<u64>,
@@ -82,7 +82,7 @@ struct Story<'a> {
 }
 
 impl Story<'_> {
-    /// Whether one of the two things that are to be told of a FIN and what follows it is not.
+    /// Whether one of the two events of a FIN and of the death behind it is missing.
     fn is_half(&self) -> bool {
         match self.caused.way {
             Way::Fin | Way::HalfClose => self.deaths == 0,
@@ -92,7 +92,7 @@ impl Story<'_> {
     }
 }
 
-/// Everything that is found, in the order of [`Way::ALL`] for the ways given.
+/// Compares all deaths and events. The results are in the order of [`Way::ALL`].
 #[must_use]
 pub fn judge(
     ways: &[Way],
@@ -129,7 +129,7 @@ pub fn judge(
                 quality.false_verdicts += 1;
                 if let Some(story) = story {
                     story.deaths += 1;
-                    // It was told, if wrongly: no second death is to be expected.
+                    // A wrong verdict is one, too: no second one is due.
                     story.verdict = Some(event.at);
                     if let Some(result) = results.get_mut(&story.caused.way) {
                         result.early += 1;
@@ -144,7 +144,7 @@ pub fn judge(
         if let Some(story) = story
             && let Some(result) = results.get_mut(&story.caused.way)
         {
-            hear(story, event, result, frame);
+            add(story, event, result, frame);
         }
     }
     for story in stories.values() {
@@ -159,18 +159,18 @@ pub fn judge(
     (results.into_values().collect(), quality)
 }
 
-/// From here on the peer is not what it was, and what is told of it may be true.
+/// The instant at which the peer's death began: an event before it is a mistake.
 fn begun(caused: &Caused) -> u64 {
     match caused.way {
-        // Its FIN is sent at its own instant, not before.
+        // Its FIN is not sent before this instant.
         Way::HalfCloseRst => caused.fin_at,
         Way::Silence | Way::Stop | Way::PathLoss => caused.last_beat.min(caused.at),
         Way::Fin | Way::Rst | Way::DataRst | Way::HalfClose => caused.called,
     }
 }
 
-/// Takes in what was told of a peer whose death was begun.
-fn hear(story: &mut Story<'_>, event: &ReportedEvent, result: &mut WayResult, frame: Frame) {
+/// Adds an event of a peer whose death had begun.
+fn add(story: &mut Story<'_>, event: &ReportedEvent, result: &mut WayResult, frame: Frame) {
     let way = story.caused.way;
     match event.kind {
         ReportedKind::Suspected | ReportedKind::Recovered => {}
@@ -178,7 +178,7 @@ fn hear(story: &mut Story<'_>, event: &ReportedEvent, result: &mut WayResult, fr
             story.half_closed = true;
             match way {
                 Way::Fin | Way::HalfClose if story.verdict.is_none() => measure(story, event, result, frame),
-                // A second time, or of a peer that sent no FIN.
+                // A second one, or one after `died`.
                 Way::Fin | Way::HalfClose => result.doubled += 1,
                 Way::HalfCloseRst => {}
                 Way::Rst | Way::DataRst | Way::Silence | Way::Stop | Way::PathLoss => result.misnamed += 1,
@@ -225,7 +225,7 @@ fn measure(story: &mut Story<'_>, event: &ReportedEvent, result: &mut WayResult,
     result.intervals[position].latency.record(latency);
 }
 
-/// When the last beat went out that the tracker received, by its count of bytes.
+/// The instant of the last beat that the tracker received, by its count of bytes.
 fn arrived(caused: &Caused, bytes: u64) -> u64 {
     let received = caused.sent.iter().rev().find(|(_, sent)| *sent <= bytes);
     received.map_or(caused.last_beat.min(caused.at), |(at, _)| *at)
@@ -251,7 +251,7 @@ fn blank(way: Way, frame: Frame) -> WayResult {
     }
 }
 
-/// A way that was not run, and why.
+/// The result of a way that was not run, with the reason.
 #[must_use]
 pub fn not_run(way: Way, why: String, frame: Frame) -> WayResult {
     WayResult { not_run: Some(why), ..blank(way, frame) }

@@ -1,9 +1,10 @@
-//! The role `epoll`: edge-triggered, one `recv` at each wake, a time of last life for each connection, and a
-//! sweep for those that are silent: what a careful programmer writes without io_uring.
+//! The role `epoll`: an edge-triggered loop as a careful programmer writes it without io_uring. It has one `recv` for each
+//! wake, the instant of each connection's last byte, and a sweep for silent connections.
 //!
-//! A read that does not fill the buffer has emptied the socket, so no second one asks. With a low-water
-//! mark it takes deadpeer's idea without its ring: beats lie unread until the mark is reached, and whoever
-//! could be overdue is looked at by `TCP_INFO`.
+//! A read that does not fill the buffer has emptied the socket, so there is no second one. With a low-water
+//! mark the loop has deadpeer's idea without its ring: beats lie unread until the mark is reached, and the sweep reads
+//! `TCP_INFO` of connections that could be overdue. With proofs it reads `TCP_INFO` of each dead connection and writes it,
+//! as deadpeer does.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,9 +16,9 @@ use crate::bench::now;
 use crate::sys::epoll::{Epoll, ReadyList};
 use crate::sys::tcp;
 
-/// Large enough to empty a socket in one call nearly always.
+/// The size of the buffer: nearly always enough to empty a socket in one call.
 const BUFFER: usize = 1 << 16;
-/// Taken in one wake.
+/// The number of events of one wait.
 const EVENTS: usize = 1_024;
 const LISTENER: u64 = u64::MAX;
 
@@ -26,7 +27,7 @@ const RDHUP: u32 = libc::EPOLLRDHUP as u32;
 const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const EDGE: u32 = libc::EPOLLET.cast_unsigned();
 
-/// Plays the role until the process is ended.
+/// Runs the role until the process is ended.
 ///
 /// # Errors
 ///
@@ -50,9 +51,10 @@ struct Server {
     epoll: Epoll,
     listener: TcpListener,
     connections: slab::Slab<Connection>,
-    /// Apart from the rest, so that the sweep reads one dense array.
+    /// The instant of each connection's last byte: a dense array, for the sweep.
     last_seen: Vec<u64>,
     by_kernel: bool,
+    proofs: bool,
     idle: u64,
     sweep_every: u64,
     next_sweep: u64,
@@ -66,7 +68,7 @@ impl Server {
         epoll.add(listener.as_fd(), IN, LISTENER)?;
         let tell = Teller::new(listener.local_addr()?, plan.idle_ms)?;
         let idle = plan.idle_ms * 1_000_000;
-        // Once a second at 30 s, as people do: it costs next to nothing beside the beats.
+        // Once a second at 30 s, as is usual: it costs next to nothing beside the beats.
         let sweep_every = (idle / 30).max(5_000_000);
         Ok(Server {
             epoll,
@@ -74,6 +76,7 @@ impl Server {
             connections: slab::Slab::new(),
             last_seen: Vec::new(),
             by_kernel: plan.unread.is_some(),
+            proofs: plan.proofs,
             idle,
             sweep_every,
             next_sweep: now() + sweep_every,
@@ -120,7 +123,7 @@ impl Server {
     }
 
     fn read(&mut self, key: usize, mask: u32, now: u64) -> io::Result<()> {
-        // An end was seen: read until the kernel says which; else until the socket is empty.
+        // After an end, read until the kernel names it; else until the socket is empty.
         let to_the_end = mask & ENDED != 0;
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
         loop {
@@ -145,7 +148,7 @@ impl Server {
             if !self.is_overdue(key, now) {
                 continue;
             }
-            // What came since is life: look before judging.
+            // Bytes may have come since: look before judging.
             if self.by_kernel {
                 self.look(key)?;
             } else {
@@ -162,22 +165,26 @@ impl Server {
         now >= self.last_seen[key].saturating_add(self.idle)
     }
 
-    /// Asks the kernel when the last byte came: what lies unread has woken nobody.
+    /// Reads the instant of the last byte from the kernel: unread bytes below the mark cause no wake.
     fn look(&mut self, key: usize) -> io::Result<()> {
         let Some(connection) = self.connections.get(key) else { return Ok(()) };
         let info = tcp::info(connection.socket.as_fd())?;
         let age = u64::from(info.last_data_recv) * 1_000_000;
         self.last_seen[key] = self.last_seen[key].max(now().saturating_sub(age));
         if self.is_overdue(key, now()) {
-            // Only to count what lies there.
+            // This only counts the unread bytes.
             return self.read(key, 0, self.last_seen[key]);
         }
         Ok(())
     }
 
     fn bury(&mut self, key: usize, cause: &str) -> io::Result<()> {
-        let Connection { peer, bytes, .. } = self.connections.remove(key);
         self.last_seen[key] = u64::MAX;
+        let Connection { socket, peer, bytes } = self.connections.remove(key);
+        if self.proofs {
+            return self.tell.proved(peer, cause, bytes, &tcp::info(socket.as_fd())?);
+        }
+        drop(socket);
         self.tell.died(peer, cause, bytes)
     }
 }

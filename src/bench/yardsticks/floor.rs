@@ -1,51 +1,54 @@
-//! The role `floor`: deadpeer's system calls and ring operations, and no judgement. What a deadpeer costs
-//! above it is what its own code costs.
+//! The role `floor`: deadpeer's system calls and ring operations without its judgement. The CPU of a deadpeer above it is
+//! that of deadpeer's own code.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Teller, listen};
+use super::{Teller, cause, listen};
 use crate::bench::now;
 use crate::limits;
 use crate::sys::tcp;
 use crate::sys::uring::{Completion, Ring, Token, Wait};
 
-/// What the floor is started with.
+/// The plan of the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FloorPlan {
-    /// How a beat is noticed.
+    /// The way in which beats wake it.
     pub wake: FloorWake,
+    /// Connections are reported, and each death has a line with its proof.
+    #[serde(default)]
+    pub proofs: bool,
 }
 
-/// As deadpeer's `--wake`.
+/// The modes of deadpeer's `--wake`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FloorWake {
     /// A wide low-water mark; bytes are taken off in rounds; `TCP_INFO` of each connection now and then.
     Lazy {
-        /// The mark.
+        /// The low-water mark, in bytes.
         unread: u32,
-        /// Each connection is drained once in this time; never, where nobody sends.
+        /// Each connection is drained once in this time; `None` for never, where no peer sends.
         drain_ms: Option<u64>,
-        /// Each connection is inspected once in this time; never, where it is drained more often.
+        /// Each connection is inspected once in this time; `None` for never, where it is drained more often.
         inspect_ms: Option<u64>,
     },
     /// Every beat completes the poll; one recv for some of them; batched waits.
     Beat {
-        /// One recv for so many beats.
+        /// The number of beats for one recv.
         drain_every: u32,
-        /// How long a batch is waited for.
+        /// The batch window, in microseconds.
         window_us: u64,
     },
 }
 
 const IN_AND_RDHUP: u16 = (libc::POLLIN | libc::POLLRDHUP) as u16;
 const ENDED: i32 = (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) as i32;
-/// What is due is done together, at this interval: 16 a second, as deadpeer's grid.
+/// The interval at which due work is done together: 16 times a second, as on deadpeer's grid.
 const GRAIN: Duration = Duration::from_micros(62_500);
 
 mod kind {
@@ -55,7 +58,7 @@ mod kind {
     pub(super) const CANCEL: u8 = 4;
 }
 
-/// Plays the role until the process is ended.
+/// Runs the role until the process is ended.
 ///
 /// # Errors
 ///
@@ -67,7 +70,8 @@ pub fn run(plan: &FloorPlan) -> io::Result<()> {
     })?;
     let address = listener.local_addr()?;
     let mut floor = Floor::new(plan, listener)?;
-    Teller::new(address, 0)?;
+    let tell = Teller::new(address, 0)?;
+    floor.tell = plan.proofs.then_some(tell);
     loop {
         floor.turn()?;
     }
@@ -75,6 +79,8 @@ pub fn run(plan: &FloorPlan) -> io::Result<()> {
 
 struct Connection {
     socket: OwnedFd,
+    peer: SocketAddr,
+    bytes: u64,
     wakes: u32,
     /// RDHUP, HUP or ERR was seen: bytes are taken off to the end.
     ending: bool,
@@ -83,12 +89,12 @@ struct Connection {
     closing: bool,
 }
 
-/// At the beginning all are drained in a second each time: first beats are of any size, and whoever is near
-/// its mark would reach it before its turn.
+/// The time after the start in which all connections are drained each second: first beats have random sizes, and a
+/// connection near its mark would reach it before its turn.
 const FIRST_ROUNDS: Duration = Duration::from_secs(3);
 const FIRST_PERIOD_MS: u64 = 1_000;
 
-/// Goes round all places in a set time, some at each stroke.
+/// Visits all places in a set period, some at each stroke.
 struct Round {
     period_ms: u64,
     quick_until: u64,
@@ -102,7 +108,7 @@ impl Round {
         Round { period_ms, quick_until, cursor: 0, credit: 0.0 }
     }
 
-    /// The next ones of `places`, as many as one stroke has to take.
+    /// The places of the next stroke.
     fn stroke(&mut self, places: usize) -> impl Iterator<Item = usize> + use<> {
         let quick = now() < self.quick_until;
         let period_ms = if quick { self.period_ms.min(FIRST_PERIOD_MS) } else { self.period_ms };
@@ -120,16 +126,18 @@ struct Floor {
     ring: Ring,
     listener: TcpListener,
     connections: slab::Slab<Connection>,
-    /// Above every key that was ever given out.
+    /// One more than the greatest key so far.
     places: usize,
     reaped: Vec<Completion>,
     drains: Option<Round>,
     inspections: Option<Round>,
     next_stroke: u64,
-    /// A recv was submitted whose result is awaited at once.
+    /// A recv was submitted, and the next wait must not block.
     urgent: bool,
-    /// Ends that this turn may still read without the ring, as deadpeer does.
+    /// The number of ends that this turn may still read without the ring, as deadpeer does.
     ends_at_once: u32,
+    /// Where deaths are reported.
+    tell: Option<Teller>,
 }
 
 impl Floor {
@@ -153,6 +161,7 @@ impl Floor {
             next_stroke: now() + GRAIN.as_nanos() as u64,
             urgent: false,
             ends_at_once: 0,
+            tell: None,
         };
         floor.await_connections()?;
         Ok(floor)
@@ -171,7 +180,7 @@ impl Floor {
         if self.has_rounds() && now() >= self.next_stroke {
             self.stroke()?;
         }
-        Ok(())
+        self.tell.as_mut().map_or(Ok(()), Teller::flush)
     }
 
     fn has_rounds(&self) -> bool {
@@ -209,13 +218,18 @@ impl Floor {
 
     fn accept(&mut self) -> io::Result<()> {
         loop {
-            let socket = match tcp::accept(self.listener.as_fd()) {
-                Ok((socket, _)) => socket,
+            let (socket, peer) = match tcp::accept(self.listener.as_fd()) {
+                Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
+            if let Some(tell) = &mut self.tell {
+                tell.up(peer)?;
+            }
             let connection = Connection {
                 socket,
+                peer,
+                bytes: 0,
                 wakes: 0,
                 ending: false,
                 watched: false,
@@ -253,6 +267,7 @@ impl Floor {
     fn received(&mut self, key: usize, result: i32) -> io::Result<()> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
         connection.receiving = false;
+        connection.bytes += u64::try_from(result).unwrap_or(0);
         match result {
             1.. if connection.ending => {
                 self.urgent = true;
@@ -261,8 +276,11 @@ impl Floor {
             1.. => self.watch(key),
             error if error == -libc::EAGAIN => self.watch(key),
             _ => {
-                // The proof of a death.
-                std::hint::black_box(tcp::info(connection.socket.as_fd())?);
+                let proof = std::hint::black_box(tcp::info(connection.socket.as_fd())?);
+                if let Some(tell) = &mut self.tell {
+                    let cause = if result == 0 { cause::CLOSED } else { cause::ABORTED };
+                    tell.proved(connection.peer, cause, connection.bytes, &proof)?;
+                }
                 connection.closing = true;
                 if connection.watched {
                     self.ring.cancel(token(kind::WATCH, key), token(kind::CANCEL, key))?;
@@ -272,7 +290,7 @@ impl Floor {
         }
     }
 
-    /// An armed poll would hold the socket behind our back.
+    /// Closes the socket, unless a request is under way: an armed poll would keep it open.
     fn close_if_quiet(&mut self, key: usize) -> io::Result<()> {
         if !self.connections[key].watched && !self.connections[key].receiving {
             self.connections.remove(key);
@@ -280,7 +298,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Drains and inspects those whose turn it is.
+    /// Drains and inspects the connections that are due.
     fn stroke(&mut self) -> io::Result<()> {
         let grain = GRAIN.as_nanos() as u64;
         self.next_stroke = (self.next_stroke + grain).max(now());
@@ -306,7 +324,7 @@ impl Floor {
         self.ring.watch(self.listener.as_raw_fd(), libc::POLLIN as u16, token(kind::LISTENER, 0))
     }
 
-    /// Arms the poll if it is not: in lazy mode one that ends by itself, as deadpeer does.
+    /// Arms the poll if it is not armed: in lazy mode one-shot, as deadpeer does.
     fn watch(&mut self, key: usize) -> io::Result<()> {
         let connection = &mut self.connections[key];
         if std::mem::replace(&mut connection.watched, true) {

@@ -38,6 +38,23 @@ pub struct ComparisonSettings {
     pub deaths_per_second: u64,
     /// Connections of the idle part: memory, cost of quiet deaths, and the storm.
     pub idle_connections: u64,
+    /// What the servers wrote their events to. Files from before it was kept: memory.
+    #[serde(default)]
+    pub output: OutputKind,
+}
+
+/// What a server's standard output is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputKind {
+    /// A file in memory: a write wakes no reader.
+    #[default]
+    Memory,
+    /// A pipe that a thread on the load's cores reads.
+    Pipe,
+    /// A file on the disk of /var/tmp.
+    File,
 }
 
 /// A server that is compared.

@@ -26,7 +26,9 @@ mod machine;
 
 use std::fmt;
 
-pub use comparison::{Beats, Comparison, ComparisonSettings, Cost, Detection, Idle, Run, Storm, Subject};
+pub use comparison::{
+    Beats, Comparison, ComparisonSettings, Cost, Detection, Idle, OutputKind, Run, Storm, Subject,
+};
 pub use doubt::{Doubt, DoubtKind};
 pub use experiment::{Basis, Experiment, Interval, Quality, Settings, Way, WayResult};
 pub use machine::{BareRecv, EngineUsed, Machine, Program};
