@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What abusers of deadpeer's proxy cost, and whom: nobody else may be slowed down or fail for them.
+"""What abuse of deadpeer's proxy costs: no other client may be slowed down or fail for it.
 
     cargo build --release
     python3 tests/http/abuse.py                     # five minutes on a quiet machine, a Markdown table
@@ -47,7 +47,7 @@ HOST = "127.0.0.1"
 FORK = multiprocessing.get_context("fork")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MIB = 1 << 20
-SLACK = 4 * MIB  # of memory: what a proxy takes for its first work, whoever asks for it
+SLACK = 4 * MIB  # of memory: what a proxy takes for its first work
 PATIENCE = 60.0  # for whatever has to come to its end
 LINGER = 2.0  # the proxy's own, in src/limits.rs
 IDLE = 3.0  # for how long it is watched when everything is over
@@ -142,7 +142,7 @@ def settle_proxy(core):
 
 
 def good_upstream(pipe, listener):
-    """Serves the first connection, the good client's, and nobody else."""
+    """Serves the first connection, the good client's, and no other."""
     client = listener.accept()[0]
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     held = b""
@@ -383,7 +383,7 @@ class Member:
 class Crowd:
     """So many connections at once, each of which says its piece and waits for its end.
 
-    Who has met it is followed by another one until there were `total`, or until `seconds` are over.
+    A client that has met it is followed by another one until there were `total`, or until `seconds` are over.
     With `drip`, one byte is said each so many seconds, and the piece has no end.
     """
 
@@ -759,7 +759,7 @@ class Heads(Abuse):
 
 
 class Unread(Abuse):
-    """Large answers that nobody reads."""
+    """Large answers that are not read."""
 
     wants = {"held until we left"}
 
@@ -1072,7 +1072,7 @@ def listen(abusers, peaks, options):
 
 
 def probe_account(port):
-    """Whether a newcomer whose head comes in two pieces is served: who counts bytes as held that are gone refuses it."""
+    """Whether a newcomer whose head comes in two pieces is served: a proxy that counts bytes as held that are gone refuses it."""
     try:
         with socket.create_connection((HOST, port), 5) as client:
             client.sendall(CLOSING[:10])

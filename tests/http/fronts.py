@@ -57,7 +57,7 @@ OWN_PORTS = itertools.count(8000)
 
 
 def free_port(address, within):
-    """A port that nobody has: for those that cannot choose one themselves and tell."""
+    """A free port: for programs that cannot choose one themselves and tell."""
     if within:
         return next(OWN_PORTS)  # a network namespace of our own: all are free
     with socket.create_server((address, 0)) as taken:

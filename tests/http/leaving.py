@@ -38,7 +38,7 @@ CANNOT_ASK_MS = 1000  # a client of HTTP/1.0 cannot be asked; its FIN is given t
 BETWEEN_CASES = 0.02  # so that no two leave at the same moment
 BEFORE_LEAVING = 0.2
 
-# Who cannot hear of it, whatever the front does, from so large an unread body on: Go reads on, and so
+# Servers that cannot hear of it, whatever the front does, from so large an unread body on: Go reads on, and so
 # sees the connection's end, only after the handler has read the body; Node once its buffer is not full.
 DEAF = {"go": SMALL, "node": LARGE}
 
@@ -62,7 +62,7 @@ def connect(address):
 
 
 def send(client, data):
-    """Sends what the other side takes: a body that nobody reads may not fit."""
+    """Sends what the other side takes: a body that is not read may not fit."""
     client.settimeout(0.3)
     try:
         client.sendall(data)
@@ -94,7 +94,7 @@ def play(server, front, way, round, options):
 
 
 def conclude(result, left, server, case, options):
-    """Waits until the handler has noticed, or has worked to its end for nobody."""
+    """Waits until the handler has noticed, or has worked to its end in vain."""
     event, noticed = server.told(case, ["left", "finished"], options.ms / 1000 + 5)
     if event == "left":
         result.ms = (noticed - left) / 1e6
@@ -405,9 +405,9 @@ def main():
     fronts = [front for front in options.fronts if any(r.front == front for r in run.results)]
     print((wide_table if options.wide else table)(run.results, options.servers, fronts, ways))
     print(f"\nMilliseconds from the leaving until the handler knew (median of {options.rounds}); handlers")
-    print(f"worked for {options.ms / 1000:g} s. never: it worked to its end for nobody. cut: the half-close of a")
+    print(f"worked for {options.ms / 1000:g} s. never: it worked to its end in vain. cut: the half-close of a")
     print("client that waits was taken for its leaving. served: it got all of its answer. Go hears nothing")
-    print("before its handler has read the body, and Node nothing while 256 KiB of it wait, whoever tells it.")
+    print("before its handler has read the body, and Node nothing while 256 KiB of it wait.")
     print(f"Took {took:.0f} s.")
     if options.json:
         write_json(options.json, run, took)

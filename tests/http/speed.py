@@ -408,7 +408,7 @@ class Bench:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         conf = folder / "nginx.conf"
         conf.write_text(template.format(
-            # As root nginx's workers would become another user, who may not read our folder.
+            # As root nginx's workers would become another user, which may not read our folder.
             user="user root;" if os.geteuid() == 0 else "",
             module=stream_module(nginx) if "{module}" in template else "",
             temporary=" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
@@ -516,7 +516,7 @@ class Bench:
         sys.exit(f"wrk failed: {(done.stderr or done.stdout).strip()}")
 
     def calm(self):
-        """Waits until nobody else works on this machine, while there is patience left."""
+        """Waits until nothing else works on this machine, while there is patience left."""
         while self.patience > 0:
             before = core_times()
             time.sleep(0.25)
@@ -526,7 +526,7 @@ class Bench:
             self.patience -= 0.25
 
     def load(self, kind, name, turn, connections):
-        """The first run that nobody else disturbed, or the one least disturbed of a few."""
+        """The first run that nothing else disturbed, or the least disturbed of a few."""
         tries = []
         while len(tries) < 3:
             self.calm()
@@ -569,7 +569,7 @@ class Bench:
             "errors": sum(counts[key] for key in ("connect", "read", "write", "status", "timeout")),
             "upstream_cpu_s": behind, "client_cpu_s": counts["client_cpu"],
             "core_busy_s": busy, "machine_busy": sum(busy.values()) / wall, "stolen_s": stolen,
-            # Of one core, whoever's; a busy kernel's own threads are in it as well.
+            # Of one core, by any process; a busy kernel's own threads are in it as well.
             "others": max(others, 0.0) / wall,
         }
         if process:

@@ -1,8 +1,8 @@
 """Real clients through deadpeer's proxy, while a real server works for them.
 
-Who waits gets exactly its answer, twice on one connection, and nobody is said to have left; so does who
-half-closes, and is asked by a `100 Continue` that it sees. Who is killed (SIGKILL) while the handler
-works is told of exactly once, and the handler notices. Prints a table in Markdown.
+A client that waits gets exactly its answer, twice on one connection, and no event says that it has left. So does a
+client that half-closes, which is asked by a `100 Continue` that it sees. A client that is killed (SIGKILL) while the
+handler works causes exactly one event, and the handler notices. Prints a table in Markdown.
 
     through.py
     through.py --check       the gate's: fails at any other answer, event or count, and if one is missing
@@ -33,7 +33,7 @@ from serving import HERE, TARGET, Missing, Server, go_program, node_program
 PROGRAMS = HERE / "clients"
 AT_ONCE = 8
 WORK_MS = 1500
-WORK_OF_THE_KILLED_MS = 4000  # beyond the 1 s after which who has half-closed is asked again
+WORK_OF_THE_KILLED_MS = 4000  # beyond the 1 s after which a half-closed client is asked again
 SECONDS = 20  # far beyond what any of it takes
 
 
@@ -85,7 +85,7 @@ def curl():
 
     def command(url, kind, file):
         typed = [program, "-sS", "--noproxy", "*", "-m", str(SECONDS), "-w", "%{http_code}\n"]
-        # Otherwise it would send its body after a second, though nobody asked for it.
+        # Otherwise it would send its body after a second, though it was not asked for.
         typed += ["--expect100-timeout", str(SECONDS)]
         if kind.size:
             expect = "Expect: 100-continue" if kind.expects else "Expect:"
@@ -125,7 +125,7 @@ def netcat():
 
 
 class Came:
-    """What came already, for who reads from a socket."""
+    """What came already, for a reader of a socket."""
 
     def __init__(self, data):
         self.data = data
@@ -341,7 +341,7 @@ def main():
             faults += before(name, clients, counts, options)
         except Missing as why:
             missing.append(f"{name}: {why}")
-    print(f"\nok: exactly the answer that it should get, after {WORK_MS / 1000:g} s of work; who half-closed")
+    print(f"\nok: exactly the answer that it should get, after {WORK_MS / 1000:g} s of work; a client that half-closed")
     print("was asked before it. Killed: from the SIGKILL until the handler knew. " + "; ".join(counts) + ".")
     for what in missing:
         print(f"skipped: {what}", file=sys.stderr)
@@ -350,7 +350,7 @@ def main():
     if options.check:
         if faults or missing:
             sys.exit(1)
-        print("check passed: who waited got its answers, and exactly those who were killed were told of")
+        print("check passed: clients that waited got their answers, and exactly those that were killed were reported")
 
 
 if __name__ == "__main__":

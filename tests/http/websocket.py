@@ -40,7 +40,7 @@ OPTIONS = {"max_size": 2 << 20, "ping_interval": None}  # pings are ours
 
 
 class Server:
-    """Gives back what it gets, pings who asks for it, and remembers how each connection ended."""
+    """Gives back what it gets, pings clients that ask for it, and remembers how each connection ended."""
 
     def __init__(self):
         self.closed = defaultdict(asyncio.Queue)  # by the path that was asked for

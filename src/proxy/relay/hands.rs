@@ -369,11 +369,11 @@ impl Hands<'_> {
         let mut acknowledged = None;
         while let Some(effect) = effects.poll_effect() {
             match effect {
-                Effect::PassToClient(range) => self.to_client(&bytes[range]),
-                Effect::PassToUpstream(range) => self.to_upstream(&bytes[range]),
-                Effect::SendToClient(held) => self.to_client(&held),
-                Effect::SendToUpstream(held) => self.to_upstream(&held),
-                Effect::Reply(message) => self.to_client(message),
+                Effect::PassToClient(range) => self.send_to_client(&bytes[range]),
+                Effect::PassToUpstream(range) => self.send_to_upstream(&bytes[range]),
+                Effect::SendToClient(held) => self.send_to_client(&held),
+                Effect::SendToUpstream(held) => self.send_to_upstream(&held),
+                Effect::Reply(message) => self.send_to_client(message),
                 Effect::Connect => {
                     self.link.tried.clear();
                     let tried = self.try_another();
@@ -400,13 +400,13 @@ impl Hands<'_> {
         acknowledged
     }
 
-    fn to_client(&mut self, bytes: &[u8]) {
+    fn send_to_client(&mut self, bytes: &[u8]) {
         if let Some(client) = &mut self.link.client {
             client.send(bytes);
         }
     }
 
-    fn to_upstream(&mut self, bytes: &[u8]) {
+    fn send_to_upstream(&mut self, bytes: &[u8]) {
         if let Some(upstream) = &mut self.link.upstream {
             upstream.send(bytes);
         }

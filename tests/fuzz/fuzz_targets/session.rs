@@ -63,11 +63,11 @@ impl World {
         let mut asked = false;
         while let Some(effect) = effects.poll_effect() {
             match effect {
-                Effect::PassToClient(range) => self.to_client(&fed[range]),
-                Effect::PassToUpstream(range) => self.to_upstream(&fed[range]),
-                Effect::SendToClient(held) => self.to_client(&held),
-                Effect::SendToUpstream(held) => self.to_upstream(&held),
-                Effect::Reply(message) => self.to_client(message),
+                Effect::PassToClient(range) => self.send_to_client(&fed[range]),
+                Effect::PassToUpstream(range) => self.send_to_upstream(&fed[range]),
+                Effect::SendToClient(held) => self.send_to_client(&held),
+                Effect::SendToUpstream(held) => self.send_to_upstream(&held),
+                Effect::Reply(message) => self.send_to_client(message),
                 Effect::Connect => {
                     assert!(!self.connecting && !self.connected, "connected twice");
                     self.connecting = true;
@@ -89,14 +89,14 @@ impl World {
         asked
     }
 
-    fn to_client(&mut self, bytes: &[u8]) {
+    fn send_to_client(&mut self, bytes: &[u8]) {
         assert!(!self.client_over, "bytes behind the client's end");
         // The upstream may send the same by itself. That is counted as a probe, too, and allowed for below.
         self.probes += usize::from(bytes == PROBE);
         self.to_client.extend_from_slice(bytes);
     }
 
-    fn to_upstream(&mut self, bytes: &[u8]) {
+    fn send_to_upstream(&mut self, bytes: &[u8]) {
         assert!(self.connected && !self.upstream_fin, "bytes for an upstream that is not there");
         self.to_upstream.extend_from_slice(bytes);
     }

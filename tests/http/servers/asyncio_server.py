@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
         self.begin()
 
     def eof_received(self):
-        return False  # asyncio's own way: who says no more is gone
+        return False  # asyncio's own way: a client that sends no more is gone
 
     def connection_lost(self, error):
         if self.work:
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         fields = {name.lower(): value.strip() for name, _, value in (h.partition(":") for h in headers)}
         length = int(fields.get("content-length", 0))
         path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
-        # The body is counted away, but for whoever asks not to wait for it.
+        # The body is read and counted, unless the request asks not to wait for it.
         if path != "/slow-unread" and len(rest) < length:
             return
         self.unread = rest[length:]

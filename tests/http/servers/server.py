@@ -35,7 +35,7 @@ async def read_body(receive):
 
 
 async def disconnected(receive):
-    # ASGI has one stream for the body and for the leaving: who waits for the one drops the other.
+    # ASGI has one stream for the body and for the leaving: waiting for the one drops the other.
     while (await receive())["type"] != "http.disconnect":
         pass
 

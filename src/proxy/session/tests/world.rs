@@ -68,11 +68,11 @@ impl Sockets {
     /// Does what a socket would do, and refuses what no socket could.
     fn carry_out(&mut self, effect: Effect, fed: &[u8]) {
         match effect {
-            Effect::PassToClient(range) => self.to_client(&fed[range]),
-            Effect::PassToUpstream(range) => self.to_upstream(&fed[range]),
-            Effect::SendToClient(held) => self.to_client(&held),
-            Effect::SendToUpstream(held) => self.to_upstream(&held),
-            Effect::Reply(message) => self.to_client(message),
+            Effect::PassToClient(range) => self.send_to_client(&fed[range]),
+            Effect::PassToUpstream(range) => self.send_to_upstream(&fed[range]),
+            Effect::SendToClient(held) => self.send_to_client(&held),
+            Effect::SendToUpstream(held) => self.send_to_upstream(&held),
+            Effect::Reply(message) => self.send_to_client(message),
             Effect::Connect => {
                 assert_eq!(self.upstream, UpstreamSocket::None, "one upstream a session");
                 assert_eq!(self.client, ClientSocket::Open, "a connect without a client");
@@ -119,7 +119,7 @@ impl Sockets {
         HoldBudget { heads: self.room, bodies: self.room }
     }
 
-    fn to_client(&mut self, bytes: &[u8]) {
+    fn send_to_client(&mut self, bytes: &[u8]) {
         assert_eq!(self.client, ClientSocket::Open, "bytes for a client that is not there any more");
         assert!(!bytes.is_empty(), "a send of nothing");
         self.to_client.extend_from_slice(bytes);
@@ -130,7 +130,7 @@ impl Sockets {
         }
     }
 
-    fn to_upstream(&mut self, bytes: &[u8]) {
+    fn send_to_upstream(&mut self, bytes: &[u8]) {
         assert_eq!(self.upstream, UpstreamSocket::Open, "bytes for an upstream that does not take them");
         assert!(!bytes.is_empty(), "a send of nothing");
         self.to_upstream.extend_from_slice(bytes);
