@@ -53,6 +53,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -270,11 +271,22 @@ pub async fn drive<S: EventSink>(mut driver: Driver<S>) -> io::Result<Report> {
 const TURNS: usize = 4;
 
 /// Waits in the runtime for what a driver waits for.
-struct Rest(Awaited);
+struct Rest([Awaited; 2]);
 
 impl Rest {
     fn of<S: EventSink>(driver: &mut Driver<S>) -> io::Result<Rest> {
-        Awaited::new(driver.readiness()?).map(Rest)
+        let [engine, wakeup] = driver.readiness()?;
+        Ok(Rest([Awaited::new(engine)?, Awaited::new(wakeup)?]))
+    }
+
+    /// Waits until a descriptor is signalled.
+    async fn signalled(&self) -> io::Result<()> {
+        poll_fn(|context| {
+            // Both are polled, so that both wake the task the next time.
+            let [engine, wakeup] = self.0.each_ref().map(|one| one.poll_ready(context));
+            if engine.is_ready() { engine } else { wakeup }
+        })
+        .await
     }
 
     /// Takes a few turns, and rests unless there is `enough`.
@@ -290,8 +302,8 @@ impl Rest {
             }
             if let Some(until) = driver.next_turn()? {
                 let rest = until.since(Instant::now());
-                if let Ok(ready) = tokio::time::timeout(rest, self.0.ready()).await {
-                    ready?;
+                if let Ok(signalled) = tokio::time::timeout(rest, self.signalled()).await {
+                    signalled?;
                 }
                 return Ok(());
             }

@@ -136,6 +136,10 @@ pub const MAX_RESERVED_TABLE: u64 = 1 << 20;
 /// not to spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A limit of connections or descriptors counts as left (`resumed`) when it was not met for this long. A program at the
+/// edge of a limit meets and leaves it many times a second, and would report each time.
+pub const RESUME_AFTER: Duration = Duration::from_secs(1);
+
 /// In beat mode a woken but undrained peer is looked at after this long at the latest: a receive
 /// window that filled up in one stroke gives no second wake.
 pub const MAX_UNDRAINED: Duration = Duration::from_secs(2);

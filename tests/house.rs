@@ -215,7 +215,7 @@ fn the_document_says_which_edge_cases_do_not_run_on_every_engine() {
     let engines = |path: &Path| match () {
         () if path.ends_with("watcher.rs") => 1,
         () if path.starts_with("kernel") => 3,
-        () if path.starts_with("tracking/turn/tests") => 2,
+        () if path.starts_with("tracking/tests") => 2,
         () => 1,
     };
     let mut most = BTreeMap::new();

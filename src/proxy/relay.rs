@@ -796,13 +796,15 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
                 Err(why) => {
                     self.shared.give(1);
                     match why {
-                        NotAccepted::Over => continue,
-                        NotAccepted::NobodyWaits => {
+                        NotAccepted::Ended => continue,
+                        NotAccepted::NoneWaits => {
                             self.listeners[at].pending = false;
                             self.resume();
                         }
                         NotAccepted::NoRoom => self.saturate("descriptors", limits::ACCEPT_PAUSE),
-                        NotAccepted::Broken => self.saturate("accept", limits::ACCEPT_PAUSE),
+                        NotAccepted::Forbidden | NotAccepted::Destroyed => {
+                            self.saturate("accept", limits::ACCEPT_PAUSE)
+                        }
                     }
                     return Ok(());
                 }
@@ -831,13 +833,13 @@ impl<J: EventSink<Line, Counts>> Relay<J> {
 
     fn saturate(&mut self, limit: &'static str, pause: Duration) {
         self.accept_pause = Some(self.now + pause);
-        if self.shared.saturate() {
+        if self.shared.saturate(self.now) {
             self.common.told.push_back(Line::Saturated { at: self.now, limit });
         }
     }
 
     fn resume(&mut self) {
-        if self.shared.resume() {
+        if self.shared.resume(self.now) {
             self.common.told.push_back(Line::Resumed { at: self.now });
         }
     }

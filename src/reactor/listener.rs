@@ -1,30 +1,77 @@
-//! Listening sockets: one for each ring and address, so that no ring waits for another.
+//! Listening sockets: one for each loop and address, so that no loop waits for another.
 //!
-//! Everything that an accepted connection needs is set on the listener and inherited: the low-water
-//! mark, keepalive, the user timeout. So accepting is one system call a connection.
+//! Everything that an accepted connection needs is set on the listener and inherited: the low-water mark, keepalive, the
+//! user timeout. An accept is therefore one system call.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::liveness::TrackerConfig;
+use crate::liveness::{KeepalivePlan, TrackerConfig};
 use crate::sys::tcp;
+use crate::time::Instant;
 
-/// Connections that may wait to be accepted; the kernel takes at most net.core.somaxconn of them.
+/// Connections that may wait to be accepted. The kernel takes at most net.core.somaxconn of them.
 const BACKLOG: i32 = 65_535;
+
+/// How long a port that is in use is tried for. A ring that was killed gives its port back some time after its process
+/// has ended, which takes milliseconds.
+const BIND_PATIENCE: Duration = Duration::from_millis(500);
+/// The pause between two tries.
+const BIND_PAUSE: Duration = Duration::from_millis(10);
 
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
     address: SocketAddr,
+    options: Options,
+}
+
+/// What a listening socket is made with, so that another can be made like it.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    only_v6: bool,
+    inherited: Inherited,
+    /// `TCP_NOTSENT_LOWAT`, in bytes.
+    unsent: Option<u32>,
+}
+
+/// The options that accepted connections inherit from their listener.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inherited {
+    /// `SO_RCVLOWAT`, in bytes.
+    low_water: u32,
+    keepalive: KeepalivePlan,
+}
+
+impl Inherited {
+    pub(crate) fn of(config: &TrackerConfig) -> Inherited {
+        Inherited { low_water: config.first_low_water(), keepalive: config.policy.keepalive() }
+    }
+
+    /// Sets the options on a socket.
+    pub(crate) fn set(&self, socket: SockRef<'_>) -> io::Result<()> {
+        tcp::set_low_water_mark(socket.as_fd(), self.low_water)?;
+        let KeepalivePlan { idle, interval, count, user_timeout } = self.keepalive;
+        tcp::set_keepalive(socket.as_fd(), idle, interval, count)?;
+        if let Some(timeout) = user_timeout {
+            tcp::set_user_timeout(socket.as_fd(), timeout)?;
+        }
+        // recv would skip an urgent byte and not count it: the count of unread bytes would never return to 0, and a
+        // silent peer with unread bytes is not judged.
+        socket.set_out_of_band_inline(true)?;
+        socket.set_tcp_nodelay(true)
+    }
 }
 
 impl Listener {
-    /// The address it listens on, its port as it was given out.
+    /// The address that it listens on. Its port is never 0.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -36,30 +83,76 @@ impl Listener {
     ///
     /// Why there is none, as far as it matters for what to do next.
     pub(crate) fn accept(&self) -> Result<(OwnedFd, SocketAddr), NotAccepted> {
-        tcp::accept(self.as_fd()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN) => NotAccepted::NobodyWaits,
-            Some(libc::ECONNABORTED | libc::EINTR) => NotAccepted::Over,
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => NotAccepted::NoRoom,
-            _ => {
-                // A listener that listens is not changed by it; at worst the next accept fails as this one did.
-                let _ = self.socket.listen(BACKLOG);
-                NotAccepted::Broken
-            }
-        })
+        tcp::accept(self.as_fd()).map_err(|error| NotAccepted::from_errno(error.raw_os_error()))
+    }
+
+    /// Whether a connection waits to be accepted, or the socket has an error that an accept will show.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).map_or(true, |count| count > 0)
+    }
+
+    /// Limits the bytes that the kernel keeps unsent for each connection that is accepted from now on.
+    pub(crate) fn limit_unsent(&mut self, bytes: u32) -> io::Result<()> {
+        self.options.unsent = Some(bytes);
+        tcp::set_unsent_limit(self.as_fd(), bytes)
+    }
+
+    /// Another listening socket on the same address with the same options.
+    ///
+    /// # Errors
+    ///
+    /// Those of `bind(2)`: EADDRNOTAVAIL while the machine does not have the address.
+    pub(crate) fn reopen(&self) -> Result<Listener, ListenError> {
+        Listener::open(self.address, self.options)
+    }
+
+    fn open(address: SocketAddr, options: Options) -> Result<Listener, ListenError> {
+        let socket = open(address, options.only_v6)?;
+        attempt(address, "share the port of", socket.set_reuse_port(true))?;
+        attempt(address, "listen on", socket.bind(&address.into()))?;
+        let address = local(address, &socket)?;
+        attempt(address, "set socket options for", options.inherited.set(SockRef::from(&socket)))?;
+        if let Some(bytes) = options.unsent {
+            attempt(address, "set socket options for", tcp::set_unsent_limit(socket.as_fd(), bytes))?;
+        }
+        attempt(address, "listen on", socket.listen(BACKLOG))?;
+        Ok(Listener { socket, address, options })
+    }
+}
+
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> OwnedFd {
+        listener.socket.into()
     }
 }
 
 /// Why no connection was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotAccepted {
-    /// The next one completes the listener's poll.
-    NobodyWaits,
-    /// It was over before it was accepted; there may be another.
-    Over,
-    /// There are no descriptors left, or no memory.
+    /// No connection waits. The next one completes the listener's poll.
+    NoneWaits,
+    /// The connection ended before it was accepted; another may wait.
+    Ended,
+    /// No descriptors or no memory are left.
     NoRoom,
-    /// A security policy forbids it, or the listener was killed from outside (`ss -aK`): it listens again.
-    Broken,
+    /// A security policy forbids it.
+    Forbidden,
+    /// The socket listens no more: it was destroyed from outside (`ss -K`). What such a socket accepts after another
+    /// listen(2) is shut down at once, so it has to be replaced.
+    Destroyed,
+}
+
+impl NotAccepted {
+    fn from_errno(errno: Option<i32>) -> NotAccepted {
+        match errno {
+            Some(libc::EAGAIN) => NotAccepted::NoneWaits,
+            Some(libc::ECONNABORTED | libc::EINTR) => NotAccepted::Ended,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => NotAccepted::NoRoom,
+            Some(libc::EINVAL) => NotAccepted::Destroyed,
+            _ => NotAccepted::Forbidden,
+        }
+    }
 }
 
 impl AsFd for Listener {
@@ -122,37 +215,61 @@ impl std::error::Error for ListenError {
     }
 }
 
-/// Listens on `address` once for each of `rings`. Port 0 becomes the same free port for all.
+/// Listens on `address` once for each of `rings`. Port 0 becomes the same free port for all. `[::]` takes IPv4 connections
+/// as well, unless the kernel is told otherwise (`net.ipv6.bindv6only`).
 ///
 /// # Errors
 ///
-/// [`ListenError`], also when another program of the same user shares the port willingly: two
-/// daemons that split their connections by chance are nobody's wish.
+/// [`ListenError`], also when another program of the same user would share the port: the kernel would divide the
+/// connections between the two at random.
 pub fn bind(address: SocketAddr, rings: usize, config: &TrackerConfig) -> Result<Vec<Listener>, ListenError> {
+    bind_among(address, &[], rings, config)
+}
+
+/// As [`bind`], for one of several addresses: where an IPv4 address of `all` has the same port, an IPv6 address takes
+/// IPv6 connections only, and leaves the others to it.
+///
+/// # Errors
+///
+/// As [`bind`].
+pub fn bind_among(
+    address: SocketAddr,
+    all: &[SocketAddr],
+    rings: usize,
+    config: &TrackerConfig,
+) -> Result<Vec<Listener>, ListenError> {
+    let shares =
+        |other: &SocketAddr| other.is_ipv4() && other.port() == address.port() && address.port() != 0;
+    let only_v6 = address.is_ipv6() && all.iter().any(shares);
+    let options = Options { only_v6, inherited: Inherited::of(config), unsent: None };
     // SO_REUSEPORT would share the port with a second daemon; a socket without it does not.
-    let probe = open(address)?;
-    attempt(address, "listen on", probe.bind(&address.into()))?;
+    let probe = open(address, only_v6)?;
+    let end = Instant::now() + BIND_PATIENCE;
+    loop {
+        match probe.bind(&address.into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) && Instant::now() < end => {
+                std::thread::sleep(BIND_PAUSE);
+            }
+            result => break attempt(address, "listen on", result)?,
+        }
+    }
     let mut address = local(address, &probe)?;
     drop(probe);
     let mut listeners = Vec::with_capacity(rings);
     for _ in 0..rings {
-        let socket = open(address)?;
-        attempt(address, "share the port of", socket.set_reuse_port(true))?;
-        attempt(address, "listen on", socket.bind(&address.into()))?;
-        address = local(address, &socket)?;
-        attempt(address, "set socket options for", inherit(SockRef::from(&socket), config))?;
-        attempt(address, "listen on", socket.listen(BACKLOG))?;
-        listeners.push(Listener { socket, address });
+        let listener = Listener::open(address, options)?;
+        address = listener.address;
+        listeners.push(listener);
     }
     Ok(listeners)
 }
 
-fn open(address: SocketAddr) -> Result<Socket, ListenError> {
+fn open(address: SocketAddr, only_v6: bool) -> Result<Socket, ListenError> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket =
         attempt(address, "listen on", Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP)))?;
     attempt(address, "listen on", socket.set_reuse_address(true))?;
-    if address.is_ipv6() {
+    if only_v6 {
         attempt(address, "listen on", socket.set_only_v6(true))?;
     }
     Ok(socket)
@@ -163,20 +280,48 @@ fn local(address: SocketAddr, socket: &Socket) -> Result<SocketAddr, ListenError
     Ok(local.as_socket().unwrap_or(address))
 }
 
-/// Sets what accepted connections inherit.
-pub(crate) fn inherit(socket: SockRef<'_>, config: &TrackerConfig) -> io::Result<()> {
-    tcp::set_low_water_mark(socket.as_fd(), config.first_low_water())?;
-    let plan = config.policy.keepalive();
-    tcp::set_keepalive(socket.as_fd(), plan.idle, plan.interval, plan.count)?;
-    if let Some(timeout) = plan.user_timeout {
-        tcp::set_user_timeout(socket.as_fd(), timeout)?;
-    }
-    // An urgent byte would be skipped by recv and missing in its count for ever: what is unread would
-    // never come to nothing, and a silent peer with unread bytes is not judged.
-    socket.set_out_of_band_inline(true)?;
-    socket.set_tcp_nodelay(true)
-}
-
 fn attempt<T>(address: SocketAddr, attempted: &'static str, result: io::Result<T>) -> Result<T, ListenError> {
     result.map_err(|source| ListenError { address, attempted, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+    use crate::liveness::Policy;
+
+    fn config() -> TrackerConfig {
+        TrackerConfig::new(Policy::STANDARD, 1)
+    }
+
+    #[test]
+    fn the_ipv6_wildcard_takes_ipv4_connections_too_unless_an_ipv4_address_has_the_port() {
+        if std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "0") {
+            let both = bind("[::]:0".parse().unwrap(), 1, &config()).unwrap();
+            let port = both[0].address().port();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            drop(both);
+            let all = [format!("[::]:{port}"), format!("0.0.0.0:{port}")].map(|text| text.parse().unwrap());
+            let listeners = all.map(|address| bind_among(address, &all, 2, &config()).unwrap());
+            assert_eq!(listeners.map(|listeners| listeners[0].address()), all);
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_given_back_late_is_waited_for() {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let before = bind(address, 1, &config()).unwrap().remove(0);
+        let address = before.address();
+        let late = std::thread::spawn(move || {
+            std::thread::park_timeout(BIND_PAUSE * 3);
+            drop(before);
+        });
+        assert_eq!(bind(address, 1, &config()).unwrap()[0].address(), address);
+        late.join().unwrap();
+        let _taken = bind(address, 1, &config()).unwrap();
+        assert!(
+            bind(address, 1, &config()).unwrap_err().to_string().contains("another program listens there")
+        );
+    }
 }

@@ -11,6 +11,7 @@ mod daemon;
 mod endings;
 mod frames;
 mod limits;
+mod listeners;
 mod path;
 mod processes;
 mod silence;

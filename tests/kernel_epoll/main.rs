@@ -10,6 +10,8 @@ mod endings;
 mod frames;
 #[path = "../kernel/limits.rs"]
 mod limits;
+#[path = "../kernel/listeners.rs"]
+mod listeners;
 #[path = "../kernel/path.rs"]
 mod path;
 #[path = "../kernel/processes.rs"]

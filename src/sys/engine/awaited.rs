@@ -1,22 +1,23 @@
 //! Readiness as a future of tokio's.
 
 use std::io;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Readiness;
 
-/// Waits in tokio's I/O driver (which tokio-uring's runtime has too) for what an [`Engine`](super::Engine) waits for.
+/// Waits in tokio's I/O driver (which tokio-uring's runtime has too) for one descriptor.
 #[derive(Debug)]
 pub struct Awaited(AsyncFd<Readiness>);
 
 impl Awaited {
-    /// Enters it into the present runtime.
+    /// Registers the descriptor with the present runtime.
     ///
     /// # Errors
     ///
-    /// When the runtime's own epoll does not take it.
+    /// Those of the runtime's own epoll.
     ///
     /// # Panics
     ///
@@ -28,13 +29,13 @@ impl Awaited {
         Ok(Awaited(registered?))
     }
 
-    /// Waits until there may be something; from then on only what is new makes it ready again.
+    /// Ready when the descriptor was signalled since the last time.
     ///
     /// # Errors
     ///
     /// When the runtime is being shut down.
-    pub async fn ready(&self) -> io::Result<()> {
-        self.0.readable().await?.clear_ready();
-        Ok(())
+    pub fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_read_ready(context))?.clear_ready();
+        Poll::Ready(Ok(()))
     }
 }

@@ -55,6 +55,7 @@ mod token;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use super::uring::{Ring, RingError};
 use super::wakeup::Wakeup;
@@ -426,6 +427,8 @@ pub enum Readiness {
     Eventfd(Wakeup),
     /// The epoll instance itself.
     Epoll(OwnedFd),
+    /// Written by other threads.
+    Shared(Arc<Wakeup>),
 }
 
 impl AsRawFd for Readiness {
@@ -439,6 +442,7 @@ impl AsFd for Readiness {
         match self {
             Readiness::Eventfd(eventfd) => eventfd.as_fd(),
             Readiness::Epoll(epoll) => epoll.as_fd(),
+            Readiness::Shared(wakeup) => wakeup.as_fd(),
         }
     }
 }

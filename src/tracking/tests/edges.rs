@@ -5,7 +5,7 @@
 
 use std::any::type_name;
 use std::cell::RefCell;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -16,7 +16,9 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::super::super::*;
 use crate::frame::{Frame, Kind};
-use crate::liveness::{Cause, Death, Hop, LocalCause, Policy, PollMask, TcpState, Transport};
+use crate::liveness::{
+    Cause, Death, Event, EventKind, Hop, LocalCause, Policy, PollMask, TcpState, Transport,
+};
 use crate::reactor::bind;
 use crate::sys::tcp;
 
@@ -77,8 +79,8 @@ impl Rig {
 
     /// Our end of a connection.
     fn ours(&self, peer: SocketAddr) -> SockRef<'_> {
-        let view = self.driver.tracker.peers().find(|view| view.address == peer).unwrap();
-        SockRef::from(self.driver.conns[view.peer.index() as usize].as_ref().unwrap())
+        let view = self.driver.service.tracker.peers().find(|view| view.address == peer).unwrap();
+        SockRef::from(self.driver.service.conns[view.peer.index() as usize].as_ref().unwrap())
     }
 
     fn info(&self, peer: SocketAddr) -> tcp::TcpInfo {
@@ -106,7 +108,7 @@ impl Rig {
     }
 
     fn deaths(&self) -> u64 {
-        self.driver.tracker.counts().died.iter().sum()
+        self.driver.service.tracker.counts().died.iter().sum()
     }
 }
 
@@ -214,7 +216,7 @@ fn a_send_that_finds_the_pipe_broken_takes_the_error_and_the_death_is_told_once(
     let death = rig.death(address);
     assert_eq!((death.cause, death.proof.evidence.so_error), (Cause::Aborted, None));
     rig.driver.turn().unwrap();
-    assert_eq!((rig.deaths(), rig.driver.tracker.len()), (1, 0));
+    assert_eq!((rig.deaths(), rig.driver.service.tracker.len()), (1, 0));
 }
 
 #[test]
@@ -259,7 +261,7 @@ fn ends_that_come_together_are_told_as_those_that_come_alone() {
         assert_eq!((death.cause, death.bytes), (cause, said));
     }
     rig.driver.turn().unwrap();
-    assert_eq!((rig.deaths(), rig.driver.tracker.len()), (many, 0));
+    assert_eq!((rig.deaths(), rig.driver.service.tracker.len()), (many, 0));
 }
 
 // --- ours --------------------------------------------------------------------------------------
@@ -271,7 +273,8 @@ fn when_the_frame_buffers_run_out_nobody_dies_and_every_frame_is_read() {
     let mut rig = Rig::new(policy);
     let mut peers: Vec<_> = (0..limits::FRAME_BUFFERS + 100).map(|_| rig.peer()).collect();
     let ping = Frame { kind: Kind::Ping, sequence: 7, timestamp: 0 };
-    let read = |rig: &Rig, bytes| rig.driver.tracker.peers().filter(|view| view.taken == bytes).count();
+    let read =
+        |rig: &Rig, bytes| rig.driver.service.tracker.peers().filter(|view| view.taken == bytes).count();
     let mut starved = false;
     for round in 1..=2 {
         for peer in &mut peers {
@@ -285,7 +288,7 @@ fn when_the_frame_buffers_run_out_nobody_dies_and_every_frame_is_read() {
         while read(&rig, 16 * round) < peers.len() {
             assert!(Instant::now() < end, "{} of {} were read", read(&rig, 16 * round), peers.len());
             rig.driver.turn().unwrap();
-            starved |= !rig.driver.starved.is_empty();
+            starved |= !rig.driver.service.starved.is_empty();
         }
     }
     assert!(starved, "there were buffers enough");
@@ -470,7 +473,7 @@ fn a_soft_error_makes_a_suspect_that_recovers_when_the_path_does() {
         while rig.info(address).retransmits < 10 {
             rig.driver.turn().unwrap();
         }
-        let counts = rig.driver.tracker.counts();
+        let counts = rig.driver.service.tracker.counts();
         assert_eq!((counts.suspected, counts.recovered, counts.suspects), (1, 0, 1));
         mend_path();
         rig.event(address, |kind| matches!(kind, EventKind::Recovered { .. }));
