@@ -33,7 +33,7 @@ use crate::events::encoder::{Encoder, Filter, Format, LoopOutlet, Spawned, Strea
 use crate::events::sink::{Callback, Finish, Output};
 use crate::limits;
 use crate::liveness::TrackerConfig;
-use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind, probe};
+use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind_among, probe};
 use crate::safe_text::Safe;
 use crate::sys::hangup::wait_for_hangup;
 use crate::sys::wakeup::Wakeup;
@@ -273,7 +273,7 @@ fn listen(
         if address.port() != 0 && addresses[..number].contains(&address) {
             return Err(ExitError::usage(format!("--listen names {address} twice: once is enough")));
         }
-        let bound = bind(address, threads, config).map_err(ExitError::failed)?;
+        let bound = bind_among(address, addresses, threads, config).map_err(ExitError::failed)?;
         given.push(bound[0].address());
         for (thread, listener) in listeners.iter_mut().zip(bound) {
             thread.push(listener);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
+use crate::liveness::errno::{self, Meaning};
 
 /// The phase of an exchange between a client and its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +86,20 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// How an upstream has failed whose socket gave this errno (positive).
+    pub(super) fn of_errno(errno: i32) -> Failure {
+        match errno {
+            libc::ECONNREFUSED => Failure::Refused,
+            libc::ECONNRESET | libc::EPIPE => Failure::Reset,
+            _ => match errno::meaning(errno) {
+                Meaning::Reset => Failure::Reset,
+                Meaning::TimedOut => Failure::TimedOut,
+                Meaning::HostUnreachable | Meaning::NetUnreachable => Failure::Unreachable,
+                _ => Failure::Local,
+            },
+        }
+    }
+
     /// The name in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -9,26 +9,36 @@
 //! # Model
 //!
 //! ```text
-//!   engine ──► relay ──► Session (what does this mean?) ──► relay: send, connect, close
-//!                          └──► ProxyEvent ──► Line ──► events
+//!   reactor ──► service, reading ──► Session (what does this mean?) ──► session_io: send, connect, close
+//!                                           └──► ProxyEvent ──► Line ──► events
 //! ```
 //!
-//! - `session`: decides what bytes and ends mean; pure.
+//! - `service`: the [service](crate::reactor::Service) of one thread's loop, and what time does. `reading`: wake-ups and
+//!   bytes.
+//! - `session`: decides what bytes and ends mean; pure. `session_io`: carries out what it decides.
+//! - `connection`: both sockets of a client and their buffers.
 //! - `upstreams`: which upstream is chosen, and which are left out.
-//! - `relay`: one thread's loop: sockets, buffers, time.
-//! - `event`, `line`: what is told; `events` writes it.
+//! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
+//! - `proxy_protocol`: the header that tells an upstream the address of its client.
 
+mod connection;
+mod counts;
 mod event;
 mod line;
-mod relay;
+mod proxy_protocol;
+mod reading;
+mod service;
 mod session;
+mod session_io;
 mod upstreams;
 
+pub use counts::Counts;
 pub use event::{
     Failure, Interrupted, Parties, Phase, ProbeOutcome, ProxyEvent, UpstreamAction, UpstreamFailed,
 };
 pub use line::{Line, Shown};
-pub use relay::{Config, Counts, Relay, Report, SendProxy};
+pub use proxy_protocol::SendProxy;
+pub use service::{Config, Proxy, Relay, Report};
 pub use session::{
     Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,
 };

@@ -33,7 +33,7 @@ mod turn;
 pub use crate::sys::engine::{Completion, EngineChoice, Readiness};
 pub use accept::Accepted;
 pub(crate) use accept::plain;
-pub(crate) use listener::{Inherited, NotAccepted};
+pub(crate) use listener::Inherited;
 pub use listener::{ListenError, Listener, bind, bind_among};
 pub use shared::Shared;
 pub(crate) use sockets::Descriptor;
@@ -41,7 +41,8 @@ pub use sockets::Sockets;
 pub use start::{Probed, StartError, probe};
 
 use accept::Listeners;
-pub(crate) use start::{obtained, suspended};
+use start::{obtained, suspended};
+use turn::touched;
 
 use crate::limits;
 use crate::liveness::{Event, TrackerCounts};
@@ -267,7 +268,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             batch_window: setup.batch_window,
             batch: Vec::with_capacity(limits::EVENT_BATCH),
             sink_is_full: false,
-            completions: turn::touched(limits::MAX_COMPLETIONS_PER_TURN),
+            completions: touched(limits::MAX_COMPLETIONS_PER_TURN),
             unjudged: 0,
             unjudged_time: Duration::ZERO,
             was_away: false,

@@ -1,0 +1,270 @@
+//! Both sockets of a client, and the bytes that wait for them. It judges nothing.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::event::Failure;
+use super::line::Shown;
+use crate::liveness::{PollMask, Stalls};
+use crate::reactor::{Descriptor, kind};
+use crate::sys::tcp;
+use crate::time::Instant;
+
+/// The poll of a client.
+pub(super) const CLIENT: u8 = kind::SERVICE;
+/// The poll of an upstream.
+pub(super) const UPSTREAM: u8 = kind::SERVICE + 1;
+
+/// What the poll of a socket waits for: bytes, room, and ends.
+pub(super) const INTEREST: u16 = PollMask::IN | PollMask::OUT | PollMask::RDHUP;
+
+/// Probes of a closed window in a row without an answer, from which on the peer counts as unheard. They are up to two
+/// minutes apart: a single one is only under way, or lost.
+const UNANSWERED_PROBES: u8 = 3;
+
+/// Bytes that the kernel did not take yet.
+#[derive(Debug, Default)]
+struct SendBuffer {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl SendBuffer {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn waiting(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Notes that the kernel took `count` bytes. The memory is freed when it has taken all.
+    fn took(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.bytes.len() {
+            *self = SendBuffer::default();
+        }
+    }
+}
+
+/// One side of a connection.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) descriptor: Descriptor,
+    /// Tells the sockets that one place has had apart.
+    pub(super) generation: u32,
+    buffer: SendBuffer,
+    fin_wanted: bool,
+    pub(super) fin_sent: bool,
+    /// It may have bytes that were not read.
+    pub(super) readable: bool,
+    /// Its poll has shown an end: reads go on until they meet it.
+    pub(super) end_seen: bool,
+    /// The last read did not fill the room that it had.
+    pub(super) doubtful: bool,
+    /// The end was read.
+    pub(super) eof: bool,
+    /// The error of a system call or of the poll that the session does not know yet.
+    pub(super) failed: Option<i32>,
+    /// The error of a write. What the peer had sent before may still be there: a server that refuses a long body answers
+    /// and closes, and its answer would be lost with the rest.
+    pub(super) broken: Option<i32>,
+    /// The last mask and error, for events.
+    pub(super) shown: Shown,
+}
+
+impl Socket {
+    pub(super) fn new(descriptor: Descriptor, generation: u32) -> Socket {
+        Socket {
+            descriptor,
+            generation,
+            buffer: SendBuffer::default(),
+            fin_wanted: false,
+            fin_sent: false,
+            readable: false,
+            end_seen: false,
+            doubtful: false,
+            eof: false,
+            failed: None,
+            broken: None,
+            shown: Shown::default(),
+        }
+    }
+
+    /// Whether the kernel has all bytes.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    fn is_over(&self) -> bool {
+        self.failed.is_some() || self.broken.is_some()
+    }
+
+    /// How many bytes the peer has not acknowledged, with those that the kernel does not have.
+    pub(super) fn left(&self) -> usize {
+        self.buffer.waiting().len() + tcp::unsent(self.descriptor.as_fd()).unwrap_or(0) as usize
+    }
+
+    /// Sends behind what waits.
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        if self.is_over() || self.fin_sent || self.fin_wanted {
+            return;
+        }
+        let written = if self.buffer.is_empty() { self.write(bytes) } else { 0 };
+        if written < bytes.len() && !self.is_over() {
+            self.buffer.bytes.extend_from_slice(&bytes[written..]);
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match tcp::Now(self.descriptor.as_fd()).write(&bytes[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.broken = Some(error.raw_os_error().unwrap_or(libc::EIO));
+                    (self.readable, self.end_seen) = (true, true);
+                    self.buffer = SendBuffer::default();
+                    break;
+                }
+            }
+        }
+        written
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(super) fn flush(&mut self) {
+        if !self.buffer.is_empty() {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let count = self.write(buffer.waiting());
+            if !self.is_over() {
+                buffer.took(count);
+                self.buffer = buffer;
+            }
+            if !self.buffer.is_empty() {
+                return;
+            }
+        }
+        if self.fin_wanted && !self.fin_sent && !self.is_over() {
+            self.fin_sent = true;
+            // A socket that is not connected any more needs none.
+            let _ = SockRef::from(&self.descriptor).shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    /// Sends a FIN behind what waits.
+    pub(super) fn fin(&mut self) {
+        self.fin_wanted = true;
+        self.flush();
+    }
+
+    /// Whether the peer has not acknowledged something.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        tcp::info(self.descriptor.as_fd()).is_ok_and(|info| info.unacked > 0)
+    }
+
+    /// Whether nothing was heard from the peer for `silence`, own stalls not counted, although something waits for its
+    /// acknowledgement. A peer that only does not read is heard: it answers the probes of its closed window.
+    pub(super) fn is_unheard(&self, silence: Duration, now: Instant, stalls: &Stalls) -> bool {
+        tcp::info(self.descriptor.as_fd()).is_ok_and(|info| {
+            let waits = info.unacked > 0 && info.retransmits > 0 || info.probes >= UNANSWERED_PROBES;
+            let quiet = Duration::from_millis(info.last_ack_recv.min(info.last_data_recv).into());
+            waits && stalls.put_off(now - quiet, silence) <= now
+        })
+    }
+}
+
+/// Both sockets of a client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) client: Option<Socket>,
+    /// Tells the connections that one place has had apart.
+    pub(super) generation: u32,
+    pub(super) address: SocketAddr,
+    /// The client's side is closed when it is flushed and its FIN was read, or at `finish_by`.
+    pub(super) finishing: bool,
+    pub(super) lingers: bool,
+    pub(super) finish_by: Option<Instant>,
+    /// What was [left](Socket::left) when `finish_by` was set.
+    pub(super) finish_left: usize,
+    /// The end of the linger, whatever the client sends.
+    pub(super) linger_until: Option<Instant>,
+    /// What the client had not taken, and since when it has taken nothing of it.
+    stuck: Option<(usize, Instant)>,
+    pub(super) upstream: Option<Socket>,
+    /// The number of the upstream that is used.
+    pub(super) chosen: Option<usize>,
+    /// The upstreams that were tried for the present request.
+    pub(super) tried: Vec<usize>,
+    pub(super) connecting: bool,
+    pub(super) connect_by: Option<Instant>,
+    pub(super) connect_failed: Option<Failure>,
+}
+
+impl Connection {
+    pub(super) fn new(fd: OwnedFd, generation: u32, address: SocketAddr) -> Connection {
+        Connection {
+            client: Some(Socket::new(Descriptor::new(fd), generation)),
+            generation,
+            address,
+            finishing: false,
+            lingers: false,
+            finish_by: None,
+            finish_left: 0,
+            linger_until: None,
+            stuck: None,
+            upstream: None,
+            chosen: None,
+            tried: Vec::new(),
+            connecting: false,
+            connect_by: None,
+            connect_failed: None,
+        }
+    }
+
+    pub(super) fn socket(&mut self, client: bool) -> Option<&mut Socket> {
+        if client { self.client.as_mut() } else { self.upstream.as_mut() }
+    }
+
+    /// Bytes that wait here for the upstream to take them.
+    pub(super) fn waits_for_upstream(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.buffer.bytes.len())
+    }
+
+    /// Whether the client has taken nothing for `patience` although something waits here for it.
+    pub(super) fn is_stuck(&mut self, now: Instant, patience: Duration) -> bool {
+        let Some(client) = self.client.as_ref().filter(|client| !client.is_flushed()) else {
+            self.stuck = None;
+            return false;
+        };
+        let left = client.left();
+        match self.stuck {
+            Some((before, since)) if left >= before => now.since(since) >= patience,
+            _ => {
+                self.stuck = Some((left, now));
+                false
+            }
+        }
+    }
+
+    /// Puts all deadlines off by the time for which this process was absent.
+    pub(super) fn put_off(&mut self, by: Duration) {
+        let stuck = self.stuck.as_mut().map(|(_, since)| since);
+        let times = [self.connect_by.as_mut(), self.finish_by.as_mut(), self.linger_until.as_mut(), stuck];
+        for at in times.into_iter().flatten() {
+            *at = *at + by;
+        }
+    }
+
+    /// Whether a side has taken all that was sent to it, or does not exist.
+    pub(super) fn is_flushed(&self, client: bool) -> bool {
+        let socket = if client { &self.client } else { &self.upstream };
+        socket.as_ref().is_none_or(Socket::is_flushed)
+    }
+}

@@ -1,0 +1,330 @@
+//! Wake-ups of sockets, the bytes behind them, and what follows.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::connection::{CLIENT, Connection, INTEREST, Socket};
+use super::event::Failure;
+use super::service::{Conn, Proxy};
+use super::session::{End, SessionFact};
+use super::session_io::SessionIo;
+use crate::limits;
+use crate::liveness::errno::{self, Meaning};
+use crate::liveness::{Cause, Hop, LocalCause, PollMask};
+use crate::reactor::{Completion, Sockets};
+use crate::sys::tcp;
+use crate::time::Instant;
+
+/// Reads of one socket in one turn; the rest waits for the others.
+const READS: usize = 4;
+
+impl Proxy {
+    pub(super) fn on_socket(&mut self, sockets: &mut Sockets, completion: &Completion) -> io::Result<()> {
+        let token = completion.token;
+        let index = token.index() as usize;
+        let client = token.kind() == CLIENT;
+        let socket = self.conns.get_mut(index).and_then(|conn| conn.connection.socket(client));
+        let Some(socket) = socket.filter(|socket| socket.generation == token.generation()) else {
+            sockets.retired(completion);
+            return Ok(());
+        };
+        socket.descriptor.poll_completed(completion);
+        let Ok(mask) = u16::try_from(completion.result) else {
+            // It cannot be polled: memory or fs.epoll.max_user_watches is used up.
+            socket.failed = Some(-completion.result);
+            self.settle(sockets, index);
+            return Ok(());
+        };
+        if !completion.more {
+            sockets.poll(&mut socket.descriptor, INTEREST, token)?;
+        }
+        self.put_off(index);
+        let mask = PollMask(mask);
+        let Conn { session, connection, .. } = &mut self.conns[index];
+        let Some(socket) = connection.socket(client) else { return Ok(()) };
+        socket.shown.mask = mask.0;
+        let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
+        let socket_ended = mask.has(PollMask::RDHUP) || ended;
+        socket.end_seen |= socket_ended;
+        if mask.has(PollMask::IN) || socket.end_seen {
+            socket.readable = true;
+        }
+        if client {
+            if ended {
+                let error = tcp::take_error(socket.descriptor.as_fd()).unwrap_or(libc::EIO);
+                let over = error != 0 || (mask.has(PollMask::HUP) && !socket.fin_sent);
+                if over {
+                    socket.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
+                }
+            }
+        } else if connection.connecting {
+            if ended || mask.has(PollMask::OUT) {
+                self.connected(sockets, index);
+            }
+            return Ok(());
+        }
+        if mask.has(PollMask::OUT)
+            && let Some(socket) = connection.socket(client)
+        {
+            if !socket.is_flushed() {
+                session.hold_up(self.now);
+            }
+            socket.flush();
+        }
+        // Ends are seen at once, bytes in their turn.
+        if socket_ended || Instant::now().since(self.now) < limits::TURN_BUDGET {
+            self.read(sockets, index);
+        } else {
+            self.settle(sockets, index);
+            self.queue(index);
+        }
+        Ok(())
+    }
+
+    /// Reads in the next turn what is there, if it is wanted.
+    fn queue(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        if !conn.queued && (conn.wants(true) || conn.wants(false)) {
+            conn.queued = true;
+            self.ready.push_back((index, conn.connection.generation));
+        }
+    }
+
+    /// Reads on where the last turn left bytes, as long as the turn has time.
+    pub(super) fn read_ready(&mut self, sockets: &mut Sockets) {
+        for _ in 0..self.ready.len() {
+            if Instant::now().since(self.now) > limits::TURN_BUDGET {
+                break;
+            }
+            let Some((index, generation)) = self.ready.pop_front() else { break };
+            if self.conns.get(index).is_some_and(|conn| conn.connection.generation == generation) {
+                self.conns[index].queued = false;
+                self.read(sockets, index);
+            }
+        }
+    }
+
+    /// Reads once more what was read short, as long as the turn has time.
+    pub(super) fn read_doubtful(&mut self, sockets: &mut Sockets) {
+        if self.now < self.look_again {
+            return;
+        }
+        self.look_again = Instant::NEVER;
+        let mut looked = false;
+        for _ in 0..self.doubtful.len() {
+            let Some(&(index, generation)) = self.doubtful.front() else { break };
+            let lives = self.conns.get(index).is_some_and(|conn| conn.connection.generation == generation);
+            // One at least, however little time the others have left; places that have changed take none.
+            if lives && looked && Instant::now().since(self.now) > limits::TURN_BUDGET {
+                self.look_again = self.now;
+                break;
+            }
+            self.doubtful.pop_front();
+            let Some(conn) = self.conns.get_mut(index).filter(|_| lives) else { continue };
+            looked = true;
+            conn.doubtful = false;
+            for client in [true, false] {
+                if let Some(socket) = conn.connection.socket(client) {
+                    socket.readable |= std::mem::take(&mut socket.doubtful);
+                }
+            }
+            self.read(sockets, index);
+        }
+    }
+
+    /// A connect has come to its end.
+    fn connected(&mut self, sockets: &mut Sockets, index: usize) {
+        let now = self.now;
+        let Conn { session, connection, .. } = &mut self.conns[index];
+        let Some(upstream) = &mut connection.upstream else { return };
+        let error = tcp::take_error(upstream.descriptor.as_fd()).unwrap_or(libc::EIO);
+        if error != 0 {
+            connection.connect_failed = Some(Failure::of_errno(error));
+        } else {
+            connection.connecting = false;
+            connection.connect_by = None;
+            if let Some(chosen) = connection.chosen {
+                self.worker.upstreams.works(chosen);
+            }
+            if let Some(version) = self.config.send_proxy {
+                let local = connection
+                    .client
+                    .as_ref()
+                    .and_then(|client| tcp::local_address(client.descriptor.as_fd()).ok());
+                let header = version.header(connection.address, local);
+                upstream.send(&header);
+            }
+            let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+            io.feed(session, &self.config.rules, SessionFact::Connected);
+        }
+        self.read(sockets, index);
+    }
+
+    /// Reads what is there and wanted on both sides, and settles what follows.
+    pub(super) fn read(&mut self, sockets: &mut Sockets, index: usize) {
+        self.put_off(index);
+        self.settle(sockets, index);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..READS {
+            let client = self.read_once(sockets, index, true, &mut scratch);
+            let upstream = self.read_once(sockets, index, false, &mut scratch);
+            if !client && !upstream {
+                break;
+            }
+        }
+        self.scratch = scratch;
+        self.queue(index);
+    }
+
+    /// One read of one side; returns whether it may have more.
+    fn read_once(&mut self, sockets: &mut Sockets, index: usize, client: bool, scratch: &mut [u8]) -> bool {
+        if client && self.is_held_up() {
+            return false;
+        }
+        let now = self.now;
+        let rules = &self.config.rules;
+        let Some(conn) = self.conns.get_mut(index) else { return false };
+        if !conn.wants(client) {
+            let Conn { session, connection, .. } = conn;
+            let behind = |socket: &Socket| socket.end_seen && socket.readable && !socket.eof;
+            if client && connection.client.as_ref().is_some_and(behind) {
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                io.feed(session, rules, SessionFact::ClientFinAhead);
+                self.settle(sockets, index);
+            }
+            return false;
+        }
+        let Conn { session, connection, doubtful, .. } = conn;
+        // No more than there is room for, and nothing beyond the present request while too much is held.
+        let room = if client { session.client_room() } else { scratch.len() };
+        let scratch = &mut scratch[..room.min(limits::MAX_HELD)];
+        let Some(socket) = connection.socket(client) else { return false };
+        let result = tcp::receive(socket.descriptor.as_fd().as_raw_fd(), scratch);
+        match result {
+            1.. => {
+                let bytes = &scratch[..result.cast_unsigned() as usize];
+                // A short read has emptied the socket, and the next bytes cause another wake-up; unless it has stopped
+                // before an urgent byte.
+                if bytes.len() < scratch.len() && !socket.end_seen {
+                    socket.readable = false;
+                    socket.doubtful = true;
+                    if !std::mem::replace(doubtful, true) {
+                        self.doubtful.push_back((index, connection.generation));
+                        self.look_again = self.look_again.min(now + limits::LOOK_AGAIN);
+                    }
+                }
+                if client && connection.linger_until.is_some_and(|until| now < until) {
+                    connection.finish_by = Some(now + limits::LINGER);
+                }
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                if client {
+                    io.worker.counts.client_bytes += bytes.len() as u64;
+                    io.feed(session, rules, SessionFact::ClientBytes(bytes));
+                } else {
+                    io.worker.counts.upstream_bytes += bytes.len() as u64;
+                    io.feed(session, rules, SessionFact::UpstreamBytes(bytes));
+                }
+            }
+            // A write has taken the error, and a read shows an end in its place.
+            0 if socket.broken.is_some() => socket.failed = socket.broken,
+            0 => {
+                socket.readable = false;
+                socket.eof = true;
+                let fact = if client { SessionFact::ClientFin } else { SessionFact::UpstreamFin };
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                io.feed(session, rules, fact);
+            }
+            _ => match -result {
+                libc::EAGAIN => socket.readable = false,
+                libc::EINTR => {}
+                error => socket.failed = Some(error),
+            },
+        }
+        self.settle(sockets, index);
+        self.conns.get(index).is_some_and(|conn| conn.wants(client))
+    }
+
+    /// Draws the consequences of what was done: failures of sends and connects, ends, deadlines.
+    pub(super) fn settle(&mut self, sockets: &mut Sockets, index: usize) {
+        let now = self.now;
+        loop {
+            let Some(Conn { session, connection, .. }) = self.conns.get_mut(index) else { return };
+            let rules = &self.config.rules;
+            if let Some(error) =
+                connection.client.as_mut().and_then(|client| client.failed.take().or(client.broken.take()))
+            {
+                if let Some(client) = &mut connection.client {
+                    client.shown.errno = Some(error);
+                }
+                let cause = cause(error, connection);
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                io.feed(session, rules, SessionFact::ClientGone(cause));
+                io.end_client(End::Close);
+            } else if let Some(failure) = connection.connect_failed.take() {
+                if let Some(chosen) = connection.chosen
+                    && failure != Failure::Local
+                {
+                    self.worker.upstreams.fails(chosen, now);
+                }
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                io.end_upstream(End::Close);
+                if io.try_another() {
+                    continue;
+                }
+                io.feed(session, rules, SessionFact::NotConnected(failure));
+            } else if let Some(error) =
+                connection.upstream.as_mut().and_then(|upstream| upstream.failed.take())
+            {
+                let failure = match Failure::of_errno(error) {
+                    Failure::Refused | Failure::Local => Failure::Reset,
+                    other => other,
+                };
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                io.feed(session, rules, SessionFact::UpstreamGone(failure));
+                if io.connection.upstream.is_some() {
+                    io.end_upstream(End::Close);
+                }
+            } else {
+                break;
+            }
+        }
+        // Every fact that the session was given has led here.
+        let Some(Conn { session, connection, held, .. }) = self.conns.get_mut(index) else { return };
+        let before = std::mem::replace(held, session.holds() + connection.waits_for_upstream());
+        self.worker.held = self.worker.held - before + *held;
+        if connection.finishing
+            && let Some(client) = connection.client.as_ref().filter(|client| client.is_flushed())
+        {
+            if client.eof {
+                SessionIo { connection, worker: &mut self.worker, sockets, index, now }
+                    .end_client(End::Close);
+            } else if !connection.lingers {
+                connection.lingers = true;
+                connection.linger_until = Some(now + limits::MAX_LINGER);
+                connection.finish_left = client.left();
+                connection.finish_by = Some(now + limits::LINGER);
+            }
+        }
+        if connection.client.is_none() && connection.upstream.is_none() {
+            return self.remove(index);
+        }
+        self.schedule(index);
+    }
+}
+
+/// The cause of a client that ended with this errno.
+fn cause(error: i32, connection: &Connection) -> Cause {
+    match errno::meaning(error) {
+        Meaning::Reset => Cause::Aborted,
+        Meaning::TimedOut if connection.client.as_ref().is_some_and(Socket::has_unacknowledged) => {
+            Cause::UserTimeout
+        }
+        Meaning::TimedOut => Cause::KeepaliveExpired,
+        Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
+        Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
+        _ if error == libc::EPIPE => Cause::Aborted,
+        // Set by this side, when the send timeout is over.
+        _ if error == libc::ETIME => Cause::Local(LocalCause::Shutdown),
+        _ => Cause::Local(LocalCause::Destroyed),
+    }
+}

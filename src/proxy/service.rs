@@ -1,0 +1,431 @@
+//! The proxy as a [service](crate::reactor::Service) of the loop.
+//!
+//! Every socket has one poll for its life, which reports new wake-ups only, and also an end behind bytes that are not
+//! read. Bytes are read into one buffer of the thread and sent on from there at once. Only what the other side does not
+//! take is kept, and then nothing more is read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::connection::{CLIENT, Connection, INTEREST, Socket};
+use super::counts::Counts;
+use super::event::{Failure, Phase};
+use super::line::Line;
+use super::proxy_protocol::SendProxy;
+use super::session::{Effects, End, Rules, Session, SessionFact};
+use super::session_io::{SessionIo, WorkerState};
+use super::upstreams::Upstreams;
+use crate::limits;
+use crate::liveness::{Policy, Stalls};
+use crate::reactor::{
+    Accepted, Completion, Ended, EngineChoice, EventSink, Listener, Reactor, Room, Service, Setup, Shared,
+    Sockets, StartError,
+};
+use crate::sys::engine::{Counters, Token};
+use crate::sys::wakeup::Wakeup;
+use crate::time::{Instant, nanos};
+use crate::wheel::Wheel;
+
+/// The pause between two events with the number of completed exchanges.
+const COUNTS_EVERY: Duration = Duration::from_secs(1);
+
+/// What a [`Relay`] is made from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How connections are treated.
+    pub rules: Rules,
+    /// How long silence may last; sets both sides' keepalive.
+    pub policy: Policy,
+    /// The upstreams.
+    pub upstreams: Arc<Upstreams>,
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// How long a client may take nothing of what waits for it.
+    pub send_timeout: Duration,
+    /// Whether upstreams are told the address of the client, and how.
+    pub send_proxy: Option<SendProxy>,
+    /// Bytes of requests that this thread may hold.
+    pub hold: usize,
+    /// Connections of all threads.
+    pub capacity: usize,
+    /// On what to wait.
+    pub io: EngineChoice,
+}
+
+/// What a relay did, returned when it ends.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// How many, of what.
+    pub counts: Counts,
+    /// What its engine did.
+    pub engine: Counters,
+    /// Events that the sink did not take before the end.
+    pub untold: u64,
+}
+
+/// A client's place.
+pub(super) struct Conn {
+    pub(super) session: Session,
+    pub(super) connection: Connection,
+    /// The bytes of this session in the sum of all.
+    pub(super) held: usize,
+    /// When the wheel names it.
+    pub(super) due: Option<Instant>,
+    /// When it is looked at whether a peer is silent.
+    pub(super) visit: Option<Instant>,
+    /// The stalls, in nanoseconds since the start, by which its deadlines were put off.
+    pub(super) absent: u64,
+    /// It waits in the ready queue.
+    pub(super) queued: bool,
+    /// It waits to be read once more.
+    pub(super) doubtful: bool,
+}
+
+/// The sessions of one thread and their sockets.
+pub struct Proxy {
+    pub(super) config: Config,
+    pub(super) conns: Slab<Conn>,
+    pub(super) worker: WorkerState,
+    pub(super) wheel: Wheel,
+    /// Places that are read on in the next turn, with their generations.
+    pub(super) ready: VecDeque<(usize, u32)>,
+    /// Places of which a short read may have left something.
+    pub(super) doubtful: VecDeque<(usize, u32)>,
+    /// When those are read once more.
+    pub(super) look_again: Instant,
+    /// Room for one read.
+    pub(super) scratch: Vec<u8>,
+    told_counts: Instant,
+    pub(super) now: Instant,
+    pub(super) stalls: Stalls,
+    /// All stalls since the start, in nanoseconds.
+    pub(super) absent: u64,
+}
+
+/// The proxy's loop: one engine, one thread. See [`crate::proxy`].
+pub type Relay<K> = Reactor<Proxy, K>;
+
+impl<K: EventSink<Line, Counts>> Relay<K> {
+    /// Sets up an engine and arms the listeners. To be called on the thread that will [run](Reactor::run) it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], whose message names the cause and the cure.
+    pub fn new(
+        config: Config,
+        mut listeners: Vec<Listener>,
+        shared: Arc<Shared>,
+        wakeup: Arc<Wakeup>,
+        sink: K,
+    ) -> Result<Relay<K>, StartError> {
+        for listener in &mut listeners {
+            listener
+                .limit_unsent(limits::CLIENT_UNSENT)
+                .map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
+        }
+        let setup = Setup { io: config.io, batch_window: Duration::ZERO, buffers: false };
+        Reactor::open(setup, listeners, shared, wakeup, sink, || Proxy::new(config))
+    }
+}
+
+impl Proxy {
+    fn new(config: Config) -> Proxy {
+        let now = Instant::now();
+        Proxy {
+            conns: Slab::new(),
+            worker: WorkerState {
+                upstreams: config.upstreams.clone(),
+                policy: config.policy,
+                told: VecDeque::new(),
+                counts: Counts::default(),
+                effects: Effects::default(),
+                generation: 0,
+                held: 0,
+                hold: config.hold,
+                connect_timeout: config.connect_timeout,
+            },
+            wheel: Wheel::with_capacity(config.capacity, now),
+            ready: VecDeque::new(),
+            doubtful: VecDeque::new(),
+            look_again: Instant::NEVER,
+            scratch: vec![0; limits::MAX_HELD],
+            told_counts: now,
+            now,
+            stalls: Stalls::default(),
+            absent: 0,
+            config,
+        }
+    }
+
+    /// Whether the sink takes no events: then clients are not read.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.worker.told.len() >= limits::MAX_UNTOLD
+    }
+
+    /// Notes an absence of this process. The deadlines of a connection are put off when it is touched next; until then
+    /// the wheel names it too early, and is told the new time.
+    fn absence(&mut self, at: Instant, held: Duration, from: Instant, to: Instant) {
+        self.worker.counts.stalls += 1;
+        self.worker.told.push_back(Line::Stall { at, held });
+        self.stalls.add(from, to);
+        self.absent += nanos(to.since(from));
+    }
+
+    /// Puts the deadlines of a connection off by the stalls since it was touched last.
+    pub(super) fn put_off(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        if conn.absent != self.absent {
+            let by = Duration::from_nanos(self.absent - conn.absent);
+            conn.absent = self.absent;
+            conn.session.put_off(by);
+            conn.connection.put_off(by);
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        let conn = self.conns.remove(index);
+        self.worker.held -= conn.held;
+        self.wheel.cancel(index as u32);
+        self.worker.counts.open -= 1;
+    }
+
+    pub(super) fn schedule(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        if conn.visit.is_none() && conn.is_busy() {
+            conn.visit = Some(self.now + self.config.policy.detection_time() / 4);
+        }
+        if let Some(at) = conn.deadline(&self.config.rules)
+            && conn.due.is_none_or(|due| at < due)
+        {
+            conn.due = Some(at);
+            self.wheel.schedule(index as u32, at);
+        }
+    }
+
+    fn visit(&mut self, sockets: &mut Sockets, index: usize) {
+        self.put_off(index);
+        let now = self.now;
+        let held_up = self.is_held_up();
+        let rules = &self.config.rules;
+        let Conn { session, connection, visit, .. } = &mut self.conns[index];
+        if connection.connect_by.is_some_and(|by| by <= now) {
+            connection.connect_failed = Some(Failure::TimedOut);
+        }
+        if connection.finish_by.is_some_and(|by| by <= now) {
+            let left = connection.client.as_ref().map_or(0, Socket::left);
+            if left < std::mem::replace(&mut connection.finish_left, left) {
+                // The client is slow, but takes it. A close would take the rest away from it.
+                let patience = if connection.lingers { limits::LINGER } else { limits::FLUSH_PATIENCE };
+                connection.finish_by = Some(now + patience);
+            } else {
+                connection.finish_by = None;
+                let how = if connection.is_flushed(true) { End::Close } else { End::Abort };
+                SessionIo { connection, worker: &mut self.worker, sockets, index, now }.end_client(how);
+            }
+        }
+        if visit.is_some_and(|at| at <= now) {
+            *visit = None;
+            if connection.is_stuck(now, self.config.send_timeout)
+                && let Some(client) = &mut connection.client
+            {
+                // It is there, and keeps its place and its upstream's from others.
+                client.failed = Some(libc::ETIME);
+            }
+            let silence = self.config.policy.detection_time();
+            for client in [true, false] {
+                let connected = client || !connection.connecting;
+                if let Some(socket) = connection.socket(client).filter(|_| connected)
+                    && socket.is_unheard(silence, now, &self.stalls)
+                {
+                    socket.failed = Some(libc::ETIMEDOUT);
+                }
+            }
+        }
+        if held_up || !connection.is_flushed(false) || !connection.is_flushed(true) {
+            session.hold_up(now);
+        }
+        let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+        io.feed(session, rules, SessionFact::Time);
+        self.read(sockets, index);
+    }
+
+    fn tell_counts(&mut self, now: Instant) {
+        self.told_counts = now;
+        let completed = std::mem::take(&mut self.worker.counts.untold_completed);
+        if completed > 0 {
+            let counts = &self.worker.counts;
+            let line = Line::Completed {
+                at: now,
+                completed,
+                completed_total: counts.completed,
+                interrupted_total: counts.interrupted(),
+            };
+            self.worker.told.push_back(line);
+        }
+    }
+}
+
+impl Service for Proxy {
+    type Event = Line;
+    type Counts = Counts;
+    type Report = Report;
+
+    fn accepted(&mut self, sockets: &mut Sockets, accepted: Accepted) -> io::Result<()> {
+        self.now = accepted.at;
+        self.worker.counts.opened += 1;
+        self.worker.counts.open += 1;
+        let entry = self.conns.vacant_entry();
+        let index = entry.key();
+        let generation = self.worker.next_generation();
+        let token = Token::new(CLIENT, generation, index as u32);
+        let mut connection = Connection::new(accepted.fd, generation, accepted.address);
+        if let Some(client) = &mut connection.client {
+            sockets.poll(&mut client.descriptor, INTEREST, token)?;
+        }
+        let worker = &mut self.worker;
+        let mut io = SessionIo { connection: &mut connection, worker, sockets, index, now: accepted.at };
+        let session = io.begin(&self.config.rules);
+        let absent = self.absent;
+        entry.insert(Conn {
+            session,
+            connection,
+            held: 0,
+            due: None,
+            visit: None,
+            absent,
+            queued: false,
+            doubtful: false,
+        });
+        self.settle(sockets, index);
+        Ok(())
+    }
+
+    fn completed(&mut self, sockets: &mut Sockets, completion: Completion, now: Instant) -> io::Result<()> {
+        self.now = now;
+        self.on_socket(sockets, &completion)
+    }
+
+    fn catch_up(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
+        self.now = now;
+        self.read_ready(sockets);
+        self.read_doubtful(sockets);
+        Ok(())
+    }
+
+    fn expire(&mut self, sockets: &mut Sockets, now: Instant, rounds: usize) -> io::Result<()> {
+        self.now = now;
+        for _ in 0..rounds * limits::VISITS_AT_ONCE {
+            let Some(key) = self.wheel.expire(now) else { break };
+            let index = key as usize;
+            let Some(conn) = self.conns.get_mut(index) else { continue };
+            conn.due = None;
+            if conn.queued {
+                // It has bytes that the turn had no time for.
+                self.read(sockets, index);
+            }
+            if self.conns.contains(index) {
+                self.visit(sockets, index);
+            }
+        }
+        Ok(())
+    }
+
+    fn after_visits(&mut self, _: &mut Sockets, now: Instant) -> io::Result<()> {
+        if now.since(self.told_counts) >= COUNTS_EVERY {
+            self.tell_counts(now);
+        }
+        Ok(())
+    }
+
+    fn next_due(&self, now: Instant) -> Instant {
+        if !self.ready.is_empty() && !self.is_held_up() {
+            return now;
+        }
+        let counts = self.worker.counts.untold_completed > 0;
+        let counts = if counts { self.told_counts + COUNTS_EVERY } else { Instant::NEVER };
+        self.wheel.next_due().unwrap_or(Instant::NEVER).min(self.look_again).min(counts)
+    }
+
+    fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    fn room(&self) -> Room {
+        if self.is_held_up() { Room::Held } else { Room::Free }
+    }
+
+    fn stalled(&mut self, rested: Instant, start: Instant, end: Instant) {
+        // How much of it was rest is not known: the peers may have met an absent process all the time.
+        self.absence(end, end.since(start), rested, end);
+    }
+
+    fn suspended(&mut self, now: Instant, slept: Duration) {
+        // The clock stood still, but what was sent meanwhile was lost, and has to come again.
+        let grace = slept.min(self.config.policy.detection_time());
+        self.absence(now, slept, now, now + grace);
+    }
+
+    fn saturated(&mut self, limit: &'static str, now: Instant) {
+        self.worker.told.push_back(Line::Saturated { at: now, limit });
+    }
+
+    fn resumed(&mut self, now: Instant) {
+        self.worker.told.push_back(Line::Resumed { at: now });
+    }
+
+    fn poll_event(&mut self, _: Instant) -> Option<Line> {
+        self.worker.told.pop_front()
+    }
+
+    fn counts(&self) -> &Counts {
+        &self.worker.counts
+    }
+
+    fn ending(&mut self, now: Instant) {
+        self.tell_counts(now);
+    }
+
+    fn report(self, ended: Ended) -> Report {
+        Report { counts: self.worker.counts, engine: ended.engine, untold: ended.undelivered }
+    }
+}
+
+impl Conn {
+    /// Whether bytes of that side may be there, and are wanted.
+    pub(super) fn wants(&self, client: bool) -> bool {
+        let connection = &self.connection;
+        let readable = |socket: &Option<Socket>| {
+            socket.as_ref().is_some_and(|socket| socket.readable && !socket.eof && socket.failed.is_none())
+        };
+        if client {
+            readable(&connection.client) && self.session.wants_client() && connection.is_flushed(false)
+        } else {
+            readable(&connection.upstream) && !connection.connecting && connection.is_flushed(true)
+        }
+    }
+
+    /// Whether one side waits for something.
+    fn is_busy(&self) -> bool {
+        self.session.phase() != Phase::Idle || !self.connection.is_flushed(true)
+    }
+
+    fn deadline(&self, rules: &Rules) -> Option<Instant> {
+        let Connection { connect_by, finish_by, .. } = self.connection;
+        [self.session.deadline(rules), connect_by, finish_by, self.visit].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Conn;
+
+    /// Thousands of idle connections are the ordinary case.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Conn>() <= 640, "{}", size_of::<Conn>());
+    }
+}

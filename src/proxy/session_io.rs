@@ -1,0 +1,221 @@
+//! Carries out what sessions decide.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::connection::{CLIENT, Connection, INTEREST, Socket, UPSTREAM};
+use super::counts::Counts;
+use super::event::{Failure, Parties, ProxyEvent};
+use super::line::Line;
+use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact};
+use super::upstreams::Upstreams;
+use crate::limits;
+use crate::liveness::{Policy, TcpState};
+use crate::reactor::{Descriptor, Sockets};
+use crate::sys::engine::Token;
+use crate::sys::tcp;
+use crate::time::Instant;
+
+/// What all connections of a thread share.
+pub(super) struct WorkerState {
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) policy: Policy,
+    /// Events that the sink has not taken.
+    pub(super) told: VecDeque<Line>,
+    pub(super) counts: Counts,
+    /// Decisions of sessions; empty between facts.
+    pub(super) effects: Effects,
+    pub(super) generation: u32,
+    /// Bytes of requests that are held.
+    pub(super) held: usize,
+    /// Bytes of requests that may be held.
+    pub(super) hold: usize,
+    pub(super) connect_timeout: Duration,
+}
+
+impl WorkerState {
+    /// What may still be held. A quarter is kept for heads: no number of slow bodies may turn new clients away.
+    fn budget(&self) -> HoldBudget {
+        let left = |most: usize| most.saturating_sub(self.held);
+        HoldBudget { heads: left(self.hold), bodies: left(self.hold / 4 * 3) }
+    }
+
+    pub(super) fn next_generation(&mut self) -> u32 {
+        self.generation = (self.generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
+        self.generation
+    }
+}
+
+/// A session's access to its connection.
+pub(super) struct SessionIo<'a> {
+    pub(super) connection: &'a mut Connection,
+    pub(super) worker: &'a mut WorkerState,
+    pub(super) sockets: &'a mut Sockets,
+    pub(super) index: usize,
+    pub(super) now: Instant,
+}
+
+impl SessionIo<'_> {
+    /// Hands a fact to the session and carries out all that it decides.
+    pub(super) fn feed(&mut self, session: &mut Session, rules: &Rules, fact: SessionFact<'_>) {
+        let bytes = match fact {
+            SessionFact::ClientBytes(bytes) | SessionFact::UpstreamBytes(bytes) => bytes,
+            _ => &[],
+        };
+        let mut effects = std::mem::take(&mut self.worker.effects);
+        let budget = self.worker.budget();
+        let mut context = Context { rules, now: self.now, budget, effects: &mut effects };
+        session.handle(fact, &mut context);
+        while let Some(acknowledged) = self.carry_out(context.effects, bytes) {
+            session.handle(SessionFact::Acknowledged(acknowledged), &mut context);
+        }
+        self.worker.effects = effects;
+    }
+
+    /// The session of a client that was accepted just now.
+    pub(super) fn begin(&mut self, rules: &Rules) -> Session {
+        let mut effects = std::mem::take(&mut self.worker.effects);
+        let budget = self.worker.budget();
+        let session = Session::new(&mut Context { rules, now: self.now, budget, effects: &mut effects });
+        self.carry_out(&mut effects, &[]);
+        self.worker.effects = effects;
+        session
+    }
+
+    /// Carries out all effects. Returns the answer to [`Effect::CheckAcknowledged`], if it was among them.
+    fn carry_out(&mut self, effects: &mut Effects, bytes: &[u8]) -> Option<bool> {
+        let mut acknowledged = None;
+        while let Some(effect) = effects.poll_effect() {
+            match effect {
+                Effect::PassToClient(range) => self.send(true, &bytes[range]),
+                Effect::PassToUpstream(range) => self.send(false, &bytes[range]),
+                Effect::SendToClient(held) => self.send(true, &held),
+                Effect::SendToUpstream(held) => self.send(false, &held),
+                Effect::Reply(message) => self.send(true, message),
+                Effect::Connect => {
+                    self.connection.tried.clear();
+                    let tried = self.try_another();
+                    debug_assert!(tried, "there is at least one");
+                }
+                Effect::ShutdownClient => self.fin(true),
+                Effect::ShutdownUpstream => self.fin(false),
+                Effect::FinishClient => self.finish_client(),
+                Effect::EndClient(how) => self.end_client(how),
+                Effect::EndUpstream(how) => self.end_upstream(how),
+                Effect::CheckAcknowledged => acknowledged = Some(self.client_has_acknowledged()),
+                Effect::Probed(outcome) => self.worker.counts.probe(outcome),
+                Effect::Report(event) => self.report(event),
+            }
+        }
+        acknowledged
+    }
+
+    fn send(&mut self, client: bool, bytes: &[u8]) {
+        if let Some(socket) = self.connection.socket(client) {
+            socket.send(bytes);
+        }
+    }
+
+    fn fin(&mut self, client: bool) {
+        if let Some(socket) = self.connection.socket(client) {
+            socket.fin();
+        }
+    }
+
+    /// Connects to an upstream that was not tried yet, if there is one.
+    pub(super) fn try_another(&mut self) -> bool {
+        let connection = &mut *self.connection;
+        let Some(chosen) = self.worker.upstreams.take(self.now, &connection.tried) else { return false };
+        connection.tried.push(chosen);
+        connection.chosen = Some(chosen);
+        match tcp::connect(self.worker.upstreams.address(chosen), limits::UPSTREAM_UNREAD) {
+            Ok(fd) => {
+                let plan = self.worker.policy.keepalive();
+                // Without it, a silent upstream is found by the response timeout, if there is one.
+                let _ = tcp::set_keepalive(fd.as_fd(), plan.idle, plan.interval, plan.count);
+                // An urgent byte would be missing; the clients' listener has the same option.
+                let _ = SockRef::from(&fd).set_out_of_band_inline(true);
+                let generation = self.worker.next_generation();
+                let token = Token::new(UPSTREAM, generation, self.index as u32);
+                let mut descriptor = Descriptor::new(fd);
+                if self.sockets.poll(&mut descriptor, INTEREST, token).is_err() {
+                    connection.connect_failed = Some(Failure::Local);
+                }
+                connection.upstream = Some(Socket::new(descriptor, generation));
+                connection.connecting = true;
+                connection.connect_by = Some(self.now + self.worker.connect_timeout);
+            }
+            Err(error) => {
+                connection.connect_failed =
+                    Some(Failure::of_errno(error.raw_os_error().unwrap_or(libc::EIO)));
+            }
+        }
+        true
+    }
+
+    fn finish_client(&mut self) {
+        if let Some(client) = &mut self.connection.client {
+            client.fin();
+            self.connection.finishing = true;
+            self.connection.finish_left = client.left();
+            self.connection.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
+        }
+    }
+
+    pub(super) fn end_client(&mut self, how: End) {
+        if let Some(socket) = self.connection.client.take() {
+            self.retire(socket, CLIENT, how);
+            self.connection.finish_by = None;
+        }
+    }
+
+    /// Gives the upstream's socket up, if there is one, and the place at the upstream.
+    pub(super) fn end_upstream(&mut self, how: End) {
+        self.connection.connecting = false;
+        self.connection.connect_by = None;
+        self.connection.connect_failed = None; // no other upstream is tried
+        if let Some(chosen) = self.connection.chosen.take() {
+            self.worker.upstreams.give(chosen);
+        }
+        if let Some(socket) = self.connection.upstream.take() {
+            self.retire(socket, UPSTREAM, how);
+        }
+    }
+
+    fn retire(&mut self, socket: Socket, kind: u8, how: End) {
+        let poll = Token::new(kind, socket.generation, self.index as u32);
+        self.sockets.retire(socket.descriptor, poll, how == End::Abort);
+    }
+
+    fn client_has_acknowledged(&self) -> bool {
+        let Some(client) = &self.connection.client else { return false };
+        let fd = client.descriptor.as_fd();
+        // A connection whose RST has come has nothing unsent either; the end is seen in the next turn.
+        let over = TcpState::Close as u8;
+        let stands = || tcp::info(fd).is_ok_and(|info| info.state != over);
+        client.is_flushed() && tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) && stands()
+    }
+
+    fn report(&mut self, told: ProxyEvent) {
+        let counts = &mut self.worker.counts;
+        match &told {
+            ProxyEvent::Completed => {
+                counts.completed += 1;
+                counts.untold_completed += 1;
+                return;
+            }
+            ProxyEvent::Interrupted(interrupted) => counts.interrupt(interrupted),
+            ProxyEvent::UpstreamFailed(_) => counts.upstream_failed += 1,
+            ProxyEvent::NotFollowed { .. } => counts.not_followed += 1,
+        }
+        let upstream = self.connection.chosen.or(self.connection.tried.last().copied());
+        let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen));
+        let parties = Parties { client: self.connection.address, upstream };
+        let shown = self.connection.client.as_ref().map(|client| client.shown).unwrap_or_default();
+        self.worker.told.push_back(Line::Told { at: self.now, parties, shown, told });
+    }
+}
