@@ -205,7 +205,7 @@ pub struct Curve {
 }
 
 /// Points of a curve in a decade of rarity.
-const POINTS: u32 = 48;
+const POINTS: u32 = 32;
 /// The percentiles that have a mark, in per cent.
 const MARKED: [f64; 6] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 

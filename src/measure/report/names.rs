@@ -207,7 +207,10 @@ fn of_figure(row: &Row, figure: Figure, pick: Pick) -> Named {
 }
 
 fn of_ratio(comparison: &Compared, row: &Row, base: &Row, figure: Figure, pick: Pick) -> Named {
-    let ratio = comparison.ratio(figure, &row.subject.name, &base.subject.name);
+    let ratio = match comparison.base == Some(&base.subject.name) {
+        true => row.cell(figure).ratio,
+        false => comparison.ratio(figure, &row.subject.name, &base.subject.name),
+    };
     let value = || {
         let none = || "no round has both, and more than nothing to divide by".to_owned();
         ratio.map(|rounds| pick.of(rounds)).ok_or_else(none)

@@ -50,11 +50,10 @@ pub(super) fn section(all: &All<'_>) -> Option<Section> {
         blocks.push(Block::Fold(summary, vec![Block::Charts(more)]));
     }
     if !rest.is_empty() {
-        let names: Vec<&str> = rest.iter().map(|name| *name).collect();
         let summary = format!(
             "{}: {}",
             show::counted(rest.len() as u64, "more subject", "more subjects"),
-            names.join(", ")
+            rest.join(", ")
         );
         let charts = charts(all, &base, Figure::ALL, &rest, "-more");
         let charts = (!charts.is_empty()).then_some(Block::Charts(charts));

@@ -3,7 +3,7 @@
 use super::parts::SIDES;
 use crate::measure::report::diff::{Change, Judgement, changes, differences};
 use crate::measure::report::document::{Block, Cell, Row, Section, Table, Text, Tone};
-use crate::measure::report::figures::Figures;
+use crate::measure::report::figures::{Figure, Figures};
 use crate::measure::report::show;
 use crate::measure::report::unit::Unit;
 
@@ -40,11 +40,19 @@ pub(super) fn section(results: &[Figures<'_>]) -> Option<Section> {
     Some(Section { title: "Changes", blocks })
 }
 
-/// Counts that are 0 in both, numbers of samples, means, and the lateness of the injector are left out.
+/// Counts that are 0 in both, numbers of samples, means, the lateness of the injector, and silences (the latency plus a constant) are left out. Of a comparison
+/// the ratios stay: the tables of medians have the absolute figures.
 fn worth_a_row(change: &Change) -> bool {
-    let figure = change.name.rsplit('.').next().unwrap_or_default();
+    let (kind, rest) = change.name.split_once('.').unwrap_or_default();
+    let figure = rest.rsplit('.').next().unwrap_or_default();
     let none = change.unit == Unit::Count && change.first == Some(0.0) && change.second == Some(0.0);
-    !none && !["count", "mean", "min"].contains(&figure) && !change.name.starts_with("injector.")
+    let absolute = change.unit != Unit::Ratio && Figure::ALL.into_iter().any(|figure| figure.name() == kind);
+    let base = change.unit == Unit::Ratio && change.first == Some(1.0) && change.second == Some(1.0);
+    !none
+        && !absolute
+        && !base
+        && !["injector", "silence"].contains(&kind)
+        && !["count", "mean", "min"].contains(&figure)
 }
 
 /// How far a ratio is from 1.
