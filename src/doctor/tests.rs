@@ -62,7 +62,7 @@ fn a_machine_without_faults_has_no_cures() {
 }
 
 #[test]
-fn each_thing_that_is_wrong_is_said_with_its_cure_and_nothing_else_is() {
+fn each_fault_is_reported_with_its_cure_and_no_other_check_is() {
     use Verdict::{Bad, Warn};
     let forbidden =
         || EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
@@ -124,7 +124,7 @@ fn each_thing_that_is_wrong_is_said_with_its_cure_and_nothing_else_is() {
     }
 }
 
-/// The verdict and the exit code are those of `run`: see `Refusal` in `cli`.
+/// The verdict and the exit code are those of `run`: see `cli::exit`.
 #[test]
 fn without_a_ring_the_verdict_depends_on_the_io_that_is_asked_for() {
     use EngineChoice::{Auto, Epoll, Uring};
@@ -177,7 +177,7 @@ fn the_text_fits_80_columns_and_breaks_no_command() {
 }
 
 #[test]
-fn a_filter_is_suspected_where_the_ring_is_not_to_be_had() {
+fn a_seccomp_filter_is_suspected_if_the_ring_is_forbidden() {
     let ring = EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
     let filtered = Facts { ring, seccomp: Some(2), ..fine() };
     assert!(
@@ -216,7 +216,7 @@ impl Drop for Root {
 }
 
 #[test]
-fn facts_are_read_from_where_they_stand() {
+fn facts_are_read_from_their_files() {
     let root = Root::new(
         "all",
         &[
@@ -256,7 +256,7 @@ fn facts_are_read_from_where_they_stand() {
 }
 
 #[test]
-fn this_machine_is_examined_whole() {
+fn every_fact_of_this_machine_is_read() {
     let facts = Facts::read();
     assert!(matches!(facts.ring, EngineFacts::Works { .. }), "{:?}", facts.ring);
     assert!(
@@ -297,7 +297,7 @@ fn the_document_lists_every_check() {
 
 proptest! {
     #[test]
-    fn whatever_stands_in_a_file_is_read_without_a_panic(text in ".{0,60}", number: u64) {
+    fn no_text_in_a_file_makes_it_panic(text in ".{0,60}", number: u64) {
         let number = number.to_string();
         let root = Root::new("hostile", &[
             ("proc/sys/kernel/osrelease", &text), ("proc/self/status", &text), ("proc/self/limits", &text),

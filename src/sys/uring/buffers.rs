@@ -1,8 +1,6 @@
 //! Buffers that the kernel receives into: a provided-buffer ring (`io_uring_register_buf_ring(3)`).
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
@@ -12,7 +10,14 @@ use io_uring::IoUring;
 use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS};
 use crate::sys::engine::Lent;
 
-const PAGE: usize = 4_096;
+/// A page, which the ring of entries must begin at.
+#[derive(Clone)]
+#[repr(C, align(4096))]
+#[allow(dead_code)] // the kernel reads it
+struct Page([u8; 4_096]);
+
+const RING_BYTES: usize = FRAME_BUFFERS as usize * size_of::<BufRingEntry>();
+const MEMORY_BYTES: usize = FRAME_BUFFERS as usize * FRAME_BUFFER_BYTES as usize;
 
 /// Buffers that the kernel takes when a `recv` has bytes, and gives back with its completion.
 ///
@@ -21,45 +26,32 @@ const PAGE: usize = 4_096;
 /// its descriptor first. (The close does not wait for operations. But a buffer is selected when an operation is issued,
 /// and no operation is issued on a closed ring.)
 pub(super) struct BufferPool {
-    ring: NonNull<BufRingEntry>,
-    memory: NonNull<u8>,
+    /// The entries that the kernel reads: which buffers it may take. Never resized, so the address stays.
+    ring: Vec<Page>,
+    /// Reached by pointers only, since the kernel may write to most of them at any time. Never resized either.
+    memory: Vec<u8>,
     tail: u16,
     /// Distinguishes the buffers of this pool from those of another.
     number: u32,
 }
 
-// SAFETY: the pool owns both allocations; nothing in it is tied to a thread.
-unsafe impl Send for BufferPool {}
-
 impl BufferPool {
     /// The buffer group that `recv` operations select from.
     pub(super) const GROUP: u16 = 1;
-    const RING_BYTES: usize = FRAME_BUFFERS as usize * size_of::<BufRingEntry>();
-    const MEMORY_BYTES: usize = FRAME_BUFFERS as usize * FRAME_BUFFER_BYTES as usize;
-
-    fn layouts() -> (Layout, Layout) {
-        let of = |bytes| Layout::from_size_align(bytes, PAGE).expect("a power of two and small sizes");
-        (of(BufferPool::RING_BYTES), of(BufferPool::MEMORY_BYTES))
-    }
 
     /// Allocates the buffers and lends all of them to `ring`. Errors: EINVAL before Linux 5.19, ENOMEM if the limit on
     /// locked memory is reached.
     pub(super) fn new(ring: &IoUring) -> io::Result<BufferPool> {
-        let (ring_layout, memory_layout) = BufferPool::layouts();
-        let allocate = |layout: Layout| {
-            // SAFETY: the layouts have sizes above zero, by the constants.
-            NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout))
-        };
         let mut pool = BufferPool {
-            ring: allocate(ring_layout).cast(),
-            memory: allocate(memory_layout),
+            ring: vec![Page([0; 4_096]); RING_BYTES.div_ceil(size_of::<Page>())],
+            memory: vec![0; MEMORY_BYTES], // pages that are touched when they are used
             tail: 0,
             number: Lent::pool_number(),
         };
         // SAFETY: the ring memory is page-aligned, zeroed, of `FRAME_BUFFERS` entries, and owned by the
         // pool, which the ring keeps until after its descriptor is closed.
         unsafe {
-            let ring_memory = pool.ring.as_ptr() as u64;
+            let ring_memory = pool.entries() as u64;
             ring.submitter().register_buf_ring_with_flags(
                 ring_memory,
                 FRAME_BUFFERS,
@@ -72,6 +64,10 @@ impl BufferPool {
         }
         pool.publish();
         Ok(pool)
+    }
+
+    fn entries(&mut self) -> *mut BufRingEntry {
+        self.ring.as_mut_ptr().cast()
     }
 
     /// The buffer that a completion named, as a value that owns it.
@@ -101,14 +97,14 @@ impl BufferPool {
     fn give(&mut self, buffer: u16) {
         assert!(buffer < FRAME_BUFFERS);
         let slot = usize::from(self.tail & (FRAME_BUFFERS - 1));
+        let (entries, buffers) = (self.entries(), self.memory.as_mut_ptr());
         // SAFETY: the slot is inside the ring memory. The kernel reads entries only below the published
         // tail, and this one is at or above it. The address is that of a whole buffer of the pool. The
         // entry is written field by field, so that the tail, which lies over the first entry's
         // reserved field, keeps its value.
         unsafe {
-            let entry = &mut *self.ring.as_ptr().add(slot);
-            let start = self.memory.as_ptr().add(usize::from(buffer) * FRAME_BUFFER_BYTES as usize);
-            entry.set_addr(start as u64);
+            let entry = &mut *entries.add(slot);
+            entry.set_addr(buffers.add(usize::from(buffer) * FRAME_BUFFER_BYTES as usize) as u64);
             entry.set_len(FRAME_BUFFER_BYTES);
             entry.set_bid(buffer);
         }
@@ -117,22 +113,12 @@ impl BufferPool {
 
     /// Publishes the recycled buffers to the kernel; once a batch.
     pub(super) fn publish(&mut self) {
+        let entries = self.entries();
         // SAFETY: the tail is the reserved field of the first entry, inside the ring memory and
         // aligned; the kernel reads it with acquire ordering.
         unsafe {
-            let tail = BufRingEntry::tail(self.ring.as_ptr()).cast_mut();
+            let tail = BufRingEntry::tail(entries).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
-        }
-    }
-}
-
-impl Drop for BufferPool {
-    fn drop(&mut self) {
-        let (ring_layout, memory_layout) = BufferPool::layouts();
-        // SAFETY: both were allocated with these layouts and are not used after this.
-        unsafe {
-            dealloc(self.ring.as_ptr().cast(), ring_layout);
-            dealloc(self.memory.as_ptr(), memory_layout);
         }
     }
 }

@@ -32,11 +32,12 @@ impl RingError {
             Some(libc::ENOSYS) => {
                 "the kernel has no io_uring, or a seccomp profile hides it (Docker, containerd and Podman do by \
                  default): run on Linux 6.1 or newer, with a profile that allows io_uring_setup, io_uring_enter \
-                 and io_uring_register"
+                 and io_uring_register (`deadpeer doctor --seccomp-profile` prints one)"
             }
             Some(libc::EPERM | libc::EACCES) => {
                 "io_uring is forbidden here: set sysctl kernel.io_uring_disabled=0, or allow io_uring_setup, \
-                 io_uring_enter and io_uring_register in the seccomp profile"
+                 io_uring_enter and io_uring_register in the seccomp profile (`deadpeer doctor --seccomp-profile` prints \
+                 one)"
             }
             Some(libc::ENOMEM) => {
                 "out of lockable memory, not of RAM: raise `ulimit -l` (LimitMEMLOCK= in a systemd unit), take \
