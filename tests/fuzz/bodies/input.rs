@@ -1,5 +1,7 @@
 //! A fuzzer's bytes, read as numbers and choices; beyond their end all are 0.
 
+#![allow(dead_code)] // each target uses some of it
+
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
