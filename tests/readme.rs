@@ -56,6 +56,16 @@ fn the_table_of_the_readme_is_what_was_measured() {
 }
 
 #[test]
+fn the_picture_of_the_readme_is_made_from_the_committed_result() {
+    let result = ResultFile::parse(&read("docs/measured-comparison.json")).unwrap();
+    let options = Options { series: Some("ratio-cpu".to_owned()), ..Options::default() };
+    let picture = render(&[result], Format::Svg, &options).unwrap();
+    assert!(picture.starts_with("<svg xmlns=") && picture.ends_with("</svg>\n"));
+    assert_eq!(picture, read("docs/cpu-per-beat.svg"));
+    assert!(read("README.md").contains("(docs/cpu-per-beat.svg)"));
+}
+
+#[test]
 fn every_link_of_the_documents_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let documents = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());

@@ -46,7 +46,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "NAME")]
     pub base: Option<String>,
 
-    /// The series of a .hgrm, as detect.fin [default: the first; a wrong name lists them]
+    /// The series of a .hgrm, as detect.fin, or the chart of an .svg, as ratio-cpu [default: the first; a wrong name lists them]
     #[arg(long, value_name = "NAME")]
     pub series: Option<String>,
 
@@ -81,6 +81,8 @@ pub enum Shape {
     Hlog,
     /// One self-contained page
     Html,
+    /// One chart of that page, as a picture of its own
+    Svg,
 }
 
 impl From<Shape> for Format {
@@ -92,6 +94,7 @@ impl From<Shape> for Format {
             Shape::Hgrm => Format::Hgrm,
             Shape::Hlog => Format::Hlog,
             Shape::Html => Format::Html,
+            Shape::Svg => Format::Svg,
         }
     }
 }

@@ -76,7 +76,7 @@ pub fn render(results: &[ResultFile], format: Format, options: &Options) -> Resu
             let series = series::find(alone(&figures, ".hgrm")?, options.series.as_deref())?;
             Ok(hgrm::render(&series))
         }
-        Format::Text | Format::Markdown | Format::Html => {
+        Format::Text | Format::Markdown | Format::Html | Format::Svg => {
             rendered(&sections::document(&figures, options), format, options)
         }
     }
@@ -96,6 +96,7 @@ fn rendered(document: &Document, format: Format, options: &Options) -> Result<St
         Format::Text => Ok(text::render(document, options)),
         Format::Markdown => Ok(markdown::render(document)),
         Format::Html => Ok(html::render(document)),
+        Format::Svg => html::picture(document, options.series.as_deref()),
         other => Err(ReportError::Log(other.as_str())),
     }
 }

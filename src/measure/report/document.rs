@@ -19,6 +19,25 @@ pub struct Document {
     pub sections: Vec<Section>,
 }
 
+impl Document {
+    /// All charts in reading order, those in folds included.
+    #[must_use]
+    pub fn charts(&self) -> Vec<&Chart> {
+        fn collect<'a>(blocks: &'a [Block], found: &mut Vec<&'a Chart>) {
+            for block in blocks {
+                match block {
+                    Block::Charts(charts) => found.extend(charts),
+                    Block::Fold(_, inner) => collect(inner, found),
+                    Block::Heading(_) | Block::Says(_) | Block::List(_) | Block::Table(_) => {}
+                }
+            }
+        }
+        let mut found = Vec::new();
+        self.sections.iter().for_each(|section| collect(&section.blocks, &mut found));
+        found
+    }
+}
+
 /// A part of a report with its own heading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Section {

@@ -15,9 +15,12 @@ mod timeline;
 use std::fmt::{self, Write};
 
 use super::document::{Block, Cell, Chart, Document, Plot, Table, Text, Tone};
+use super::options::ReportError;
 use escape::Escaped;
 
 const STYLE: &str = include_str!("html/style.css");
+/// The colours, and the look of pictures.
+const PICTURE: &str = include_str!("html/picture.css");
 /// Forbids every request and every script. The style sheet stands in the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
@@ -37,7 +40,7 @@ fn page(out: &mut String, document: &Document) -> fmt::Result {
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n</header>\n<main>\n"
+         <title>{title}</title>\n<style>\n{PICTURE}{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n</header>\n<main>\n"
     )?;
     for (place, section) in document.sections.iter().enumerate() {
         let class = if place == 0 { " class=\"verdict\"" } else { "" };
@@ -141,14 +144,7 @@ fn charts(out: &mut String, charts: &[Chart]) -> fmt::Result {
     let small = if charts.iter().any(|chart| chart.wide) { "" } else { "small " };
     writeln!(out, "<div class=\"{small}pictures\">")?;
     for chart in charts {
-        let picture = match &chart.plot {
-            Plot::Spectrum { curves, range } => spectrum::draw(chart, curves, *range),
-            Plot::Timeline { courses, range, until_ns, unit } => {
-                Some(timeline::draw(chart, courses, *range, (*until_ns, *unit)))
-            }
-            Plot::Ratios { base, bars, range } => ratios::draw(chart, base, bars, *range),
-        };
-        let Some(picture) = picture else { continue };
+        let Some(picture) = draw(chart) else { continue };
         let wide = if chart.wide { " class=\"wide\"" } else { "" };
         let (title, remark) = (Escaped(&chart.title), Escaped(&chart.remark));
         writeln!(out, "<figure{wide}><figcaption>{title} <span>{remark}</span></figcaption>\n{picture}")?;
@@ -156,6 +152,47 @@ fn charts(out: &mut String, charts: &[Chart]) -> fmt::Result {
         out.write_str("</figure>\n")?;
     }
     out.write_str("</div>\n")
+}
+
+fn draw(chart: &Chart) -> Option<String> {
+    match &chart.plot {
+        Plot::Spectrum { curves, range } => spectrum::draw(chart, curves, *range),
+        Plot::Timeline { courses, range, until_ns, unit } => {
+            Some(timeline::draw(chart, courses, *range, (*until_ns, *unit)))
+        }
+        Plot::Ratios { base, bars, range } => ratios::draw(chart, base, bars, *range),
+    }
+}
+
+/// Renders one chart of a document as a picture of its own, an SVG with its colours in it: the first chart, or the one
+/// of this id.
+///
+/// # Errors
+///
+/// When no chart has the id, or there is none at all.
+pub fn picture(document: &Document, id: Option<&str>) -> Result<String, ReportError> {
+    let drawn = document.charts().into_iter().filter_map(|chart| Some((chart, draw(chart)?)));
+    let mut drawn: Vec<_> = drawn.collect();
+    let place = match id {
+        Some(id) => drawn.iter().position(|(chart, _)| chart.id == id),
+        None => (!drawn.is_empty()).then_some(0),
+    };
+    match (place, id) {
+        (Some(place), _) => {
+            let (chart, picture) = drawn.swap_remove(place);
+            let [width, _] = svg::size(chart);
+            let open = format!(
+                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" font-family=\"sans-serif\""
+            );
+            let body = picture.replacen("<svg", &open, 1);
+            Ok(body.replacen("<title", &format!("<style>\n{PICTURE}</style><title"), 1))
+        }
+        (None, Some(id)) => {
+            let names = drawn.iter().map(|(chart, _)| chart.id.clone()).collect();
+            Err(ReportError::Series { wanted: id.to_owned(), names })
+        }
+        (None, None) => Err(ReportError::Empty),
+    }
 }
 
 /// The names of the lines. In a spectrum of several lines the reader can switch them off.

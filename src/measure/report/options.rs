@@ -17,6 +17,8 @@ pub enum Format {
     Hlog,
     /// One self-contained page.
     Html,
+    /// One chart of that page, as a picture of its own.
+    Svg,
 }
 
 impl Format {
@@ -30,6 +32,7 @@ impl Format {
             Format::Hgrm => "hgrm",
             Format::Hlog => "hlog",
             Format::Html => "html",
+            Format::Svg => "svg",
         }
     }
 }
@@ -39,7 +42,7 @@ impl Format {
 pub struct Options {
     /// The subject that ratios are taken against.
     pub base: Option<String>,
-    /// The series of a `.hgrm`.
+    /// The series of a `.hgrm`, or the id of the chart of an SVG.
     pub series: Option<String>,
     /// The names of the files, in the order of the results. A report without names calls them A and B.
     pub files: Vec<String>,
@@ -93,7 +96,7 @@ impl fmt::Display for ReportError {
             ReportError::Empty => write!(out, "the result has no latency at all: nothing was measured"),
             ReportError::Alone(what) => write!(out, "a {what} is made of one file: leave the second out"),
             ReportError::Log(format) => {
-                write!(out, "a report of a latency log is text, markdown or html, not {format}")
+                write!(out, "a report of a latency log is text, markdown, html or svg, not {format}")
             }
         }
     }
