@@ -97,7 +97,8 @@
 //! | `bench` (default) | experiments, and the yardsticks that they are compared with |
 //! | `cli` (default) | the program `deadpeer` |
 //!
-//! Linux only: 5.11 for io_uring, 4.12 without.
+//! Linux only: 6.1 or newer for io_uring. Where a ring is missing or forbidden, the loop runs on epoll; the watcher always
+//! does.
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
