@@ -139,7 +139,7 @@ impl Tracker {
         Tracker::with(config, Vec::new())
     }
 
-    /// A tracker that also accepts: what [`bind`](crate::reactor::bind) gave for one ring.
+    /// A tracker that also accepts: what [`bind`] gave for one ring.
     ///
     /// # Errors
     ///
