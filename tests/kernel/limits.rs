@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::Duration;
 
-use deadpeer::liveness::{Cause, EventKind, TrackerConfig};
+use deadpeer::liveness::{Cause, EventKind, Policy, TrackerConfig};
 use deadpeer::reactor::bind;
 use serde_json::Value;
 
@@ -62,7 +62,9 @@ fn a_sink_that_refuses_for_a_while_loses_nothing_and_ends_in_back_pressure() {
 
 #[test]
 fn a_flapping_peer_behind_a_stuck_sink_keeps_the_place_of_its_death() {
-    let mut watch = Watch::start(Setup::LAZY);
+    // Suspected between two beats, and not dead before a busy machine has sent the next one.
+    let policy = Policy { interval: Duration::from_secs(2), ..QUICK };
+    let mut watch = Watch::start(Setup { policy, ..Setup::LAZY });
     watch.refuse(true);
     let mut peer = connect(watch.address);
     let address = peer.local_addr().unwrap();

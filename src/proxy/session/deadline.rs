@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
-use super::response::Response;
 use super::{Client, Context, Effect, End, Rules, Session};
 use crate::liveness::Cause;
 use crate::proxy::event::{Failure, Phase};

@@ -38,6 +38,7 @@
 
 mod deadline;
 mod effect;
+mod exchange;
 mod half_close;
 mod reply;
 mod request;
@@ -48,9 +49,8 @@ mod verdict;
 pub use effect::{Context, Effect, Effects, End, HoldBudget, SessionFact};
 pub use rules::{HalfClose, OnGone, Rules};
 
+use exchange::{Request, Response};
 use half_close::HalfCloseProbe;
-use request::Request;
-use response::Response;
 
 use super::event::Phase;
 use crate::http::RequestHead;

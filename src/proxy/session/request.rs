@@ -1,27 +1,10 @@
 //! The client's bytes: requests are followed, gathered or streamed, and what comes ahead is held.
 
-use super::response::Response;
+use super::exchange::{Request, Response};
 use super::{Client, Context, Effect, End, Exchange, Session, Tunnelled, Upstream};
-use crate::http::{Body, Framing, Head, Reason, RequestHead, Scan};
+use crate::http::{Body, Framing, Head, Reason, RequestHead};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProxyEvent};
-
-/// How much of a request has come.
-#[derive(Clone, Debug)]
-pub(super) enum Request {
-    /// Nothing, or a part of its head.
-    Head(Scan),
-    /// Its head and a part of its body. While it is gathered, the upstream sees none of it.
-    Body { body: Body, gathering: bool },
-    /// All of it.
-    Whole,
-}
-
-impl Default for Request {
-    fn default() -> Request {
-        Request::Head(Scan::default())
-    }
-}
 
 impl Session {
     pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {

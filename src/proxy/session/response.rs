@@ -1,28 +1,9 @@
 //! The upstream's bytes: responses are followed and passed on.
 
-use super::request::Request;
+use super::exchange::{Request, Response};
 use super::{Client, Context, Effect, End, Session, Upstream};
-use crate::http::{Body, Head, Reason, ResponseHead, Scan};
+use crate::http::{Body, Head, Reason, ResponseHead};
 use crate::proxy::event::{Failure, Phase, ProxyEvent};
-
-/// How much of a response has come.
-#[derive(Clone, Debug)]
-pub(super) enum Response {
-    /// The upstream was not asked for one.
-    None,
-    /// Nothing, or a part of its head.
-    Head(Scan),
-    /// Its head and a part of its body.
-    Body(Body),
-    /// All of it, before the request was whole.
-    Whole,
-}
-
-impl Default for Response {
-    fn default() -> Response {
-        Response::Head(Scan::default())
-    }
-}
 
 impl Session {
     pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {

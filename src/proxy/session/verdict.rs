@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
-use super::response::Response;
 use super::{Client, Context, Effect, End, Fin, OnGone, Session, Upstream, reply};
 use crate::liveness::Cause;
 use crate::proxy::event::{
