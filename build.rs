@@ -25,7 +25,7 @@ fn packaged() -> Option<String> {
 /// The commit of the repository whose root this is; with `-modified` where a source differs from it.
 fn checked_out() -> Option<String> {
     // A repository around this package has commits of something else.
-    if git(&["rev-parse", "--show-prefix"])? != "" {
+    if !git(&["rev-parse", "--show-prefix"])?.is_empty() {
         return None;
     }
     let commit = git(&["rev-parse", "HEAD"])?;
