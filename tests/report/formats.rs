@@ -387,7 +387,9 @@ fn two_results_of_different_engines_raise_a_doubt_and_name_engine_and_commit() {
     // An older result has no engine, and the report says so.
     let mut old = serde_json::to_value(&first).unwrap();
     let program = old["program"].as_object_mut().unwrap();
-    ["engine", "commit"].map(|field| program.remove(field));
+    for field in ["engine", "commit"] {
+        program.remove(field);
+    }
     let old = ResultFile::parse(&old.to_string()).unwrap();
     assert!(said(&[old], Format::Text).contains("commit unknown, engine unknown"));
 }

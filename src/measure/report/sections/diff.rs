@@ -40,8 +40,8 @@ pub(super) fn section(results: &[Figures<'_>]) -> Option<Section> {
     Some(Section { title: "Changes", blocks })
 }
 
-/// Counts that are 0 in both, numbers of samples, means, the lateness of the injector, and silences (the latency plus a constant) are left out. Of a comparison
-/// the ratios stay: the tables of medians have the absolute figures.
+/// Counts that are 0 in both, numbers of samples, means, the lateness of the injector, and silences (the latency plus a
+/// constant) are left out. Of a comparison the ratios stay: the tables of medians have the absolute figures.
 fn worth_a_row(change: &Change) -> bool {
     let (kind, rest) = change.name.split_once('.').unwrap_or_default();
     let figure = rest.rsplit('.').next().unwrap_or_default();
