@@ -1,9 +1,9 @@
-//! The latency log: a thread that writes each ring's intervals as they are closed.
+//! The latency log: a thread that writes the histograms of each loop, interval by interval.
 //!
-//! A file that takes no more is said once, and tried again with the next interval: a daemon does not end for its own
-//! statistics. Each line is whole or not there: what a full disk or a crash left of one is cut off. A file that was
-//! emptied by somebody (`copytruncate`) begins with a header again. What could not be written is in the summary all
-//! the same, since an interval is added to the totals before it is written.
+//! A write that fails is reported once and tried again with the next interval: the program does not end for its own
+//! statistics. The file holds whole lines only: the rest of a line that a full disk or a crash left is cut off. A file
+//! that was emptied from outside (`copytruncate`) begins with a header again. An interval is added to the totals before
+//! it is written, so the summary has it in any case.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -22,7 +22,7 @@ use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
 use crate::tracking::Report;
 
-/// Why there is no latency log.
+/// Why the latency log could not start.
 #[derive(Debug)]
 pub struct LatencyLogError {
     path: PathBuf,
@@ -45,18 +45,18 @@ impl std::error::Error for LatencyLogError {
     }
 }
 
-/// The end of a line must be found in so many bytes; one has some hundreds, and 10 KB at most.
+/// The end of a line is looked for in this many bytes. A line has some hundreds, and at most 10 KB.
 const TAIL: u64 = 64 * 1024;
 
-/// The thread, and what it will leave.
+/// The latency log's thread, and the totals of what it wrote.
 #[derive(Debug)]
 pub struct LatencyLog {
     books: Arc<Mutex<Books>>,
     done: Receiver<Writer>,
 }
 
-/// What was handed over: that which nobody has taken yet, and the sum of the rest. Locked for as long as the
-/// thread waits for an interval, and never while it writes.
+/// The intervals that wait, and the sum of all others. Locked while the thread waits for an interval, never while it
+/// writes.
 #[derive(Debug)]
 struct Books {
     basin: IntervalReceiver,
@@ -64,7 +64,7 @@ struct Books {
 }
 
 impl Books {
-    /// The next interval, added to the totals; `None` when all rings have ended.
+    /// The next interval, which is added to the totals; `None` when all loops have ended.
     fn next(&mut self) -> Option<Interval> {
         let interval = self.basin.next().ok()?;
         self.totals.merge(&interval.recorder);
@@ -73,17 +73,17 @@ impl Books {
 }
 
 fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    // A panic of the other thread leaves at most one interval half added.
+    // After a panic of the other thread, at most one interval is added in part.
     books.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LatencyLog {
-    /// Opens the file, to append to it, and starts the thread. There is a tap for each ring. The thread drops `guard`
-    /// at its end.
+    /// Opens the file for appending and starts the thread. Returns a tap for each loop. The thread drops `guard` at its
+    /// end.
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened, holds something else, or the thread cannot be started.
+    /// When the file cannot be opened or holds something else, or when the thread cannot be started.
     pub fn start(
         path: &Path,
         every: Duration,
@@ -108,14 +108,14 @@ impl LatencyLog {
             let _guard = guard;
             process::schedule_as_batch();
             writer.run(&shared);
-            let _ = tell.send(writer); // nobody listens who ran out of patience
+            let _ = tell.send(writer); // `finish` may have given up
         };
         thread::Builder::new().name("latency-log".to_owned()).spawn(run).map_err(failed)?;
         Ok((LatencyLog { books, done }, taps))
     }
 
-    /// Once the rings have ended: writes what they had not handed over, and returns all that they had. The second
-    /// value tells whether the disk is stuck: then the log lacks what the totals have.
+    /// Writes what the loops had not handed over when they ended, and returns the totals. The second value is whether
+    /// the disk is stuck: then the log lacks a part of the totals.
     #[must_use]
     pub fn finish(self, reports: &[Report]) -> (Recorder, bool) {
         let writer = self.done.recv_timeout(limits::SHUTDOWN_PATIENCE / 6);
@@ -128,14 +128,14 @@ impl LatencyLog {
                 }
             }
         }
-        // No ring is there to wait for any more.
+        // All loops have ended, so this does not wait.
         let mut books = lock(&self.books);
         while books.next().is_some() {}
         (std::mem::take(&mut books.totals), stuck)
     }
 }
 
-/// The thread's own.
+/// What the thread alone uses.
 #[derive(Debug)]
 struct Writer {
     out: HlogWriter<Lines>,
@@ -165,13 +165,14 @@ impl Writer {
                     let path = self.path.display();
                     let error = describe(&source);
                     let cure = match source.kind() {
-                        io::ErrorKind::FileTooLarge => "raise the limit on file sizes (ulimit -f)",
-                        _ => "free some space",
+                        io::ErrorKind::FileTooLarge => {
+                            "raise the limit on file sizes (ulimit -f), it is tried again with every interval"
+                        }
+                        _ => "free some space, it is tried again with every interval",
                     };
                     let _ = writeln!(
                         io::stderr(),
-                        "deadpeer run: the latency log {path} takes no more: {error}; {cure}, it is tried again with \
-                         every interval"
+                        "deadpeer run: the latency log {path} takes no more: {error}; {cure}"
                     );
                 }
                 return;
@@ -180,14 +181,14 @@ impl Writer {
     }
 }
 
-/// Makes the end of an older log the end of a line: half a line, as a crash may leave it, would spoil all that follow.
-/// A file that is no log is left alone.
+/// Cuts the rest of a line off an older log: with it, the next line would be invalid too. A file that is no log stays
+/// as it is.
 fn mend(path: &Path, file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();
     if length == 0 {
-        return Ok(()); // a new one, or no regular file
+        return Ok(()); // a new file, or not a regular one
     }
-    // Opened for reading only now: of a FIFO we would be the reader ourselves.
+    // Opened for reading only now: a FIFO that this program opens has its reader.
     let old = File::open(path)?;
     let (mut first, mut tail) = ([0], vec![0; length.min(TAIL) as usize]);
     let start = length - tail.len() as u64;
@@ -198,7 +199,7 @@ fn mend(path: &Path, file: &File) -> io::Result<()> {
     file.set_len(start + kept as u64)
 }
 
-/// A file that has whole writes only, the first of which is a header.
+/// A file of whole lines, of which the first is a header.
 #[derive(Debug)]
 struct Lines {
     file: File,
@@ -212,7 +213,7 @@ impl Write for Lines {
         let header = if metadata.is_file() && whole == 0 { &self.header[..] } else { &[] };
         let written = self.file.write_all(header).and_then(|()| self.file.write_all(line));
         if let Err(error) = written {
-            // What is no regular file cannot be cut, and needs not be.
+            // Only a regular file can be cut, and only it has to be.
             let _ = self.file.set_len(whole);
             return Err(error);
         }
@@ -235,7 +236,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A file of its own that is gone after the test.
+    /// A file that is removed after the test.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -256,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Hands an interval with so many turns over, as a ring does.
+    /// Hands over an interval with `turns` turns, as a loop does.
     fn close(tap: &mut IntervalSender, turns: u64) {
         let mut recorder = Recorder::new();
         (0..turns).for_each(|_| recorder.turn(SECOND));
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_somebody_emptied_begins_with_its_header_again() {
+    fn a_log_that_was_emptied_begins_with_its_header_again() {
         let scratch = Scratch::new("emptied", "");
         let (log, mut taps) = LatencyLog::start(&scratch.0, SECOND, 1, ()).unwrap();
         let header = scratch.text();
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_stuck_disk_keeps_nothing_from_the_totals() {
-        // A FIFO that is full: who writes into it hangs.
+        // A full FIFO: a write to it blocks.
         let scratch = Scratch::new("stuck", "");
         std::fs::remove_file(&scratch.0).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&scratch.0).status().unwrap().success());

@@ -17,17 +17,17 @@ use crate::time::{Instant, WallClock};
 /// Far longer than anything here takes, so that a test that hangs says where.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Says numbers as JSON lines, and `<` and `>` around a status line.
+/// Writes numbers as JSON lines, and `<` and `>` around a status line.
 #[derive(Default)]
 struct Numbers {
     seq: u64,
     status: bool,
-    /// Who encodes each event is told here.
+    /// Receives the thread that encodes each event.
     spoke: Option<mpsc::Sender<thread::ThreadId>>,
 }
 
 impl Numbers {
-    /// The number that it cannot say.
+    /// The number at which it panics.
     const BUG: u64 = u64::MAX;
 
     fn line(&mut self, event: &str, rest: fmt::Arguments<'_>, into: &mut Vec<u8>) {
@@ -53,7 +53,7 @@ impl Encode for Numbers {
             panic!("a bug of the encoder's, for the test");
         }
         if let Some(spoke) = &self.spoke {
-            let _ = spoke.send(thread::current().id()); // who does not want to know has dropped it
+            let _ = spoke.send(thread::current().id()); // a test may have dropped its end
         }
         self.line("number", format_args!(r#","thread":{ring},"number":{number}"#), into);
     }
@@ -145,7 +145,7 @@ fn offer_all(outlet: &mut Outlet<u64>, count: u64) {
         batch.push(number);
         if batch.len() == EVENT_BATCH || number + 1 == count {
             while let Err(refused) = outlet.offer(std::mem::take(&mut batch)) {
-                called.recv_timeout(PATIENCE).expect("who was refused is called");
+                called.recv_timeout(PATIENCE).expect("a call after the refusal");
                 batch = refused;
             }
             batch = outlet.empty_batch();
@@ -258,7 +258,7 @@ fn a_reader_that_has_gone_ends_the_sink_quietly() {
     assert_eq!(sink.undelivered(), 10 + 4 * EVENT_BATCHES as u64);
     let (late, called) = waker();
     sink.on_closed(late);
-    assert_eq!(called.try_recv(), Ok(()), "who comes late is told at once");
+    assert_eq!(called.try_recv(), Ok(()), "a late callback is called at once");
     assert!(matches!(sink.finish("closing", PATIENCE), Finish::Closed));
 }
 
@@ -440,14 +440,14 @@ fn a_status_line_is_written_anew_when_nothing_happens_and_is_gone_at_the_end() {
     assert!(last.contains("closing") && last.ends_with("}\n"), "{rest}");
 }
 
-/// A socket as an output: nobody who writes to it has to wait.
+/// A socket as an output: no write to it waits.
 fn socket() -> (UnixStream, Output) {
     let (reader, writer) = UnixStream::pair().unwrap();
     let file = File::from(OwnedFd::from(writer));
     (reader, Output::Open { name: "a socket".to_owned(), file })
 }
 
-/// A sink on it, and who encodes each event.
+/// A sink on a socket, and the threads that encode each event.
 fn prompt(rings: usize) -> (UnixStream, Sink<Numbers>, Vec<Outlet<u64>>, mpsc::Receiver<thread::ThreadId>) {
     let (reader, output) = socket();
     let (send, spoke) = mpsc::channel();
@@ -463,7 +463,7 @@ fn until_prompt(
     outlet: &mut Outlet<u64>,
     spoke: &mpsc::Receiver<thread::ThreadId>,
 ) -> u64 {
-    // The thread still has the pen for a moment after its first line can be read.
+    // The thread still has the writer for a moment after its first line can be read.
     let deadline = StdInstant::now() + PATIENCE;
     for number in 0.. {
         assert!(StdInstant::now() < deadline, "it is never written here");
@@ -480,7 +480,7 @@ fn until_prompt(
 }
 
 #[test]
-fn a_small_batch_is_written_by_who_offers_it_and_a_full_one_by_the_thread() {
+fn a_small_batch_is_written_by_the_loop_that_offers_it_and_a_full_one_by_the_thread() {
     let (reader, sink, mut outlets, spoke) = prompt(1);
     let reading = thread::spawn(move || check(reader, 1));
     let me = thread::current().id();
@@ -504,7 +504,7 @@ fn a_small_batch_is_written_by_who_offers_it_and_a_full_one_by_the_thread() {
 }
 
 #[test]
-fn nobody_waits_for_a_socket_that_is_not_read_and_nothing_is_lost_or_told_out_of_turn() {
+fn no_loop_waits_for_a_socket_that_is_not_read_and_every_event_is_written_in_order() {
     let (reader, sink, mut outlets, spoke) = prompt(2);
     let [first, second] = &mut outlets[..] else { panic!("two") };
     let mut next = [until_prompt(&sink, first, &spoke), until_prompt(&sink, second, &spoke)];
@@ -561,14 +561,14 @@ fn four_threads_that_write_themselves_and_a_reader_that_sleeps_now_and_then() {
                     let mut batch = batch(number, 1 + (number as usize * 7) % EVENT_BATCH);
                     number += batch.len() as u64;
                     while let Err(refused) = outlet.offer(batch) {
-                        called.recv_timeout(PATIENCE).expect("who was refused is called");
+                        called.recv_timeout(PATIENCE).expect("a call after the refusal");
                         batch = refused;
                     }
                 }
             });
         }
     });
-    assert!(!sink.closed(), "nobody has gone");
+    assert!(!sink.closed(), "the reader is there");
     assert!(matches!(sink.finish("closing", PATIENCE), Finish::Delivered));
     for count in reading.join().unwrap() {
         assert!(count >= 50_000);
@@ -576,7 +576,7 @@ fn four_threads_that_write_themselves_and_a_reader_that_sleeps_now_and_then() {
 }
 
 #[test]
-fn who_writes_himself_hears_of_a_reader_that_has_gone() {
+fn a_loop_that_writes_itself_reports_a_reader_that_has_gone() {
     let (reader, sink, mut outlets, spoke) = prompt(1);
     let (call, called) = waker();
     sink.on_closed(call);
