@@ -64,11 +64,11 @@ impl World<'_> {
             4 => Fact::Emptied,
             5 => Fact::Inspected(self.evidence()),
             6 => Fact::Frame { kind: Kind::Pong, sequence: self.input.number() as u32 },
-            7 if self.input.byte() % 4 == 0 => Fact::End(self.evidence()),
-            8 if self.input.byte() % 4 == 0 => {
+            7 if self.input.byte().is_multiple_of(4) => Fact::End(self.evidence()),
+            8 if self.input.byte().is_multiple_of(4) => {
                 Fact::Failed { errno: i32::from(self.input.byte()) % 133 + 1, evidence: self.evidence() }
             }
-            9 if self.input.byte() % 8 == 0 => Fact::Garbage(FrameError::BadMagic, self.evidence()),
+            9 if self.input.byte().is_multiple_of(8) => Fact::Garbage(FrameError::BadMagic, self.evidence()),
             _ => Fact::Ready(PollMask(PollMask::IN)),
         }
     }

@@ -32,7 +32,7 @@ pub fn check(bytes: &[u8]) {
     let torn = input.number() as usize % (old.len() + 1);
     old.truncate(torn);
     let (number, garbage) = (input.byte(), input.0);
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         old.extend(garbage);
     }
     // A repair reads the first byte and the last bytes.
@@ -44,7 +44,7 @@ pub fn check(bytes: &[u8]) {
     };
     assert!(first == b'#' && tail[..kept].ends_with(b"\n") && !tail[kept..].contains(&b'\n'));
     old.truncate(old.len() - (tail.len() - kept));
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         return;
     }
     old.extend(log(&mut Input(garbage)));
