@@ -93,6 +93,7 @@ impl Listener {
     }
 
     /// Limits the bytes that the kernel keeps unsent for each connection that is accepted from now on.
+    #[cfg(feature = "proxy")]
     pub(crate) fn limit_unsent(&mut self, bytes: u32) -> io::Result<()> {
         self.options.unsent = Some(bytes);
         tcp::set_unsent_limit(self.as_fd(), bytes)
