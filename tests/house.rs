@@ -31,7 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("http", &["limits"]),
     ("hosted", &["limits", "liveness", "reactor", "sys", "time", "tracking"]),
     ("watch", &["evidence", "limits", "liveness", "sys", "time"]),
-    ("proxy", &["http", "limits", "liveness", "reactor", "sys", "time", "wheel"]),
+    ("proxy", &["evidence", "http", "limits", "liveness", "reactor", "sys", "time", "wheel"]),
     (
         "events",
         &[

@@ -48,6 +48,8 @@ pub mod event;
 pub mod fact;
 mod peer;
 pub mod policy;
+pub(crate) mod silence;
+pub(crate) mod stalls;
 pub mod state;
 mod tracker;
 pub mod watch;
@@ -56,7 +58,9 @@ pub use event::{Death, Event, EventKind, Proof, Subject, Transport};
 pub use fact::{Action, Evidence, Fact, PollMask, TcpState};
 pub use peer::{PeerId, PeerView, Step, Transition};
 pub use policy::{Heartbeat, KeepalivePlan, Policy, PolicyError, Preset};
-pub use state::{Cause, Hop, LocalCause, State};
 #[cfg(feature = "proxy")]
-pub(crate) use tracker::stalls::Stalls;
+pub(crate) use silence::{Silence, cause_of_errno};
+#[cfg(feature = "proxy")]
+pub(crate) use stalls::Stalls;
+pub use state::{Cause, Hop, LocalCause, State};
 pub use tracker::{Tracker, TrackerConfig, TrackerCounts, Wake};

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::policy::Policy;
-use super::state::{Cause, State};
+use super::state::{self, Cause, Input, State};
 use crate::limits::{GENERATION_BITS, HISTORY};
 use crate::time::Instant;
 
@@ -171,6 +171,8 @@ impl Flags {
     pub(super) const DRAIN_DUE: u16 = 1 << 12;
     /// Lazy mode: its bytes were taken off once, and its pace is counted from then.
     pub(super) const DRAINED: u16 = 1 << 13;
+    /// It was adopted: its silence counts from then, not from before.
+    pub(super) const ADOPTED: u16 = 1 << 14;
 
     pub(super) const fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
@@ -274,11 +276,19 @@ impl Peer {
         self.due_or_death = due.as_nanos();
     }
 
-    /// Ends its life. It has no more appointments.
-    pub(super) fn die(&mut self, at: Instant, cause: Cause) {
-        assert!(self.state != State::Dead, "a peer dies once");
-        self.record(at, Step::Died(cause));
-        self.state = State::Dead;
+    /// Moves along the transition table and writes the step into the history. Returns the state before.
+    ///
+    /// # Panics
+    ///
+    /// When the table has no such step.
+    pub(super) fn step(&mut self, input: Input, step: Step, at: Instant) -> State {
+        let from = self.state;
+        let to = state::next(from, input);
+        let died = matches!(step, Step::Died(_));
+        assert!(to != from && (to == State::Dead) == died, "{step:?} by {input:?} from {from:?}");
+        self.record(at, step);
+        self.state = to;
+        from
     }
 
     /// Where its death is remembered.
@@ -319,7 +329,7 @@ impl Peer {
     }
 
     /// Writes a line of its history; the oldest goes.
-    pub(super) fn record(&mut self, at: Instant, step: Step) {
+    fn record(&mut self, at: Instant, step: Step) {
         assert!(self.untaken() < HISTORY, "room is asked for first, and the death's is kept");
         let mut length = self.history_len();
         if length == HISTORY {

@@ -175,6 +175,16 @@ impl Policy {
         Policy { heartbeat: Heartbeat::None, ..self }
     }
 
+    /// Silence to suspicion. With frames the first probe has `interval` to be answered in: a quiet peer that answers
+    /// is no suspect. Nothing but a beat answers the other heartbeats, so there it is `idle`.
+    #[must_use]
+    pub fn suspicion_time(&self) -> Duration {
+        match self.heartbeat {
+            Heartbeat::Bytes | Heartbeat::None => self.idle,
+            Heartbeat::Frames => self.idle, // TODO
+        }
+    }
+
     /// Silence to verdict: `idle + probes x interval`.
     #[must_use]
     pub fn detection_time(&self) -> Duration {
@@ -221,10 +231,7 @@ impl Policy {
     /// end, so one lost probe is not fatal, and it bounds how long the kernel holds our last FIN.
     #[must_use]
     pub fn keepalive(&self) -> KeepalivePlan {
-        let idle = match self.heartbeat {
-            Heartbeat::Bytes | Heartbeat::Frames => seconds_up(self.idle),
-            Heartbeat::None => (self.idle.as_secs() / 2).max(1) as u32,
-        };
+        let idle = self.keepalive_seconds();
         let interval = seconds_up(self.interval);
         let verdict = self.detection_time() + Duration::from_secs(1);
         let rest = verdict.saturating_sub(Duration::from_secs(u64::from(idle)));
@@ -235,6 +242,18 @@ impl Policy {
             plan.user_timeout = Some(plan.nominal());
         }
         plan
+    }
+
+    fn keepalive_seconds(&self) -> u32 {
+        match self.heartbeat {
+            Heartbeat::Bytes | Heartbeat::Frames => seconds_up(self.idle),
+            Heartbeat::None => (self.idle.as_secs() / 2).max(1) as u32,
+        }
+    }
+
+    /// `TCP_KEEPIDLE` of the [plan](Policy::keepalive): the silence after which the kernel sends its first probe.
+    pub(crate) fn keepalive_idle(&self) -> Duration {
+        Duration::from_secs(self.keepalive_seconds().into())
     }
 }
 

@@ -25,6 +25,7 @@ use super::event::{Death, Event, EventKind, Subject};
 use super::fact::{Action, Fact};
 use super::peer::{Flags, Peer, PeerId, PeerView, PendingActions, Step};
 use super::policy::{Heartbeat, Policy};
+use super::stalls::Stalls;
 use super::state::{Cause, State};
 use crate::frame::Kind;
 use crate::limits;
@@ -33,11 +34,10 @@ use crate::wheel::Wheel;
 
 mod death_log;
 pub(super) mod drain_schedule;
-pub(super) mod ending;
+mod ending;
 mod facts;
 mod queue;
 mod silence;
-pub(super) mod stalls;
 #[cfg(test)]
 mod tests;
 mod tracker_events;
@@ -46,7 +46,6 @@ mod transitions;
 use death_log::DeathLog;
 use ending::Ending;
 use queue::Queue;
-use stalls::Stalls;
 use tracker_events::TrackerEvents;
 
 /// How a beat is noticed.
@@ -130,9 +129,6 @@ pub struct TrackerCounts {
     pub half_closed: u32,
 }
 
-/// Its timer is coarse, and the answer takes its time.
-pub(super) const KEEPALIVE_LATENESS: Duration = Duration::from_millis(500);
-
 /// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
 /// this time.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -140,8 +136,6 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// The judgement over all peers of one ring.
 pub struct Tracker {
     config: TrackerConfig,
-    /// Silence after which the kernel's keepalive has asked.
-    asked_after: Duration,
     peers: Slab<Peer>,
     wheel: Wheel,
     stalls: Stalls,
@@ -168,10 +162,8 @@ impl Tracker {
         assert!(config.policy.check().is_ok(), "{:?}", config.policy.check());
         assert!((1..=limits::MAX_PEERS).contains(&config.capacity), "capacity of {}", config.capacity);
         assert!(config.drain_every > 0, "a drain every 0 beats");
-        let keepalive_idle = Duration::from_secs(u64::from(config.policy.keepalive().idle));
         Tracker {
             config,
-            asked_after: keepalive_idle + KEEPALIVE_LATENESS,
             peers: Slab::with_capacity(config.capacity),
             wheel: Wheel::with_capacity(config.capacity, now),
             stalls: Stalls::default(),
@@ -380,7 +372,7 @@ impl Tracker {
                 // silence before it.
                 let silent = transition.at().since(peer.last_life);
                 let doubt = step == Step::Doubted;
-                let at_least = if doubt { Duration::ZERO } else { self.config.policy.idle };
+                let at_least = if doubt { Duration::ZERO } else { self.config.policy.suspicion_time() };
                 EventKind::Suspected { silent_for: silent.max(at_least), doubt }
             }
             Step::Recovered => {

@@ -42,7 +42,6 @@
 //! ```
 
 use std::fmt;
-use std::time::Duration;
 
 use slab::Slab;
 
@@ -50,11 +49,10 @@ use super::event::{Proof, Transport};
 use super::fact::{Evidence, PollMask, TcpState};
 use super::peer::PeerId;
 use super::policy::{Heartbeat, Policy};
+use super::silence::{HEAP_BYTES, Silence, cause_of_silence, infer_cause};
+use super::stalls::Stalls;
 use super::state::{Cause, LocalCause};
-use super::tracker::KEEPALIVE_LATENESS;
 use super::tracker::drain_schedule;
-use super::tracker::ending::{Silence, transport};
-use super::tracker::stalls::Stalls;
 use crate::limits;
 use crate::time::Instant;
 use crate::wheel::Wheel;
@@ -257,29 +255,27 @@ impl Watches {
         if fin {
             record.fin.get_or_insert(now);
         }
-        let by_bytes = record.by_bytes(look);
-        let life = record.last_life(look, now);
+        let judged_by = record.judged_by(look);
+        let last_life = record.last_life(look, now);
         record.erring |= evidence.mask.has(PollMask::ERR) && evidence.tcp_state != TcpState::Close;
         if evidence.tcp_state == TcpState::Close {
             let cause = record.cause_of_close(look, now);
-            return Some(self.gone(id, cause, life, evidence, now));
+            return Some(self.gone(id, cause, last_life, evidence, now));
         }
         record.beyond = record.beyond.or(settled(look));
         let (policy, since) = (record.policy, record.fin);
         let graced = since.map(|since| self.stalls.put_off(since, policy.half_closed_grace));
         if graced.is_some_and(|end| now >= end) {
-            return Some(self.gone(id, Cause::Closed, life, evidence, now));
+            return Some(self.gone(id, Cause::Closed, last_life, evidence, now));
         }
-        let expired = self.stalls.put_off(life, policy.detection_time());
+        let silence = Silence { policy: &policy, stalls: &self.stalls, last_life };
+        let mut expired = silence.expires_at();
         if now >= expired {
-            let cause = if by_bytes { Cause::HeartbeatExpired } else { Cause::KeepaliveExpired };
-            // A kernel is silent only if it was asked. Behind a closed window its answers come as seldom as it is
-            // asked, up to two minutes apart: a probe may be out at this moment, two in a row were not answered.
-            if by_bytes || evidence.probes >= ASKED || evidence.retransmits >= ASKED {
-                return Some(self.gone(id, cause, life, evidence, now));
+            if judged_by == Heartbeat::Bytes || silence.is_of_a_dead_kernel(evidence, now) {
+                return Some(self.gone(id, cause_of_silence(judged_by), last_life, evidence, now));
             }
+            expired = now + policy.interval;
         }
-        let expired = if now >= expired { now + policy.interval } else { expired };
         let due = appointment(graced.map_or(expired, |end| end.min(expired)), now);
         let index = id.index();
         let record = &mut self.records[index as usize];
@@ -288,7 +284,7 @@ impl Watches {
         if news {
             record.verdict = Verdict::HalfClosed;
         }
-        let proof = record.proof(Cause::Closed, evidence, life, now);
+        let proof = record.proof(Cause::Closed, evidence, last_life, &self.stalls, now);
         self.wheel.schedule(index, due);
         news.then_some(Change { verdict: Verdict::HalfClosed, proof })
     }
@@ -301,7 +297,9 @@ impl Watches {
         // Its program's silence is weighed, as if it were held against it.
         let spoke = if evidence.received > 0 { evidence.last_data.min(now) } else { record.accepted_at };
         let standing = record.generation == id.generation();
-        standing.then(|| record.proof(Cause::HeartbeatExpired, evidence, spoke.max(record.accepted_at), now))
+        standing.then(|| {
+            record.proof(Cause::HeartbeatExpired, evidence, spoke.max(record.accepted_at), &self.stalls, now)
+        })
     }
 
     /// Judges one whose socket is not there any more: it was closed behind our back.
@@ -316,71 +314,70 @@ impl Watches {
         (record.generation == id.generation() && !record.verdict.is_gone()).then_some(record)
     }
 
-    fn gone(&mut self, id: PeerId, cause: Cause, life: Instant, evidence: &Evidence, now: Instant) -> Change {
+    fn gone(
+        &mut self,
+        id: PeerId,
+        cause: Cause,
+        last_life: Instant,
+        evidence: &Evidence,
+        now: Instant,
+    ) -> Change {
         let record = &mut self.records[id.index() as usize];
         record.verdict = Verdict::Gone(cause);
-        let proof = record.proof(cause, evidence, life, now);
+        let proof = record.proof(cause, evidence, last_life, &self.stalls, now);
         self.wheel.cancel(id.index());
         Change { verdict: Verdict::Gone(cause), proof }
     }
 }
 
 impl Record {
-    /// Whether it is judged by its bytes. Not after its FIN, when none can come, nor while so much lies unread
-    /// that the window may be full; then its kernel's answers count.
-    fn by_bytes(&self, look: &Look) -> bool {
-        self.policy.heartbeat == Heartbeat::Bytes && self.fin.is_none() && look.unread < HEAP_BYTES
+    /// What counts as its life: its bytes under a policy of bytes, but not after its FIN, when none can come, nor while
+    /// so much lies unread that the window may be full; otherwise its kernel's answers.
+    fn judged_by(&self, look: &Look) -> Heartbeat {
+        let can_speak = self.fin.is_none() && u64::from(look.unread) < HEAP_BYTES;
+        if can_speak { self.policy.heartbeat } else { Heartbeat::None }
     }
 
     /// The last that was heard of the peer, as far as it counts.
     fn last_life(&self, look: &Look, now: Instant) -> Instant {
         let evidence = &look.evidence;
         let bytes = if evidence.received > 0 { evidence.last_data } else { Instant::ZERO };
-        let heard = if self.by_bytes(look) { bytes } else { bytes.max(evidence.last_ack) };
+        let by_bytes = self.judged_by(look) == Heartbeat::Bytes;
+        let heard = if by_bytes { bytes } else { bytes.max(evidence.last_ack) };
         heard.min(now).max(self.accepted_at)
     }
 
     fn cause_of_close(&self, look: &Look, now: Instant) -> Cause {
         let evidence = &look.evidence;
         let finished = self.beyond.is_some_and(|beyond| look.acknowledged_beyond_data > beyond);
-        if finished && (self.erring || !evidence.mask.has(PollMask::ERR)) {
-            return Cause::Closed;
-        }
-        // The kernel's timers may be a little early, and the ages are whole ticks.
-        let plan = self.policy.keepalive();
-        let limit = self.policy.user_timeout.map_or(plan.nominal(), |user| user.min(plan.nominal()));
-        let unheard = now.since(evidence.last_ack.max(evidence.last_data));
-        let asked = evidence.probes > 0 || evidence.retransmits > 0;
-        match asked && unheard >= limit.mul_f64(0.9) {
-            true if evidence.retransmits > 0 || evidence.notsent > 0 => Cause::UserTimeout,
-            true => Cause::KeepaliveExpired,
-            false => Cause::Aborted,
-        }
+        let no_error = self.erring || !evidence.mask.has(PollMask::ERR);
+        infer_cause(evidence, &self.policy, finished && no_error, now)
     }
 
-    fn proof(&self, cause: Cause, evidence: &Evidence, life: Instant, now: Instant) -> Proof {
-        let asked_after = Duration::from_secs(u64::from(self.policy.keepalive().idle)) + KEEPALIVE_LATENESS;
-        let silence = Silence { policy: self.policy, asked_after, last_life: life, pinged: false };
+    fn proof(
+        &self,
+        cause: Cause,
+        evidence: &Evidence,
+        last_life: Instant,
+        stalls: &Stalls,
+        now: Instant,
+    ) -> Proof {
+        let silence = Silence { policy: &self.policy, stalls, last_life };
         let transport = match self.fin {
             Some(_) if cause == Cause::Closed => Transport::Answering,
-            _ => transport(cause, evidence, &silence, now),
+            _ => silence.transport(cause, evidence, false, now),
         };
         Proof {
             errno: None,
             frame: None,
             bye: false,
             evidence: *evidence,
-            last_life: life,
+            last_life,
             transport,
             outage: false,
         }
     }
 }
-
-/// Unanswered probes or repetitions in a row that make a silence: one may be under way.
-const ASKED: u8 = 2;
-/// More unread bytes than any heartbeat leaves: the window may be full of them.
-const HEAP_BYTES: u32 = 4_096;
 
 /// When to look at one whose deadline is `deadline`: shortly before it, at an hour that many share, so that one
 /// wake serves them all; and again at the deadline itself if it was not heard from by then.

@@ -1,15 +1,13 @@
 //! Deaths: the cause, the proof, and what is left of a peer.
 
-use std::time::Duration;
-
 use super::{Tracker, TrackerCounts};
 use crate::frame::FrameError;
-use crate::liveness::errno::{self, Meaning};
 use crate::liveness::event::{Death, Event, EventKind, Proof, Transport};
 use crate::liveness::fact::{Evidence, TcpState};
-use crate::liveness::peer::{Flags, PeerId, PendingActions};
-use crate::liveness::policy::{Heartbeat, Policy};
-use crate::liveness::state::{self, Cause, Hop, Input, LocalCause, State};
+use crate::liveness::peer::{Flags, PeerId, PendingActions, Step};
+use crate::liveness::policy::Heartbeat;
+use crate::liveness::silence::Silence;
+use crate::liveness::state::{Cause, Input, State};
 use crate::time::Instant;
 
 /// Suspects below this number are no outage, whatever their share.
@@ -21,9 +19,6 @@ impl Tracker {
         let transport = self.transport(ending.cause, evidence, index, now);
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
-        let was = peer.state;
-        assert!(was != State::Dead, "a peer dies once");
-        debug_assert_eq!(state::next(was, ending.input()), State::Dead);
         let id = PeerId::new(index, peer.generation());
         // An expiry was judged by the life in the record; any other end may find newer bytes or
         // acknowledgements that nobody was woken for.
@@ -36,7 +31,6 @@ impl Tracker {
                 }
                 Heartbeat::Bytes | Heartbeat::Frames | Heartbeat::None => {}
             }
-            peer.last_life = peer.last_life.max(peer.accepted_at);
         }
         // In CLOSE the kernel's count has the FIN in it, if one came before the end. Such a peer was
         // drained to the end, unless its own bytes ended it: one byte more than was taken is that FIN.
@@ -46,7 +40,7 @@ impl Tracker {
             && !ending.bye;
         let bytes = if fin { peer.taken } else { evidence.received.max(peer.taken) };
         peer.flags.clear(Flags::VISITING);
-        peer.die(now, ending.cause);
+        let was = peer.step(ending.input(), Step::Died(ending.cause), now);
         let death = Death {
             peer: id,
             address: peer.address(),
@@ -57,7 +51,8 @@ impl Tracker {
                 frame: ending.frame,
                 bye: ending.bye,
                 evidence: *evidence,
-                last_life: peer.last_life,
+                // A connection that waited for its accept may have been silent before it; a death tells of its life.
+                last_life: peer.last_life.max(peer.accepted_at),
                 transport,
                 outage,
             },
@@ -83,18 +78,13 @@ impl Tracker {
         self.queue_event(index);
     }
 
-    /// What the peer's kernel did while its program was silent.
-    pub(super) fn transport(
-        &mut self,
-        cause: Cause,
-        evidence: &Evidence,
-        index: u32,
-        now: Instant,
-    ) -> Transport {
-        let (policy, asked_after) = (self.config.policy, self.asked_after);
-        let peer = self.at(index);
-        let pinged = policy.heartbeat == Heartbeat::Frames && peer.probes > 0;
-        transport(cause, evidence, &Silence { policy, asked_after, last_life: peer.last_life, pinged }, now)
+    /// The silence of the peer in a place, as it is told: it never began before the accept.
+    fn transport(&self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> Transport {
+        let peer = &self.peers[index as usize];
+        let pinged = self.config.policy.heartbeat == Heartbeat::Frames && peer.probes > 0;
+        let last_life = peer.last_life.max(peer.accepted_at);
+        let silence = Silence { policy: &self.config.policy, stalls: &self.stalls, last_life };
+        silence.transport(cause, evidence, pinged, now)
     }
 
     /// Whether this silence is shared by at least half of all peers, and says so once.
@@ -129,50 +119,6 @@ impl Tracker {
     }
 }
 
-/// What a silence is weighed by.
-pub(in crate::liveness) struct Silence {
-    pub(in crate::liveness) policy: Policy,
-    /// Silence after which the kernel's keepalive has asked.
-    pub(in crate::liveness) asked_after: Duration,
-    /// The last proof of life.
-    pub(in crate::liveness) last_life: Instant,
-    /// Whether we have asked ourselves.
-    pub(in crate::liveness) pinged: bool,
-}
-
-/// The transport axis of a verdict.
-pub(in crate::liveness) fn transport(
-    cause: Cause,
-    evidence: &Evidence,
-    silence: &Silence,
-    now: Instant,
-) -> Transport {
-    match cause {
-        Cause::Closed | Cause::Aborted | Cause::Protocol => Transport::Answering,
-        Cause::KeepaliveExpired | Cause::UserTimeout | Cause::Unreachable(_) => Transport::Silent,
-        Cause::HeartbeatExpired | Cause::HandshakeExpired => {
-            // Nobody asks before the idle time has passed; an acknowledgement soon after the last
-            // life belongs to what was sent until then.
-            let late = silence.policy.interval.min(silence.policy.idle);
-            // Keepalive counts from the last segment, whatever it was.
-            let heard = evidence.last_ack.max(evidence.last_data);
-            // A PING behind a closed window has not left and asks nobody, and keepalive rests then.
-            let left = evidence.notsent == 0;
-            let kernel_asked = evidence.probes > 0
-                || evidence.retransmits > 0
-                || (left && evidence.unacked == 0 && now.since(heard) >= silence.asked_after);
-            if evidence.last_ack.since(silence.last_life) >= late {
-                Transport::Answering
-            } else if kernel_asked || (silence.pinged && left) {
-                Transport::Silent
-            } else {
-                Transport::Unasked
-            }
-        }
-        Cause::Local(_) => Transport::Unasked,
-    }
-}
-
 /// How a peer ends: the parts of a death that only the one who judged knows.
 pub(super) struct Ending {
     pub(super) cause: Cause,
@@ -198,32 +144,6 @@ impl Ending {
             | Cause::Unreachable(_)
             | Cause::Protocol
             | Cause::Local(_) => Input::Cut,
-        }
-    }
-}
-
-/// The cause of a socket that is closed although `recv` gave no error: by `SO_ERROR` where that was
-/// still there, otherwise a reset whose error somebody else took.
-pub(super) fn cut_cause(evidence: &Evidence) -> Cause {
-    match evidence.so_error {
-        Some(errno) if errno != 0 => cause_of(errno, evidence),
-        _ => Cause::Aborted,
-    }
-}
-
-pub(super) fn cause_of(errno: i32, evidence: &Evidence) -> Cause {
-    match errno::meaning(errno) {
-        Meaning::Reset => Cause::Aborted,
-        // Keepalive rests while anything of ours is out or waits to go. The kernel has thrown it away by
-        // now, `unacked` with it, but not the counts: of repetitions where it had left, of bytes where
-        // it had not, since our own route was broken or the peer's window closed.
-        Meaning::TimedOut if evidence.retransmits > 0 || evidence.notsent > 0 => Cause::UserTimeout,
-        Meaning::TimedOut => Cause::KeepaliveExpired,
-        Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
-        Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
-        Meaning::LocalAbort => Cause::Local(LocalCause::Destroyed),
-        Meaning::Again | Meaning::Resources | Meaning::Cancelled | Meaning::Fault => {
-            Cause::Local(LocalCause::Unwatchable)
         }
     }
 }

@@ -2,24 +2,21 @@
 
 use std::time::Duration;
 
-use super::ending::{Ending, cause_of, cut_cause};
+use super::ending::Ending;
 use super::{AGAIN, Tracker, Wake, drain_schedule};
 use crate::limits;
 use crate::liveness::errno::{self, Meaning};
 use crate::liveness::fact::{Evidence, PollMask, TcpState};
 use crate::liveness::peer::{Flags, PendingActions};
 use crate::liveness::policy::Heartbeat;
+use crate::liveness::silence::{HEAP_BYTES, cause_of_close, cause_of_errno, is_in_doubt};
 use crate::liveness::state::{Cause, LocalCause, State};
 use crate::time::Instant;
 
-/// Retransmissions in a row without an answer after which a path is in doubt.
-const DOUBTFUL_RETRANSMITS: u8 = 2;
 /// Beat mode: drains of at most this many bytes a beat are a heartbeat's.
 const CALM_BYTES: u32 = 256;
 /// Beat mode: so many calm drains in a row make a peer calm.
 const CALM_DRAINS: u16 = 4;
-/// More unread bytes than any heartbeat leaves: the window may be full of them.
-const HEAP_BYTES: u64 = 4_096;
 
 impl Tracker {
     pub(super) fn on_ready(&mut self, index: u32, mask: PollMask, now: Instant) {
@@ -140,7 +137,10 @@ impl Tracker {
             // What it says comes through; whether what we say does, the socket knows.
             State::Suspect if peer.flags.has(Flags::DOUBT) => self.request(index, PendingActions::INSPECT),
             State::Suspect => self.recover(index, now),
-            State::Alive if first => self.wake_on_mark(index),
+            State::Alive if first || peer.probes > 0 => {
+                peer.probes = 0;
+                self.wake_on_mark(index);
+            }
             State::Alive | State::HalfClosed | State::Dead => {}
         }
     }
@@ -172,7 +172,7 @@ impl Tracker {
         let since = peer.last_transition().at() + Duration::from_micros(1);
         let end = self.stalls.put_off(since, self.config.policy.half_closed_grace);
         if evidence.tcp_state == TcpState::Close {
-            self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
+            self.die(index, Ending::of(cause_of_close(evidence)), evidence, now);
         } else if !half_closed {
             self.half_close(index, now); // the sink had no room for it before
         } else if now >= end {
@@ -186,29 +186,28 @@ impl Tracker {
     fn take_in(&mut self, index: u32, evidence: &Evidence, soft: bool, visited: bool, now: Instant) {
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
+        let earliest = if peer.flags.has(Flags::ADOPTED) { peer.accepted_at } else { Instant::ZERO };
+        let last_data = evidence.last_data.max(earliest);
         match heartbeat {
             Heartbeat::Bytes if evidence.received > 0 => {
                 peer.flags.set(Flags::SPOKE);
-                peer.last_life = evidence.last_data.min(now);
+                peer.last_life = last_data.min(now);
             }
-            Heartbeat::None => peer.last_life = evidence.last_data.max(evidence.last_ack).min(now),
+            Heartbeat::None => peer.last_life = last_data.max(evidence.last_ack).min(now),
             Heartbeat::Frames if peer.flags.has(Flags::SPOKE) => {
-                let framed = evidence.last_data.min(now);
+                let framed = last_data.min(now);
                 if peer.flags.has(Flags::FRAMED) && visited && framed > peer.last_life {
                     peer.last_life = framed;
                     peer.probes = 0; // what was asked before is answered
                 }
                 // No frame is newer than the newest byte: those that waited for a late wake, or were
                 // found when something else woke us, were taken for new until here.
-                peer.last_life = peer.last_life.min(evidence.last_data);
+                peer.last_life = peer.last_life.min(last_data);
             }
             Heartbeat::Bytes | Heartbeat::Frames => {}
         }
         peer.flags.clear(Flags::FRAMED);
-        // By the count and not by the backoff, which an ICMP error takes back (RFC 6069): a path that says it
-        // is broken would look whole. What cannot leave us at all has no such count: any sign of the
-        // peer's takes its probes back.
-        if soft || evidence.unacked > 0 && evidence.retransmits >= DOUBTFUL_RETRANSMITS {
+        if soft || is_in_doubt(evidence) {
             peer.flags.set(Flags::DOUBT);
         } else {
             peer.flags.clear(Flags::DOUBT);
@@ -290,7 +289,7 @@ impl Tracker {
         let grace = self.config.policy.half_closed_grace;
         // By the state alone: the mask may still show the soft error of an hour ago.
         if evidence.tcp_state == TcpState::Close {
-            self.die(index, Ending::of(cut_cause(evidence)), evidence, now);
+            self.die(index, Ending::of(cause_of_close(evidence)), evidence, now);
         } else if evidence.tcp_state == TcpState::Established {
             // No FIN came: our own reading side was shut.
             self.die(index, Ending::of(Cause::Local(LocalCause::Shutdown)), evidence, now);
@@ -316,7 +315,7 @@ impl Tracker {
                 self.on_inspected(index, evidence, true, now);
                 return;
             }
-            _ => cause_of(errno, evidence),
+            _ => cause_of_errno(errno, evidence),
         };
         self.die(index, Ending { errno: Some(errno), ..Ending::of(cause) }, evidence, now);
     }

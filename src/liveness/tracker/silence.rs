@@ -6,6 +6,7 @@ use crate::limits;
 use crate::liveness::fact::Evidence;
 use crate::liveness::peer::{Flags, PendingActions, Step};
 use crate::liveness::policy::Heartbeat;
+use crate::liveness::silence::{Silence, cause_of_silence};
 use crate::liveness::state::{Cause, State};
 use crate::time::Instant;
 
@@ -50,8 +51,7 @@ impl Tracker {
         if policy.heartbeat == Heartbeat::Frames || peer.is_mute(&policy) || peer.flags.has(Flags::FIN) {
             return false;
         }
-        let life = peer.last_life;
-        let missed = self.stalls.put_off(life, policy.idle);
+        let missed = self.silence(index).missed_at();
         if now >= missed || (wake == Wake::Lazy && !foreseen) {
             return false;
         }
@@ -86,7 +86,7 @@ impl Tracker {
         let policy = self.config.policy;
         let peer = self.at(index);
         debug_assert!(matches!(peer.state, State::Alive | State::Suspect));
-        let (life, accepted_at, doubt) = (peer.last_life, peer.accepted_at, peer.flags.has(Flags::DOUBT));
+        let (accepted_at, doubt) = (peer.accepted_at, peer.flags.has(Flags::DOUBT));
         let (state, mute) = (peer.state, peer.is_mute(&policy));
         if mute {
             let deadline = self.stalls.put_off(accepted_at, policy.handshake);
@@ -98,18 +98,16 @@ impl Tracker {
             }
             return;
         }
-        let missed = self.stalls.put_off(life, policy.idle);
-        let expired = self.stalls.put_off(life, policy.detection_time());
+        let silence = self.silence(index);
+        let (missed, expired) = (silence.missed_at(), silence.expires_at());
         if looked >= expired {
-            let cause = match policy.heartbeat {
-                Heartbeat::Bytes | Heartbeat::Frames => Cause::HeartbeatExpired,
-                Heartbeat::None => Cause::KeepaliveExpired,
-            };
+            let cause = cause_of_silence(policy.heartbeat);
             let ending = Ending { deadline: Some(expired), ..Ending::of(cause) };
             self.die(index, ending, evidence, now);
         } else if looked >= missed || doubt {
-            let step = if looked >= missed { Step::Suspected } else { Step::Doubted };
-            if state == State::Alive && !self.suspect(index, step, now) {
+            let silent = looked >= silence.suspect_at();
+            let step = if silent { Step::Suspected } else { Step::Doubted };
+            if state == State::Alive && (silent || doubt) && !self.suspect(index, step, now) {
                 self.appoint(index, (now + AGAIN).min(expired));
                 return;
             }
@@ -117,40 +115,46 @@ impl Tracker {
             self.appoint(index, next.min(expired));
         } else {
             self.rest(index, now);
-            match state {
-                // A look that nobody asked for does not say whether frames are there.
-                State::Suspect if now >= missed => {}
-                State::Suspect => self.recover(index, now),
-                _ => self.wake_on_mark(index),
+            // A look that nothing asked for does not say whether frames are there.
+            if now < missed {
+                self.at(index).probes = 0;
+                match state {
+                    State::Suspect => self.recover(index, now),
+                    State::Alive | State::HalfClosed | State::Dead => self.wake_on_mark(index),
+                }
             }
         }
     }
 
-    /// Counts the probes that are due by `looked`, sends one where the server speaks, and says when the
-    /// next is due. A stall puts probes off like everything else.
-    pub(super) fn probe(&mut self, index: u32, looked: Instant, now: Instant) -> Instant {
-        let policy = self.config.policy;
-        let (life, sent) = (self.at(index).last_life, self.at(index).probes);
-        let due = |number: u8| self.stalls.put_off(life, policy.idle + policy.interval * u32::from(number));
-        let silent = looked >= due(0);
+    /// Counts the probes that are due by `looked`, sends one where the server speaks, and returns when the next is due.
+    /// A stall puts probes off like everything else.
+    fn probe(&mut self, index: u32, looked: Instant, now: Instant) -> Instant {
+        let policy = &self.config.policy;
+        let (sent, frames) = (self.peers[index as usize].probes, policy.heartbeat == Heartbeat::Frames);
+        let silence = self.silence(index);
+        let silent = looked >= silence.missed_at();
         let mut asked = sent.max(1); // a path in doubt is asked at once
-        while silent && u32::from(asked) < policy.probes && looked >= due(asked) {
+        while silent && u32::from(asked) < policy.probes && looked >= silence.probe_at(asked) {
             asked += 1;
         }
-        let next = if silent { due(asked) } else { now + policy.interval };
+        let next = if silent { silence.probe_at(asked) } else { now + policy.interval };
         self.at(index).probes = asked;
-        if asked > sent && policy.heartbeat == Heartbeat::Frames {
+        if asked > sent && frames {
             self.request(index, PendingActions::PROBE);
+            self.wake_on_byte(index); // so that the time of the answer is seen
         }
         next
+    }
+
+    fn silence(&self, index: u32) -> Silence<'_> {
+        let last_life = self.peers[index as usize].last_life;
+        Silence { policy: &self.config.policy, stalls: &self.stalls, last_life }
     }
 
     /// Leaves a peer that was heard from alone until it could be missed; in beat mode until its bytes
     /// have to be looked after.
     pub(super) fn rest(&mut self, index: u32, now: Instant) {
-        let life = self.at(index).last_life;
-        let missed = self.stalls.put_off(life, self.config.policy.idle);
-        let quiet = self.quiet_until(missed);
+        let quiet = self.quiet_until(self.silence(index).missed_at());
         let due = match self.config.wake {
             Wake::Lazy => quiet,
             Wake::Beat => quiet.min(drain_schedule::round_up(now + limits::MAX_UNDRAINED)),

@@ -2,24 +2,27 @@
 
 use super::{AGAIN, Tracker, Wake};
 use crate::liveness::peer::{Flags, PendingActions, Step};
-use crate::liveness::state::{self, Input, State};
+use crate::liveness::state::{Input, State};
 use crate::time::Instant;
 
 impl Tracker {
     /// Alive to Suspect; `false` when the sink has to take something first.
     pub(super) fn suspect(&mut self, index: u32, step: Step, now: Instant) -> bool {
-        let lazy = self.config.wake == Wake::Lazy;
         if !self.step(index, Input::Missed, step, now) {
             return false;
         }
         self.counts.suspected += 1;
         self.counts.suspects += 1;
-        let peer = self.at(index);
-        peer.probes = 0;
-        if lazy && peer.flags.raise(Flags::WAKE_ON_BYTE) {
+        self.wake_on_byte(index);
+        true
+    }
+
+    /// Makes every byte of a peer wake its poll: it is awaited.
+    pub(super) fn wake_on_byte(&mut self, index: u32) {
+        let lazy = self.config.wake == Wake::Lazy;
+        if lazy && self.at(index).flags.raise(Flags::WAKE_ON_BYTE) {
             self.request(index, PendingActions::WAKE_ON_BYTE);
         }
-        true
     }
 
     /// Suspect to Alive, as soon as the sink has room for it.
@@ -66,13 +69,10 @@ impl Tracker {
     /// Moves a peer along the table and notes it for the sink; `false` when there is no room.
     pub(super) fn step(&mut self, index: u32, input: Input, step: Step, now: Instant) -> bool {
         let peer = self.at(index);
-        let to = state::next(peer.state, input);
-        assert!(to != peer.state && to != State::Dead, "{:?} at {:?}", step, peer.state);
         if !peer.has_room() {
             return false;
         }
-        peer.state = to;
-        peer.record(now, step);
+        peer.step(input, step, now);
         self.queue_event(index);
         true
     }

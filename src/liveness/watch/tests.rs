@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
