@@ -12,9 +12,8 @@ pub const GENERATION_BITS: u32 = 24;
 /// 16 million is far above what one ring was measured with (1 million).
 pub const MAX_PEERS: usize = 1 << 24;
 
-/// The dead whose proof is kept after they were reported. 10,000 as in NATS; less than 3 MB a thread,
-/// touched at the start. The oldest goes first.
-pub const MAX_REMEMBERED_DEAD: usize = 10_000;
+/// Deaths that a tracker may be told to keep after they were reported: less than 3 MB a thread. The oldest goes first.
+pub const MAX_DEAD_KEPT: usize = 10_000;
 
 /// Transitions that a living peer's record keeps. With four, the sequence `up, suspected,
 /// recovered, died` is told whole. Three may wait for the sink; the fourth place is kept for the

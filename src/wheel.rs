@@ -1,11 +1,10 @@
-//! A lazy timing wheel: which peers have to be looked at now, in constant time each.
+//! A lazy timing wheel: which keys are due, in constant time each.
 //!
 //! # Intuition
 //!
-//! A clock face with one pigeonhole a millisecond. A key is put in the hole of its deadline; as the
-//! hand passes a hole, the keys in it come out. Putting in, taking out and moving touch a few words,
-//! however many keys there are. The wheel is lazy: life that puts a deadline off is not told to it.
-//! The key stays where it is, comes out too soon, and the caller, who knows the real deadline,
+//! A clock face with one slot a millisecond. A key is put in the slot of its deadline; as the hand passes a slot, its keys
+//! come out. Inserting, removing and moving a key touch a few words, however many keys there are. The wheel is lazy: it is
+//! not updated when life puts a deadline off. The key comes out too soon, and the caller, which has the real deadline,
 //! schedules it again. So a heartbeat costs nothing here.
 //!
 //! # Model
@@ -15,8 +14,8 @@
 //! one array of links, 8 bytes a key; the back link of the first key names its slot, so a key leaves
 //! its list in constant time without knowing when it was due. A bitmap of the occupied slots lets
 //! the cursor jump over empty ones. A slot that is visited becomes the *due list* in one stroke, and
-//! the cursor moves past it: what is scheduled from then on lands in a later slot, so a caller who
-//! keeps scheduling the past cannot starve the keys behind.
+//! the cursor moves past it: what is scheduled from then on lands in a later slot, so a caller
+//! that keeps scheduling the past cannot starve the keys behind.
 //!
 //! # Contract
 //!
@@ -25,7 +24,7 @@
 //!   schedules again.
 //! - A key comes out once for each time it was scheduled, in the order of the slots' times. Keys of
 //!   one slot come out in any order.
-//! - What is due stays due until it is taken; the caller bounds how much that is in one turn.
+//! - What is due stays due until it is taken; the caller bounds how many keys it takes in one turn.
 //! - After a gap of more than a round every key is due. The wheel then forgets how long ago: the slots
 //!   move forward in order, until the last is that of the present. So each key is given once however
 //!   long the gap was, and one scheduled for the future meanwhile finds a slot in the future.
@@ -65,7 +64,7 @@ pub const ROUND: Duration = Duration::from_nanos(SLOTS as u64 * TICK_NANOS);
 const TICK_NANOS: u64 = TICK.as_nanos() as u64;
 const SLOTS: usize = limits::WHEEL_SLOTS;
 
-/// The list after the last slot: keys whose slot was visited and that nobody has taken yet.
+/// The list after the last slot: keys whose slot was visited and that were not taken yet.
 const DUE: usize = SLOTS;
 
 /// The end of a list, and the head of an empty one.
@@ -139,7 +138,7 @@ impl Wheel {
         }
     }
 
-    /// Makes `key` come out at `at`, rounded up to a tick; a key that is scheduled already is moved.
+    /// Schedules `key` for `at`, rounded up to a tick; a key that is scheduled already is moved.
     ///
     /// A deadline in the past is due at the first tick that was not visited yet. One beyond reach
     /// comes out early, at the last tick of the round.
@@ -160,7 +159,7 @@ impl Wheel {
         self.link(key, self.slot(tick));
     }
 
-    /// Takes `key` out; says whether it was in.
+    /// Removes `key`; returns whether it was scheduled.
     pub fn cancel(&mut self, key: u32) -> bool {
         let was = self.is_scheduled(key);
         if was {
@@ -175,7 +174,7 @@ impl Wheel {
         self.links.get(key as usize).is_some_and(|link| link.prev != UNLINKED)
     }
 
-    /// How many keys are scheduled, or due and not yet taken.
+    /// The number of keys that are scheduled, or due and not yet taken.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -187,7 +186,7 @@ impl Wheel {
         self.len == 0
     }
 
-    /// Takes out the next key whose slot's time is not after `now`.
+    /// Removes and returns the next key whose slot's time is not after `now`.
     ///
     /// With `None` every tick up to `now` has been visited. `now` does not run backwards between
     /// calls; if it does, nothing comes out that was not due before.
@@ -201,8 +200,8 @@ impl Wheel {
         Some(key)
     }
 
-    /// When [`Wheel::expire`] will next give a key: the time of the earliest occupied slot, which may
-    /// be in the past.
+    /// The time at which [`Wheel::expire`] will next return a key: that of the earliest occupied slot, which may be in the
+    /// past.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         let tick = if self.is_empty() {

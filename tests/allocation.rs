@@ -88,7 +88,7 @@ fn the_judgement_allocates_nothing_for_beats_visits_suspicions_and_deaths() {
     const PEERS: usize = 1_000;
     let mut now = Instant::from_nanos(1_000_000_000);
     let mut tracker =
-        Tracker::new(TrackerConfig { remembered: 100, ..TrackerConfig::new(POLICY, PEERS) }, now);
+        Tracker::new(TrackerConfig { dead_kept: 100, ..TrackerConfig::new(POLICY, PEERS) }, now);
     let address: SocketAddr = "192.0.2.1:7".parse().unwrap();
     let mut deaths = 0;
     let mut round = |tracker: &mut Tracker, number: u64| {

@@ -1,8 +1,8 @@
 //! A completion's result, decoded once.
 //!
 //! The result of a batched `recv` is one `i32`: bytes above zero, the end of the stream at zero, a
-//! negated errno below. [`received`] turns it into one of five readings; which errno belongs to the
-//! peer, to the path or to us is in the table of [`errno`](super::errno).
+//! negated errno below. [`received`] turns it into a [`Received`]; the table of [`errno`](super::errno) tells which errno
+//! belongs to the peer, to the path or to this side.
 //!
 //! ```
 //! use deadpeer::liveness::decode::{Received, received};
@@ -10,26 +10,26 @@
 //! assert_eq!(received(16), Received::Bytes(16));
 //! assert_eq!(received(0), Received::End);
 //! assert_eq!(received(-104), Received::Failed(104)); // ECONNRESET: the peer's
-//! assert_eq!(received(-105), Received::Starved); // ENOBUFS: ours, nobody dies for it
+//! assert_eq!(received(-105), Received::Starved); // ENOBUFS: an error of this side, no peer dies of it
 //! ```
 
 use super::errno::{Meaning, meaning};
 use super::fact::PollMask;
 
-/// What the result of a `recv` says.
+/// The meaning of the result of a `recv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many bytes.
+    /// This many bytes were read.
     Bytes(u32),
-    /// FIN seen, or a reset whose error somebody else took: the socket's state tells which.
+    /// The FIN was seen, or a reset whose error another reader took: the socket's state tells which.
     End,
-    /// Nothing is there at the moment.
+    /// Nothing is there to read at the moment.
     Nothing,
-    /// We are out of buffers or memory: replenish, then ask again.
+    /// This side is out of buffers or memory: replenish, then ask again.
     Starved,
-    /// We took the request back.
+    /// This side took the request back.
     Cancelled,
-    /// The peer's or the path's end, or a request the kernel refused; the errno, positive.
+    /// The end by the peer or the path, or a request that the kernel refused; the errno, positive.
     Failed(i32),
 }
 
@@ -56,7 +56,11 @@ pub fn received(result: i32) -> Received {
     }
 }
 
-/// Decodes the result of a poll: a mask, or the errno of a watch that could not be kept.
+/// Decodes the result of a poll: a mask.
+///
+/// # Errors
+///
+/// The errno, positive, of a poll that could not be kept.
 pub fn polled(result: i32) -> Result<PollMask, i32> {
     match u32::try_from(result) {
         // The kernel's mask has its bits below 0x8000 (`EPOLLRDHUP` is 0x2000).

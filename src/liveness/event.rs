@@ -1,4 +1,4 @@
-//! What comes out for people: events, deaths and their proof.
+//! The output of the tracker for its user: events, deaths and their proof.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use super::state::Cause;
 use crate::frame::FrameError;
 use crate::time::Instant;
 
-/// Why a verdict is right: what was seen when it was given.
+/// What a verdict rests on: the observations at that time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proof {
-    /// The errno that `recv` gave, where an error was the end.
+    /// The errno that `recv` returned (positive), if an error ended the connection.
     pub errno: Option<i32>,
-    /// What was wrong with the peer's bytes.
+    /// What was wrong with the peer's bytes, if they ended the connection.
     pub frame: Option<FrameError>,
     /// Whether a BYE announced the end.
     pub bye: bool,
-    /// The socket at the verdict.
+    /// The socket at the time of the verdict.
     pub evidence: Evidence,
-    /// The last proof of life.
+    /// The last proof of life, or the accept. Never before the accept.
     pub last_life: Instant,
     /// What the peer's kernel did while its program was silent.
     pub transport: Transport,
-    /// Whether at least half of all peers were silent too: rather a broken path than a broken peer.
+    /// Whether at least half of all peers were silent too, which means a broken path rather than a broken peer.
     pub outage: bool,
 }
 
 /// The transport axis of a verdict: what the peer's kernel did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// It answered, later than the peer's last life: the machine is there, the program is not.
+    /// It acknowledged something after the peer's last life: the machine works, the program does not.
     Answering,
     /// It was asked and did not answer: the machine or the path is gone.
     Silent,
@@ -52,109 +52,117 @@ impl Transport {
     }
 }
 
-/// The end of a peer.
+/// The end of a peer, with its cause and proof.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Death {
-    /// Who it was.
+    /// The id of the peer.
     pub peer: PeerId,
-    /// Its address.
+    /// The peer's address.
     pub address: SocketAddr,
-    /// Which of the driver's local addresses it was connected to.
+    /// The number of the local address it was connected to, as the driver counts them.
     pub local: u16,
-    /// Why.
+    /// The cause of the death.
     pub cause: Cause,
-    /// Why that is right.
+    /// What the verdict rests on.
     pub proof: Proof,
-    /// When it was accepted.
+    /// The time of the accept.
     pub accepted_at: Instant,
-    /// The verdict.
+    /// The time of the verdict.
     pub at: Instant,
     /// For an expiry, the deadline that had passed: `at` is never before it.
     pub deadline: Option<Instant>,
-    /// Bytes that it had sent, in order.
+    /// The number of bytes that it had sent in order.
     pub bytes: u64,
-    /// Its last transitions, oldest first; unused places are `None`.
+    /// The last transitions, oldest first; unused places are `None`.
     pub history: [Option<Transition>; crate::limits::HISTORY],
 }
 
 impl Death {
-    /// Last proof of life to verdict.
+    /// The time from the last proof of life to the verdict.
     #[must_use]
     pub fn silent_for(&self) -> Duration {
         self.at.since(self.proof.last_life)
     }
 
-    /// How long after its deadline an expiry was judged.
+    /// How long after its deadline an expiry was judged; `None` for a death without a deadline.
     #[must_use]
     pub fn lateness(&self) -> Option<Duration> {
         self.deadline.map(|deadline| self.at.since(deadline))
     }
 }
 
-/// Something that people want to know.
+/// Something that the tracker reports to its user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// When it was so: the verdict, not the printing.
+    /// The time of the verdict, not of the delivery.
     pub at: Instant,
-    /// About whom; `None` for events of the whole tracker.
+    /// The peer it is about; `None` for events of the whole tracker.
     pub subject: Option<Subject>,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
 }
 
 /// The peer that an event is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Subject {
-    /// Its id.
+    /// The peer's id.
     pub peer: PeerId,
-    /// Its address.
+    /// The peer's address.
     pub address: SocketAddr,
-    /// Which of the driver's local addresses it is connected to.
+    /// The number of the local address it is connected to, as the driver counts them.
     pub local: u16,
-    /// What its HELLO said, if it said one.
+    /// The identity in its HELLO, if it gave one.
     pub identity: Option<Arc<str>>,
 }
 
-/// What an event says.
+/// The kind of an event, with what belongs to it.
 #[allow(clippy::large_enum_variant)] // a box would be an allocation a death, and deaths come in storms
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// Accepted.
+    /// The connection was accepted.
     Up,
-    /// Silent for its idle time, or its path does not deliver; being probed.
+    /// The peer was silent for the [suspicion time](super::Policy::suspicion_time), or its path does not deliver. It is
+    /// being probed.
     Suspected {
-        /// Last life to suspicion.
+        /// The time from the last life to the suspicion.
         silent_for: Duration,
-        /// Whether it is for its path.
+        /// Whether the path is the reason.
         doubt: bool,
     },
-    /// Spoke again.
+    /// The suspect gave a proof of life.
     Recovered {
-        /// Suspicion to recovery.
+        /// The time from the suspicion to the recovery.
         suspected_for: Duration,
     },
-    /// FIN seen, grace granted.
+    /// The FIN was seen, and the policy grants a grace.
     HalfClosed,
-    /// Gone.
+    /// The peer gave an identity in its HELLO that another living peer has. The newest of several is named.
+    Duplicate {
+        /// The older peer.
+        of: PeerId,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// The peer is dead.
     Died(Death),
-    /// Our own loop was held up; deadlines were put off by as much.
+    /// The loop was held up; deadlines were put off by as much.
     Stall {
-        /// For how long.
+        /// The length of the stall.
         held: Duration,
     },
     /// At least half of the peers are silent and their kernels do not answer: a path is down.
     PathOutage {
-        /// How many are suspect.
+        /// The number of suspects.
         suspects: u32,
-        /// Of how many.
+        /// The number of living peers, the suspects included.
         peers: u32,
     },
-    /// At a limit; new connections wait in the backlog.
+    /// A limit was reached; new connections wait in the backlog.
     Saturated {
-        /// Which limit.
+        /// The name of the limit.
         limit: &'static str,
     },
-    /// Accepting again.
+    /// Connections are accepted again.
     Resumed,
 }

@@ -1,7 +1,7 @@
-//! What goes into the tracker and what comes out for the driver.
+//! The input of the tracker (facts and evidence) and its output for the driver (actions).
 //!
-//! A [`Fact`] is what was seen, never what it means. An [`Action`] is what to do to one peer's
-//! socket; it never says with which system call.
+//! A [`Fact`] states what was seen, not what it means. An [`Action`] states what to do with one peer's socket, not with
+//! which system call.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl PollMask {
         self.0 & bits != 0
     }
 
-    /// FIN, RST or error: the end is in sight and everything before it must be taken off.
+    /// Whether a FIN, a RST or an error was seen. Everything that came before it is still to be read.
     #[must_use]
     pub const fn is_end(self) -> bool {
         self.has(PollMask::RDHUP | PollMask::HUP | PollMask::ERR)
@@ -110,12 +110,12 @@ impl TcpState {
     }
 }
 
-/// What the kernel knew about a socket when it was looked at (`TCP_INFO`, `tcp(7)`).
+/// The state of a socket when it was looked at (`TCP_INFO`, `tcp(7)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// The last poll mask that was seen.
     pub mask: PollMask,
-    /// `SO_ERROR`, where it was asked for because `recv` did not give the error.
+    /// `SO_ERROR`; `None` where it was not read because `recv` gave the error.
     pub so_error: Option<i32>,
     /// `tcpi_state`.
     pub tcp_state: TcpState,
@@ -125,11 +125,11 @@ pub struct Evidence {
     pub probes: u8,
     /// `tcpi_backoff`: doublings of the retransmission timer.
     pub backoff: u8,
-    /// `tcpi_unacked`: segments of ours that are not acknowledged.
+    /// `tcpi_unacked`: segments sent by this side that are not acknowledged.
     pub unacked: u32,
-    /// `tcpi_notsent_bytes`: bytes of ours that have not left.
+    /// `tcpi_notsent_bytes`: bytes of this side that have not left.
     pub notsent: u32,
-    /// `tcpi_rtt`, in microseconds.
+    /// `tcpi_rtt`: the smoothed round trip, in microseconds.
     pub rtt_us: u32,
     /// `tcpi_last_data_recv`: age of the last data, in ms, counted from the kernel's last tick.
     pub last_data_ms: u32,
@@ -145,56 +145,55 @@ pub struct Evidence {
     pub last_ack: Instant,
 }
 
-/// What was seen of one peer.
+/// An observation about one peer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fact {
-    /// A poll completion.
+    /// A poll completed with these events.
     Ready(PollMask),
-    /// A `recv` took bytes off.
+    /// A `recv` returned bytes.
     Taken {
-        /// How many.
+        /// Their number.
         bytes: u32,
     },
-    /// Nothing more is there to take at the moment: the end of what [`Action::Drain`] began.
+    /// Nothing more is there to read at the moment: the end of what [`Action::Drain`] began.
     Emptied,
-    /// A `recv` gave 0.
+    /// A `recv` returned 0; the socket as it was right after.
     End(Evidence),
-    /// A `recv` gave an error that is the peer's or the path's, or the socket cannot be watched.
+    /// A `recv` returned an error of the peer or the path, or the socket cannot be watched.
     Failed {
-        /// The positive errno.
+        /// The errno, positive.
         errno: i32,
-        /// The socket, looked at right after.
+        /// The socket as it was right after.
         evidence: Evidence,
     },
-    /// What [`Action::Inspect`] asked for.
+    /// The answer to [`Action::Inspect`].
     Inspected(Evidence),
-    /// A complete heartbeat frame.
+    /// A complete heartbeat frame was read.
     Frame {
-        /// Its kind.
+        /// The kind of the frame; HELLO and BYE have facts of their own.
         kind: Kind,
-        /// Its sequence number.
+        /// The sequence number in the frame.
         sequence: u32,
     },
-    /// A complete HELLO with the identity that it carries.
+    /// A complete HELLO was read, with this identity (which may be empty).
     Hello(Identity),
-    /// Bytes that are no frame, and the socket as it was then.
+    /// The peer sent bytes that are no frame; the socket as it was then.
     Garbage(FrameError, Evidence),
-    /// A frame of BYE, and the socket as it was then.
+    /// A complete BYE was read; the socket as it was then.
     Bye(Evidence),
 }
 
-/// What to do to one peer's socket.
+/// An operation that the driver performs on one peer's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Take off what is unread; `to_end`: up to 0 or an error. Ends in [`Fact::Emptied`],
-    /// [`Fact::End`] or [`Fact::Failed`].
+    /// Read what is unread. The driver answers with [`Fact::Emptied`], [`Fact::End`] or [`Fact::Failed`].
     Drain {
-        /// Whose bytes.
+        /// The peer whose bytes they are.
         peer: PeerId,
-        /// Whether a FIN, RST or error is known to follow.
+        /// Whether to read on until 0 or an error: a FIN, a RST or an error is known to follow.
         to_end: bool,
     },
-    /// Read the evidence and hand it back as [`Fact::Inspected`].
+    /// Read `TCP_INFO` and hand it back as [`Fact::Inspected`].
     Inspect(PeerId),
     /// Set `SO_RCVLOWAT`: the socket wakes its poll once so many bytes are unread.
     SetLowWater {
@@ -203,19 +202,18 @@ pub enum Action {
         /// 1 (every byte wakes), or [`TrackerConfig::unread`](super::TrackerConfig::unread).
         bytes: u32,
     },
-    /// Send a PING.
+    /// Send a PING frame.
     Probe {
-        /// To whom.
+        /// The peer to ask.
         peer: PeerId,
         /// The PING's sequence number, from 1.
         sequence: u32,
     },
-    /// Close the socket and then [`release`](super::Tracker::release) the peer. `abort`: with a
-    /// RST, so that no orphan of ours waits for an answer of the dead.
+    /// Close the socket and then [`release`](super::Tracker::release) the peer.
     Close {
-        /// Whose socket.
+        /// The peer whose socket it is.
         peer: PeerId,
-        /// RST instead of FIN.
+        /// With a RST instead of a FIN, so that the kernel keeps no orphan that waits for an answer.
         abort: bool,
     },
 }

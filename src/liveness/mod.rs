@@ -1,25 +1,23 @@
-//! The judgement: what the facts about a connection mean.
+//! The judgement of connections: what the observations of a socket mean for its peer.
 //!
 //! # Intuition
 //!
-//! A peer is alive until something says otherwise: a FIN, an error, or a silence that lasted longer
-//! than its policy allows. The first two come by themselves; a silence must be looked for. So every
-//! peer has one appointment in a [timing wheel](crate::wheel), at the first instant at which it
-//! *could* be overdue. Then it is *visited*: its evidence is read, and it is either put off to its
-//! real deadline, or suspected, or judged.
+//! A peer is alive until something says otherwise: a FIN, an error, or a silence that is longer than its policy allows.
+//! The first two come by themselves; a silence must be looked for. So every peer has one appointment in a
+//! [timing wheel](crate::wheel), at the first instant at which it *could* be overdue. Then it is *visited*: its evidence is
+//! read, and it is put off to its real deadline, or suspected, or declared dead.
 //!
 //! # Model
 //!
-//! [`Fact`]s go in (what was seen), [`Action`]s come out (what to do next), and [`Event`]s come out
-//! (what it meant). The [`Tracker`] between them has no descriptor, no clock and no log; `now` is an
-//! argument. Its states and their [transition table](state::next) are in [`state`], the times in
+//! [`Fact`]s go in (what was seen). [`Action`]s come out (what to do next), and [`Event`]s (what it meant). The
+//! [`Tracker`] between them has no descriptor, no clock and no log; `now` is an argument. Its states and their [transition table](state::next) are in [`state`], the times in
 //! [`Policy`], the reading of completions in [`decode`].
 //!
 //! # Contract
 //!
 //! - After every `handle_*`, drain [`Tracker::poll_action`] and perform what it says; after that,
 //!   [`Tracker::poll_event`] as far as the sink has room. Events wait in the tracker until taken.
-//! - Feed all completions that were reaped before calling [`Tracker::handle_time`]: nobody is judged
+//! - Feed all completions that were reaped before calling [`Tracker::handle_time`]: no peer is judged
 //!   before what has already arrived was looked at.
 //! - A stale [`PeerId`] changes nothing.
 //! - Exactly one [`EventKind::Died`] ends a peer, and its slot is free only after that event was
@@ -63,4 +61,4 @@ pub(crate) use silence::{Silence, cause_of_errno};
 #[cfg(feature = "proxy")]
 pub(crate) use stalls::Stalls;
 pub use state::{Cause, Hop, LocalCause, State};
-pub use tracker::{Tracker, TrackerConfig, TrackerCounts, Wake};
+pub use tracker::{OnDuplicate, Tracker, TrackerConfig, TrackerCounts, Wake};

@@ -1,7 +1,7 @@
 //! The record of one peer in the slab, and the names of peers.
 //!
-//! At most 96 bytes, hot and cold together: a million peers are 96 MB. What only the dead or the
-//! curious need (proof, identity) lives beside it.
+//! A record has at most 96 bytes, so a million peers are 96 MB. What only deaths and events need (proof, identity) is
+//! stored elsewhere.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -11,10 +11,10 @@ use super::state::{self, Cause, Input, State};
 use crate::limits::{GENERATION_BITS, HISTORY};
 use crate::time::Instant;
 
-/// Names one life of one peer: a place in the slab, and which life in that place.
+/// The id of one connection: a slot of the slab, and the generation of its use.
 ///
-/// A place is used again; the generation tells the lives apart. It has 24 bits, and is counted over all
-/// places, so a name comes back after 16 million connections at the earliest.
+/// A slot is used again; the generation tells the connections apart. It has 24 bits and is counted over all slots, so an
+/// id comes back after 16 million connections at the earliest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId {
     index: u32,
@@ -22,30 +22,30 @@ pub struct PeerId {
 }
 
 impl PeerId {
-    /// The name of the life `generation` in the place `index`.
+    /// The id of the connection with this `generation` in the slot `index`.
     ///
     /// # Panics
     ///
-    /// When `generation` does not fit 24 bits.
+    /// When `generation` does not fit in 24 bits.
     #[must_use]
     pub fn new(index: u32, generation: u32) -> PeerId {
         assert!(generation < 1 << GENERATION_BITS);
         PeerId { index, generation }
     }
 
-    /// The place in the slab.
+    /// The slot in the slab.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
     }
 
-    /// Which life in that place.
+    /// The generation: 24 bits.
     #[must_use]
     pub const fn generation(self) -> u32 {
         self.generation
     }
 
-    /// Place and life in one number, as events print it.
+    /// Both in one number: the generation in the upper 32 bits, the slot in the lower.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         (self.generation as u64) << 32 | self.index as u64
@@ -58,20 +58,20 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// What happened in a transition.
+/// What happened in a transition of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Accepted.
+    /// It was accepted.
     Up,
-    /// Became suspect because it was silent for its idle time.
+    /// It became suspect because of its silence.
     Suspected,
-    /// Became suspect because its path does not deliver, however lately it spoke.
+    /// It became suspect because its path does not deliver, although it may have spoken lately.
     Doubted,
-    /// Came back.
+    /// It gave a proof of life while it was suspect.
     Recovered,
-    /// Half-closed.
+    /// Its FIN was seen, and the policy grants a grace.
     HalfClosed,
-    /// Died.
+    /// It died of this cause.
     Died(Cause),
 }
 
@@ -90,8 +90,8 @@ impl Step {
     }
 }
 
-/// One line of a peer's history: what and when, in eight bytes. 48 bits of microseconds last nine
-/// years of uptime.
+/// One line of a peer's history in eight bytes: what happened, and when. 48 bits of microseconds last nine years of
+/// uptime.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Transition(u64);
 
@@ -110,13 +110,13 @@ impl Transition {
         Transition(at.as_micros() << 16 | code)
     }
 
-    /// When, to the microsecond (rounded down).
+    /// The time of the transition, rounded down to a microsecond.
     #[must_use]
     pub const fn at(self) -> Instant {
         Instant::from_nanos((self.0 >> 16) * 1_000)
     }
 
-    /// What.
+    /// What happened.
     #[must_use]
     pub fn step(self) -> Step {
         match self.0 & 0xff {
@@ -138,7 +138,7 @@ impl fmt::Debug for Transition {
     }
 }
 
-/// Yes or no about one peer, in a bit each.
+/// Properties of one peer, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flags(u16);
 
@@ -149,30 +149,32 @@ impl Flags {
     pub(super) const ACTION_QUEUED: u16 = 1 << 1;
     /// It stands in the queue of events.
     pub(super) const EVENT_QUEUED: u16 = 1 << 2;
-    /// The driver holds nothing of it any more.
+    /// The driver has closed its descriptor and has no operation on it.
     pub(super) const RELEASED: u16 = 1 << 3;
     /// A visit is under way: evidence was asked for.
     pub(super) const VISITING: u16 = 1 << 4;
-    /// A complete frame came since the drain of this visit began.
+    /// A complete frame was read since the drain of this visit began.
     pub(super) const FRAMED: u16 = 1 << 5;
     /// Its FIN was seen.
     pub(super) const FIN: u16 = 1 << 6;
-    /// Its path does not deliver: a soft error, or what we sent is not acknowledged.
+    /// Its path does not deliver: a soft error, or what this side sent is not acknowledged.
     pub(super) const DOUBT: u16 = 1 << 7;
-    /// It wakes us by its first byte.
+    /// Every byte wakes its poll.
     pub(super) const WAKE_ON_BYTE: u16 = 1 << 8;
-    /// Beat mode: its bytes are taken off at every wake, until it proves calm.
+    /// Beat mode: its bytes are read at every wake, until it proves calm.
     pub(super) const EAGER: u16 = 1 << 9;
     /// A drain to the end was asked for.
     pub(super) const ENDING: u16 = 1 << 10;
-    /// A HELLO came.
-    pub(super) const HELLO: u16 = 1 << 11;
-    /// Its next appointment is for taking bytes off, not for judging.
+    /// It gave the identity of another living peer, and that event was not taken.
+    pub(super) const DUPLICATE: u16 = 1 << 11;
+    /// Its next visit is for reading bytes, not for judging.
     pub(super) const DRAIN_DUE: u16 = 1 << 12;
-    /// Lazy mode: its bytes were taken off once, and its pace is counted from then.
+    /// Lazy mode: its bytes were read once, and its pace is counted from then.
     pub(super) const DRAINED: u16 = 1 << 13;
     /// It was adopted: its silence counts from then, not from before.
     pub(super) const ADOPTED: u16 = 1 << 14;
+    /// A newer connection has its identity and takes its place.
+    pub(super) const REPLACED: u16 = 1 << 15;
 
     pub(super) const fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
@@ -194,7 +196,7 @@ impl Flags {
     }
 }
 
-/// Actions that a peer waits for, in a bit each; taken in this order.
+/// Actions that wait to be taken for one peer, one bit each, in this order.
 pub(super) struct PendingActions;
 
 impl PendingActions {
@@ -208,8 +210,8 @@ impl PendingActions {
     pub(super) const ABORT: u8 = 1 << 7;
 }
 
-/// The record: first what a beat touches, within half a cache line, last what only people read. A
-/// test holds the size at 96 bytes.
+/// The record of a peer: first what a beat touches, within half a cache line; last what only events need. A test holds
+/// the size at 96 bytes.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub(super) struct Peer {
@@ -217,23 +219,22 @@ pub(super) struct Peer {
     pub(super) last_life: Instant,
     generation: u32,
     pub(super) flags: Flags,
-    /// Lazy mode: the point of the grid of the last drain. Beat mode: wakes since the last drain, or
-    /// of an eager peer small drains in a row.
+    /// Lazy mode: the grid point of the last drain. Beat mode: wakes since the last drain, or small drains in a row of an
+    /// eager peer.
     pub(super) pace: u16,
     pub(super) state: State,
     pub(super) pending: u8,
-    /// Lines of history in use, in the low half; in the high half, how many of the newest of them the
-    /// sink has not taken.
+    /// The low half: lines of history in use. The high half: how many of the newest of them the sink has not taken.
     lines: u8,
-    /// PINGs sent in this suspicion.
+    /// Probes that were due since the last life; with frames, PINGs sent.
     pub(super) probes: u8,
     port: u16,
     pub(super) local: u16,
-    /// Bytes taken off so far.
+    /// The number of bytes read so far.
     pub(super) taken: u64,
-    /// While it lives: when it has to be looked at next. Once dead: the place of its death.
+    /// While it lives, the time of its next visit. Once dead, the place of its death in the log.
     due_or_death: u64,
-    /// When it was accepted.
+    /// The time of the accept.
     pub(super) accepted_at: Instant,
     /// The last transitions, oldest first; `lines` says how many.
     history: [Transition; HISTORY],
@@ -291,7 +292,7 @@ impl Peer {
         from
     }
 
-    /// Where its death is remembered.
+    /// The place of its death in the log.
     pub(super) fn death(&self) -> usize {
         assert!(self.state == State::Dead, "only the dead have a death");
         usize::try_from(self.due_or_death).expect("a place")
@@ -320,15 +321,15 @@ impl Peer {
         self.lines = (untaken << 4 | history_len) as u8;
     }
 
-    /// Whether one more transition that is no death may wait for the sink. The last place is the
-    /// death's; a recovery that waits keeps the suspicion before it, which says for how long it was.
+    /// Whether one more transition that is no death may wait for the sink. The last place is reserved for the death. A
+    /// recovery that waits keeps the suspicion before it, which tells how long it lasted.
     pub(super) fn has_room(&self) -> bool {
         let (length, untaken) = (self.history_len(), self.untaken());
         let recovery_waits = untaken > 0 && self.history[length - untaken].step() == Step::Recovered;
         untaken + usize::from(recovery_waits) < HISTORY - 1
     }
 
-    /// Writes a line of its history; the oldest goes.
+    /// Appends a line to the history; the oldest is dropped.
     fn record(&mut self, at: Instant, step: Step) {
         assert!(self.untaken() < HISTORY, "room is asked for first, and the death's is kept");
         let mut length = self.history_len();
@@ -338,6 +339,12 @@ impl Peer {
         }
         self.history[length] = Transition::new(at, step);
         self.set_lines(length + 1, self.untaken() + 1);
+    }
+
+    /// The oldest transition that the sink has not taken.
+    pub(super) fn next_transition(&self) -> Option<Transition> {
+        let length = self.history_len();
+        self.history[..length].get(length - self.untaken()).copied()
     }
 
     /// The oldest transition that the sink has not taken, now taken, and the one before it.
@@ -394,22 +401,22 @@ fn unpack(octets: [u8; 16], port: u16) -> SocketAddr {
     }
 }
 
-/// A living or dying peer as it can be looked at from outside.
+/// The record of a peer as it is shown outside.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PeerView {
-    /// Its id.
+    /// The peer's id.
     pub peer: PeerId,
-    /// Its address.
+    /// The peer's address.
     pub address: SocketAddr,
-    /// Its state.
+    /// The peer's state.
     pub state: State,
-    /// Its last proof of life that was looked at.
+    /// The last proof of life that was seen; it may be older than the last byte, which a visit reads.
     pub last_life: Instant,
-    /// When it was accepted.
+    /// The time of the accept.
     pub accepted_at: Instant,
-    /// Bytes taken off so far.
+    /// The number of bytes read so far.
     pub taken: u64,
-    /// Its last transitions, oldest first.
+    /// The last transitions, oldest first.
     pub history: [Option<Transition>; HISTORY],
 }
 

@@ -1,7 +1,6 @@
 //! How long silence may last: policies, their arithmetic, and what the kernel is asked to do.
 //!
-//! A policy is four times: after `idle` without life a peer is suspected, then it has `probes` times
-//! `interval` to answer. The [detection time](Policy::detection_time) follows from these and is never
+//! A policy has these parts: after `idle` without life a peer is probed, and has `probes` times `interval` to answer. The [detection time](Policy::detection_time) follows from these and is never
 //! configured apart from them. [`Policy::keepalive`] plans TCP's own keepalive so that the kernel
 //! backs the policy up without ever being faster than it.
 //!
@@ -27,7 +26,7 @@ pub enum Heartbeat {
     Bytes,
     /// A complete heartbeat frame (`docs/PROTOCOL.md`).
     Frames,
-    /// An acknowledgement of the peer's kernel: its program may stay quiet for ever.
+    /// An acknowledgement of the peer's kernel: its program may stay quiet without limit.
     None,
 }
 
@@ -43,10 +42,10 @@ impl Heartbeat {
     }
 }
 
-/// The times by which a peer is judged.
+/// The times that a peer is judged by, and what counts as life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// What counts as life.
+    /// What counts as a proof of life.
     pub heartbeat: Heartbeat,
     /// Silence after which a peer is suspected: 100 ms to 32,767 s (`TCP_KEEPIDLE`'s greatest).
     pub idle: Duration,
@@ -54,21 +53,21 @@ pub struct Policy {
     pub interval: Duration,
     /// Probes that may go unanswered: 1 to 100.
     pub probes: u32,
-    /// How long a connection may take to speak for the first time. Not used without heartbeats.
+    /// The time from the accept to the first proof of life: 100 ms to 32,767 s. Not used without heartbeats.
     pub handshake: Duration,
-    /// How long a peer may stay half-closed; zero: its FIN is its end.
+    /// How long a peer may stay half-closed: 0 to 32,767 s. With 0 its FIN is its end.
     pub half_closed_grace: Duration,
-    /// `TCP_USER_TIMEOUT`, for those who want a peer that does not take our bytes to die. It kills
-    /// healthy peers whose window is closed; `None` unless asked for.
+    /// `TCP_USER_TIMEOUT`: makes a peer that does not take this side's bytes die, healthy ones with a closed window
+    /// included. `None` in the presets.
     pub user_timeout: Option<Duration>,
 }
 
-/// A policy with a name and a promise.
+/// A policy with a name, which promises a range for its verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Ordinary use: a verdict after 30 to 40 s of silence.
     Standard,
-    /// Where it matters: 6 to 9 s.
+    /// Demanding use: a verdict after 6 to 9 s of silence.
     Strict,
 }
 
@@ -82,7 +81,7 @@ impl Preset {
         }
     }
 
-    /// Its policy.
+    /// The policy of that name.
     #[must_use]
     pub const fn policy(self) -> Policy {
         match self {
@@ -91,7 +90,7 @@ impl Preset {
         }
     }
 
-    /// The silence after which it promises a verdict.
+    /// The range of silence within which it promises a verdict.
     #[must_use]
     pub const fn promise(self) -> RangeInclusive<Duration> {
         match self {
@@ -100,7 +99,11 @@ impl Preset {
         }
     }
 
-    /// Checks that a policy which goes by this name keeps its promise.
+    /// Checks that a policy keeps the promise of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError::BreaksPromise`] when the detection time is out of the range.
     pub fn check(self, policy: &Policy) -> Result<(), PolicyError> {
         if self.promise().contains(&policy.detection_time()) {
             Ok(())
@@ -110,7 +113,7 @@ impl Preset {
     }
 }
 
-/// What the kernel is asked to do by itself: the options of `tcp(7)`.
+/// What the kernel is asked to do by itself, as options of `tcp(7)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepalivePlan {
     /// `TCP_KEEPIDLE`, in seconds.
@@ -124,8 +127,7 @@ pub struct KeepalivePlan {
 }
 
 impl KeepalivePlan {
-    /// Silence after which the kernel gives up by these options. Its timers are coarse: measured
-    /// from 50 ms early to 12.5 % late.
+    /// The silence after which the kernel gives up. Its timers are coarse: measured from 50 ms early to 12.5 % late.
     #[must_use]
     pub fn nominal(&self) -> Duration {
         Duration::from_secs(u64::from(self.idle) + u64::from(self.interval) * u64::from(self.count))
@@ -145,7 +147,7 @@ const MAX_USER_TIMEOUT: Duration = Duration::from_secs(2_147_483);
 const MIN_IDLE_FOR_KEEPALIVE: Duration = Duration::from_secs(2);
 
 impl Policy {
-    /// The longest that each of its times may be.
+    /// The greatest value of each time: 32,767 s.
     pub const LONGEST: Duration = MAX_SECONDS;
 
     /// A verdict after 32 s of silence. The kernel's own timers fire up to 12.5 % late, so its
@@ -168,8 +170,8 @@ impl Policy {
         ..Policy::STANDARD
     };
 
-    /// The same times, by which only the peer's kernel is judged: its program may stay quiet for ever, as
-    /// that of an HTTP client does while it waits for a response.
+    /// The same times with [`Heartbeat::None`]: only the peer's kernel is judged. Its program may stay quiet, as an HTTP
+    /// client does while it waits for a response.
     #[must_use]
     pub const fn transport_only(self) -> Policy {
         Policy { heartbeat: Heartbeat::None, ..self }
@@ -181,7 +183,7 @@ impl Policy {
     pub fn suspicion_time(&self) -> Duration {
         match self.heartbeat {
             Heartbeat::Bytes | Heartbeat::None => self.idle,
-            Heartbeat::Frames => self.idle, // TODO
+            Heartbeat::Frames => self.idle.saturating_add(self.interval),
         }
     }
 
@@ -191,7 +193,11 @@ impl Policy {
         self.idle.saturating_add(self.interval.saturating_mul(self.probes))
     }
 
-    /// Refuses what contradicts itself, with the arithmetic.
+    /// Checks that the parts do not contradict each other.
+    ///
+    /// # Errors
+    ///
+    /// [`PolicyError`], whose message shows the arithmetic.
     pub fn check(&self) -> Result<(), PolicyError> {
         within("idle", self.idle, MIN_IDLE, MAX_SECONDS)?;
         within("interval", self.interval, MIN_INTERVAL, MAX_SECONDS)?;
@@ -274,48 +280,48 @@ fn seconds_up(duration: Duration) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// A time is outside of what can be kept.
+    /// A time is out of its range.
     OutOfRange {
-        /// Which one.
+        /// The name of the time.
         what: &'static str,
-        /// What was asked for.
+        /// The value that was asked for.
         value: Duration,
-        /// The least.
+        /// The least value.
         min: Duration,
-        /// The most.
+        /// The greatest value.
         max: Duration,
     },
-    /// No probe, or more than the kernel can be asked for.
+    /// The number of probes is 0, or more than the kernel can be asked for.
     Probes {
-        /// What was asked for.
+        /// The value that was asked for.
         probes: u32,
     },
-    /// Keepalive cannot keep time so finely.
+    /// The idle time is finer than keepalive, which counts whole seconds.
     TooFineForKeepalive {
-        /// What was asked for.
+        /// The value that was asked for.
         idle: Duration,
     },
     /// The kernel's count would exceed 127.
     TooManyKeepalives {
-        /// The policy.
+        /// The policy that was refused.
         policy: Policy,
-        /// What it would take.
+        /// The keepalive that it needs.
         plan: KeepalivePlan,
     },
     /// One lost keepalive probe would be fatal.
     UserTimeoutTooShort {
-        /// What was asked for.
+        /// The value that was asked for.
         user_timeout: Duration,
-        /// The least that is safe.
+        /// The least value that is safe.
         needed: Duration,
         /// The keepalive that it would cut short.
         plan: KeepalivePlan,
     },
     /// The parts do not add up to what the name promises.
     BreaksPromise {
-        /// The name.
+        /// The name of the policy.
         preset: Preset,
-        /// What was made of it.
+        /// The policy under that name.
         policy: Policy,
     },
 }

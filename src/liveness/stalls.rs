@@ -1,15 +1,15 @@
-//! Our own stalls, and how they put deadlines off.
+//! Stalls of the loop, and how they put deadlines off.
 //!
-//! A silence that falls into a time in which we could not listen is not held against a peer. The
-//! kernel listens for us when only this process was stopped, but not when the whole machine was; the
-//! two cannot be told apart from inside, so both put deadlines off.
+//! A silence during a time in which the loop could not listen is not held against a peer. The kernel receives on while
+//! only this process is stopped, but not while the whole machine is; the two cannot be told apart from inside, so both put
+//! deadlines off.
 
 use std::time::Duration;
 
 use crate::limits::MAX_STALLS;
 use crate::time::Instant;
 
-/// The last stalls, in order, without overlap.
+/// The last stalls, in order and without overlap.
 #[derive(Clone, Debug)]
 pub(crate) struct Stalls {
     spans: [(Instant, Instant); MAX_STALLS],
@@ -23,9 +23,9 @@ impl Default for Stalls {
 }
 
 impl Stalls {
-    /// Adds the stall from `start` to `end`; later than all before it. When there is no room, the two
-    /// oldest become one of their lengths together, up to the end of the later: a deadline counted from
-    /// between them comes later, never earlier, and what was no stall does not become one for good.
+    /// Adds the stall from `start` to `end`, which is later than all before it. When there is no room, the two oldest become
+    /// one of their total length that ends where the later ended: a deadline counted from between them comes later, never
+    /// earlier.
     pub(crate) fn add(&mut self, start: Instant, end: Instant) {
         let start = self.spans[..self.len].last().map_or(start, |&(_, last)| start.max(last));
         if end <= start {
@@ -42,7 +42,7 @@ impl Stalls {
         self.len += 1;
     }
 
-    /// `from + after`, put off by the stalls in between.
+    /// Returns `from + after`, put off by the stalls in between.
     pub(crate) fn put_off(&self, from: Instant, after: Duration) -> Instant {
         let mut deadline = from + after;
         for &(start, end) in &self.spans[..self.len] {

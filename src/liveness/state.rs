@@ -1,23 +1,22 @@
 //! States, causes, and the one table of transitions.
 //!
-//! A peer is `Alive`, `Suspect` (a beat is missing and a probe is out), `HalfClosed` (its FIN was
-//! seen, it may still read) or `Dead`. Only `Dead` is terminal. What can happen to it is an
-//! [`Input`]; [`next`] answers every pair. The diagram in `docs/LIVENESS.md` is generated from this
-//! table and a test holds the two together.
+//! A peer is `Alive`, `Suspect` (a beat is missing and a probe is out), `HalfClosed` (its FIN was seen, it may still read)
+//! or `Dead`. Only `Dead` is terminal. An [`Input`] is what can happen to it; [`next`] returns the state that follows, for
+//! every pair. The diagram in `docs/LIVENESS.md` is generated from this table, and a test compares the two.
 
 use std::fmt;
 
-/// What a peer is held to be.
+/// The state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
-    /// Heard from within its idle time.
+    /// It was heard from within its idle time, or its first probe is out.
     Alive,
     /// Silent for its idle time, or its path is in doubt; it is being probed.
     Suspect,
     /// Its FIN was seen: it writes no more, and may still read.
     HalfClosed,
-    /// Gone, for one [`Cause`], for ever.
+    /// It is gone, for one [`Cause`]. The state is final.
     Dead,
 }
 
@@ -37,12 +36,12 @@ impl State {
     }
 }
 
-/// What facts and time amount to, once the policy has weighed them.
+/// What facts and time mean under the policy: the input of the transition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// A proof of life newer than the last one.
     Life,
-    /// No life for the idle time, or a path that does not deliver.
+    /// No life for the suspicion time, or a path that does not deliver.
     Missed,
     /// No life for the detection time (or none ever, for the handshake time).
     Expired,
@@ -50,7 +49,7 @@ pub enum Input {
     Fin,
     /// The peer's FIN under a policy without grace, its BYE, or the end of the grace.
     Ended,
-    /// A reset, a time-out of the kernel's, an unreachable path, garbage, or our own doing.
+    /// A reset, a timeout of the kernel, an unreachable path, bytes that are no frames, or an act of this side.
     Cut,
 }
 
@@ -80,8 +79,8 @@ pub const fn next(state: State, input: Input) -> State {
     match (state, input) {
         (State::Alive, Input::Life) => State::Alive,
         (State::Alive, Input::Missed) => State::Suspect,
-        // A visit that comes late finds the whole detection time gone: the kernel kept the time, so
-        // there is nothing left to wait for.
+        // A visit that comes late finds the whole detection time gone. The kernel kept the time, so there is nothing left
+        // to wait for.
         (State::Alive, Input::Expired) => State::Dead,
         (State::Alive, Input::Fin) => State::HalfClosed,
         (State::Alive, Input::Ended) => State::Dead,
@@ -118,21 +117,21 @@ pub const fn next(state: State, input: Input) -> State {
 pub enum Cause {
     /// An orderly end: FIN or BYE.
     Closed,
-    /// A RST: the program died, gave up, or never knew us.
+    /// A RST: the program died, gave up, or does not know this connection.
     Aborted,
     /// No beat for the detection time.
     HeartbeatExpired,
     /// Its kernel did not answer for the detection time, or the kernel's own keepalive gave up.
     KeepaliveExpired,
-    /// Something that we sent was not acknowledged for the user timeout or for all retransmissions.
+    /// Something that this side sent was not acknowledged for the user timeout, or for all retransmissions.
     UserTimeout,
-    /// The path said that nobody is there.
+    /// The path reported that the peer's host or network cannot be reached, and the kernel gave up.
     Unreachable(Hop),
-    /// Connected, and never spoke.
+    /// It connected and gave no proof of life within the handshake time.
     HandshakeExpired,
-    /// Sent what is no heartbeat frame.
+    /// It sent bytes that are no heartbeat frame.
     Protocol,
-    /// Not the peer's doing.
+    /// Not an act of the peer.
     Local(LocalCause),
 }
 
@@ -145,7 +144,7 @@ pub enum Hop {
     Net,
 }
 
-/// What of ours ended a connection.
+/// The act of this side that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LocalCause {
@@ -155,71 +154,84 @@ pub enum LocalCause {
     Shutdown,
     /// The socket could not be watched: out of memory, or a request the kernel refused.
     Unwatchable,
+    /// A newer connection has the same identity, and [`OnDuplicate::Replace`](super::OnDuplicate) is set.
+    Replaced,
 }
 
+/// Declares every cause once: its code, its place in the enum, its word and its detail. The `match`es are total, so a
+/// cause without a row does not compile.
+macro_rules! causes {
+    ($($code:literal: $name:ident $(($inner:path))? => $word:literal $($detail:literal)?, $input:ident;)*) => {
+        impl Cause {
+            /// Every cause; its position is its [code](Cause::code).
+            pub const ALL: [Cause; [$($code),*].len()] = [$(Cause::$name $(($inner))?),*];
+
+            /// The word used in events: one of nine, stable.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Cause::$name $(($inner))? => $word,)*
+                }
+            }
+
+            /// What the word leaves open, as a second word; `None` where it leaves nothing open.
+            #[must_use]
+            pub const fn detail(self) -> Option<&'static str> {
+                match self {
+                    $(Cause::$name $(($inner))? => causes!(@detail $($detail)?),)*
+                }
+            }
+
+            /// The position in [`Cause::ALL`]: the number in a peer's history.
+            #[must_use]
+            pub const fn code(self) -> u8 {
+                match self {
+                    $(Cause::$name $(($inner))? => $code,)*
+                }
+            }
+
+            /// The input of the transition table by which it ends a peer. A cause that is
+            /// [`Cut`](Input::Cut) here is [`Expired`](Input::Expired) where a deadline gave it.
+            pub(super) const fn input(self) -> Input {
+                match self {
+                    $(Cause::$name $(($inner))? => Input::$input,)*
+                }
+            }
+        }
+    };
+    (@detail) => { None };
+    (@detail $detail:literal) => { Some($detail) };
+}
+
+causes! {
+    0: Closed => "closed", Ended;
+    1: Aborted => "aborted", Cut;
+    2: HeartbeatExpired => "heartbeat_expired", Expired;
+    3: KeepaliveExpired => "keepalive_expired", Cut;
+    4: UserTimeout => "user_timeout", Cut;
+    5: Unreachable(Hop::Host) => "unreachable" "host", Cut;
+    6: Unreachable(Hop::Net) => "unreachable" "net", Cut;
+    7: HandshakeExpired => "handshake_expired", Expired;
+    8: Protocol => "protocol", Cut;
+    9: Local(LocalCause::Destroyed) => "local" "destroyed", Cut;
+    10: Local(LocalCause::Shutdown) => "local" "shutdown", Cut;
+    11: Local(LocalCause::Unwatchable) => "local" "unwatchable", Cut;
+    12: Local(LocalCause::Replaced) => "local" "replaced", Cut;
+}
+
+const _: () = {
+    let mut code = 0;
+    while code < Cause::ALL.len() {
+        assert!(Cause::ALL[code].code() as usize == code, "the codes count from 0 in order");
+        code += 1;
+    }
+};
+
 impl Cause {
-    /// Every cause; the position is its code in a peer's history.
-    pub const ALL: [Cause; 12] = [
-        Cause::Closed,
-        Cause::Aborted,
-        Cause::HeartbeatExpired,
-        Cause::KeepaliveExpired,
-        Cause::UserTimeout,
-        Cause::Unreachable(Hop::Host),
-        Cause::Unreachable(Hop::Net),
-        Cause::HandshakeExpired,
-        Cause::Protocol,
-        Cause::Local(LocalCause::Destroyed),
-        Cause::Local(LocalCause::Shutdown),
-        Cause::Local(LocalCause::Unwatchable),
-    ];
-
-    /// The word used in events: one of nine, stable.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Cause::Closed => "closed",
-            Cause::Aborted => "aborted",
-            Cause::HeartbeatExpired => "heartbeat_expired",
-            Cause::KeepaliveExpired => "keepalive_expired",
-            Cause::UserTimeout => "user_timeout",
-            Cause::Unreachable(_) => "unreachable",
-            Cause::HandshakeExpired => "handshake_expired",
-            Cause::Protocol => "protocol",
-            Cause::Local(_) => "local",
-        }
-    }
-
-    /// What the word leaves open, where it leaves something open.
-    #[must_use]
-    pub const fn detail(self) -> Option<&'static str> {
-        match self {
-            Cause::Unreachable(Hop::Host) => Some("host"),
-            Cause::Unreachable(Hop::Net) => Some("net"),
-            Cause::Local(LocalCause::Destroyed) => Some("destroyed"),
-            Cause::Local(LocalCause::Shutdown) => Some("shutdown"),
-            Cause::Local(LocalCause::Unwatchable) => Some("unwatchable"),
-            Cause::Closed
-            | Cause::Aborted
-            | Cause::HeartbeatExpired
-            | Cause::KeepaliveExpired
-            | Cause::UserTimeout
-            | Cause::HandshakeExpired
-            | Cause::Protocol => None,
-        }
-    }
-
-    /// Whether the verdict came from a deadline of ours rather than from the network.
+    /// Whether the verdict came from a deadline of the policy rather than from the network.
     #[must_use]
     pub const fn is_expiry(self) -> bool {
         matches!(self, Cause::HeartbeatExpired | Cause::KeepaliveExpired | Cause::HandshakeExpired)
-    }
-
-    /// The position in [`Cause::ALL`].
-    #[must_use]
-    pub fn code(self) -> u8 {
-        let position = Cause::ALL.iter().position(|&cause| cause == self);
-        position.map_or(u8::MAX, |position| position as u8)
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Cause> {
@@ -298,6 +310,17 @@ mod tests {
     fn every_cause_has_a_code_that_leads_back_to_it() {
         for cause in Cause::ALL {
             assert_eq!(Cause::from_code(cause.code()), Some(cause));
+        }
+    }
+
+    #[test]
+    fn the_document_explains_every_cause() {
+        let document = include_str!("../../docs/LIVENESS.md");
+        let (_, section) = document.split_once("\n## Causes\n").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        for cause in Cause::ALL {
+            assert!(section.contains(&format!("\n| `{}` |", cause.as_str())), "{cause}");
+            assert!(cause.detail().is_none_or(|detail| section.contains(&format!("`{detail}`"))), "{cause}");
         }
     }
 

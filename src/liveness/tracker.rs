@@ -1,4 +1,4 @@
-//! Slab, wheel and table joined: facts in, actions and events out.
+//! The tracker: facts in, actions and events out. It joins the slab of peers, the wheel and the transition table.
 //!
 //! See the [module's page](super) for the contract. In the order of a turn:
 //!
@@ -9,14 +9,11 @@
 //!    a step along the table (`transitions`).
 //! 3. [`Tracker::poll_action`], [`Tracker::poll_event`].
 //!
-//! A living peer always has an appointment in the wheel, or a visit under way. A peer that owes the
-//! sink three events does nothing more that would be reported, short of dying: it is looked at again
-//! a little later. So the record's four lines of history are also the queue, and a sink that is stuck
-//! costs no memory.
+//! A living peer always has an appointment in the wheel, or a visit under way. A peer with three events that the sink has
+//! not taken makes no further transition but its death: it is visited again a little later. So the four lines of history
+//! in the record are also the queue of events, and a sink that is stuck costs no memory.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
@@ -36,6 +33,7 @@ mod death_log;
 pub(super) mod drain_schedule;
 mod ending;
 mod facts;
+mod identities;
 mod queue;
 mod silence;
 #[cfg(test)]
@@ -45,15 +43,16 @@ mod transitions;
 
 use death_log::DeathLog;
 use ending::Ending;
+use identities::{Duplicate, Identities};
 use queue::Queue;
 use tracker_events::TrackerEvents;
 
 /// How a beat is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wake {
-    /// Not at all: the kernel keeps the time, and a visit reads it.
+    /// A beat wakes nothing: the kernel keeps its time, and a visit reads it.
     Lazy,
-    /// As it comes; its bytes are taken off every so many beats.
+    /// A beat wakes the loop; its bytes are read every [`drain_every`](TrackerConfig::drain_every) beats.
     Beat,
 }
 
@@ -68,21 +67,46 @@ impl Wake {
     }
 }
 
-/// What a tracker is made from.
+/// What happens to a living peer whose identity a newer connection gives. Both ways the newer one has an
+/// [`EventKind::Duplicate`], which names the older.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnDuplicate {
+    /// The older peer stays.
+    #[default]
+    Keep,
+    /// The older peer dies as `local`, `replaced`, and its connection is reset.
+    Replace,
+}
+
+impl OnDuplicate {
+    /// The word of the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            OnDuplicate::Keep => "keep",
+            OnDuplicate::Replace => "replace",
+        }
+    }
+}
+
+/// The configuration of a tracker.
 #[derive(Clone, Copy, Debug)]
 pub struct TrackerConfig {
-    /// The times, and what counts as life.
+    /// The times, and what counts as a proof of life.
     pub policy: Policy,
-    /// How many peers at once: 1 to [`limits::MAX_PEERS`].
+    /// The greatest number of peers at once: 1 to [`limits::MAX_PEERS`].
     pub capacity: usize,
     /// How a beat is noticed.
     pub wake: Wake,
-    /// Unread bytes that may lie in a socket before it wakes us (`SO_RCVLOWAT`).
+    /// The low-water mark in bytes (`SO_RCVLOWAT`): so many unread bytes wake the poll of a socket.
     pub unread: u32,
-    /// In beat mode: how many beats are noticed before their bytes are taken off.
+    /// Beat mode: the number of beats, at least 1, after which their bytes are read.
     pub drain_every: u8,
-    /// How many of the dead are remembered after they were reported.
-    pub remembered: usize,
+    /// How many deaths [`Tracker::dead`] keeps after their events were taken: 0, the default, to
+    /// [`limits::MAX_DEAD_KEPT`]. 256 bytes each.
+    pub dead_kept: usize,
+    /// What happens to a peer whose identity a newer connection gives in its HELLO.
+    pub on_duplicate: OnDuplicate,
 }
 
 impl TrackerConfig {
@@ -95,7 +119,8 @@ impl TrackerConfig {
             wake: Wake::Lazy,
             unread: 1_024,
             drain_every: 8,
-            remembered: limits::MAX_REMEMBERED_DEAD,
+            dead_kept: 0,
+            on_duplicate: OnDuplicate::Keep,
         }
     }
 
@@ -108,12 +133,12 @@ impl TrackerConfig {
     }
 }
 
-/// How many, of what.
+/// Counts of a tracker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrackerCounts {
-    /// Accepted since the start.
+    /// Connections accepted since the start.
     pub opened: u64,
-    /// Died since the start, by [`Cause::code`].
+    /// Deaths since the start, by [`Cause::code`].
     pub died: [u64; Cause::ALL.len()],
     /// Suspicions since the start.
     pub suspected: u64,
@@ -121,19 +146,18 @@ pub struct TrackerCounts {
     pub recovered: u64,
     /// Visits since the start.
     pub visits: u64,
-    /// Not dead now.
+    /// Peers that are not dead now.
     pub living: u32,
-    /// Suspect now.
+    /// Suspects now.
     pub suspects: u32,
-    /// Half-closed now.
+    /// Half-closed peers now.
     pub half_closed: u32,
 }
 
-/// A visit that cannot be finished now (no room for its event, an end on its way) is repeated after
-/// this time.
+/// The time after which a visit is repeated that cannot be finished now: its event has no room, or an end is on its way.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// The judgement over all peers of one ring.
+/// Judges all peers of one loop. See the [module](super).
 pub struct Tracker {
     config: TrackerConfig,
     peers: Slab<Peer>,
@@ -142,7 +166,7 @@ pub struct Tracker {
     action_queue: Queue,
     event_queue: Queue,
     tracker_events: TrackerEvents,
-    identities: HashMap<u32, Arc<str>>,
+    identities: Identities,
     death_log: DeathLog,
     next_generation: u32,
     outage: bool,
@@ -150,9 +174,11 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// A tracker without peers. All memory that it ever needs is reserved here. That of the [remembered
-    /// dead](TrackerConfig::remembered) is touched, too (256 bytes each), so that no death waits for a page: every
-    /// sixteenth would (traced on a virtual machine: 0.13 to 0.19 ms). The rest is touched as it is used.
+    /// A tracker without peers. It reserves the memory for `capacity` peers, which is touched as it is used. What it
+    /// allocates later is the text of identities, under [`Heartbeat::Frames`]: at most [`limits::MAX_IDENTITY`] bytes
+    /// and a header of 16 for each peer that gave one. The memory of the deaths of one turn, and of
+    /// [those to keep](TrackerConfig::dead_kept), is touched here: a death that meets a new page waits 0.13 to
+    /// 0.19 ms for it (traced on a virtual machine).
     ///
     /// # Panics
     ///
@@ -162,6 +188,8 @@ impl Tracker {
         assert!(config.policy.check().is_ok(), "{:?}", config.policy.check());
         assert!((1..=limits::MAX_PEERS).contains(&config.capacity), "capacity of {}", config.capacity);
         assert!(config.drain_every > 0, "a drain every 0 beats");
+        assert!(config.dead_kept <= limits::MAX_DEAD_KEPT, "{} deaths to keep", config.dead_kept);
+        let frames = config.policy.heartbeat == Heartbeat::Frames;
         Tracker {
             config,
             peers: Slab::with_capacity(config.capacity),
@@ -170,46 +198,46 @@ impl Tracker {
             action_queue: Queue::with_capacity(config.capacity),
             event_queue: Queue::with_capacity(config.capacity),
             tracker_events: TrackerEvents::new(),
-            identities: HashMap::new(),
-            death_log: DeathLog::with_capacity(config.remembered, config.capacity),
+            identities: Identities::with_capacity(if frames { config.capacity } else { 0 }),
+            death_log: DeathLog::with_capacity(config.dead_kept, config.capacity),
             next_generation: 0,
             outage: false,
             counts: TrackerCounts::default(),
         }
     }
 
-    /// What it was made from.
+    /// The configuration that it was made from.
     #[must_use]
     pub fn config(&self) -> &TrackerConfig {
         &self.config
     }
 
-    /// How many, of what.
+    /// Counts of a tracker.
     #[must_use]
     pub fn counts(&self) -> &TrackerCounts {
         &self.counts
     }
 
-    /// Places that are not free: the living, and the dead that were not yet handed over or released.
+    /// The number of slots in use: living peers, and dead ones whose events were not taken or that were not released.
     #[must_use]
     pub fn len(&self) -> usize {
         self.peers.len()
     }
 
-    /// Whether every place is free.
+    /// Whether no slot is in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.peers.is_empty()
     }
 
-    /// Whether no place is free.
+    /// Whether every slot is in use.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.peers.len() >= self.config.capacity
     }
 
-    /// Takes a new connection in; `local` is the driver's number of its local address. `None` when
-    /// no place is free.
+    /// Takes a new connection in. `local` is the number of its local address, as the driver counts them. `None` when every
+    /// slot is in use.
     #[must_use]
     pub fn accept(&mut self, address: SocketAddr, local: u16, now: Instant) -> Option<PeerId> {
         if self.is_full() {
@@ -228,7 +256,7 @@ impl Tracker {
         peer.flags.set(Flags::EVENT_QUEUED);
         let policy = &self.config.policy;
         let quiet = if peer.is_mute(policy) { policy.idle.min(policy.handshake) } else { policy.idle };
-        // A first look early on tells its pace, so that already its first bytes need wake nobody.
+        // An early first look shows the peer's pace, so that even its first bytes need no wake.
         let foreseen = self.config.wake == Wake::Lazy && policy.heartbeat != Heartbeat::Frames;
         let first_look = drain_schedule::FIRST_LOOK.min(quiet / 4);
         let due = if foreseen { self.quiet_until(now + first_look) } else { now + quiet };
@@ -241,15 +269,17 @@ impl Tracker {
         Some(PeerId::new(index, generation))
     }
 
-    /// Tells that somebody else has taken so many bytes off before the peer was [taken in](Tracker::accept):
-    /// they do not lie unread.
-    pub fn taken_before(&mut self, id: PeerId, bytes: u64) {
+    /// Tells that the socket of a peer that was just [accepted](Tracker::accept) was adopted: it was connected and read
+    /// elsewhere before. `taken` bytes of its stream have been read. Its silence counts from now, not from its last
+    /// byte.
+    pub fn adopted(&mut self, id: PeerId, taken: u64) {
         if let Some(peer) = self.living(id) {
-            peer.taken = bytes;
+            peer.taken = taken;
+            peer.flags.set(Flags::ADOPTED);
         }
     }
 
-    /// Feeds one fact. A fact about a peer that is not, or not any more, changes nothing.
+    /// Feeds one fact. A fact about a dead or unknown peer changes nothing.
     pub fn handle(&mut self, id: PeerId, fact: Fact, now: Instant) {
         let Some(peer) = self.living(id) else { return };
         let index = id.index();
@@ -269,10 +299,7 @@ impl Tracker {
                 self.on_frame(index, now);
             }
             Fact::Hello(identity) => {
-                peer.flags.set(Flags::HELLO);
-                if !identity.as_str().is_empty() {
-                    self.identities.insert(index, Arc::from(identity.as_str()));
-                }
+                self.on_identity(index, identity.as_str(), now);
                 self.on_frame(index, now);
             }
             Fact::Garbage(error, evidence) => {
@@ -284,26 +311,25 @@ impl Tracker {
         }
     }
 
-    /// Tells that the loop itself was held up from `start` to `end`: deadlines are put off by as
-    /// much, and an event says so.
+    /// Reports that the loop was held up from `start` to `end`: deadlines are put off by as much, and an event reports it.
     pub fn handle_stall(&mut self, start: Instant, end: Instant) {
         let held = end.since(start);
         self.stalls.add(start, end);
         self.notice(Event { at: end, subject: None, kind: EventKind::Stall { held } });
     }
 
-    /// Tells that the machine was suspended for `held` and is back at `now`. The monotonic clock stood
-    /// still meanwhile, but what the peers sent was lost: every deadline is put off by as much, at most
-    /// by one detection time, and an event says so.
+    /// Reports that the machine was suspended for `held` and is back at `now`. The monotonic clock stood still meanwhile, but
+    /// what the peers sent was lost: every deadline is put off by `held`, at most by one detection time, and an event
+    /// reports it.
     pub fn handle_suspend(&mut self, now: Instant, held: Duration) {
         let grace = held.min(self.config.policy.detection_time());
         self.stalls.add(now, now + grace);
         self.notice(Event { at: now, subject: None, kind: EventKind::Stall { held } });
     }
 
-    /// Lets the wheel name who could be overdue at `now`: at most [`limits::MAX_VISITS_PER_TURN`] of them, and so
-    /// many that [`limits::VISITS_AT_ONCE`] have actions to be taken; the others stay due. Feed every completion
-    /// that has been reaped before this.
+    /// Visits the peers that could be overdue at `now`: at most [`limits::MAX_VISITS_PER_TURN`], and until
+    /// [`limits::VISITS_AT_ONCE`] of them have actions; the others stay due. Feed every completion that was reaped before
+    /// this call.
     pub fn handle_time(&mut self, now: Instant) {
         for _ in 0..limits::MAX_VISITS_PER_TURN {
             if self.action_queue.len() >= limits::VISITS_AT_ONCE {
@@ -314,13 +340,13 @@ impl Tracker {
         }
     }
 
-    /// When [`Tracker::handle_time`] has something to do next.
+    /// The next time at which [`Tracker::handle_time`] has something to do.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         self.wheel.next_due()
     }
 
-    /// The next thing to do, until `None`.
+    /// Returns the next action, until `None`.
     #[must_use = "an action that is not performed leaves its peer without a judgement"]
     pub fn poll_action(&mut self) -> Option<Action> {
         loop {
@@ -351,8 +377,7 @@ impl Tracker {
         }
     }
 
-    /// The next event, until `None`. Take one only when the sink has room for it: what was taken is
-    /// the caller's.
+    /// Returns the next event, until `None`. Take one only when the sink has room for it: the tracker keeps no copy.
     #[must_use = "an event that is not delivered is lost"]
     pub fn poll_event(&mut self) -> Option<Event> {
         if let Some(notice) = self.tracker_events.pop() {
@@ -362,37 +387,19 @@ impl Tracker {
         let Some(peer) = self.peers.get_mut(index as usize) else {
             unreachable!("a place is freed only after its last event was taken");
         };
-        let Some((transition, before)) = peer.take_transition() else {
-            unreachable!("who stands in the queue owes an event");
+        let (at, kind) = match self.identities.duplicate(index, peer) {
+            Some(Duplicate { of, address, at }) => (at, EventKind::Duplicate { of, address }),
+            None => self.take_transition(index),
         };
-        let kind = match transition.step() {
-            Step::Up => EventKind::Up,
-            step @ (Step::Suspected | Step::Doubted) => {
-                // The life of now: it may be newer than the suspicion, and then says nothing of the
-                // silence before it.
-                let silent = transition.at().since(peer.last_life);
-                let doubt = step == Step::Doubted;
-                let at_least = if doubt { Duration::ZERO } else { self.config.policy.suspicion_time() };
-                EventKind::Suspected { silent_for: silent.max(at_least), doubt }
-            }
-            Step::Recovered => {
-                let suspected_at = before.map_or(peer.accepted_at, |before| before.at());
-                EventKind::Recovered { suspected_for: transition.at().since(suspected_at) }
-            }
-            Step::HalfClosed => EventKind::HalfClosed,
-            Step::Died(_) => EventKind::Died(self.death_log.tell(peer.death())),
-        };
-        let at = match &kind {
-            EventKind::Died(death) => death.at,
-            _ => transition.at(),
-        };
+        let peer = self.at(index);
         let subject = Subject {
             peer: PeerId::new(index, peer.generation()),
             address: peer.address(),
             local: peer.local,
-            identity: self.identities.get(&index).cloned(),
+            identity: self.identities.of(index),
         };
-        if peer.untaken() == 0 {
+        let peer = self.at(index);
+        if peer.untaken() == 0 && !peer.flags.has(Flags::DUPLICATE) {
             peer.flags.clear(Flags::EVENT_QUEUED);
             self.event_queue.pop();
             self.free_if_done(index);
@@ -400,8 +407,37 @@ impl Tracker {
         Some(Event { at, subject: Some(subject), kind })
     }
 
-    /// The driver holds nothing of a dead peer any more: its descriptor is closed and no operation
-    /// on it is under way. Its place is free once its events were taken too.
+    /// The oldest transition of a peer that was not taken, as an event, and its time.
+    fn take_transition(&mut self, index: u32) -> (Instant, EventKind) {
+        let peer = &mut self.peers[index as usize];
+        let Some((transition, before)) = peer.take_transition() else {
+            unreachable!("a peer in the queue has an event");
+        };
+        let at = transition.at();
+        let kind = match transition.step() {
+            Step::Up => EventKind::Up,
+            step @ (Step::Suspected | Step::Doubted) => {
+                // The record's last life may be newer than the suspicion, and then says nothing of the silence before.
+                let silent = at.since(peer.last_life);
+                let doubt = step == Step::Doubted;
+                let at_least = if doubt { Duration::ZERO } else { self.config.policy.suspicion_time() };
+                EventKind::Suspected { silent_for: silent.max(at_least), doubt }
+            }
+            Step::Recovered => {
+                let suspected_at = before.map_or(peer.accepted_at, |before| before.at());
+                EventKind::Recovered { suspected_for: at.since(suspected_at) }
+            }
+            Step::HalfClosed => EventKind::HalfClosed,
+            Step::Died(_) => {
+                let death = self.death_log.tell(peer.death());
+                return (death.at, EventKind::Died(death));
+            }
+        };
+        (at, kind)
+    }
+
+    /// Reports that the driver has closed the descriptor of a dead peer and has no operation on it under way. The slot is
+    /// free once the events were taken too.
     ///
     /// # Panics
     ///
@@ -413,27 +449,28 @@ impl Tracker {
         self.free_if_done(id.index());
     }
 
-    /// Whether a peer has its place still, living or dead.
+    /// Whether a peer, living or dead, has its slot still.
     #[must_use]
     pub fn has(&self, id: PeerId) -> bool {
         self.peers.get(id.index() as usize).is_some_and(|peer| peer.generation() == id.generation())
     }
 
-    /// The record of a peer, as long as it has a place.
+    /// The record of a peer, as long as it has a slot.
     #[must_use]
     pub fn peer(&self, id: PeerId) -> Option<PeerView> {
         let peer = self.peers.get(id.index() as usize)?;
         (peer.generation() == id.generation()).then(|| PeerView::of(id, peer))
     }
 
-    /// Every peer that has a place.
+    /// The records of all peers that have a slot.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
         self.peers
             .iter()
             .map(|(index, peer)| PeerView::of(PeerId::new(index as u32, peer.generation()), peer))
     }
 
-    /// The dead: those who were handed over, as many as are remembered, oldest first; then those who were not.
+    /// The last deaths whose events were taken, as many as [`TrackerConfig::dead_kept`] says, oldest first; then the deaths
+    /// whose events wait.
     pub fn dead(&self) -> impl DoubleEndedIterator<Item = &Death> {
         self.death_log.iter()
     }
@@ -448,7 +485,7 @@ impl Tracker {
         (peer.generation() == id.generation() && peer.state != State::Dead).then_some(peer)
     }
 
-    /// The record in a place that is known to be taken.
+    /// The record in a slot that is known to be in use.
     fn at(&mut self, index: u32) -> &mut Peer {
         &mut self.peers[index as usize]
     }
@@ -473,13 +510,14 @@ impl Tracker {
         self.wheel.schedule(index, due);
     }
 
-    /// Holds every record against the invariants. O(n), for tests.
+    /// Checks every record against the invariants: O(n), for tests.
     pub fn audit(&self) {
         for (index, peer) in &self.peers {
             let index = index as u32;
             let waiting = self.wheel.is_scheduled(index) || peer.flags.has(Flags::VISITING);
             assert!((peer.state != State::Dead) == waiting, "{index}: {peer:?}");
-            assert_eq!(peer.untaken() > 0, peer.flags.has(Flags::EVENT_QUEUED), "{index}: {peer:?}");
+            let has_event = peer.untaken() > 0 || peer.flags.has(Flags::DUPLICATE);
+            assert_eq!(has_event, peer.flags.has(Flags::EVENT_QUEUED), "{index}: {peer:?}");
             assert!(peer.pending == 0 || peer.flags.has(Flags::ACTION_QUEUED), "{index}: {peer:?}");
         }
         let of = |state| self.peers.iter().filter(|(_, peer)| peer.state == state).count() as u32;

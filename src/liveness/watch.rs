@@ -1,16 +1,16 @@
-//! The judgement of connections that somebody else reads and writes.
+//! The judgement of connections that other code reads and writes.
 //!
 //! # Intuition
 //!
-//! A [`Tracker`](super::Tracker) takes bytes off, so it knows what was said before an end. Here the bytes
-//! and the socket's error belong to the program, and must be left where they are. What remains is enough: a
-//! poll says that something has ended, and `TCP_INFO` says what, and how long ago the peer was last heard.
+//! A [`Tracker`](super::Tracker) reads the bytes, so it knows what came before an end. Here the bytes and the socket's error
+//! belong to the program and stay where they are. What remains is enough: a poll shows that something has ended, and
+//! `TCP_INFO` shows what, and how long ago the peer was last heard.
 //!
 //! # Model
 //!
-//! [`Watches`] holds one record a connection and one appointment for each in a [wheel](crate::wheel), at the
-//! first instant at which its silence could have lasted its policy's detection time. [`Watches::look`] is
-//! told what the socket showed, when it woke or when its hour came, and says what has changed:
+//! [`Watches`] holds one record for each connection and one appointment in a [wheel](crate::wheel), at the first instant
+//! at which its silence could have lasted the detection time. [`Watches::look`] gets what the socket showed, when its poll
+//! woke or its appointment came, and returns what has changed:
 //!
 //! | the socket | verdict |
 //! |---|---|
@@ -21,8 +21,8 @@
 //! # Contract
 //!
 //! - No descriptor, no clock, no lock: `now` is an argument.
-//! - A verdict moves from `Here` over `HalfClosed` to `Gone` and never back; `Gone` is said once.
-//! - An expiry is never early; our own stalls put it off.
+//! - A verdict moves from `Here` over `HalfClosed` to `Gone` and never back; `Gone` is returned once.
+//! - An expiry is never early; stalls of the watcher put it off.
 //!
 //! # Example
 //!
@@ -57,19 +57,19 @@ use crate::limits;
 use crate::time::Instant;
 use crate::wheel::Wheel;
 
-/// What a watched peer is held to be.
+/// The verdict about a watched peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It is there, as far as anybody can know.
+    /// The peer is there, as far as its socket shows.
     Here,
-    /// It has said that it writes no more, and may still be listening.
+    /// The peer's FIN has come: it writes no more, and may still read.
     HalfClosed,
-    /// It is gone, for ever.
+    /// The peer is gone. The verdict is final.
     Gone(Cause),
 }
 
 impl Verdict {
-    /// Whether it is gone.
+    /// Whether the peer is gone.
     #[must_use]
     pub const fn is_gone(self) -> bool {
         matches!(self, Verdict::Gone(_))
@@ -86,24 +86,24 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What a socket showed.
+/// What a socket showed when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Look {
-    /// The usual evidence, without `SO_ERROR`, which is the program's.
+    /// The evidence of a tracker, without `SO_ERROR`, which is left to the program.
     pub evidence: Evidence,
-    /// What of the sequence space was acknowledged and is no data: one more than before once our own FIN
-    /// was. Tells an orderly end from a reset whose error the program has taken.
+    /// The acknowledged part of the sequence space that is no data: it grows by one when this side's FIN is acknowledged. So
+    /// it tells an orderly end from a reset whose error the program has taken.
     pub acknowledged_beyond_data: i64,
-    /// Bytes that the program has not read: when they are many, it is we who keep the peer from speaking.
+    /// The number of bytes that the program has not read. When they are many, this side may keep the peer from speaking.
     pub unread: u32,
 }
 
 /// A verdict that has just been reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Change {
-    /// Which.
+    /// The new verdict.
     pub verdict: Verdict,
-    /// Why it is right.
+    /// What it rests on.
     pub proof: Proof,
 }
 
@@ -112,11 +112,11 @@ struct Record {
     policy: Policy,
     verdict: Verdict,
     accepted_at: Instant,
-    /// When the peer's FIN was first seen.
+    /// The time at which the peer's FIN was first seen.
     fin: Option<Instant>,
     /// `acknowledged_beyond_data` at a time when nothing was under way.
     beyond: Option<i64>,
-    /// ERR was there while the connection stood: a time stamp in its error queue, say, and no reset.
+    /// ERR was set while the connection stood, for example by a time stamp in its error queue: it is no sign of a reset.
     erring: bool,
     due: Instant,
 }
@@ -137,7 +137,7 @@ impl fmt::Debug for Watches {
 }
 
 impl Watches {
-    /// Room for so many, 1 to [`limits::MAX_PEERS`]. What it holds grows with what it is given.
+    /// Room for `capacity` connections, 1 to [`limits::MAX_PEERS`]. Memory is allocated as connections are added.
     ///
     /// # Panics
     ///
@@ -154,26 +154,26 @@ impl Watches {
         }
     }
 
-    /// How many there are.
+    /// The number of watched connections.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether there are none.
+    /// Whether no connection is watched.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// How many there may be.
+    /// The greatest number of watched connections.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Takes a connection in, with a first look at it, which is not judged: call [`look`](Watches::look)
-    /// for that. `None` when there is no room.
+    /// Adds a connection, with a first look at it, which is not judged: call [`look`](Watches::look) for that. `None` when
+    /// there is no room.
     ///
     /// # Panics
     ///
@@ -201,7 +201,7 @@ impl Watches {
         Some(PeerId::new(index, generation))
     }
 
-    /// Ends a watch. A stale id changes nothing.
+    /// Ends a watch. Returns whether there was one; a stale id changes nothing.
     pub fn remove(&mut self, id: PeerId) -> bool {
         let known = self.has(id);
         if known {
@@ -211,20 +211,20 @@ impl Watches {
         known
     }
 
-    /// Whether a watch stands.
+    /// Whether the connection is watched.
     #[must_use]
     pub fn has(&self, id: PeerId) -> bool {
         self.records.get(id.index() as usize).is_some_and(|record| record.generation == id.generation())
     }
 
-    /// When [`expire`](Watches::expire) has somebody to name next.
+    /// The next time at which [`expire`](Watches::expire) returns a connection.
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         self.wheel.next_due()
     }
 
-    /// Somebody who could be overdue at `now`, to be looked at. Whoever is named and not looked at is not
-    /// named again.
+    /// Returns a connection that could be overdue at `now` and has to be looked at. It is not returned again before it was
+    /// looked at.
     pub fn expire(&mut self, now: Instant) -> Option<PeerId> {
         loop {
             let index = self.wheel.expire(now)?;
@@ -236,18 +236,22 @@ impl Watches {
         }
     }
 
-    /// Tells that we were held up from `start` to `end`: deadlines are put off by as much.
+    /// Reports that the watcher was held up from `start` to `end`: deadlines are put off by as much.
     pub fn handle_stall(&mut self, start: Instant, end: Instant) {
         self.stalls.add(start, end);
     }
 
-    /// Judges by what a socket shows, and says what has changed. A stale id, and one who is gone, change
-    /// nothing.
+    /// Judges by what a socket shows, and returns what has changed. A stale id, and a peer that is gone, change nothing.
     ///
-    /// The error of a closed socket is the program's to take, so its cause is inferred: no error waits and our
-    /// own FIN was acknowledged, `Closed` (also where a reset came behind it and the program took its error); unanswered probes or repetitions for about as long as the keepalive or the
-    /// user timeout takes, `KeepaliveExpired` or `UserTimeout`; otherwise a reset, `Aborted`. A path that
-    /// said EHOSTUNREACH is therefore told as `UserTimeout`, and a socket killed by `ss -K` as `Aborted`.
+    /// The error of a closed socket belongs to the program, so the cause is inferred:
+    ///
+    /// - `Closed` if no error waits and this side's FIN was acknowledged, also where a reset came behind it and the program
+    ///   took its error;
+    /// - `KeepaliveExpired` or `UserTimeout` if probes or repetitions were unanswered for about as long as the keepalive or
+    ///   the user timeout takes;
+    /// - `Aborted` otherwise: a reset.
+    ///
+    /// So a path that reported EHOSTUNREACH gives `UserTimeout`, and a socket killed by `ss -K` gives `Aborted`.
     pub fn look(&mut self, id: PeerId, look: &Look, now: Instant) -> Option<Change> {
         let evidence = &look.evidence;
         let record = self.standing(id)?;
@@ -289,12 +293,12 @@ impl Watches {
         news.then_some(Change { verdict: Verdict::HalfClosed, proof })
     }
 
-    /// Why one who is not gone is held to be what it is, by what the socket shows.
+    /// The proof for the present verdict about a peer that is not gone, by what the socket shows.
     #[must_use]
     pub fn proof(&self, id: PeerId, look: &Look, now: Instant) -> Option<Proof> {
         let record = self.records.get(id.index() as usize)?;
         let evidence = &look.evidence;
-        // Its program's silence is weighed, as if it were held against it.
+        // The silence of the program is weighed, as if it were judged by its bytes.
         let spoke = if evidence.received > 0 { evidence.last_data.min(now) } else { record.accepted_at };
         let standing = record.generation == id.generation();
         standing.then(|| {
@@ -302,7 +306,7 @@ impl Watches {
         })
     }
 
-    /// Judges one whose socket is not there any more: it was closed behind our back.
+    /// Judges a connection whose socket is gone: it was closed without ending the watch.
     pub fn lost(&mut self, id: PeerId, now: Instant) -> Option<Change> {
         let accepted_at = self.standing(id)?.accepted_at;
         let nothing = Evidence { tcp_state: TcpState::Close, ..Evidence::default() };
@@ -338,7 +342,7 @@ impl Record {
         if can_speak { self.policy.heartbeat } else { Heartbeat::None }
     }
 
-    /// The last that was heard of the peer, as far as it counts.
+    /// The last proof of life, by what counts as one. Never before the watch began.
     fn last_life(&self, look: &Look, now: Instant) -> Instant {
         let evidence = &look.evidence;
         let bytes = if evidence.received > 0 { evidence.last_data } else { Instant::ZERO };
@@ -379,15 +383,14 @@ impl Record {
     }
 }
 
-/// When to look at one whose deadline is `deadline`: shortly before it, at an hour that many share, so that one
-/// wake serves them all; and again at the deadline itself if it was not heard from by then.
+/// When to look at a connection with this deadline: shortly before it, at a grid point that many share, so that one wake
+/// serves them all; and again at the deadline itself.
 fn appointment(deadline: Instant, now: Instant) -> Instant {
     let shared = drain_schedule::round_down(deadline);
     if shared > now { shared } else { deadline }
 }
 
-/// What was acknowledged beyond data, where nothing is under way that would spoil the count and neither side
-/// has begun to close.
+/// `acknowledged_beyond_data`, if nothing is under way that would spoil the count and this side has not begun to close.
 fn settled(look: &Look) -> Option<i64> {
     let Evidence { tcp_state, unacked, notsent, .. } = look.evidence;
     let open = matches!(tcp_state, TcpState::Established | TcpState::CloseWait);

@@ -9,9 +9,10 @@ use socket2::SockRef;
 
 use super::event::Failure;
 use super::line::Shown;
-use crate::liveness::{PollMask, Stalls};
+use crate::evidence::inspect;
+use crate::liveness::{Evidence, PollMask};
 use crate::reactor::{Descriptor, kind};
-use crate::sys::tcp;
+use crate::sys::tcp::{self, TickClock};
 use crate::time::Instant;
 
 /// The poll of a client.
@@ -21,10 +22,6 @@ pub(super) const UPSTREAM: u8 = kind::SERVICE + 1;
 
 /// What the poll of a socket waits for: bytes, room, and ends.
 pub(super) const INTEREST: u16 = PollMask::IN | PollMask::OUT | PollMask::RDHUP;
-
-/// Probes of a closed window in a row without an answer, from which on the peer counts as unheard. They are up to two
-/// minutes apart: a single one is only under way, or lost.
-const UNANSWERED_PROBES: u8 = 3;
 
 /// Bytes that the kernel did not take yet.
 #[derive(Debug, Default)]
@@ -164,19 +161,9 @@ impl Socket {
         self.flush();
     }
 
-    /// Whether the peer has not acknowledged something.
-    pub(super) fn has_unacknowledged(&self) -> bool {
-        tcp::info(self.descriptor.as_fd()).is_ok_and(|info| info.unacked > 0)
-    }
-
-    /// Whether nothing was heard from the peer for `silence`, own stalls not counted, although something waits for its
-    /// acknowledgement. A peer that only does not read is heard: it answers the probes of its closed window.
-    pub(super) fn is_unheard(&self, silence: Duration, now: Instant, stalls: &Stalls) -> bool {
-        tcp::info(self.descriptor.as_fd()).is_ok_and(|info| {
-            let waits = info.unacked > 0 && info.retransmits > 0 || info.probes >= UNANSWERED_PROBES;
-            let quiet = Duration::from_millis(info.last_ack_recv.min(info.last_data_recv).into());
-            waits && stalls.put_off(now - quiet, silence) <= now
-        })
+    /// What the socket shows now. The default when it cannot be looked at.
+    pub(super) fn evidence(&self) -> Evidence {
+        inspect(self.descriptor.as_fd(), PollMask::default(), TickClock::new()).unwrap_or_default()
     }
 }
 

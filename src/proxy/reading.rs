@@ -9,8 +9,7 @@ use super::service::{Conn, Proxy};
 use super::session::{End, SessionFact};
 use super::session_io::SessionIo;
 use crate::limits;
-use crate::liveness::errno::{self, Meaning};
-use crate::liveness::{Cause, Hop, LocalCause, PollMask};
+use crate::liveness::{Cause, LocalCause, PollMask, cause_of_errno};
 use crate::reactor::{Completion, Sockets};
 use crate::sys::tcp;
 use crate::time::Instant;
@@ -314,17 +313,8 @@ impl Proxy {
 
 /// The cause of a client that ended with this errno.
 fn cause(error: i32, connection: &Connection) -> Cause {
-    match errno::meaning(error) {
-        Meaning::Reset => Cause::Aborted,
-        Meaning::TimedOut if connection.client.as_ref().is_some_and(Socket::has_unacknowledged) => {
-            Cause::UserTimeout
-        }
-        Meaning::TimedOut => Cause::KeepaliveExpired,
-        Meaning::HostUnreachable => Cause::Unreachable(Hop::Host),
-        Meaning::NetUnreachable => Cause::Unreachable(Hop::Net),
-        _ if error == libc::EPIPE => Cause::Aborted,
-        // Set by this side, when the send timeout is over.
-        _ if error == libc::ETIME => Cause::Local(LocalCause::Shutdown),
-        _ => Cause::Local(LocalCause::Destroyed),
+    match error {
+        libc::ETIME => Cause::Local(LocalCause::Shutdown), // set by this side, when the send timeout is over
+        _ => cause_of_errno(error, &connection.client.as_ref().map(Socket::evidence).unwrap_or_default()),
     }
 }

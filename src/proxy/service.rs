@@ -20,7 +20,7 @@ use super::session::{Effects, End, Rules, Session, SessionFact};
 use super::session_io::{SessionIo, WorkerState};
 use super::upstreams::Upstreams;
 use crate::limits;
-use crate::liveness::{Policy, Stalls};
+use crate::liveness::{Policy, Silence, Stalls};
 use crate::reactor::{
     Accepted, Completion, Ended, EngineChoice, EventSink, Listener, Reactor, Room, Service, Setup, Shared,
     Sockets, StartError,
@@ -235,11 +235,12 @@ impl Proxy {
                 // It is there, and keeps its place and its upstream's from others.
                 client.failed = Some(libc::ETIME);
             }
-            let silence = self.config.policy.detection_time();
+            let (policy, stalls) = (&self.config.policy, &self.stalls);
             for client in [true, false] {
                 let connected = client || !connection.connecting;
                 if let Some(socket) = connection.socket(client).filter(|_| connected)
-                    && socket.is_unheard(silence, now, &self.stalls)
+                    && let evidence = socket.evidence()
+                    && Silence::of_kernel(policy, stalls, &evidence).is_of_a_dead_kernel(&evidence, now)
                 {
                     socket.failed = Some(libc::ETIMEDOUT);
                 }

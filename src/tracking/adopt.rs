@@ -86,7 +86,7 @@ impl<K: EventSink> Driver<K> {
         };
         // The socket was looked at before its unread bytes were counted: what came in between is still to be taken.
         let received = evidence_of(&info, PollMask(0), self.service.ticks).received;
-        self.service.tracker.taken_before(peer, received.saturating_sub(u64::from(unread)));
+        self.service.tracker.adopted(peer, received.saturating_sub(u64::from(unread)));
         Ok(peer)
     }
 }

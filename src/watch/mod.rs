@@ -1,11 +1,10 @@
-//! Tells when the peer of a socket is gone, while the program itself reads and writes it.
+//! Reports when the peer of a socket is gone, while the program itself reads and writes the socket.
 //!
 //! # Intuition
 //!
-//! A server already reads its sockets, on a runtime of its own. Two things it does not see: that a client has
-//! left while a handler still works and nobody reads, and that a client is silent because it has vanished. A
-//! [`Watcher`] sees both from beside, and says so to whoever waits for it. It takes nothing: no byte, no
-//! error, no part of the program's I/O.
+//! A server reads its sockets on a runtime of its own. It does not see that a client has left while a handler works and
+//! does not read, nor that a client is silent because it has vanished. A [`Watcher`] sees both, and wakes or calls the
+//! handler. It takes no byte, no error, and no part in the program's I/O.
 //!
 //! # Model
 //!
@@ -18,13 +17,13 @@
 //!   gone().await ◄───────────────────────────────────────────└───────────────────────────┘
 //! ```
 //!
-//! The thread waits on epoll and not on a ring of its own, on purpose. A poll in a ring holds the file: a
-//! socket that the program closes would send its FIN only after that poll was taken back, by the ring's own
-//! thread, so that every drop would wait for another thread. An epoll entry holds nothing, is taken back by
-//! the thread that drops, and wakes as soon; and it is there where io_uring is blocked.
+//! The thread waits on epoll and not on a ring. A poll in a ring holds the file: a socket that the program closes would
+//! send its FIN only after the ring's own thread has cancelled that poll, so every drop would wait for another thread. An
+//! epoll entry holds nothing, the dropping thread removes it, and it wakes as soon. It also works where io_uring is
+//! blocked.
 //!
-//! The kernel keeps the time: keepalive is set by the [policy](Policy)'s plan, so a quiet peer's kernel is
-//! asked, and its answers are read from `TCP_INFO` once a detection time. Nothing is paid for a byte.
+//! The kernel keeps the time: keepalive is set by the plan of the [policy](Policy), so a quiet peer's kernel is asked, and
+//! its answers are read from `TCP_INFO` once a detection time. A byte costs nothing.
 //!
 //! # Contract
 //!
@@ -32,11 +31,12 @@
 //!   the *cause* of a closed socket is inferred; [`Watches::look`](crate::liveness::watch::Watches::look) says how.
 //! - It sets `SO_KEEPALIVE` and its times, and `TCP_USER_TIMEOUT` if the policy names one; nothing else.
 //! - Dropping a [`Watched`] ends the watch first and then drops the stream, so the FIN goes out at once. A
-//!   socket that is closed in another way ends its watch too, when its hour comes, as `Gone(local)`.
+//!   socket that is closed in another way ends its watch at its next appointment, as `Gone(local)`.
 //! - A verdict moves from `Here` over `HalfClosed` to `Gone` and never back. With a
 //!   [`half_closed_grace`](Policy::half_closed_grace) of zero, which the presets have, a FIN is the end.
+//! - Every watch whose peer is gone by its end has one verdict: its tokens return it, and its callbacks are called once.
 //! - Callbacks run on the watcher's thread and must not block; one that panics ends nothing but itself.
-//! - An expiry is never early; a stall of the watcher's own puts it off.
+//! - An expiry is never early; a stall of the watcher puts it off.
 //!
 //! # Example
 //!
@@ -76,11 +76,11 @@ pub use slot::{Gone, Token};
 use thread::{Handle, Ticket};
 pub use watched::{Watch, Watched};
 
-/// What a watcher is made from.
+/// The configuration of a watcher.
 #[derive(Clone, Copy, Debug)]
 pub struct WatcherConfig {
-    /// How many sockets at once: 1 to [`limits::MAX_PEERS`]. By default 1,048,576. Only address space is
-    /// set aside for them, and 8 bytes each of that.
+    /// The greatest number of sockets at once: 1 to [`limits::MAX_PEERS`], by default 1,048,576. It costs 8 bytes of address
+    /// space each.
     pub capacity: usize,
 }
 
@@ -90,7 +90,7 @@ impl Default for WatcherConfig {
     }
 }
 
-/// Why there is no watcher.
+/// Why a watcher could not be started. The message names the cause and the cure.
 #[derive(Debug)]
 pub struct StartError {
     attempted: &'static str,
@@ -114,11 +114,11 @@ impl std::error::Error for StartError {
     }
 }
 
-/// Why a socket is not watched.
+/// Why a socket could not be watched.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// It is no TCP socket: UDP, a Unix socket, a file.
+    /// It is no TCP socket but, for example, UDP, a Unix socket or a file.
     NotTcp(io::Error),
     /// It is listening, or not connected (any more).
     NotConnected(TcpState),
@@ -126,20 +126,20 @@ pub enum WatchError {
     Twice,
     /// The policy contradicts itself.
     Policy(PolicyError),
-    /// The policy wants heartbeat frames, which are bytes, and those are the program's.
+    /// The policy wants heartbeat frames; a watcher reads no bytes.
     Frames,
-    /// So many are watched as the watcher was made for.
+    /// As many sockets are watched as the watcher has room for.
     Full {
-        /// How many.
+        /// The capacity of the watcher.
         capacity: usize,
     },
     /// The watcher was stopped, or this is a child that was forked without its thread.
     Stopped,
-    /// Something that a watch needs.
+    /// A system call failed.
     Io {
         /// What was attempted.
         attempted: &'static str,
-        /// What came of it.
+        /// The error of the call.
         source: io::Error,
     },
 }
@@ -195,19 +195,19 @@ impl std::error::Error for WatchError {
     }
 }
 
-/// Watches sockets that the program reads and writes itself. Cheap to clone; all clones are one watcher, whose
-/// thread ends when they and all their watches are gone, or by [`Watcher::stop`].
+/// Watches sockets that the program reads and writes itself. All clones are one watcher, whose thread ends when they and all
+/// their watches are dropped, or by [`Watcher::stop`].
 #[derive(Clone, Debug)]
 pub struct Watcher {
     handle: Arc<Handle>,
 }
 
 impl Watcher {
-    /// Starts its thread.
+    /// Starts a watcher and its thread.
     ///
     /// # Errors
     ///
-    /// [`StartError`], whose message names the cause and the cure.
+    /// [`StartError`] when the capacity is out of range, or when the system has no descriptor, memory or thread left.
     pub fn start(config: WatcherConfig) -> Result<Watcher, StartError> {
         if !(1..=limits::MAX_PEERS).contains(&config.capacity) {
             let source = io::Error::from_raw_os_error(libc::EINVAL);
@@ -218,9 +218,9 @@ impl Watcher {
         Ok(Watcher { handle: Arc::new(handle) })
     }
 
-    /// Watches a stream: of std, tokio, socket2, or anything else that is [`AsFd`] (one of tokio-uring's in
-    /// `hosted::UringStream`). What comes back is the stream, and says whether its peer is there; dropping it ends
-    /// the watch and closes the stream, in this order.
+    /// Watches a stream of std, tokio, socket2, or anything else that is [`AsFd`] (one of tokio-uring in
+    /// `hosted::UringStream`). Returns the stream together with its watch; dropping it ends the watch and then closes the
+    /// stream.
     ///
     /// # Errors
     ///
@@ -230,8 +230,8 @@ impl Watcher {
         Ok(Watched::new(watch, stream))
     }
 
-    /// Watches a socket that stays where it is: for streams that somebody else owns, a framework say. Drop the
-    /// [`Watch`] when the socket is closed, or before.
+    /// Watches a socket without taking it, for streams that a framework owns. Drop the [`Watch`] when the socket is closed, or
+    /// before.
     ///
     /// # Errors
     ///
@@ -261,20 +261,20 @@ impl Watcher {
         Ok(watch)
     }
 
-    /// How many sockets are watched now.
+    /// The number of sockets that are watched now.
     #[must_use]
     pub fn len(&self) -> usize {
         self.handle.len()
     }
 
-    /// Whether none is.
+    /// Whether no socket is watched.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Ends its thread, and waits for it unless called on it. Whoever waits for a verdict gets the last one that
-    /// was known; watching anew is refused.
+    /// Ends the thread, and joins it unless called on it. Waiters get the last known verdict; no socket can be watched
+    /// afterwards.
     pub fn stop(&self) {
         self.handle.stop();
     }

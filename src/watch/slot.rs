@@ -1,4 +1,4 @@
-//! Where the watcher's thread leaves a verdict, and others wait for it.
+//! The slot of a watch: the watcher's thread leaves the verdict there, and other threads wait for it.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Waker};
 use crate::liveness::Proof;
 use crate::liveness::watch::{Change, Verdict};
 
-/// Called once, with the verdict.
+/// A function that is called once, with the verdict.
 type Callback = Box<dyn FnOnce(Verdict) + Send>;
 
-/// One watch as both sides see it.
+/// The state of one watch that both sides share.
 pub(super) struct Slot {
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -20,7 +20,7 @@ pub(super) struct Slot {
 struct Inner {
     verdict: Verdict,
     proof: Option<Proof>,
-    /// Nothing will change any more: the watch was ended.
+    /// The watch was ended: the verdict changes no more.
     over: bool,
     next_key: u64,
     wakers: Vec<(u64, Waker)>,
@@ -40,7 +40,7 @@ impl Slot {
         Slot { inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
-    /// No code of others runs under the lock, not even a waker's clone or drop, so a poisoned one is as good as any.
+    /// No foreign code runs under the lock, not even a waker's clone or drop, so a poisoned lock protects sound data.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,29 +53,42 @@ impl Slot {
         self.lock().proof
     }
 
-    /// Leaves a verdict and wakes whoever waits. Callbacks run here, outside of every lock.
-    pub(super) fn tell(&self, change: &Change) {
+    /// Leaves a verdict. It runs no foreign code, so it may be called under a lock; [`notify`](Slot::notify) or
+    /// [`end`](Slot::end) must follow outside of it.
+    pub(super) fn set(&self, change: &Change) {
         let mut inner = self.lock();
-        if inner.over {
-            return;
-        }
-        inner.verdict = change.verdict;
-        inner.proof = Some(change.proof);
-        let callbacks =
-            if change.verdict.is_gone() { std::mem::take(&mut inner.callbacks) } else { Vec::new() };
-        self.release(inner);
-        for callback in callbacks {
-            call(callback, change.verdict);
+        if !inner.over {
+            inner.verdict = change.verdict;
+            inner.proof = Some(change.proof);
         }
     }
 
-    /// Says that nothing will change any more.
+    /// Wakes all waiters, and runs the callbacks if the peer is gone.
+    pub(super) fn notify(&self) {
+        let mut inner = self.lock();
+        let verdict = inner.verdict;
+        let callbacks = if verdict.is_gone() { std::mem::take(&mut inner.callbacks) } else { Vec::new() };
+        self.release(inner);
+        for callback in callbacks {
+            call(callback, verdict);
+        }
+    }
+
+    /// Ends the watch: its verdict changes no more. Runs the callbacks if the peer is gone and they were not run, and
+    /// drops them otherwise.
     pub(super) fn end(&self) {
         let mut inner = self.lock();
         inner.over = true;
-        let unused = std::mem::take(&mut inner.callbacks);
+        let verdict = inner.verdict;
+        let callbacks = std::mem::take(&mut inner.callbacks);
         self.release(inner);
-        guarded(|| drop(unused)); // they may own what they like, and drop it outside of the lock
+        for callback in callbacks {
+            if verdict.is_gone() {
+                call(callback, verdict);
+            } else {
+                guarded(|| drop(callback)); // what it owns may panic when it is dropped
+            }
+        }
     }
 
     fn release(&self, mut inner: MutexGuard<'_, Inner>) {
@@ -113,15 +126,14 @@ fn call(callback: Callback, verdict: Verdict) {
     guarded(|| callback(verdict));
 }
 
-/// Code of others that panics must not take the others' verdicts with it; its message was printed by the hook.
+/// Runs foreign code. A panic in it must not lose the verdicts of other watches; the hook has printed its message.
 fn guarded(code: impl FnOnce()) {
     if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)) {
         std::mem::forget(payload); // dropping it may panic again
     }
 }
 
-/// Becomes ready with the verdict that was waited for. Belongs to no runtime, borrows nothing, and may be dropped
-/// at any time.
+/// A future of a verdict. It belongs to no runtime, borrows nothing, and may be dropped at any time.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Gone {
     slot: Arc<Slot>,
@@ -180,8 +192,7 @@ impl Drop for Gone {
     }
 }
 
-/// Tells of a watch from anywhere: cheap to clone, without the stream. For handlers that should stop when
-/// their client has left.
+/// A handle of a watch without the stream, cheap to clone: for handlers that should stop when their client has left.
 #[derive(Clone)]
 pub struct Token {
     slot: Arc<Slot>,
@@ -192,18 +203,18 @@ impl Token {
         Token { slot }
     }
 
-    /// The verdict of now.
+    /// The present verdict.
     #[must_use]
     pub fn state(&self) -> Verdict {
         self.slot.verdict()
     }
 
-    /// Waits until the peer is gone; or, where the watch ends before, until then, with the last verdict.
+    /// Waits until the peer is gone, or until the watch ends, and returns the last verdict.
     pub fn gone(&self) -> Gone {
         Gone::new(self.slot.clone(), Verdict::is_gone)
     }
 
-    /// Waits until the peer has half-closed or is gone; as [`gone`](Token::gone) otherwise.
+    /// Waits until the peer has half-closed or is gone, or until the watch ends, and returns the last verdict.
     pub fn left(&self) -> Gone {
         Gone::new(self.slot.clone(), |verdict| verdict != Verdict::Here)
     }

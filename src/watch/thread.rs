@@ -1,8 +1,8 @@
-//! The watcher's thread, and what it shares with everybody who watches.
+//! The watcher's thread, and what it shares with the threads that watch.
 //!
-//! One lock guards the records. Both sides hold it for a few microseconds: a caller while it enters or leaves,
-//! the thread while it looks at a portion of those that woke. Verdicts are told outside of it, so a callback
-//! may watch, drop, and stop as it likes.
+//! One lock guards the records. Both sides hold it for a few microseconds: a caller while it enters or leaves a socket, the
+//! thread while it looks at a portion of those that woke. Verdicts are left in their slots under the lock; wakers and
+//! callbacks run outside of it, so a callback may watch, drop, and stop.
 
 use std::fmt;
 use std::io;
@@ -16,25 +16,25 @@ use super::WatchError;
 use super::slot::Slot;
 use crate::evidence::evidence_of;
 use crate::limits;
-use crate::liveness::watch::{Change, Look, Watches};
+use crate::liveness::watch::{Look, Watches};
 use crate::liveness::{PeerId, Policy, PollMask, Proof};
 use crate::sys::epoll::{Epoll, ReadyList};
 use crate::sys::tcp::{self, TcpInfo, TickClock};
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
 
-/// The end, and nothing else: a byte wakes nobody. At each wake-up anew, so that a reset behind a FIN is seen.
+/// Only the end wakes the thread, a byte does not. Edge-triggered, so that a reset behind a FIN is seen too.
 const INTEREST: u32 = (libc::EPOLLRDHUP | libc::EPOLLET).cast_unsigned();
 const WAKEUP: u64 = u64::MAX;
 
-/// One watch, as its owner holds it.
+/// The owner's part of one watch.
 pub(super) struct Ticket {
     id: PeerId,
     pub(super) slot: Arc<Slot>,
 }
 
-/// What the thread looks at for one watch. The descriptor is somebody else's, and may be closed behind our
-/// back: whoever uses it asks for the cookie.
+/// The thread's part of one watch. The descriptor belongs to the program, which may close it at any time: compare the
+/// cookie before each use.
 struct Entry {
     fd: RawFd,
     cookie: u64,
@@ -44,9 +44,9 @@ struct Entry {
 
 struct Book {
     watches: Watches,
-    /// By place.
+    /// By the index of the id.
     entries: Vec<Option<Entry>>,
-    /// Until when the thread sleeps: whoever is due before that wakes it.
+    /// The time until which the thread sleeps: a caller that adds an earlier appointment wakes it.
     asleep_until: Instant,
 }
 
@@ -58,11 +58,11 @@ struct Shared {
     ticks: TickClock,
 }
 
-/// What all clones of a watcher and all its watches hold. The last of them ends the thread.
+/// The handle that all clones of a watcher and all its watches share. The drop of the last one ends the thread.
 pub(super) struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Whose it is: a child that was forked has the memory and not the thread.
+    /// The process of the thread: a forked child has the memory and not the thread.
     process: u32,
 }
 
@@ -100,7 +100,7 @@ impl Handle {
         Ok(Handle { shared, thread: Mutex::new(Some(thread)), process: std::process::id() })
     }
 
-    /// Enters a socket, whose first look is `info`.
+    /// Adds a socket; `info` is the first look at it.
     pub(super) fn enter(
         &self,
         socket: RawFd,
@@ -120,7 +120,7 @@ impl Handle {
         let Some(id) = book.watches.add(policy, &look, now) else {
             return Err(WatchError::Full { capacity: book.watches.capacity() });
         };
-        // It is looked at at once if it has ended already: epoll tells at the adding.
+        // A socket that has ended already is looked at at once: epoll reports it when it is added.
         if let Err(source) = self.shared.epoll.add_number(socket, INTEREST, token(id)) {
             book.watches.remove(id);
             return Err(match source.raw_os_error() {
@@ -142,16 +142,15 @@ impl Handle {
         Ok(Ticket { id, slot })
     }
 
-    /// Ends a watch, with a last look: whoever reads may see an end sooner than the thread does, and drop the
-    /// stream for it. Nothing is told after that, but a callback that has begun goes on.
+    /// Ends a watch after a last look: the program's own read may see an end before the thread does, and drop the stream for
+    /// it. No callback begins after this returns; one that runs on the thread goes on.
     pub(super) fn leave(&self, ticket: &Ticket) {
         if self.process != std::process::id() {
-            return; // what epoll holds is the parent's
+            return; // the entry in epoll belongs to the parent
         }
         let mut book = lock(&self.shared.book);
-        let mut news = Vec::new();
         if book.watches.has(ticket.id) && !self.shared.stopping.load(Ordering::Acquire) {
-            self.shared.judge(&mut book, ticket.id, &mut news);
+            let _ = self.shared.judge(&mut book, ticket.id); // told by the end below
         }
         if book.watches.remove(ticket.id) {
             let entry = book.entries[ticket.id.index() as usize].take();
@@ -163,13 +162,10 @@ impl Handle {
             }
         }
         drop(book);
-        for (slot, change) in news {
-            slot.tell(&change);
-        }
         ticket.slot.end();
     }
 
-    /// What the socket shows now.
+    /// The proof by what the socket shows now.
     pub(super) fn proof(&self, ticket: &Ticket) -> Option<Proof> {
         let book = lock(&self.shared.book);
         let entry = book.entries.get(ticket.id.index() as usize)?.as_ref()?;
@@ -195,7 +191,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // Not waited for: the last one may be dropped in a callback, or where nobody may block.
+        // The thread is not joined: the last handle may be dropped in a callback, or where blocking is not allowed.
         self.shared.stop();
     }
 }
@@ -204,7 +200,7 @@ fn token(id: PeerId) -> u64 {
     u64::from(id.generation()) << 32 | u64::from(id.index())
 }
 
-/// When the thread ends, in whatever way, nobody waits for it in vain.
+/// Ends all watches when the thread ends, also by a panic, so that no waiter blocks without end.
 struct Last<'a>(&'a Shared);
 
 impl Drop for Last<'_> {
@@ -220,7 +216,7 @@ impl Drop for Last<'_> {
 
 impl Shared {
     fn stop(&self) {
-        // Under the lock: whoever enters has seen it, or is seen by the thread's last look.
+        // Under the lock: a caller that enters has seen the flag, or its entry is seen when the thread ends.
         let book = lock(&self.book);
         self.stopping.store(true, Ordering::Release);
         drop(book);
@@ -238,44 +234,44 @@ impl Shared {
 
     fn run(&self) {
         let mut found = ReadyList::new(limits::WATCH_PORTION);
-        let mut news: Vec<(Arc<Slot>, Change)> = Vec::with_capacity(2 * limits::WATCH_PORTION);
+        let mut changed: Vec<Arc<Slot>> = Vec::with_capacity(2 * limits::WATCH_PORTION);
         let _last = Last(self);
         while !self.stopping.load(Ordering::Acquire) {
             let before = Instant::now();
             let until = {
                 let mut book = lock(&self.book);
-                // Not longer than this, so that a stall of our own can be told from quiet.
+                // At most this long, so that a stall of the thread can be told from quiet.
                 let until =
                     book.watches.next_due().map_or(Instant::NEVER, |due| due.min(before + limits::MAX_WAIT));
                 book.asleep_until = until;
                 until
             };
-            // A wait that fails is one that did not wait; what is due is seen all the same, and a pause keeps
-            // a broken descriptor from spinning.
+            // After a wait that fails, what is due is looked at all the same; the pause keeps a broken descriptor from
+            // spinning.
             if self.epoll.wait(&mut found, Some(until.since(before))).is_err() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let now = Instant::now();
-            self.look(&found, (before, until), now, &mut news);
-            for (slot, change) in news.drain(..) {
-                slot.tell(&change);
+            self.look(&found, (before, until), now, &mut changed);
+            for slot in changed.drain(..) {
+                slot.notify();
             }
         }
     }
 
-    /// Looks at those that woke and at those whose hour has come, a portion of each.
+    /// Looks at the sockets that woke and at those that are due, a portion of each.
     fn look(
         &self,
         found: &ReadyList,
         (before, until): (Instant, Instant),
         now: Instant,
-        news: &mut Vec<(Arc<Slot>, Change)>,
+        changed: &mut Vec<Arc<Slot>>,
     ) {
         let mut book = lock(&self.book);
         let book = &mut *book;
         book.asleep_until = Instant::ZERO; // awake
         if now > until.max(before) + limits::STALL_THRESHOLD {
-            // From where it began to be one: with many due at once the oldest hour is long past.
+            // From the time at which the stall began: with many due at once the oldest appointment is long past.
             book.watches.handle_stall(until.max(before), now);
         }
         for ready in found.iter() {
@@ -290,25 +286,26 @@ impl Shared {
             if let Some(Some(entry)) = book.entries.get_mut(id.index() as usize) {
                 entry.mask = PollMask(ready.mask as u16);
             }
-            self.judge(book, id, news);
+            changed.extend(self.judge(book, id));
         }
         for _ in 0..limits::WATCH_PORTION {
             let Some(id) = book.watches.expire(now) else { break };
-            self.judge(book, id, news);
+            changed.extend(self.judge(book, id));
         }
     }
 
-    fn judge(&self, book: &mut Book, id: PeerId, news: &mut Vec<(Arc<Slot>, Change)>) {
-        let Some(Some(entry)) = book.entries.get(id.index() as usize) else { return };
+    /// Looks at a socket and leaves the verdict in its slot, under the lock of the book: a watch that ends before the
+    /// slot is notified has the verdict all the same. Returns the slot if the verdict changed.
+    fn judge(&self, book: &mut Book, id: PeerId) -> Option<Arc<Slot>> {
+        let entry = book.entries.get(id.index() as usize)?.as_ref()?;
         let info = tcp::info_if_still(entry.fd, entry.cookie);
-        // After the look: what it shows is not newer than this.
+        // Read after the look, so that what it shows is not newer.
         let now = Instant::now();
         let change = match info {
             Some(info) => book.watches.look(id, &self.see(entry.fd, &info, entry.mask), now),
             None => book.watches.lost(id, now),
         };
-        if let Some(change) = change {
-            news.push((entry.slot.clone(), change));
-        }
+        entry.slot.set(&change?);
+        Some(entry.slot.clone())
     }
 }

@@ -1,4 +1,4 @@
-//! A stream that knows whether its peer is there.
+//! The watch of a socket, and a stream together with its watch.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -9,8 +9,7 @@ use super::thread::{Handle, Ticket};
 use crate::liveness::Proof;
 use crate::liveness::watch::Verdict;
 
-/// The watch of one socket. Dropping it ends the watch, after a last look: whoever waits gets the verdict of
-/// that.
+/// The watch of one socket. Dropping it ends the watch after a last look, whose verdict all waiters get.
 pub struct Watch {
     handle: Arc<Handle>,
     ticket: Ticket,
@@ -21,44 +20,44 @@ impl Watch {
         Watch { handle, ticket }
     }
 
-    /// The verdict of now.
+    /// The present verdict.
     #[must_use]
     pub fn state(&self) -> Verdict {
         self.ticket.slot.verdict()
     }
 
-    /// Why the verdict is right: what was seen when the peer half-closed or went, and while it is here, what the
-    /// socket shows now. How long its program and its kernel have been silent is in it, apart. `None` when there
-    /// is no socket any more to be looked at.
+    /// What the verdict rests on: what was seen when the peer half-closed or went, and while it is here, what the socket
+    /// shows now. It tells for how long the peer's program and its kernel have been silent, one apart from the other.
+    /// `None` when the socket is closed.
     #[must_use]
     pub fn proof(&self) -> Option<Proof> {
         self.ticket.slot.proof().or_else(|| self.handle.proof(&self.ticket))
     }
 
-    /// Waits until the peer is gone; or, where the watch ends before, until then, with the last verdict. The
-    /// future belongs to no runtime and borrows nothing.
+    /// Waits until the peer is gone, or until the watch ends, and returns the last verdict. The future belongs to no runtime
+    /// and borrows nothing.
     pub fn gone(&self) -> Gone {
         self.token().gone()
     }
 
-    /// Waits until the peer has half-closed or is gone; as [`gone`](Watch::gone) otherwise.
+    /// Waits until the peer has half-closed or is gone, or until the watch ends, and returns the last verdict.
     pub fn left(&self) -> Gone {
         self.token().left()
     }
 
-    /// As [`gone`](Watch::gone), for threads: blocks.
+    /// Blocks until the peer is gone, or until the watch ends, and returns the last verdict.
     pub fn wait_gone(&self) -> Verdict {
         self.ticket.slot.wait(Verdict::is_gone)
     }
 
-    /// Has `callback` called once when the peer is gone: on the watcher's thread, where it must not block; at
-    /// once on this one if it is gone already; or on the one that drops the watch, if the last look finds it gone.
-    /// Not called if the watch ends before.
+    /// Calls `callback` once when the peer is gone: on the watcher's thread, where it must not block; at once on this thread
+    /// if the peer is gone already; or on the thread that drops the watch, if the peer is gone by then and the watcher's
+    /// thread has not called it. It is dropped without a call if the watch ends while the peer is there.
     pub fn on_gone(&self, callback: impl FnOnce(Verdict) + Send + 'static) {
         self.ticket.slot.on_gone(Box::new(callback));
     }
 
-    /// A handle to wait with from anywhere.
+    /// A handle that waits for the verdict without the stream.
     #[must_use]
     pub fn token(&self) -> Token {
         Token::new(self.ticket.slot.clone())
@@ -77,7 +76,7 @@ impl fmt::Debug for Watch {
     }
 }
 
-/// A stream and its [`Watch`]: is the one, and has the methods of the other.
+/// A stream together with its [`Watch`]. It dereferences to the stream and has the methods of the watch.
 #[derive(Debug)]
 pub struct Watched<S> {
     // Dropped first: the watch ends before the stream closes.
@@ -90,7 +89,7 @@ impl<S> Watched<S> {
         Watched { watch, stream }
     }
 
-    /// The watch alone.
+    /// The watch of this stream.
     #[must_use]
     pub fn watch(&self) -> &Watch {
         &self.watch

@@ -102,6 +102,11 @@ impl Peer {
         died
     }
 
+    /// Reads a PING and does not answer.
+    fn ignore(&mut self) {
+        self.stream.read_exact(&mut [0; 16]).unwrap();
+    }
+
     /// Answers a PING: with the same frame, but for its kind.
     fn answer(&mut self) {
         let mut frame = [0; 16];
@@ -123,6 +128,7 @@ fn a_session_of_frames() -> Vec<Value> {
          --probes 3 --handshake 400ms --half-closed-grace 200ms --max-connections 3",
     );
     let mut peer = Peer::speaking(&daemon, "sensor-7");
+    peer.ignore(); // a peer that answers its first PING is no suspect
     peer.answer();
     assert_eq!(peer.wait(&mut daemon, "recovered")["identity"], "sensor-7");
     let died = peer.assert_death(&mut daemon, "heartbeat_expired");
@@ -147,6 +153,15 @@ fn a_session_of_frames() -> Vec<Value> {
     peer.stream.shutdown(std::net::Shutdown::Write).unwrap();
     peer.wait(&mut daemon, "half_closed");
     peer.assert_death(&mut daemon, "closed");
+
+    let twins = ["twin"; 2].map(|name| Peer::speaking(&daemon, name));
+    let duplicate = daemon.wait(|event| event["event"] == "duplicate");
+    let named = [&duplicate["of_peer"], &duplicate["peer"]];
+    assert!(twins.iter().all(|twin| named.contains(&&twin.address.as_str().into())), "{duplicate:#}");
+    for twin in twins {
+        let address = twin.reset();
+        daemon.wait(|event| event["event"] == "died" && event["peer"] == *address);
+    }
 
     let peer = Peer::speaking(&daemon, "rude");
     peer.wait(&mut daemon, "up");

@@ -97,7 +97,7 @@ const LISTENING: &[Field] = &[
 
 const DIED: &[Field] = &[
     must("cause", Kind::Word(CAUSES)),
-    may("detail", Kind::Word(&["host", "net", "destroyed", "shutdown", "unwatchable"])),
+    may("detail", Kind::Word(&["host", "net", "destroyed", "shutdown", "replaced", "unwatchable"])),
     must("silent_ms", Kind::Count),
     must("lived_ms", Kind::Count),
     must("bytes", Kind::Count),
@@ -184,6 +184,7 @@ pub const SHAPES: &[(&str, &[Field], &[Field])] = &[
     ("suspected", PEER, &[must("reason", Kind::Word(&["silence", "path"])), must("silent_ms", Kind::Count)]),
     ("recovered", PEER, &[must("suspected_ms", Kind::Count)]),
     ("half_closed", PEER, &[]),
+    ("duplicate", PEER, &[must("of", Kind::Text), must("of_peer", Kind::Address)]),
     ("died", PEER, DIED),
     ("stall", THREAD, &[must("held_ms", Kind::Count)]),
     ("path_outage", THREAD, &[must("suspects", Kind::Count), must("peers", Kind::Count)]),

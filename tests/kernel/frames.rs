@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use deadpeer::frame::{Frame, FrameError, Kind, encode_hello};
-use deadpeer::liveness::{Cause, EventKind, Transport};
+use deadpeer::liveness::{Cause, EventKind, Step, Transport};
 use deadpeer::time::Instant;
 use socket2::{Domain, Socket, Type};
 
@@ -27,8 +27,11 @@ fn a_suspect_is_sent_a_ping_and_its_pong_recovers_it_and_tells_the_round_trip() 
     let mut peer = watch.peer();
     let address = peer.local_addr().unwrap();
     peer.write_all(&encode_hello("frodo", 1).unwrap()).unwrap();
-    let mut ping = read_frame(&mut peer);
+    let ping = read_frame(&mut peer);
     assert_eq!((ping[3], ping[7]), (Kind::Ping as u8, 1));
+    watch.wait(|event| matches!(event.kind, EventKind::Suspected { .. }) && is(event, address));
+    let mut ping = read_frame(&mut peer);
+    assert_eq!((ping[3], ping[7]), (Kind::Ping as u8, 2));
     ping[3] = Kind::Pong as u8;
     peer.write_all(&ping).unwrap();
     let event = watch.wait(|event| matches!(event.kind, EventKind::Recovered { .. }) && is(event, address));
@@ -36,6 +39,26 @@ fn a_suspect_is_sent_a_ping_and_its_pong_recovers_it_and_tells_the_round_trip() 
     assert_eq!(watch.death(address).cause, Cause::HeartbeatExpired);
     let (_, report) = watch.finish();
     assert_eq!(report.recorder.summary().rtt_us.count, 1);
+}
+
+#[test]
+fn a_quiet_client_that_answers_its_pings_is_no_suspect_and_its_round_trips_are_told() {
+    let mut watch = Watch::start(Setup::FRAMES);
+    let mut peer = watch.peer();
+    let address = peer.local_addr().unwrap();
+    peer.write_all(&beat(1)).unwrap();
+    for _ in 0..3 {
+        let mut ping = read_frame(&mut peer);
+        assert_eq!((ping[3], ping[7]), (Kind::Ping as u8, 1));
+        ping[3] = Kind::Pong as u8;
+        peer.write_all(&ping).unwrap();
+    }
+    drop(peer);
+    let history = watch.death(address).history;
+    let steps: Vec<_> = history.iter().flatten().map(|line| line.step()).collect();
+    assert_eq!(steps, [Step::Up, Step::Died(Cause::Closed)]);
+    let (_, report) = watch.finish();
+    assert_eq!(report.recorder.summary().rtt_us.count, 3);
 }
 
 #[test]

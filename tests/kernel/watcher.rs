@@ -419,6 +419,100 @@ fn a_watch_that_ends_looks_once_more() {
     }
 }
 
+/// Holds the thread of a watcher in a callback until the sender is used or dropped.
+fn hold(watcher: &Watcher) -> (Watched<TcpStream>, std::sync::mpsc::Sender<()>) {
+    let (server, client) = pair();
+    let server = watcher.watch(server, GRACEFUL).unwrap();
+    let (entered, entry) = channel();
+    let (release, released) = channel();
+    server.on_gone(move |_| {
+        entered.send(()).unwrap();
+        let _ = released.recv_timeout(PATIENCE);
+    });
+    reset(client);
+    entry.recv_timeout(PATIENCE).unwrap();
+    (server, release)
+}
+
+#[test]
+fn a_verdict_that_was_reached_is_told_however_soon_its_stream_is_dropped() {
+    const PEERS: usize = 40; // one portion of the thread, so that all are judged before one is told
+    let watcher = start();
+    let (_held, release) = hold(&watcher);
+    let (told, verdicts) = channel();
+    let (entered, entry) = channel();
+    let (release_first, released) = channel::<()>();
+    let first = Arc::new(std::sync::Mutex::new(Some((entered, released))));
+    let (mut servers, mut tokens) = (Vec::new(), Vec::new());
+    for (peer, (server, client)) in pairs(PEERS).into_iter().enumerate() {
+        let server = watcher.watch(server, GRACEFUL).unwrap();
+        let (told, first) = (told.clone(), first.clone());
+        server.on_gone(move |verdict| {
+            let gate = first.lock().unwrap().take();
+            if let Some((entered, released)) = gate {
+                entered.send(()).unwrap();
+                let _ = released.recv_timeout(PATIENCE);
+            }
+            told.send((peer, verdict)).unwrap();
+        });
+        tokens.push(server.token());
+        servers.push(server);
+        reset(client);
+    }
+    drop(release);
+    entry.recv_timeout(PATIENCE).unwrap();
+    drop(servers); // all are judged, and one is being told
+    drop((release_first, told, first));
+    for token in &tokens {
+        assert_eq!(within(token.gone()), ABORTED);
+    }
+    let mut verdicts: Vec<_> = verdicts.iter().collect();
+    verdicts.sort_unstable_by_key(|&(peer, _)| peer);
+    assert_eq!(verdicts, (0..PEERS).map(|peer| (peer, ABORTED)).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_watch_has_one_verdict_also_where_callbacks_are_slow_and_owners_read_the_reset_themselves() {
+    let watcher = start();
+    let (told, verdicts) = channel();
+    let (mut owners, mut tokens) = (Vec::new(), Vec::new());
+    let crowd = pairs(400);
+    let barrier = Arc::new(Barrier::new(5));
+    let mut clients = Vec::new();
+    let mut shares: Vec<Vec<Watched<TcpStream>>> = (0..4).map(|_| Vec::new()).collect();
+    for (peer, (server, client)) in crowd.into_iter().enumerate() {
+        let server = watcher.watch(server, GRACEFUL).unwrap();
+        let told = told.clone();
+        server.on_gone(move |verdict| {
+            thread::sleep(Duration::from_micros(200)); // a slow callback, and no wait for anything
+            told.send((peer, verdict)).unwrap();
+        });
+        tokens.push(server.token());
+        shares[peer % 4].push(server);
+        clients.push(client);
+    }
+    for share in shares {
+        let barrier = barrier.clone();
+        owners.push(thread::spawn(move || {
+            barrier.wait();
+            for mut server in share {
+                assert!(server.read(&mut [0]).is_err());
+                drop(server);
+            }
+        }));
+    }
+    barrier.wait();
+    clients.into_iter().for_each(reset);
+    owners.into_iter().for_each(|owner| owner.join().unwrap());
+    drop(told);
+    for token in &tokens {
+        assert_eq!(within(token.gone()), ABORTED);
+    }
+    let mut peers: Vec<_> = verdicts.iter().map(|(peer, verdict)| (verdict == ABORTED, peer)).collect();
+    peers.sort_unstable();
+    assert_eq!(peers, (0..400).map(|peer| (true, peer)).collect::<Vec<_>>());
+}
+
 #[test]
 fn whoever_waits_is_woken_when_the_watch_ends() {
     let (watcher, server, _client) = watched(Policy::STANDARD);

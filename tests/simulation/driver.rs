@@ -598,7 +598,10 @@ impl Driver {
             if matches!(view.state, State::Alive | State::Suspect) && due.is_none_or(|due| due > latest) {
                 oracle.report(Some(conn.life), format!("next due at {due:?}, which is after {latest:?}"));
             }
-            let lazy = self.config.wake == Wake::Lazy && view.state == State::Alive;
+            // A quiet peer is asked before it is suspected, and its answer should wake.
+            let asked = self.config.policy.heartbeat == Heartbeat::Frames
+                && view.last_life + self.config.policy.idle <= Instant::from_nanos(world.now);
+            let lazy = self.config.wake == Wake::Lazy && view.state == State::Alive && !asked;
             if lazy
                 && view.last_life > view.accepted_at
                 && world.low_water_mark(conn.life) < self.config.unread

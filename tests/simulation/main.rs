@@ -115,7 +115,7 @@ fn configuration(rng: &mut Rng) -> TrackerConfig {
         wake: if rng.bool() { Wake::Lazy } else { Wake::Beat },
         unread: [1, 64, 256, 1_024, 4_096][rng.usize(..5)],
         drain_every: rng.u8(1..10),
-        remembered: [0, 3, 10_000][rng.usize(..3)],
+        dead_kept: [0, 3, 10_000][rng.usize(..3)],
         ..TrackerConfig::new(policy, capacity)
     }
 }

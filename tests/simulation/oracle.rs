@@ -58,7 +58,7 @@ struct Record {
 pub struct Oracle {
     policy: Policy,
     faults: Faults,
-    remembered: usize,
+    dead_kept: usize,
     records: HashMap<usize, Record>,
     names: HashMap<PeerId, usize>,
     stalls: Vec<(u64, u64)>,
@@ -74,7 +74,7 @@ impl Oracle {
         Oracle {
             policy: config.policy,
             faults: faults.clone(),
-            remembered: config.remembered,
+            dead_kept: config.dead_kept,
             records: HashMap::new(),
             names: HashMap::new(),
             stalls: Vec::new(),
@@ -172,6 +172,15 @@ impl Oracle {
         if at > world.now {
             wrong(format!("{:?} at {at}, which is still to come", event.kind));
         }
+        if let EventKind::Duplicate { of, .. } = &event.kind {
+            let older = self.names.get(of).filter(|&&older| older != life);
+            let lives = matches!(told, Told::Up | Told::Suspected | Told::HalfClosed);
+            if !lives || older.is_none() {
+                wrong(format!("{:?} after {told:?}", event.kind));
+            }
+            self.records.get_mut(&life).expect("checked").last = at;
+            return;
+        }
         let next = match (told, &event.kind) {
             (Told::Nothing, EventKind::Up) => Told::Up,
             (Told::Up, EventKind::Suspected { .. }) => Told::Suspected,
@@ -236,7 +245,7 @@ impl Oracle {
         if (counts.living, counts.suspects, counts.half_closed) != (0, 0, 0) {
             self.report(None, format!("nobody lives, but {counts:?}"));
         }
-        if tracker.dead().count() != self.remembered.min(died as usize) {
+        if tracker.dead().count() != self.dead_kept.min(died as usize) {
             self.report(None, format!("{} of {died} dead are remembered", tracker.dead().count()));
         }
         if !self.stalls.is_empty() && self.told_held == Duration::ZERO {
@@ -330,10 +339,11 @@ impl Oracle {
                 || self.awake(doubt.max(record.accepted_at), at)
                     <= nanos(self.policy.interval) + idle + 2 * self.prompt()
         });
-        if !self.was_silent(truth, record.accepted_at, at, idle) && !doubted {
+        let silence = self.policy.suspicion_time();
+        if !self.was_silent(truth, record.accepted_at, at, nanos(silence)) && !doubted {
             return Err(format!("suspected at {at} without a reason; its last life was at {:?}", truth.life));
         }
-        if !doubted && silent_for + Duration::from_micros(1) < self.policy.idle {
+        if !doubted && silent_for + Duration::from_micros(1) < silence {
             return Err(format!("suspected after {silent_for:?}"));
         }
         if truth.fin.is_some_and(|fin| self.awake(fin, at) > self.prompt() && !self.was_stuck(fin, at)) {
@@ -501,7 +511,11 @@ impl Oracle {
         let at = death.at.as_nanos();
         let (idle, interval) = (nanos(self.policy.idle), nanos(self.policy.interval));
         let Some(life) = truth.life.filter(|&life| life > record.accepted_at) else { return Ok(()) };
-        if death.cause == Cause::HandshakeExpired || life > death.proof.last_life.as_nanos() + TICK {
+        let silence = self.policy.suspicion_time();
+        if death.cause == Cause::HandshakeExpired
+            || silence >= self.policy.detection_time() // the only probe is the last
+            || life > death.proof.last_life.as_nanos() + TICK
+        {
             return Ok(());
         }
         let late = self.lateness() + if truth.trailing.is_some() { idle } else { 0 };
@@ -512,7 +526,7 @@ impl Oracle {
         let early = truth.doubt.is_some();
         match record.suspected {
             Some(suspected) if record.told == Told::Suspected => {
-                if suspected > life + idle + late + GRID || (suspected < life && !early) {
+                if suspected > life + nanos(silence) + late + GRID || (suspected < life && !early) {
                     return Err(format!("its last life was at {life}, it was suspected at {suspected}"));
                 }
                 Ok(())

@@ -176,6 +176,9 @@ impl Display for Sentence<'_> {
             },
             Cause::Local(LocalCause::Destroyed) => write!(f, "killed on this machine, as by ss -K{errno}")?,
             Cause::Local(LocalCause::Shutdown) => write!(f, "our own side was shut down{errno}")?,
+            Cause::Local(LocalCause::Replaced) => {
+                write!(f, "replaced by a newer connection of its identity")?
+            }
             Cause::Local(LocalCause::Unwatchable) => {
                 write!(f, "could not be watched: our fault, not the peer's{errno}")?;
             }

@@ -17,8 +17,18 @@ use crate::safe_text::Safe;
 const CAUSE: usize = 17;
 
 /// The names of all events.
-pub(super) const NAMES: &[&str] =
-    &["up", "suspected", "recovered", "half_closed", "died", "stall", "path_outage", "saturated", "resumed"];
+pub(super) const NAMES: &[&str] = &[
+    "up",
+    "suspected",
+    "recovered",
+    "half_closed",
+    "duplicate",
+    "died",
+    "stall",
+    "path_outage",
+    "saturated",
+    "resumed",
+];
 
 /// The name of an event, its colour, and the word that it is counted by if it is routine.
 pub(super) fn kind(event: &Event) -> Kind {
@@ -27,6 +37,7 @@ pub(super) fn kind(event: &Event) -> Kind {
         EventKind::Suspected { .. } => ("suspected", Colour::Yellow, Some("suspected")),
         EventKind::Recovered { .. } => ("recovered", Colour::Green, Some("recovered")),
         EventKind::HalfClosed => ("half_closed", Colour::Cyan, Some("half_closed")),
+        EventKind::Duplicate { .. } => ("duplicate", Colour::Yellow, None),
         EventKind::Died(death) if death.cause == Cause::Closed => ("died", Colour::Cyan, Some("closed")),
         EventKind::Died(_) => ("died", Colour::Red, None),
         EventKind::Stall { .. } => ("stall", Colour::Magenta, None),
@@ -68,6 +79,12 @@ struct RecoveredFields {
 }
 
 #[derive(Serialize)]
+struct DuplicateFields {
+    of: Id,
+    of_peer: SocketAddr,
+}
+
+#[derive(Serialize)]
 struct StallFields {
     held_ms: u64,
 }
@@ -96,6 +113,10 @@ pub(super) fn json(peers: &mut Peers, ring: usize, event: &Event, json: &mut Jso
         }
         EventKind::Recovered { suspected_for } => {
             let more = RecoveredFields { suspected_ms: millis(*suspected_for) };
+            peer_json(peers, ring, event, more, json, out);
+        }
+        EventKind::Duplicate { of, address } => {
+            let more = DuplicateFields { of: Id { thread: ring, peer: *of }, of_peer: *address };
             peer_json(peers, ring, event, more, json, out);
         }
         EventKind::Died(death) => peer_json(peers, ring, event, DiedFields::of(death), json, out),
@@ -151,6 +172,9 @@ pub(super) fn sentence(peers: &mut Peers, ring: usize, event: &Event, text: &mut
             add(text, format_args!("spoke again after {} of doubt", Span(*suspected_for)));
         }
         EventKind::HalfClosed => add(text, format_args!("writes no more (FIN), may still read")),
+        EventKind::Duplicate { address, .. } => {
+            add(text, format_args!("has the identity of {address}, which is still connected"));
+        }
         EventKind::Died(death) => {
             add(text, format_args!("{:<CAUSE$}  {}", death.cause.as_str(), Sentence(death)));
         }
@@ -215,6 +239,16 @@ mod tests {
             (1, whole(9_700, EventKind::PathOutage { suspects: 512, peers: 600 })),
             (0, whole(9_800, EventKind::Saturated { limit: "max_connections" })),
             (0, whole(9_900, EventKind::Resumed)),
+            (
+                1,
+                of_six(
+                    9_950,
+                    EventKind::Duplicate {
+                        of: PeerId::new(1, 4),
+                        address: "[2001:db8::7]:49000".parse().unwrap(),
+                    },
+                ),
+            ),
         ]
     }
 }

@@ -70,7 +70,7 @@ fn quiet_leaves_problems_and_for_people_no_first_line() {
     let events = || event::samples().into_iter().chain([(0, closed.clone())]);
     let lines = written(&mut filtered(Format::JsonLines, quiet.clone()), events());
     let names: Vec<_> = lines.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
-    assert_eq!(names, ["died", "died", "stall", "path_outage", "saturated", "resumed"]);
+    assert_eq!(names, ["died", "died", "stall", "path_outage", "saturated", "resumed", "duplicate"]);
     let mut human = filtered(Format::Human { colour: false, screen: Screen::Columns(80) }, quiet);
     let mut out = Vec::new();
     human.opening(&samples::listening(), &mut out);

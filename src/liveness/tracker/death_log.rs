@@ -1,9 +1,8 @@
-//! The dead: those of whom nobody was told yet, and the last ones of whom somebody was.
+//! The log of deaths: those whose events were not taken, and the last ones whose events were.
 //!
-//! They lie in one slab, threaded into two lists: who waits to be told, in the order of the deaths, and who was
-//! told, in the order of the telling. A place that becomes free is the next to be taken, so that the dead of
-//! years lie where those of the first hour lay. And the memory of those that are kept is touched before the first
-//! death: one that is the first in its page waits until the kernel has found that.
+//! The entries are in one slab, in two linked lists: the waiting ones in the order of the deaths, the taken ones in the
+//! order of the taking. A place that becomes free is the next to be used, so the log uses the same memory over and over.
+//! That memory is touched before the first death: a death that is the first in its page waits for the kernel.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,11 +16,11 @@ use crate::liveness::peer::PeerId;
 use crate::liveness::state::Cause;
 use crate::time::Instant;
 
-/// No place: the end of a list.
+/// No place, which is the end of a list.
 const NOWHERE: u32 = u32::MAX;
 
 pub(super) struct DeathLog {
-    /// So many are kept after they were told.
+    /// The number of deaths to keep after their events were taken.
     most: usize,
     kept: Slab<DeathEntry>,
     waiting: List,
@@ -42,8 +41,8 @@ struct List {
 }
 
 impl DeathLog {
-    /// Room for `most` that were told and for `waiting` that were not. The memory for the former, and for a turn's
-    /// visits more, is touched.
+    /// Room for `most` deaths whose events were taken and for `waiting` whose events were not. The memory of the former,
+    /// and of the visits of one turn, is touched.
     pub(super) fn with_capacity(most: usize, waiting: usize) -> DeathLog {
         let mut kept = Slab::with_capacity(most + waiting);
         for _ in 0..most + waiting.min(limits::MAX_VISITS_PER_TURN) {
@@ -53,14 +52,14 @@ impl DeathLog {
         DeathLog { most, kept, waiting: List::EMPTY, told: List::EMPTY }
     }
 
-    /// Its place, by which it is told.
+    /// Adds a death and returns its place.
     pub(super) fn push(&mut self, death: Death) -> usize {
         let place = self.kept.insert(DeathEntry { death, told: false, before: NOWHERE, behind: NOWHERE });
         self.waiting.push(&mut self.kept, u32::try_from(place).expect("places of peers have 31 bits"));
         place
     }
 
-    /// Tells of a death, and forgets the oldest beyond the most.
+    /// Returns the death in a place for its event, and drops the oldest one beyond `most`.
     pub(super) fn tell(&mut self, place: usize) -> Death {
         let kept = &mut self.kept[place];
         assert!(!kept.told, "a death is told once");
@@ -77,7 +76,7 @@ impl DeathLog {
         death
     }
 
-    /// Oldest first: those who were told, then those who wait.
+    /// Oldest first: the deaths whose events were taken, then those that wait.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Death> {
         self.told.iter(&self.kept).chain(self.waiting.iter(&self.kept)).map(|kept| &kept.death)
     }
@@ -96,7 +95,7 @@ impl fmt::Debug for DeathLog {
 impl List {
     const EMPTY: List = List { first: NOWHERE, last: NOWHERE, len: 0 };
 
-    /// At the end.
+    /// Appends an entry.
     fn push(&mut self, kept: &mut Slab<DeathEntry>, place: u32) {
         let new = &mut kept[place as usize];
         (new.before, new.behind) = (self.last, NOWHERE);
@@ -126,7 +125,7 @@ impl List {
     }
 }
 
-/// Along a list, from both ends.
+/// An iterator along a list, from both ends.
 struct Links<'a> {
     kept: &'a Slab<DeathEntry>,
     next: u32,
@@ -154,7 +153,7 @@ impl DoubleEndedIterator for Links<'_> {
     }
 }
 
-/// What fills memory that is only to be touched.
+/// A death that fills memory which is only to be touched.
 fn nobody() -> Death {
     Death {
         peer: PeerId::new(0, 0),
@@ -194,7 +193,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_are_less_than_three_megabytes() {
-        let places = limits::MAX_REMEMBERED_DEAD + limits::MAX_VISITS_PER_TURN;
+        let places = limits::MAX_DEAD_KEPT + limits::MAX_VISITS_PER_TURN;
         assert!(places * size_of::<DeathEntry>() < 3_000_000, "{} bytes each", size_of::<DeathEntry>());
     }
 
@@ -219,7 +218,7 @@ mod tests {
 
     #[test]
     fn no_death_waits_for_a_page() {
-        let mut log = DeathLog::with_capacity(limits::MAX_REMEMBERED_DEAD, 1 << 20);
+        let mut log = DeathLog::with_capacity(limits::MAX_DEAD_KEPT, 1 << 20);
         let before = faults();
         for number in 0..30_000 {
             let place = log.push(dead(number));
@@ -229,7 +228,7 @@ mod tests {
         assert!(faults() - before < 50, "{} faults", faults() - before);
     }
 
-    /// Against two queues, in random orders of telling: never more than were promised, whoever waits.
+    /// Against two queues, in random orders of taking: never more than were promised, however many wait.
     #[test]
     fn who_waits_is_kept_and_holds_nobody_back() {
         let mut rng = fastrand::Rng::with_seed(7);

@@ -1,10 +1,9 @@
-//! When to take a beating peer's bytes off before they wake anyone.
+//! When to read the bytes of a beating peer, before they wake the loop.
 //!
 //! A peer whose unread bytes reach the low-water mark wakes the loop, and the wake costs more than
-//! the recv that follows. Peers that beat steadily can be foreseen: whoever gave so many bytes in so
-//! much time will reach the mark at such an hour. So it gets an appointment shortly before, on a
-//! coarse grid that all peers share, and one wake serves everybody whose hour it is. Measured with
-//! 6,000 peers and 40,000 beats/s: a tenth of the wakes. Who streams is left to the mark.
+//! the recv that follows. A peer that beats steadily can be foreseen: from the bytes that it sent in a time follows when it
+//! reaches the mark. So it gets an appointment shortly before that, on a coarse grid that all peers share, and one wake
+//! serves many peers. Measured with 6,000 peers and 40,000 beats/s: a tenth of the wakes. Streams are left to the mark.
 
 use std::time::Duration;
 
@@ -15,17 +14,17 @@ use crate::time::Instant;
 pub(super) const GRID: Duration = Duration::from_micros(62_500);
 const GRID_NANOS: u64 = GRID.as_micros() as u64 * 1_000;
 
-/// When a new peer is looked at for its pace, and when it is four times as old again if it has said nothing. Whoever
-/// reaches the mark before tells it by that.
+/// The age at which a new peer is looked at for its pace; a peer that has sent nothing is looked at again when it is four
+/// times as old. A peer that reaches the mark before shows its pace by that.
 pub(super) const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-/// The present point of the grid, in two bytes, which come round after a [`ROUND`]. Who was not drained for half
-/// of one is drained at its next look.
+/// The present point of the grid in two bytes, which come round after a [`ROUND`]. A peer that was not drained for half a
+/// round is drained at its next visit.
 pub(super) fn stamp(now: Instant) -> u16 {
     (now.as_nanos() / GRID_NANOS) as u16
 }
 
-/// After so long a stamp comes again: 68 minutes.
+/// The time after which a stamp comes again: 68 minutes.
 pub(super) const ROUND: Duration = Duration::from_micros(GRID.as_micros() as u64 * (1 << 16));
 /// More steps than this are half of a round.
 pub(super) const LONG: u16 = 1 << 15;
@@ -53,15 +52,14 @@ pub(super) fn steps_before(now: Instant, steps: u16) -> Instant {
     round_down(now) - GRID * u32::from(steps)
 }
 
-/// A peer is foreseen so many times as far as it was observed. Of two beats one is easily missed or counted twice;
-/// of sixteen it no longer matters.
+/// A peer is foreseen for this many times as long as it was observed.
 pub(super) const FORESIGHT: u64 = 8;
-/// And after its first drain: it may have begun late, and with anything.
+/// The same after its first drain: it may have begun late, and with any number of bytes.
 pub(super) const FIRST_FORESIGHT: u64 = 1;
 
-/// In how many steps a peer that gave `bytes` in `steps` should be drained: when it gives three quarters of
-/// `mark`, but not later than can be foreseen. `None` for who streams, or of whom nothing can be said: there the
-/// mark itself wakes.
+/// The number of steps after which a peer that sent `bytes` in `steps` should be drained: when it has sent three quarters
+/// of `mark`, but not later than it can be foreseen. `None` for a stream and for a peer without bytes: there the mark
+/// itself wakes.
 pub(super) fn steps_to_full(bytes: u64, steps: u16, mark: u32, foresight: u64) -> Option<u64> {
     let steps = u64::from(steps);
     let full = (steps * u64::from(mark) * 3 / 4).checked_div(bytes)?.min(steps * foresight);

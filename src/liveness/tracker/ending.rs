@@ -1,4 +1,4 @@
-//! Deaths: the cause, the proof, and what is left of a peer.
+//! Deaths of peers: the cause, the proof, and the release of the slot.
 
 use super::{Tracker, TrackerCounts};
 use crate::frame::FrameError;
@@ -20,8 +20,8 @@ impl Tracker {
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
         let id = PeerId::new(index, peer.generation());
-        // An expiry was judged by the life in the record; any other end may find newer bytes or
-        // acknowledgements that nobody was woken for.
+        // An expiry was judged by the life in the record; any other end may find newer bytes or acknowledgements that woke
+        // no poll.
         if ending.deadline.is_none() {
             match heartbeat {
                 Heartbeat::Bytes if evidence.received > 0 => peer.last_life = evidence.last_data.min(now),
@@ -32,6 +32,8 @@ impl Tracker {
                 Heartbeat::Bytes | Heartbeat::Frames | Heartbeat::None => {}
             }
         }
+        // It may have been silent while it waited for its accept; a death tells of the time since.
+        peer.last_life = peer.last_life.max(peer.accepted_at);
         // In CLOSE the kernel's count has the FIN in it, if one came before the end. Such a peer was
         // drained to the end, unless its own bytes ended it: one byte more than was taken is that FIN.
         let fin = evidence.tcp_state == TcpState::Close
@@ -51,8 +53,7 @@ impl Tracker {
                 frame: ending.frame,
                 bye: ending.bye,
                 evidence: *evidence,
-                // A connection that waited for its accept may have been silent before it; a death tells of its life.
-                last_life: peer.last_life.max(peer.accepted_at),
+                last_life: peer.last_life,
                 transport,
                 outage,
             },
@@ -64,6 +65,7 @@ impl Tracker {
         };
         let place = self.death_log.push(death);
         self.at(index).set_death(place);
+        self.identities.release(index);
         self.wheel.cancel(index);
         self.counts.died[usize::from(ending.cause.code())] += 1;
         self.counts.living -= 1;
@@ -72,13 +74,13 @@ impl Tracker {
             State::HalfClosed => self.counts.half_closed -= 1,
             State::Alive | State::Dead => {}
         }
-        // Whoever is there answers a FIN; the silent and the babbling get a RST.
+        // A peer that is there answers a FIN. The others get a RST.
         let orderly = matches!(ending.cause, Cause::Closed | Cause::Aborted);
         self.request(index, if orderly { PendingActions::CLOSE } else { PendingActions::ABORT });
         self.queue_event(index);
     }
 
-    /// The silence of the peer in a place, as it is told: it never began before the accept.
+    /// What the peer's kernel did during its silence, which for this never began before the accept.
     fn transport(&self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> Transport {
         let peer = &self.peers[index as usize];
         let pinged = self.config.policy.heartbeat == Heartbeat::Frames && peer.probes > 0;
@@ -87,7 +89,7 @@ impl Tracker {
         silence.transport(cause, evidence, pinged, now)
     }
 
-    /// Whether this silence is shared by at least half of all peers, and says so once.
+    /// Whether at least half of all peers share this silence. Queues the event of an outage once.
     pub(super) fn outage(&mut self, cause: Cause, evidence: &Evidence, index: u32, now: Instant) -> bool {
         if !matches!(cause, Cause::HeartbeatExpired | Cause::KeepaliveExpired)
             || self.transport(cause, evidence, index, now) != Transport::Silent
@@ -114,12 +116,12 @@ impl Tracker {
                 self.action_queue.remove(index);
             }
             self.peers.remove(index as usize);
-            self.identities.remove(&index);
+            self.identities.forget(index);
         }
     }
 }
 
-/// How a peer ends: the parts of a death that only the one who judged knows.
+/// The parts of a death that only the judging code knows.
 pub(super) struct Ending {
     pub(super) cause: Cause,
     pub(super) errno: Option<i32>,
@@ -134,16 +136,9 @@ impl Ending {
     }
 
     const fn input(&self) -> Input {
-        match self.cause {
-            Cause::Closed => Input::Ended,
-            Cause::HeartbeatExpired | Cause::HandshakeExpired => Input::Expired,
-            Cause::KeepaliveExpired if self.deadline.is_some() => Input::Expired,
-            Cause::Aborted
-            | Cause::KeepaliveExpired
-            | Cause::UserTimeout
-            | Cause::Unreachable(_)
-            | Cause::Protocol
-            | Cause::Local(_) => Input::Cut,
+        match self.deadline {
+            Some(_) => Input::Expired,
+            None => self.cause.input(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a fact changes: the record, and what is asked for next.
+//! What each fact changes in the record, and which actions follow.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::liveness::silence::{HEAP_BYTES, cause_of_close, cause_of_errno, is_in
 use crate::liveness::state::{Cause, LocalCause, State};
 use crate::time::Instant;
 
-/// Beat mode: drains of at most this many bytes a beat are a heartbeat's.
+/// Beat mode: at most this many bytes a beat are a heartbeat.
 const CALM_BYTES: u32 = 256;
-/// Beat mode: so many calm drains in a row make a peer calm.
+/// Beat mode: this many drains of heartbeats in a row make an eager peer calm.
 const CALM_DRAINS: u16 = 4;
 
 impl Tracker {
@@ -26,7 +26,7 @@ impl Tracker {
         let peer = self.at(index);
         if mask.is_end() {
             if peer.state == State::HalfClosed {
-                // Its recv gives 0 for ever; only the socket's state tells a reset now.
+                // recv returns 0 from now on; only the socket's state shows a reset.
                 self.request(index, PendingActions::INSPECT);
             } else {
                 peer.flags.set(Flags::ENDING);
@@ -38,8 +38,7 @@ impl Tracker {
             return;
         }
         match (peer.state, heartbeat, wake) {
-            // Old bytes below the mark wake too when the mark is lowered, so the age of the newest
-            // is asked for.
+            // When the mark is lowered, old bytes below it wake the poll too, so the age of the newest is read.
             (State::Suspect, Heartbeat::Bytes | Heartbeat::None, _) => {
                 self.request(index, PendingActions::DRAIN);
                 self.request(index, PendingActions::INSPECT);
@@ -80,28 +79,28 @@ impl Tracker {
             let first = peer.flags.raise(Flags::DRAINED);
             let steps = drain_schedule::steps_since(peer.pace, now);
             peer.pace = drain_schedule::stamp(now);
-            // Whatever is found came after the last drain. That is life enough to need no look at who is
-            // drained more often than it could be missed.
+            // These bytes came after the last drain. A peer that is drained more often than it could be missed needs no
+            // other look.
             let heard = drain_schedule::steps_before(now, steps);
             let busy = Flags::VISITING | Flags::DOUBT | Flags::ENDING;
             let quiet = peer.state == State::Alive && !peer.flags.has(busy);
             if heartbeat == Heartbeat::Bytes && quiet && peer.flags.has(Flags::SPOKE) {
-                // Where looks are rarer than that, the stamp may have come round since the last drain.
+                // Where visits are rarer than that, the stamp may have come round since the last drain.
                 if idle < drain_schedule::ROUND / 2 {
                     peer.last_life = peer.last_life.max(heard);
                 }
-                // Who could be missed already has an appointment that says when, and why not before.
+                // A peer that could be missed already has an appointment for that.
                 let life = peer.last_life;
                 if self.stalls.put_off(life, idle) > now {
                     self.rest(index, now);
                 }
             }
-            // As many bytes in as much time again; nothing of them is there yet.
+            // The same number of bytes in the same time again; none of them is there yet.
             let foresight = if first { drain_schedule::FIRST_FORESIGHT } else { drain_schedule::FORESIGHT };
             if let Some(rest) = drain_schedule::steps_to_full(u64::from(bytes), steps, unread, foresight) {
                 self.foresee(index, drain_schedule::point(now, rest));
             } else if first {
-                // It began with a mark and more, which says nothing of its pace.
+                // It began with more than the mark, which tells nothing about its pace.
                 self.foresee(index, drain_schedule::round_up(now + drain_schedule::FIRST_LOOK));
             }
             return;
@@ -122,8 +121,8 @@ impl Tracker {
         }
     }
 
-    /// A complete frame. While a visit's drain is under way it may have waited in the socket: its
-    /// age is judged by the evidence that follows. Otherwise it has just woken us.
+    /// A complete frame. While the drain of a visit is under way it may have waited in the socket: its age is judged by the
+    /// evidence that follows. Otherwise it has just woken the poll.
     pub(super) fn on_frame(&mut self, index: u32, now: Instant) {
         let peer = self.at(index);
         peer.flags.set(Flags::FRAMED);
@@ -134,26 +133,32 @@ impl Tracker {
         }
         peer.last_life = peer.last_life.max(now);
         match peer.state {
-            // What it says comes through; whether what we say does, the socket knows.
+            // The peer's frames arrive; the socket tells whether those of this side do.
             State::Suspect if peer.flags.has(Flags::DOUBT) => self.request(index, PendingActions::INSPECT),
             State::Suspect => self.recover(index, now),
-            State::Alive if first || peer.probes > 0 => {
+            State::Alive if peer.probes > 0 => {
                 peer.probes = 0;
                 self.wake_on_mark(index);
+                self.rest(index, now);
             }
+            State::Alive if first => self.wake_on_mark(index),
             State::Alive | State::HalfClosed | State::Dead => {}
         }
     }
 
-    /// The socket was looked at; `soft`: because it told an error that it survives.
+    /// The socket was looked at. `soft`: because it had an error that it survives.
     pub(super) fn on_inspected(&mut self, index: u32, evidence: &Evidence, soft: bool, now: Instant) {
         let peer = self.at(index);
         let visited = peer.flags.has(Flags::VISITING);
         peer.flags.clear(Flags::VISITING);
+        if self.end_replaced(index, evidence, now) {
+            return;
+        }
+        let peer = self.at(index);
         if peer.flags.has(Flags::FIN) {
             self.look_after_its_fin(index, evidence, now);
         } else if evidence.tcp_state.is_ending() {
-            // Its end is there and its completion on the way: first what it said before.
+            // Its end has come and the completion is on the way: first its last bytes are read.
             if peer.flags.raise(Flags::ENDING) || visited {
                 self.request(index, PendingActions::DRAIN_TO_END);
             }
@@ -164,7 +169,7 @@ impl Tracker {
         }
     }
 
-    /// A look at one that has sent its FIN. No silence of it is held against it.
+    /// A look at a peer that has sent its FIN. Its silence is not judged.
     fn look_after_its_fin(&mut self, index: u32, evidence: &Evidence, now: Instant) {
         let peer = self.at(index);
         let half_closed = peer.state == State::HalfClosed;
@@ -174,7 +179,7 @@ impl Tracker {
         if evidence.tcp_state == TcpState::Close {
             self.die(index, Ending::of(cause_of_close(evidence)), evidence, now);
         } else if !half_closed {
-            self.half_close(index, now); // the sink had no room for it before
+            self.half_close(index, now); // the sink had no room for the event before
         } else if now >= end {
             self.die(index, Ending::of(Cause::Closed), evidence, now);
         } else {
@@ -182,7 +187,7 @@ impl Tracker {
         }
     }
 
-    /// Notes what the evidence says of its last life and of its path.
+    /// Notes what the evidence says about the last life and about the path.
     fn take_in(&mut self, index: u32, evidence: &Evidence, soft: bool, visited: bool, now: Instant) {
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
@@ -200,8 +205,8 @@ impl Tracker {
                     peer.last_life = framed;
                     peer.probes = 0; // what was asked before is answered
                 }
-                // No frame is newer than the newest byte: those that waited for a late wake, or were
-                // found when something else woke us, were taken for new until here.
+                // No frame is newer than the newest byte. A frame that waited for a late wake, or was found by another
+                // wake, was taken for new until here.
                 peer.last_life = peer.last_life.min(last_data);
             }
             Heartbeat::Bytes | Heartbeat::Frames => {}
@@ -214,22 +219,21 @@ impl Tracker {
         }
     }
 
-    /// Sees to the bytes that lie there unread, and judges.
+    /// Reads unread bytes if they are many or old, judges, and plans the next read.
     fn weigh(&mut self, index: u32, evidence: &Evidence, visited: bool, now: Instant) {
         let (heartbeat, idle) = (self.config.policy.heartbeat, self.config.policy.idle);
         let (wake, mark) = (self.config.wake, self.config.unread);
         let peer = self.at(index);
         let life = peer.last_life;
-        // Frames that came after the drain began lie there unseen: a deadline that has passed since then
-        // is judged by another drain.
+        // Frames that came after the drain began are unseen: a deadline that has passed since then is judged after another
+        // drain.
         let looked = match heartbeat {
             Heartbeat::Bytes | Heartbeat::None => now,
             Heartbeat::Frames if visited => peer.due(),
             Heartbeat::Frames => life,
         };
-        // In lazy mode who is past half of the mark is drained while we are here anyway, and whoever was not drained
-        // yet or not for long, so that its pace is counted from now; in beat mode a window may have filled in one
-        // stroke.
+        // Lazy mode: a visit also drains a peer that is past half of the mark, and one that was not drained yet or not for
+        // long, so that its pace is counted from now. Beat mode: a window may have filled in one stroke.
         let unread = evidence.received.saturating_sub(peer.taken);
         let steps = drain_schedule::steps_since(peer.pace, now);
         let fresh = !peer.flags.has(Flags::DRAINED);
@@ -242,9 +246,8 @@ impl Tracker {
         if drain {
             self.request(index, PendingActions::DRAIN);
         }
-        // Far more than a heartbeat's lies there, so the window may be full, and then it is we who keep
-        // the peer silent. Its bytes are taken off first, and it gets the time to go on. Its kernel
-        // answers with a full window too.
+        // The window may be full, and then it is this side that keeps the peer from speaking. Its bytes are read first, and
+        // it gets the time to go on. Its kernel answers with a full window too.
         let heap = u64::from(mark.saturating_mul(2)).max(HEAP_BYTES);
         if heartbeat == Heartbeat::Bytes && unread >= heap && now >= self.stalls.put_off(life, idle) {
             self.appoint(index, now + AGAIN);
@@ -256,7 +259,7 @@ impl Tracker {
         }
         let peer = self.at(index);
         if unread == 0 {
-            // Nothing lies there: its pace is counted from now. Who is new is looked at once more.
+            // Nothing is unread: the pace is counted from now. A new peer is looked at once more.
             peer.pace = drain_schedule::stamp(now);
             let second_look = peer.accepted_at + 4 * drain_schedule::FIRST_LOOK;
             if fresh && now < second_look {
@@ -270,8 +273,8 @@ impl Tracker {
         }
     }
 
-    /// Makes an appointment for taking bytes off at `point`, unless it is visited before that anyway.
-    /// Frames are read when they are judged.
+    /// Makes an appointment for reading bytes at `point`, unless the peer is visited before that anyway. Frames are read when
+    /// they are judged.
     pub(super) fn foresee(&mut self, index: u32, point: Instant) {
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
@@ -287,11 +290,11 @@ impl Tracker {
 
     pub(super) fn on_end(&mut self, index: u32, evidence: &Evidence, now: Instant) {
         let grace = self.config.policy.half_closed_grace;
-        // By the state alone: the mask may still show the soft error of an hour ago.
+        // By the state alone: the mask may still show an old soft error.
         if evidence.tcp_state == TcpState::Close {
             self.die(index, Ending::of(cause_of_close(evidence)), evidence, now);
         } else if evidence.tcp_state == TcpState::Established {
-            // No FIN came: our own reading side was shut.
+            // No FIN came: the reading side of this socket was shut.
             self.die(index, Ending::of(Cause::Local(LocalCause::Shutdown)), evidence, now);
         } else if grace.is_zero() || evidence.tcp_state != TcpState::CloseWait {
             self.die(index, Ending::of(Cause::Closed), evidence, now);
@@ -310,8 +313,8 @@ impl Tracker {
             Meaning::Reset | Meaning::TimedOut | Meaning::HostUnreachable | Meaning::NetUnreachable
                 if !gone =>
             {
-                // A soft error, of an ICMP message say: the connection stands and may recover. A real
-                // reset leaves the socket closed.
+                // A soft error, of an ICMP message for example: the connection stands and may recover. A real reset
+                // leaves the socket closed.
                 self.on_inspected(index, evidence, true, now);
                 return;
             }

@@ -1,10 +1,10 @@
-//! A queue of places in the slab, each at most once.
+//! A queue of slots of the slab, each at most once.
 //!
 //! A ring buffer would walk through all of its reserved memory; this one starts again at its
 //! beginning whenever it is empty, which it is once a turn, so that only the pages of the largest
 //! batch are ever touched.
 
-/// Places, first in, first out. Never longer than the number of places, and never allocates.
+/// Slots, first in, first out: at most as many as the slab has. It never allocates.
 pub(super) struct Queue {
     items: Vec<u32>,
     head: usize,
@@ -42,8 +42,8 @@ impl Queue {
         }
     }
 
-    /// Takes a place out of the middle. O(n), and rare: a peer that is released in the same turn in
-    /// which its last action was taken is at the front.
+    /// Removes a slot from the middle: O(n), and rare, since a peer that is released in the turn in which its last action was
+    /// taken is at the front.
     pub(super) fn remove(&mut self, index: u32) {
         if self.front() == Some(index) {
             self.pop();

@@ -1,4 +1,4 @@
-//! Time: whom the wheel names, what a silence amounts to, and when to look again.
+//! Visits: what happens when the wheel names a peer, what its silence means, and when to visit it again.
 
 use super::ending::Ending;
 use super::{AGAIN, Tracker, Wake, drain_schedule};
@@ -29,8 +29,8 @@ impl Tracker {
             return;
         }
         peer.flags.set(Flags::VISITING);
-        // Bytes first where they must be read to be judged; Emptied then asks for the evidence. What
-        // comes after the drain has begun is not seen by it, so its beginning is kept.
+        // Frames must be read to be judged; Emptied then asks for the evidence. The drain does not see what comes after it
+        // has begun, so the time of its beginning is kept.
         if heartbeat == Heartbeat::Frames && peer.state != State::HalfClosed {
             peer.flags.clear(Flags::FRAMED);
             peer.set_due(now);
@@ -40,9 +40,9 @@ impl Tracker {
         }
     }
 
-    /// An appointment with a living peer that is not for judging, but for its bytes. In lazy mode one
-    /// that was foreseen; in beat mode one at which bytes are found that lay there at the last one too,
-    /// since a window that filled in one stroke gives no second wake. `false` when it is judging's.
+    /// A visit for reading bytes, not for judging. In lazy mode it was foreseen. In beat mode it finds bytes that lay there
+    /// at the last visit too, since a window that filled in one stroke gives no second wake. `false` when the visit is for
+    /// judging.
     pub(super) fn look_after(&mut self, index: u32, now: Instant) -> bool {
         let (policy, wake) = (self.config.policy, self.config.wake);
         let peer = self.at(index);
@@ -74,14 +74,14 @@ impl Tracker {
         }
         self.appoint(index, due);
         if wake == Wake::Lazy {
-            // In case that nothing is found; what is found says better when to come again.
+            // In case that nothing is found; what is found tells better when to visit again.
             self.foresee(index, drain_schedule::point(now, steps * drain_schedule::FORESIGHT));
         }
         true
     }
 
-    /// Weighs the silence of a peer that is alive or suspect, and makes its next appointment. `looked`
-    /// is the instant up to which its life is known: not after `now`.
+    /// Judges the silence of a peer that is alive or suspect, and makes its next appointment. `looked`, not after `now`, is
+    /// the instant up to which its life is known.
     pub(super) fn judge(&mut self, index: u32, evidence: &Evidence, looked: Instant, now: Instant) {
         let policy = self.config.policy;
         let peer = self.at(index);
@@ -151,8 +151,8 @@ impl Tracker {
         Silence { policy: &self.config.policy, stalls: &self.stalls, last_life }
     }
 
-    /// Leaves a peer that was heard from alone until it could be missed; in beat mode until its bytes
-    /// have to be looked after.
+    /// Makes the next appointment of a peer that was heard from: when it could be missed, or in beat mode when its bytes have
+    /// to be read.
     pub(super) fn rest(&mut self, index: u32, now: Instant) {
         let quiet = self.quiet_until(self.silence(index).missed_at());
         let due = match self.config.wake {
@@ -162,8 +162,8 @@ impl Tracker {
         self.appoint(index, due);
     }
 
-    /// When a living peer whose idle time ends at `missed` is visited. On the grid where that is fine
-    /// enough, so that one wake serves many: a suspicion may come a little late, a verdict does not.
+    /// The time of the visit to a living peer whose idle time ends at `missed`: on the grid where that is fine enough, so that
+    /// one wake serves many peers. A suspicion may come a little late by that, a verdict does not.
     pub(super) fn quiet_until(&self, missed: Instant) -> Instant {
         if self.config.policy.interval >= 4 * drain_schedule::GRID {
             drain_schedule::round_up(missed)

@@ -71,6 +71,7 @@ fn kinds(tracker: &mut Tracker) -> Vec<&'static str> {
         EventKind::Suspected { .. } => "suspected",
         EventKind::Recovered { .. } => "recovered",
         EventKind::HalfClosed => "half_closed",
+        EventKind::Duplicate { .. } => "duplicate",
         EventKind::Died(_) => "died",
         EventKind::Stall { .. } => "stall",
         EventKind::PathOutage { .. } => "path_outage",

@@ -1,18 +1,18 @@
-//! Events that are about no peer, while they wait for the sink.
+//! The queue of events that are about no peer.
 //!
-//! Peers' events wait in their records, which are bounded by the places. These have no record, and a
-//! loop that is held up again and again, or a limit that is reached and left, can go on for as long as a
-//! sink is stuck. So beyond some that wait as they are, each new one is merged into one of its kind.
+//! The events of peers wait in their records, which are bounded by the slots. These have no record, and stalls or limits
+//! can come again and again for as long as a sink is stuck. So beyond a number that wait as they are, each new one is
+//! merged into one of its kind.
 
 use std::collections::VecDeque;
 
 use crate::liveness::event::{Event, EventKind};
 
-/// The waiting ones, oldest first. Never longer than [`TrackerEvents::MAX`] and one of each kind.
+/// The events that wait, oldest first: at most [`TrackerEvents::MAX`] and one of each kind.
 pub(super) struct TrackerEvents(VecDeque<Event>);
 
 impl TrackerEvents {
-    /// Events that may wait before they are merged.
+    /// The number of events that wait before new ones are merged.
     const MAX: usize = 16;
 
     pub(super) fn new() -> TrackerEvents {
@@ -23,8 +23,8 @@ impl TrackerEvents {
         self.0.pop_front()
     }
 
-    /// Adds an event. When many wait: stalls are added up, of two outages the later is told, and a limit
-    /// that was reached and left again is not told at all.
+    /// Adds an event. When many wait, stalls are added up, the later of two outages is kept, and a limit that was reached
+    /// and left again is dropped.
     pub(super) fn push(&mut self, event: Event) {
         if self.0.len() < TrackerEvents::MAX {
             self.0.push_back(event);

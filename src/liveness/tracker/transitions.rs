@@ -1,4 +1,4 @@
-//! From state to state: along the table, noted for the sink, and counted.
+//! Transitions of a peer: along the table, noted for the sink, and counted.
 
 use super::{AGAIN, Tracker, Wake};
 use crate::liveness::peer::{Flags, PendingActions, Step};
@@ -6,7 +6,7 @@ use crate::liveness::state::{Input, State};
 use crate::time::Instant;
 
 impl Tracker {
-    /// Alive to Suspect; `false` when the sink has to take something first.
+    /// From Alive to Suspect. `false` when the sink has to take an event first.
     pub(super) fn suspect(&mut self, index: u32, step: Step, now: Instant) -> bool {
         if !self.step(index, Input::Missed, step, now) {
             return false;
@@ -25,7 +25,7 @@ impl Tracker {
         }
     }
 
-    /// Suspect to Alive, as soon as the sink has room for it.
+    /// From Suspect to Alive, or a new try a little later when the sink has no room.
     pub(super) fn recover(&mut self, index: u32, now: Instant) {
         if !self.step(index, Input::Life, Step::Recovered, now) {
             self.appoint(index, now + AGAIN);
@@ -34,7 +34,7 @@ impl Tracker {
         self.counts.recovered += 1;
         self.at(index).probes = 0;
         self.left_suspicion();
-        // Whoever dies of the outage leaves it too, and does not end it for the others.
+        // A death leaves the suspects too, and does not end the outage for the others.
         if self.counts.suspects * 4 < self.counts.living {
             self.outage = false;
         }
@@ -42,7 +42,7 @@ impl Tracker {
         self.rest(index, now);
     }
 
-    /// Lets a peer that is heard from wake by its low-water mark again, where there is one.
+    /// Lets a peer that was heard from wake its poll by the low-water mark again.
     pub(super) fn wake_on_mark(&mut self, index: u32) {
         let lazy = self.config.wake == Wake::Lazy;
         let peer = self.at(index);
@@ -66,7 +66,7 @@ impl Tracker {
         }
     }
 
-    /// Moves a peer along the table and notes it for the sink; `false` when there is no room.
+    /// Moves a peer along the table and queues the event. `false` when there is no room for it.
     pub(super) fn step(&mut self, index: u32, input: Input, step: Step, now: Instant) -> bool {
         let peer = self.at(index);
         if !peer.has_room() {

@@ -145,7 +145,7 @@ pub fn check(bytes: &[u8]) {
         ..if flags & 32 == 0 { Policy::STANDARD } else { Policy::STRICT }
     };
     let wake = if flags & 64 == 0 { Wake::Lazy } else { Wake::Beat };
-    let config = TrackerConfig { wake, remembered: 4, ..TrackerConfig::new(policy, CAPACITY) };
+    let config = TrackerConfig { wake, dead_kept: 4, ..TrackerConfig::new(policy, CAPACITY) };
     let now = Instant::from_nanos(input.number());
     let tracker = Tracker::new(config, now);
     let mut world = World { input, tracker, now, open: Vec::new(), born: 0, died: 0 };

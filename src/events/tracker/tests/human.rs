@@ -28,7 +28,7 @@ io_uring (defer_taskrun, no_sqarray, min_wait, no_iowait, restricted), 2 threads
 12:00:02.000Z  up           192.0.2.7:40312        on 127.0.0.1:7400  [sensor-7]
 12:00:05.500Z  recovered    [2001:db8::7]:50000    spoke again after 0.812 s of doubt
 12:00:05.900Z  half_closed  [2001:db8::7]:50000    writes no more (FIN), may still read
-12:00:06.001Z  suspected    192.0.2.7:40312        silent 4.001 s, being asked  [sensor-7]
+12:00:07.001Z  suspected    192.0.2.7:40312        silent 5.001 s, being asked  [sensor-7]
 12:00:06.234Z  died         127.0.0.1:40312        aborted            reset the connection (ECONNRESET); \
 lived 4.234 s, 480 bytes
 12:00:09.001Z  died         192.0.2.7:40312        heartbeat_expired  silent 7.001 s, program silent, \
@@ -37,6 +37,7 @@ kernel answering (last ack 0.900 s ago); lived 7.001 s, 24 bytes  [sensor-7]
 12:00:09.700Z  path_outage  512 of 600 peers are silent and their kernels too: a path is down (thread 1)
 12:00:09.800Z  saturated    at the limit (max_connections): new connections wait in the backlog (thread 0)
 12:00:09.900Z  resumed      accepting again (thread 0)
+12:00:09.950Z  duplicate    [2001:db8::7]:50000    has the identity of [2001:db8::7]:49000, which is still connected
 12:00:10.000Z  160 opened, 9 open, 151 died in 9 s
   aborted                 149
   heartbeat_expired         1
@@ -82,6 +83,7 @@ fn every_cause_has_its_sentence() {
             "local: killed on this machine, as by ss -K (ECONNABORTED)",
             "local: our own side was shut down",
             "local: could not be watched: our fault, not the peer's (133133)",
+            "local: replaced by a newer connection of its identity",
         ]
     );
 }

@@ -94,6 +94,10 @@ impl Model {
         match self.shadows[who].stage {
             Stage::Mute => self.die(who, Cause::HandshakeExpired, at, TICK),
             Stage::Alive => {
+                assert!(
+                    self.policy.suspicion_time() < self.policy.detection_time(),
+                    "a policy of several probes"
+                );
                 self.shadows[who].stage = Stage::Suspect;
                 self.expect(who, What::Suspected, at, self.suspicion);
                 self.appoint(who, self.shadows[who].life + self.policy.detection_time());
@@ -144,7 +148,7 @@ impl Model {
         }
         self.shadows[who].stage = Stage::Alive;
         self.shadows[who].life = now;
-        self.appoint(who, now + self.policy.idle);
+        self.appoint(who, now + self.policy.suspicion_time());
     }
 
     fn fin(&mut self, who: usize, now: Instant) {
@@ -187,7 +191,6 @@ struct Socket {
 struct Server {
     tracker: Tracker,
     policy: Policy,
-    unread: u32,
     now: Instant,
     sockets: Vec<Socket>,
     stalls: Vec<(Instant, Instant)>,
@@ -379,7 +382,7 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
                 half_closed_grace: millis(grace),
                 user_timeout: None,
             };
-            TrackerConfig { wake, unread, remembered: 0, ..TrackerConfig::new(policy, 64) }
+            TrackerConfig { wake, unread, dead_kept: 0, ..TrackerConfig::new(policy, 64) }
         })
 }
 
@@ -389,7 +392,6 @@ fn run(config: TrackerConfig, fraction: u64, ops: &[Op]) {
     let mut server = Server {
         tracker: Tracker::new(config, now),
         policy: config.policy,
-        unread: config.unread,
         now,
         sockets: Vec::new(),
         stalls: Vec::new(),
@@ -555,7 +557,7 @@ fn a_stall_that_begins_at_the_instant_of_a_verdict() {
         user_timeout: None,
     };
     let config =
-        TrackerConfig { wake: Wake::Lazy, unread: 16, remembered: 0, ..TrackerConfig::new(policy, 64) };
+        TrackerConfig { wake: Wake::Lazy, unread: 16, dead_kept: 0, ..TrackerConfig::new(policy, 64) };
     let come = [Op::Accept; 4];
     let meet = [Op::Speak(2), Op::Suspend(2_246), Op::Edge(1), Op::Edge(0), Op::Pass(547)];
     let stall = [Op::Stall(1, 3), Op::Speak(2)];

@@ -52,10 +52,12 @@ pub struct Before {
     pub lived: u64,
     /// Since the last life that was looked at.
     pub silent: u64,
-    /// PINGs sent in this suspicion.
+    /// PINGs sent since the last life.
     pub probes: u64,
     /// Its FIN was seen.
     pub fin: bool,
+    /// Every byte wakes its poll.
+    pub on_byte: bool,
     /// The sink has room for what is no death.
     pub room: bool,
     pub visit: Visit,
@@ -313,6 +315,10 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         }
         judged
     };
+    let life = match (judged.told, life) {
+        (Some(Told::Died(_)), Life::Ago(age)) => Life::Ago(age.min(before.lived)),
+        (_, life) => life,
+    };
     Outcome { life, ..judged }
 }
 
@@ -332,32 +338,46 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
             Heartbeat::Bytes | Heartbeat::Frames => Cause::HeartbeatExpired,
             Heartbeat::None => Cause::KeepaliveExpired,
         }),
-        Some(IDLE..) if !suspect => suspected(Told::Suspected, before, lazy, speaks),
-        Some(silent @ IDLE..) => {
+        // A quiet peer has the time of one probe to answer.
+        Some(silent @ IDLE..) if speaks && !suspect && !doubt && silent < IDLE + INTERVAL => {
+            let mut asked = BTreeSet::new();
+            if probes == 0 {
+                asked.insert(Ask::Probe);
+                if lazy && !before.on_byte {
+                    asked.insert(Ask::WakeOnByte);
+                }
+            }
+            Outcome { asked, ..nothing() }
+        }
+        Some(silent @ IDLE..) if !suspect && (!speaks || silent >= IDLE + INTERVAL) => {
+            let due = PROBES.min(1 + (silent - IDLE) / INTERVAL);
+            suspected(Told::Suspected, before, lazy, speaks && due > probes)
+        }
+        Some(silent @ IDLE..) if suspect => {
             let due = PROBES.min(1 + (silent - IDLE) / INTERVAL);
             if speaks && due > probes { asks([Ask::Probe]) } else { nothing() }
         }
-        Some(_) | None if doubt && !suspect => suspected(Told::Doubted, before, lazy, speaks),
+        Some(_) | None if doubt && !suspect => suspected(Told::Doubted, before, lazy, speaks && probes == 0),
         Some(_) | None if doubt && speaks && probes == 0 => asks([Ask::Probe]),
         Some(_) | None if doubt => nothing(),
         // A sound socket is no frame: who was silent is so still.
         None if before.stage == Stage::Silent => nothing(),
         Some(_) | None if suspect => recovered(before, lazy),
-        Some(_) | None if before.stage == Stage::Mute && lazy && speaks => asks([Ask::WakeOnMark]),
+        None if before.probes > 0 => nothing(),
+        Some(_) | None if lazy && speaks && before.on_byte => asks([Ask::WakeOnMark]),
         Some(_) | None => nothing(),
     }
 }
 
-fn suspected(told: Told, before: Before, lazy: bool, speaks: bool) -> Outcome {
+fn suspected(told: Told, before: Before, lazy: bool, asked: bool) -> Outcome {
     if !before.room {
         return nothing();
     }
     let mut outcome = Outcome { told: Some(told), ..nothing() };
-    // One that was never widened is narrow already.
-    if lazy && !(speaks && before.stage == Stage::Mute) {
+    if lazy && !before.on_byte {
         outcome.asked.insert(Ask::WakeOnByte);
     }
-    if speaks {
+    if asked {
         outcome.asked.insert(Ask::Probe);
     }
     outcome
@@ -380,7 +400,11 @@ fn framed(world: World, before: Before) -> Outcome {
         // It speaks; whether it hears, the socket knows.
         (Visit::No, Stage::Doubted) => asks([Ask::Inspect]),
         (Visit::No, Stage::Silent) => recovered(before, lazy),
-        (Visit::No, Stage::Mute) if lazy && world.heartbeat == Heartbeat::Frames => asks([Ask::WakeOnMark]),
+        (Visit::No, Stage::Mute | Stage::Alive)
+            if lazy && world.heartbeat == Heartbeat::Frames && before.on_byte =>
+        {
+            asks([Ask::WakeOnMark])
+        }
         (Visit::No, Stage::Mute | Stage::Alive | Stage::HalfClosed | Stage::Over) => nothing(),
     };
     Outcome { life: Life::Now, ..after }

@@ -17,6 +17,9 @@ pub enum Situation {
     AliveVisited,
     AliveVisitedLate,
     AliveFramed,
+    /// Its first probe is out.
+    Asked,
+    AskedVisited,
     Silent,
     SilentVisited,
     SilentVisitedLate,
@@ -46,7 +49,7 @@ pub enum Situation {
 
 use Situation::*;
 
-pub const SITUATIONS: [Situation; 33] = [
+pub const SITUATIONS: [Situation; 35] = [
     Mute,
     MuteOverdue,
     MuteVisited,
@@ -58,6 +61,8 @@ pub const SITUATIONS: [Situation; 33] = [
     AliveVisited,
     AliveVisitedLate,
     AliveFramed,
+    Asked,
+    AskedVisited,
     Silent,
     SilentVisited,
     SilentVisitedLate,
@@ -86,7 +91,9 @@ impl Situation {
     /// Whether there is such a thing in that world.
     pub fn exists(self, world: World) -> bool {
         match self {
-            MuteFramed | AliveFramed | SilentFramed => world.heartbeat == Heartbeat::Frames,
+            MuteFramed | AliveFramed | SilentFramed | Asked | AskedVisited => {
+                world.heartbeat == Heartbeat::Frames
+            }
             FinAlive | FinSuspect | FinAliveWithRoom | FinSuspectWithRoom => world.grace,
             HalfClosed
             | HalfClosedFromSuspect
@@ -121,7 +128,7 @@ impl Scene {
             half_closed_grace: if world.grace { millis(rules::GRACE) } else { Duration::ZERO },
             user_timeout: None,
         };
-        let config = TrackerConfig { wake: world.wake, remembered: 2, ..TrackerConfig::new(policy, 2) };
+        let config = TrackerConfig { wake: world.wake, dead_kept: 2, ..TrackerConfig::new(policy, 2) };
         let mut tracker = Tracker::new(config, START);
         let peer = tracker.accept(address(1), 7, START).expect("there is room");
         let before = Before {
@@ -130,6 +137,7 @@ impl Scene {
             silent: 0,
             probes: 0,
             fin: false,
+            on_byte: world.heartbeat == Heartbeat::Frames,
             room: true,
             visit: Visit::No,
             over: false,
@@ -193,6 +201,19 @@ impl Scene {
                 self.play(AliveVisited);
                 self.frame();
             }
+            Asked => {
+                self.play(Alive);
+                self.wait(3_500);
+                self.look();
+                self.before.probes = 1;
+                self.before.on_byte = true;
+                self.wait(100);
+            }
+            AskedVisited => {
+                self.play(Asked);
+                self.wait(500); // its answer is overdue
+                self.visit();
+            }
             Silent => {
                 self.play(Alive);
                 self.wait(3_500);
@@ -220,6 +241,7 @@ impl Scene {
                 self.tell(Fact::Inspected(evidence));
                 self.before.stage = Stage::Doubted;
                 self.before.probes = 1;
+                self.before.on_byte = true;
                 self.settle();
                 self.wait(100);
             }
@@ -335,20 +357,32 @@ impl Scene {
         }
         self.life = self.now;
         self.before.stage = Stage::Alive;
+        self.before.on_byte = false;
         actions(&mut self.tracker);
     }
 
-    /// From alive to suspect, by a visit.
-    fn fall_silent(&mut self) {
+    /// A visit that finds nothing new.
+    fn look(&mut self) {
         self.visit();
         self.tell(Fact::Emptied);
         actions(&mut self.tracker);
         let evidence = self.evidence(self.now.since(self.life));
         self.tell(Fact::Inspected(evidence));
         self.before.visit = Visit::No;
-        self.before.stage = Stage::Silent;
-        self.before.probes = 1;
         self.settle();
+    }
+
+    /// From alive to suspect: by a visit, and with frames by another one, when the first probe was not answered.
+    fn fall_silent(&mut self) {
+        self.look();
+        self.before.probes = 1;
+        if self.world.heartbeat == Heartbeat::Frames {
+            self.wait(rules::INTERVAL);
+            self.look();
+            self.before.probes = 2;
+        }
+        self.before.stage = Stage::Silent;
+        self.before.on_byte = true;
     }
 
     fn come_back(&mut self) {
@@ -360,6 +394,7 @@ impl Scene {
         self.life = self.now;
         self.before.stage = Stage::Alive;
         self.before.probes = 0;
+        self.before.on_byte = false;
         actions(&mut self.tracker);
     }
 

@@ -153,7 +153,7 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
                 half_closed_grace: millis(grace),
                 user_timeout: None,
             };
-            TrackerConfig { wake, remembered: 2, drain_every: 3, ..TrackerConfig::new(policy, capacity) }
+            TrackerConfig { wake, dead_kept: 2, drain_every: 3, ..TrackerConfig::new(policy, capacity) }
         })
 }
 
@@ -251,7 +251,7 @@ impl Story {
             Step::Up => panic!("up twice"),
             Step::Suspected => {
                 assert_eq!(after.state, State::Suspect);
-                assert!(silent >= self.policy.idle, "suspected after {silent:?}");
+                assert!(silent >= self.policy.suspicion_time(), "suspected after {silent:?}");
             }
             Step::Doubted => {
                 assert_eq!(after.state, State::Suspect);
@@ -294,7 +294,7 @@ impl Story {
         }
         let life = &mut self.lives[number];
         life.path.push(line);
-        if after.state == State::Suspect {
+        if after.state == State::Alive {
             life.probes = 0;
         }
         let kept: Vec<_> = after.history.into_iter().flatten().collect();
@@ -370,7 +370,7 @@ impl Story {
             Telling::Failed(errno) => Fact::Failed { errno, evidence },
             Telling::Inspected => Fact::Inspected(evidence),
             Telling::Frame => Fact::Frame { kind: Kind::Pong, sequence: 0 },
-            Telling::Hello => Fact::Hello(Identity::new("sensor").expect("it is a fit name")),
+            Telling::Hello => Fact::Hello(Identity::new(&format!("sensor-{who}")).expect("it is a fit name")),
             Telling::Garbage => Fact::Garbage(FrameError::BadMagic, evidence),
             Telling::Bye => Fact::Bye(evidence),
         };
@@ -419,7 +419,7 @@ impl Story {
                     assert_eq!(self.policy.heartbeat, Heartbeat::Frames, "only there the server speaks");
                     let known = self.tracker.peer(peer).expect("it lives").last_life;
                     let asked = if known > life.asked_after { 0 } else { life.probes };
-                    assert!(sequence > asked && sequence <= self.policy.probes);
+                    assert!(sequence > asked && sequence <= self.policy.probes, "{sequence} after {asked}");
                     life.asked_after = known;
                     life.probes = sequence;
                 }

@@ -97,7 +97,8 @@ fn a_frame_that_came_after_the_drain_began_is_looked_for_before_the_verdict() {
 #[test]
 fn a_partial_frame_puts_no_deadline_off() {
     for wake in [Wake::Lazy, Wake::Beat] {
-        let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, wake, 1));
+        let (mut tracker, peers) =
+            with_peers(TrackerConfig { dead_kept: 1, ..config(Heartbeat::Frames, wake, 1) });
         tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
         let done = run(&mut tracker, after(8_000), |_| heard(START + millis(3_000)));
         assert!(done.iter().any(|(_, action)| matches!(action, Action::Drain { .. })));
@@ -217,7 +218,7 @@ fn a_name_belongs_to_one_life() {
 
 #[test]
 fn the_dead_are_remembered_in_order_and_nobody_is_forgotten_before_it_was_told() {
-    let few = TrackerConfig { remembered: 3, ..config(Heartbeat::Bytes, Wake::Lazy, 10) };
+    let few = TrackerConfig { dead_kept: 3, ..config(Heartbeat::Bytes, Wake::Lazy, 10) };
     let (mut tracker, peers) = with_peers(few);
     for peer in &peers {
         tracker.handle(*peer, Fact::Bye(heard(START)), START);
@@ -298,10 +299,137 @@ fn a_peer_that_falls_silent_after_a_thousand_stalls_is_found_dead_in_time() {
 fn an_unasked_look_recovers_nobody_who_is_judged_by_frames() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
     tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
-    run(&mut tracker, after(4_500), |_| heard(START));
+    run(&mut tracker, after(5_500), |_| heard(START));
     assert_eq!(kinds(&mut tracker), ["suspected"]);
-    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_600));
+    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(5_600));
     assert_eq!(tracker.poll_event(), None);
+}
+
+#[test]
+fn a_quiet_peer_that_answers_its_probes_is_no_suspect() {
+    let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
+    let pong = Fact::Frame { kind: Kind::Pong, sequence: 1 };
+    let mut now = START;
+    tracker.handle(peers[0], pong, now);
+    for _ in 0..10 {
+        let heard_at = now;
+        now = now + millis(4_100);
+        let done = run(&mut tracker, now, |_| heard(heard_at));
+        let probes = done.iter().filter(|(_, action)| matches!(action, Action::Probe { sequence: 1, .. }));
+        assert_eq!(probes.count(), 1, "{done:?}");
+        assert!(done.iter().any(|(_, action)| matches!(action, Action::SetLowWater { bytes: 1, .. })));
+        tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), now);
+        tracker.handle(peers[0], pong, now);
+        let asked = actions(&mut tracker);
+        assert!(matches!(asked[0], Action::SetLowWater { bytes: 1_024, .. }), "{asked:?}");
+        assert_eq!(tracker.peer(peers[0]).unwrap().state, State::Alive);
+    }
+    assert_eq!(kinds(&mut tracker), [""; 0]);
+    assert_eq!((tracker.counts().suspected, tracker.counts().recovered), (0, 0));
+    // The first probe that goes unanswered for its interval is a suspicion; the verdict comes when it always did.
+    run(&mut tracker, now + millis(4_990), |_| heard(now));
+    assert_eq!(tracker.poll_event(), None);
+    run(&mut tracker, now + millis(5_100), |_| heard(now));
+    let suspected = tracker.poll_event().expect("it is suspected");
+    assert!(matches!(suspected.kind, EventKind::Suspected { silent_for, .. } if silent_for >= millis(5_000)));
+    run(&mut tracker, now + millis(7_001), |_| heard(now));
+    let death = death(tracker.poll_event());
+    assert_eq!((death.cause, death.deadline), (Cause::HeartbeatExpired, Some(now + millis(7_000))));
+}
+
+#[test]
+fn the_silence_of_an_adopted_socket_counts_from_its_adoption() {
+    for heartbeat in [Heartbeat::Bytes, Heartbeat::Frames, Heartbeat::None] {
+        let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
+        tracker.adopted(peers[0], 16);
+        if heartbeat == Heartbeat::Frames {
+            tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+        }
+        let long_ago = heard(START - millis(60_000));
+        run(&mut tracker, after(6_990), |_| Evidence { last_ack: START, ..long_ago });
+        assert!(!kinds(&mut tracker).contains(&"died"), "{heartbeat:?}");
+        run(&mut tracker, after(7_100), |_| Evidence { last_ack: START, ..long_ago });
+        let death = death(tracker.poll_event());
+        assert_eq!((death.deadline, death.proof.last_life), (Some(after(7_000)), START), "{heartbeat:?}");
+    }
+}
+
+#[test]
+fn a_peer_is_not_told_to_be_silent_for_longer_than_it_lived() {
+    for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
+        let (mut tracker, _) = with_peers(config(heartbeat, Wake::Lazy, 1));
+        // It waited for its accept, and spoke before it.
+        run(&mut tracker, after(10_000), |_| heard(START - millis(60_000)));
+        let told = events(&mut tracker).pop();
+        let death = death(told);
+        assert_eq!((death.proof.last_life, death.accepted_at), (START, START));
+        assert_eq!(death.silent_for(), death.at.since(death.accepted_at));
+    }
+}
+
+/// Two peers, of whom the second gives the identity of the first.
+fn twins(on_duplicate: OnDuplicate) -> (Tracker, Vec<PeerId>) {
+    let mut tracker =
+        Tracker::new(TrackerConfig { on_duplicate, ..config(Heartbeat::Frames, Wake::Lazy, 3) }, START);
+    let accept = |number| tracker.accept(address(number), 0, START).expect("there is room");
+    let peers: Vec<PeerId> = (0..2).map(accept).collect();
+    for (peer, time) in peers.iter().zip([1_000, 2_000]) {
+        tracker.handle(*peer, Fact::Hello(Identity::new("sensor-7").expect("it is a fit name")), after(time));
+    }
+    tracker.audit();
+    (tracker, peers)
+}
+
+#[test]
+fn an_identity_that_is_in_use_is_told_with_its_older_peer() {
+    let (mut tracker, peers) = twins(OnDuplicate::Keep);
+    let told = events(&mut tracker);
+    let kinds: Vec<_> = told.iter().map(|event| event.kind.clone()).collect();
+    let duplicate = EventKind::Duplicate { of: peers[0], address: address(0) };
+    assert_eq!(kinds, [EventKind::Up, EventKind::Up, duplicate]);
+    let subject = told[2].subject.as_ref().expect("it is about a peer");
+    assert_eq!(
+        (subject.peer, subject.identity.as_deref(), told[2].at),
+        (peers[1], Some("sensor-7"), after(2_000))
+    );
+    assert!(!actions(&mut tracker).iter().any(|action| matches!(action, Action::Inspect(_))));
+    assert_eq!(tracker.counts().living, 2);
+    // The same peer may say it again, and an identity is free when its peer is dead.
+    let hello = Fact::Hello(Identity::new("sensor-7").expect("it is a fit name"));
+    tracker.handle(peers[1], hello, after(2_100));
+    tracker.handle(peers[1], Fact::Bye(heard(after(2_200))), after(2_200));
+    tracker.handle(peers[0], Fact::Bye(heard(after(2_200))), after(2_200));
+    let third = tracker.accept(address(3), 0, after(2_300)).expect("there is room");
+    tracker.handle(third, hello, after(2_300));
+    tracker.audit();
+    assert!(!events(&mut tracker).iter().any(|event| matches!(event.kind, EventKind::Duplicate { .. })));
+}
+
+#[test]
+fn an_older_peer_of_the_same_identity_is_replaced_if_that_is_asked_for() {
+    let (mut tracker, peers) = twins(OnDuplicate::Replace);
+    assert!(actions(&mut tracker).contains(&Action::Inspect(peers[0])), "a death has a proof");
+    tracker.handle(peers[0], Fact::Inspected(heard(after(1_000))), after(2_001));
+    assert!(actions(&mut tracker).contains(&Action::Close { peer: peers[0], abort: true }));
+    let told = events(&mut tracker);
+    let EventKind::Died(death) = &told[1].kind else { panic!("{told:?}") };
+    assert_eq!((death.peer, death.cause), (peers[0], Cause::Local(LocalCause::Replaced)));
+    assert_eq!(death.proof.evidence, heard(after(1_000)));
+    tracker.audit();
+    assert_eq!(tracker.counts().living, 1);
+}
+
+#[test]
+fn a_duplicate_is_told_before_its_death_however_late_the_sink_takes_it() {
+    let (mut tracker, peers) = twins(OnDuplicate::Keep);
+    tracker.handle(peers[1], Fact::Bye(heard(after(2_000))), after(2_000));
+    let mine = |event: &Event| event.subject.as_ref().is_some_and(|subject| subject.peer == peers[1]);
+    actions(&mut tracker);
+    tracker.release(peers[1]);
+    let told: Vec<_> = events(&mut tracker).into_iter().filter(mine).map(|event| event.kind).collect();
+    assert!(matches!(told[..], [EventKind::Up, EventKind::Duplicate { .. }, EventKind::Died(_)]), "{told:?}");
+    tracker.audit();
+    assert_eq!(tracker.len(), 1);
 }
 
 #[test]
