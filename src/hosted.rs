@@ -312,3 +312,26 @@ impl Rest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::engine::Readiness;
+
+    #[test]
+    fn a_wake_of_the_sink_ends_the_rest_also_where_the_engine_signals_nothing() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let [silent, sinks] = [(); 2].map(|()| Arc::new(Wakeup::new().unwrap()));
+            let awaited = |one: &Arc<Wakeup>| Awaited::new(Readiness::Shared(Arc::clone(one))).unwrap();
+            let rest = Rest([awaited(&silent), awaited(&sinks)]);
+            // More than once, although only the engine would take the wakes off the eventfd.
+            for _ in 0..3 {
+                let sinks = Arc::clone(&sinks);
+                let waker = std::thread::spawn(move || sinks.wake());
+                rest.signalled().await.unwrap();
+                waker.join().unwrap();
+            }
+        });
+    }
+}

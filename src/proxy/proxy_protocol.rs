@@ -1,8 +1,8 @@
-//! The PROXY protocol (HAProxy's specification of it, versions 1 and 2): whom a connection serves.
+//! The PROXY protocol (HAProxy's specification of it, versions 1 and 2): the address of the client that a connection serves.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Which version of the header.
+/// The version of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendProxy {
     /// A line of text.
@@ -29,7 +29,7 @@ impl SendProxy {
             },
             SendProxy::V2 => {
                 let mut header = SIGNATURE.to_vec();
-                header.push(0x21); // version 2, on somebody's behalf
+                header.push(0x21); // version 2, command PROXY
                 let Some(local) = same else {
                     header.extend([0x00, 0, 0]);
                     return header;

@@ -6,17 +6,17 @@ use std::io;
 use crate::sys::clock;
 use crate::sys::engine::{Engine, EngineChoice, EngineError};
 
-/// Why a driver does not start.
+/// Why a loop does not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Nothing to wait on.
+    /// There is no engine.
     Engine(EngineError),
-    /// Something else that a driver needs.
+    /// A system call failed that the loop needs.
     Io {
-        /// What was attempted.
+        /// What the call was for.
         attempted: &'static str,
-        /// What came of it.
+        /// Its error.
         source: io::Error,
     },
 }
@@ -55,20 +55,21 @@ impl std::error::Error for StartError {
     }
 }
 
-/// What there is to wait on.
+/// The engine that was obtained.
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// What to ask a driver for, so that all threads get the same.
+    /// The choice that gives every thread the same engine.
     pub choice: EngineChoice,
-    /// What it is called: `io_uring` or `epoll`.
+    /// Its name: `io_uring` or `epoll`.
     pub name: &'static str,
-    /// What the kernel gave it.
+    /// The names of its kernel features.
     pub features: Vec<&'static str>,
-    /// Why it is no better one, and what to do about it.
+    /// Why it is no better engine, and the cure.
     pub why_not: Option<String>,
 }
 
-/// Sets up a small engine, tests the kernel on it, and says what it has: to refuse early and clearly.
+/// Sets up a small engine, tests the kernel on it, and returns what it has. A program calls it before it starts its threads,
+/// so that it refuses early and with a clear message.
 ///
 /// # Errors
 ///
@@ -79,7 +80,7 @@ pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
         .map_err(StartError::Engine)
 }
 
-/// What is told of an engine.
+/// Describes an engine.
 pub(crate) fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
     let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
     let choice = match *engine {
@@ -89,7 +90,7 @@ pub(crate) fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed 
     Probed { choice, name: engine.name(), features: engine.features(), why_not }
 }
 
-/// Time that the machine was suspended since boot, in nanoseconds.
+/// How long the machine was suspended since boot, in nanoseconds.
 pub(crate) fn suspended() -> u64 {
     clock::boottime_nanos().saturating_sub(clock::monotonic_nanos())
 }

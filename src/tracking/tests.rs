@@ -1,5 +1,5 @@
-//! What only who holds the descriptors can do, and what falls into one turn, on the real kernel: by a ring and by
-//! epoll.
+//! Ends that only the owner of the descriptors can cause, and what falls into one turn, on the real kernel: on a ring and
+//! on epoll.
 
 #[allow(clippy::duplicate_mod)] // the same tests, twice
 mod epoll;

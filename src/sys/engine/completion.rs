@@ -35,8 +35,8 @@ pub struct Completion {
     pub buffer: Option<Lent>,
 }
 
-/// A buffer with received bytes: ours until it is recycled. Neither copied nor made by anybody else, so that nobody
-/// reads what the kernel is writing.
+/// A buffer with received bytes. It belongs to the loop until it is recycled. It cannot be copied or made elsewhere, so no
+/// code reads what the kernel is writing.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lent {
     pool: u32,

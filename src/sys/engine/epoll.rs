@@ -22,14 +22,14 @@ enum Queued {
 struct Entry {
     token: Token,
     once: bool,
-    /// Which arming of this descriptor it is: an event that carries another is of a socket that had its number
-    /// before, and lives on through a duplicate somewhere.
+    /// The number of this arming. An event with another number belongs to a socket that had this descriptor
+    /// before, and lives on through a duplicate.
     arming: u32,
     /// A one-shot that has completed: nothing is left to be cancelled.
     fired: bool,
 }
 
-/// Buffers in memory of our own.
+/// Buffers for frames, in memory of this process.
 struct Buffers {
     number: u32,
     memory: Vec<u8>,
@@ -40,8 +40,8 @@ struct Buffers {
 pub struct EpollEngine {
     epoll: Epoll,
     found: ReadyList,
-    /// By descriptor: who has an entry in epoll. One that has fired once keeps it, to be armed again in place. A
-    /// descriptor that was closed has none, whatever stands here.
+    /// By descriptor: its entry in epoll. A one-shot entry that has fired stays, to be armed again in place. A
+    /// closed descriptor has none, whatever is noted here.
     entries: Vec<Option<Entry>>,
     armings: u32,
     queued: Vec<Queued>,
@@ -51,7 +51,7 @@ pub struct EpollEngine {
 }
 
 impl EpollEngine {
-    /// One that watches nothing.
+    /// An engine that watches nothing.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ impl EpollEngine {
         self.look(if waits && self.completed.is_empty() { wait.timeout } else { Duration::ZERO })?;
         let some = !self.completed.is_empty() && self.completed.len() < wait.completions as usize;
         if waits && some && !wait.window.is_zero() {
-            // Who comes meanwhile wakes nobody.
+            // Events of this time cause no wake-up.
             std::thread::sleep(wait.window.min(end.since(Instant::now())));
             self.look(Duration::ZERO)?;
         }

@@ -1,4 +1,4 @@
-//! What a loop waits on and works through: a ring, or epoll where there is none.
+//! The engine of a loop: io_uring, or epoll where there is no io_uring.
 //!
 //! # Intuition
 //!
@@ -22,7 +22,7 @@
 //! - Whatever is queued is done by the next [`submit_and_wait`](Engine::submit_and_wait), in order, and completes exactly
 //!   once without [`more`](Completion::more), a watch at its end.
 //! - A descriptor that is watched or being read is not closed before its last completion.
-//! - A wait that is over early only does not find anything: nobody concludes anything from that.
+//! - A wait may end early and find nothing. That means nothing.
 //!
 //! # Example
 //!
@@ -324,7 +324,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// When `length` is 0: a recv of nothing gives 0, which is a FIN to everybody who reads it.
+    /// When `length` is 0: a recv of nothing returns 0, which means a FIN.
     pub fn discard(&mut self, fd: RawFd, length: u32, token: Token) -> io::Result<()> {
         match self {
             Engine::Uring(ring) => ring.discard(fd, length, token),
@@ -392,7 +392,7 @@ impl Engine {
         }
     }
 
-    /// A descriptor that becomes readable, edge by edge, when there may be something to reap: for whoever waits
+    /// A descriptor that becomes readable, edge by edge, when there may be something to reap: for a program that waits
     /// elsewhere. Call [`submit_and_wait`](Engine::submit_and_wait) with [`Wait::NOT`] then.
     ///
     /// # Errors

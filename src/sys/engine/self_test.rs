@@ -194,8 +194,8 @@ impl Bench<'_> {
     }
 }
 
-/// Whether sockets have more memory than the kernel likes: then it wakes whoever has unread bytes, whatever its mark
-/// is (`tcp_epollin_ready`), so that they are taken off. It is to be trusted all the same.
+/// Whether sockets use more memory than the kernel likes. It then wakes the reader of every socket with unread bytes, whatever
+/// the mark is (`tcp_epollin_ready`), so that they are taken off. Such a kernel is trusted all the same.
 fn memory_is_short() -> bool {
     let protocols = std::fs::read_to_string("/proc/net/protocols").unwrap_or_default();
     protocols.lines().any(|line| line.starts_with("TCP") && line.split_whitespace().nth(4) == Some("yes"))

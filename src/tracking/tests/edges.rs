@@ -1,4 +1,4 @@
-//! What only who holds the descriptors can do to a connection, on the real kernel.
+//! Ends that only the owner of the descriptors can cause, on the real kernel.
 //!
 //! The loop is turned by hand: whatever a test does between two turns is there before the next one.
 //! Where the kernel has to give up by itself, its own timers are set far below the policy's.
@@ -26,7 +26,7 @@ use crate::sys::tcp;
 const PATIENCE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A policy that judges nobody while a test lasts.
+/// A policy by which no peer is judged while a test lasts.
 const PATIENT: Policy = Policy { idle: Duration::from_secs(100), ..Policy::STANDARD };
 /// The same, and a FIN is not the end.
 const GRACE: Policy = Policy { half_closed_grace: Duration::from_secs(100), ..PATIENT };
@@ -264,7 +264,7 @@ fn ends_that_come_together_are_told_as_those_that_come_alone() {
     assert_eq!((rig.deaths(), rig.driver.service.tracker.len()), (many, 0));
 }
 
-// --- ours --------------------------------------------------------------------------------------
+// --- local --------------------------------------------------------------------------------------
 
 #[test]
 fn when_the_frame_buffers_run_out_nobody_dies_and_every_frame_is_read() {
@@ -281,7 +281,7 @@ fn when_the_frame_buffers_run_out_nobody_dies_and_every_frame_is_read() {
             peer.write_all(&ping.encode()).unwrap();
         }
         if round == 2 {
-            // The second frame wakes nobody, so all are read together when all could be overdue.
+            // The second frame causes no wake-up, so all are read together when all could be overdue.
             std::thread::park_timeout(policy.idle + SECOND / 10);
         }
         let end = Instant::now() + PATIENCE;
@@ -488,7 +488,7 @@ fn a_path_that_says_it_is_broken_is_in_doubt_although_the_peer_is_heard() {
         let mut rig = Rig::new(policy);
         let mut peer = rig.peer();
         let address = peer.local_addr().unwrap();
-        // What we say does not come through; that we hear does.
+        // What this side sends does not arrive; what the peer sends does.
         break_path(rig.address, "input", "meta length > 500 reject with icmp type host-unreachable");
         write(&rig.ours(address), &[0; 1_000]).unwrap();
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! By epoll.
+//! On epoll.
 
 use crate::sys::engine::EngineChoice;
 

@@ -1,4 +1,4 @@
-//! Turns by hand, where it matters what falls into one turn.
+//! Tests in which it matters what falls into one turn: the test calls the turns.
 
 use std::cell::Cell;
 use std::io::{Read, Write};

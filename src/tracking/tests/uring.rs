@@ -1,4 +1,4 @@
-//! By a ring.
+//! On a ring.
 
 use crate::sys::engine::EngineChoice;
 
