@@ -40,7 +40,7 @@ pub const MAX_COMPLETIONS_PER_TURN: usize = 512;
 /// Completions that a batch window waits for: more end it early.
 pub const WAIT_BATCH: u32 = 256;
 
-/// How long a batch may be waited for. Whoever waits longer is late with everything else: with a
+/// The longest wait for a batch. A longer wait makes everything else late: with a
 /// verdict, with the end of the program, and in the end with noticing its own stalls.
 pub const MAX_BATCH_WINDOW: Duration = Duration::from_millis(100);
 
@@ -150,8 +150,8 @@ pub const STREAM_GAP: Duration = Duration::from_millis(20);
 /// process is given nearly everywhere; only address space is set aside, 8 bytes each.
 pub const MAX_WATCHED: usize = 1 << 20;
 
-/// Sockets that a watcher looks at under one lock: 64 of those that woke and 64 whose hour has come, 0.3 ms. As
-/// long as this somebody who enters a socket may wait; the others are looked at right after.
+/// Sockets that a watcher looks at under one lock: 64 of those that woke and 64 whose hour has come, 0.3 ms. An
+/// owner that enters a socket may wait that long; the other sockets are looked at right after.
 pub const WATCH_PORTION: usize = 64;
 
 /// How long an orderly end may take before the program leaves anyway.

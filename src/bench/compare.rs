@@ -81,9 +81,9 @@ const WARM_UP_BEATS: u64 = 20;
 pub struct Options {
     /// The yardsticks; deadpeer itself always runs.
     pub against: Vec<Yardstick>,
-    /// The load.
+    /// The load on each subject.
     pub settings: ComparisonSettings,
-    /// The measurements.
+    /// The measurements to make.
     pub measures: BTreeSet<Measure>,
     /// The names of the subjects to run; `None` for all.
     pub subjects: Option<Vec<String>>,

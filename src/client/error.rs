@@ -57,7 +57,7 @@ pub enum ClientError {
     Socket {
         /// Connections that were open or opening.
         open: usize,
-        /// The server.
+        /// The address of the server.
         address: SocketAddr,
         /// The kernel's error.
         source: io::Error,
@@ -66,14 +66,14 @@ pub enum ClientError {
     LocalPorts {
         /// Connections that were open or opening.
         open: usize,
-        /// The server.
+        /// The address of the server.
         address: SocketAddr,
         /// The kernel's error.
         source: io::Error,
     },
     /// A socket could not be added to the epoll instance.
     Watch {
-        /// The server.
+        /// The address of the server.
         address: SocketAddr,
         /// The kernel's error.
         source: io::Error,

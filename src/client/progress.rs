@@ -17,9 +17,9 @@ pub struct Totals {
     pub lost_path: u64,
     /// Connections that the client ended because the server's bytes were no frames.
     pub lost_protocol: u64,
-    /// Heartbeats sent.
+    /// The number of heartbeats sent.
     pub beats: u64,
-    /// PINGs answered.
+    /// The number of PINGs answered.
     pub pongs_answered: u64,
     /// Heartbeats and answers that were not sent, because the socket was full or the client's thread was late by more
     /// than one interval.

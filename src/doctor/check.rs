@@ -25,7 +25,7 @@ impl Verdict {
     }
 }
 
-/// One finding.
+/// One finding of `doctor`, with its cure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// The stable name of the check.

@@ -8,7 +8,7 @@ use crate::time::{Instant, WallClock};
 pub trait Encode: Send + 'static {
     /// The first line: everything is ready.
     type Opening: Send + 'static;
-    /// What happens.
+    /// An event of the service.
     type Event: Send + 'static;
     /// The last line: the summary.
     type Closing: Send + 'static;

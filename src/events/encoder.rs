@@ -29,7 +29,7 @@ pub trait Stream: Send + 'static {
     const NAMES: &'static [&'static str];
     /// The first line.
     type Opening: Send + 'static;
-    /// What happens.
+    /// An event of the service.
     type Event: Send + 'static;
     /// The last line.
     type Closing: Send + 'static;
@@ -315,7 +315,7 @@ impl<S: Stream> EventSink<S::Event, S::Counts> for LoopOutlet<S> {
         self.outlet.offer(batch)
     }
 
-    /// Five stores.
+    /// Stores the counts for the status line.
     fn progress(&mut self, counts: &S::Counts) {
         self.counters[self.outlet.ring()].store(S::totals(counts));
     }

@@ -41,7 +41,7 @@ pub enum Colour {
     Red = 31,
     /// A good turn.
     Green = 32,
-    /// A doubt.
+    /// The colour of a doubt.
     Yellow = 33,
     /// A problem of our own, or of the path.
     Magenta = 35,
@@ -55,9 +55,9 @@ pub enum Screen {
     /// None: a pipe, a file, or a terminal without escape sequences.
     #[default]
     None,
-    /// Standard output.
+    /// The standard output of the process.
     Stdout,
-    /// Standard error.
+    /// The standard error of the process.
     Stderr,
     /// A terminal of this width.
     Columns(usize),

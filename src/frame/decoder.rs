@@ -12,7 +12,7 @@ use crate::limits::MAX_IDENTITY;
 pub enum Decoded {
     /// A PING, PONG or BYE.
     Frame(Frame),
-    /// A HELLO.
+    /// A HELLO, with the identity that it carries.
     Hello {
         /// The sender's name, which may be empty.
         identity: Identity,

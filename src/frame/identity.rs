@@ -35,7 +35,7 @@ impl Identity {
         Identity::new(std::str::from_utf8(bytes).map_err(|_| FrameError::IdentityNotText)?)
     }
 
-    /// The text.
+    /// The identity as text, 1 to 64 bytes of UTF-8.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let text = std::str::from_utf8(&self.bytes[..usize::from(self.length)]);

@@ -43,7 +43,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All reasons.
+    /// All reasons, in the order of the variants.
     pub const ALL: [Reason; 17] = [
         Reason::Tls,
         Reason::Http2,

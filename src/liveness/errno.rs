@@ -92,7 +92,7 @@ pub struct Row {
     pub errno: i32,
     /// The name in the kernel's spelling.
     pub name: &'static str,
-    /// Its meaning.
+    /// The meaning for the connection.
     pub meaning: Meaning,
     /// The reason for that meaning, a clause.
     pub reason: &'static str,

@@ -98,7 +98,7 @@ pub struct Event {
     pub at: Instant,
     /// The peer it is about; `None` for events of the whole tracker.
     pub subject: Option<Subject>,
-    /// What happened.
+    /// The kind of the event, with its details.
     pub kind: EventKind,
 }
 
@@ -141,7 +141,7 @@ pub enum EventKind {
     Duplicate {
         /// The older peer.
         of: PeerId,
-        /// Its address.
+        /// The peer's address.
         address: SocketAddr,
     },
     /// The peer is dead.

@@ -152,7 +152,7 @@ pub enum Fact {
     Ready(PollMask),
     /// A `recv` returned bytes.
     Taken {
-        /// Their number.
+        /// The number of bytes taken.
         bytes: u32,
     },
     /// Nothing more is there to read at the moment: the end of what [`Action::Drain`] began.

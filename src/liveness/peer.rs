@@ -116,7 +116,7 @@ impl Transition {
         Instant::from_nanos((self.0 >> 16) * 1_000)
     }
 
-    /// What happened.
+    /// The kind of the step.
     #[must_use]
     pub fn step(self) -> Step {
         match self.0 & 0xff {

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// What counts as a proof of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Heartbeat {
-    /// Any byte.
+    /// Any byte is a sign of life.
     Bytes,
     /// A complete heartbeat frame (`docs/PROTOCOL.md`).
     Frames,

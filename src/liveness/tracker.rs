@@ -148,7 +148,7 @@ pub struct TrackerCounts {
     pub visits: u64,
     /// Peers that are not dead now.
     pub living: u32,
-    /// Suspects now.
+    /// The number of peers that are suspect now.
     pub suspects: u32,
     /// Half-closed peers now.
     pub half_closed: u32,

@@ -110,7 +110,7 @@ impl<W: Write> HlogWriter<W> {
         self.out.flush()
     }
 
-    /// The output.
+    /// The output that the log is written to.
     #[must_use]
     pub fn into_inner(self) -> W {
         self.out
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(entries.len(), 4);
     }
 
-    /// Counts writes.
+    /// Counts the calls of write.
     struct Writes(usize);
 
     impl Write for Writes {

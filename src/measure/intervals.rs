@@ -39,9 +39,9 @@ use crate::time::Instant;
 pub struct Interval {
     /// The number of the thread.
     pub ring: usize,
-    /// Its begin.
+    /// The begin of the interval.
     pub from: Instant,
-    /// Its end.
+    /// The end of the interval.
     pub to: Instant,
     /// What was measured in the interval.
     pub recorder: Recorder,

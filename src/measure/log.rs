@@ -51,7 +51,7 @@ pub struct Log {
 /// The intervals of one tag.
 #[derive(Clone, Debug)]
 pub struct Tag {
-    /// The name.
+    /// The name of the tag.
     pub name: String,
     /// The place among the tags, from 0.
     pub place: usize,

@@ -221,7 +221,7 @@ pub struct Percentiles {
     pub count: u64,
     /// The least value.
     pub min: Option<u64>,
-    /// The median.
+    /// The median; `None` without samples.
     pub p50: Option<u64>,
     /// p90, from 100 samples on.
     pub p90: Option<u64>,

@@ -32,7 +32,7 @@ pub struct Counts {
     pub asked_gone: u64,
     /// Of those, how many were acknowledged.
     pub asked_here: u64,
-    /// Own stalls.
+    /// The number of the loop's own stalls.
     pub stalls: u64,
 }
 

@@ -23,7 +23,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All phases.
+    /// All phases, in the order of the variants.
     pub const ALL: [Phase; 5] =
         [Phase::Idle, Phase::Receiving, Phase::Waiting, Phase::Sending, Phase::Tunnel];
 

@@ -10,7 +10,7 @@ use crate::time::Instant;
 pub struct Shown {
     /// The mask of its poll.
     pub mask: u16,
-    /// Its error.
+    /// The errno of the socket, if it had one.
     pub errno: Option<i32>,
 }
 
@@ -19,20 +19,20 @@ pub struct Shown {
 pub enum Line {
     /// Something happened to a client or its upstream.
     Told {
-        /// When.
+        /// The time of the event.
         at: Instant,
-        /// To whom.
+        /// The client and the upstream.
         parties: Parties,
         /// What the client's socket showed.
         shown: Shown,
-        /// What.
+        /// The event of the session.
         told: ProxyEvent,
     },
     /// How many exchanges were passed on whole since the line before; at most one line a second.
     Completed {
-        /// When.
+        /// The time of the event.
         at: Instant,
-        /// So many.
+        /// The number of exchanges completed since the last such line.
         completed: u64,
         /// Of this thread, so far.
         completed_total: u64,
@@ -48,14 +48,14 @@ pub enum Line {
     },
     /// New connections wait.
     Saturated {
-        /// Since when.
+        /// The time at which it began.
         at: Instant,
-        /// For what.
+        /// The limit that is reached.
         limit: &'static str,
     },
     /// They are taken again.
     Resumed {
-        /// Since when.
+        /// The time at which it began.
         at: Instant,
     },
 }

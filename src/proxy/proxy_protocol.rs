@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 pub enum SendProxy {
     /// A line of text.
     V1,
-    /// Binary.
+    /// The binary header of version 2.
     V2,
 }
 

@@ -40,7 +40,7 @@ pub struct Config {
     pub rules: Rules,
     /// How long silence may last; sets both sides' keepalive.
     pub policy: Policy,
-    /// The upstreams.
+    /// The upstreams that requests go to.
     pub upstreams: Arc<Upstreams>,
     /// How long a connect may take.
     pub connect_timeout: Duration,

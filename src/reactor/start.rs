@@ -16,7 +16,7 @@ pub enum StartError {
     Io {
         /// What the call was for.
         attempted: &'static str,
-        /// Its error.
+        /// The error of that call.
         source: io::Error,
     },
 }

@@ -17,9 +17,9 @@ use crate::time::Instant;
 /// Why a socket was not adopted. It is given back.
 #[derive(Debug)]
 pub struct AdoptError {
-    /// The socket.
+    /// The socket that was not adopted.
     pub socket: OwnedFd,
-    /// The reason.
+    /// The reason of the refusal.
     pub reason: io::Error,
 }
 

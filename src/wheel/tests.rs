@@ -309,7 +309,7 @@ fn expire(wheel: &mut Wheel, model: &mut Model, now: Instant, budget: usize, aga
     while taken < budget {
         let Some(key) = wheel.expire(now) else {
             assert_eq!(model.due(now), None, "a key is late");
-            // However the model counts its ticks: nobody who is left was due a tick ago.
+            // None of those that are left was due a tick ago, however the model counts its ticks.
             for promise in model.keys.values() {
                 assert!(promise.at + TICK > now || promise.first > now.as_nanos() / TICK_NANOS);
             }

@@ -34,7 +34,7 @@ pub enum ReportedKind {
 /// An event that the tracker reported.
 #[derive(Clone, Debug)]
 pub struct ReportedEvent {
-    /// Its kind.
+    /// The kind of the event.
     pub kind: ReportedKind,
     /// The peer's address.
     pub peer: SocketAddr,

@@ -25,7 +25,7 @@ pub struct Listening {
     pub features: Vec<&'static str>,
     /// Why the engine is no better one, and what to do about it.
     pub why_not: Option<String>,
-    /// Threads.
+    /// The number of threads.
     pub threads: usize,
     /// `http` or `tcp`.
     pub mode: &'static str,

@@ -11,7 +11,7 @@ use super::writer::Out;
 
 /// Where to write.
 pub enum Output {
-    /// Standard output.
+    /// The standard output of the process.
     Stdout,
     /// A file, created if it does not exist, otherwise appended to. Opening a FIFO waits for its reader.
     File(PathBuf),

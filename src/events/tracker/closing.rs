@@ -21,23 +21,23 @@ pub struct Closing {
     pub at: Instant,
     /// How long the program ran.
     pub uptime: Duration,
-    /// Connections accepted.
+    /// The number of connections accepted.
     pub opened: u64,
     /// Connections that were open at the end.
     pub open: u64,
     /// Deaths by [`Cause::code`].
     pub died: [u64; Cause::ALL.len()],
-    /// Suspicions.
+    /// The number of suspicions.
     pub suspected: u64,
-    /// Recoveries.
+    /// The number of suspects that recovered.
     pub recovered: u64,
-    /// Visits.
+    /// The number of visits to peers.
     pub visits: u64,
     /// Stalls of a loop of ours.
     pub stalls: u64,
     /// Events that the sink could not take before the end.
     pub undelivered: u64,
-    /// Percentiles.
+    /// The percentiles of what was measured.
     pub measures: measure::Summary,
     /// What the rings did.
     pub ring: RingTotals,
@@ -56,7 +56,7 @@ impl Closing {
         }
     }
 
-    /// All deaths.
+    /// The number of deaths, over all causes.
     #[must_use]
     pub fn deaths(&self) -> u64 {
         self.died.iter().sum()
@@ -81,9 +81,9 @@ impl Closing {
 pub struct RingTotals {
     /// `io_uring_enter` calls.
     pub enters: u64,
-    /// Operations submitted.
+    /// The number of operations submitted.
     pub submitted: u64,
-    /// Completions reaped.
+    /// The number of completions reaped.
     pub completions: u64,
     /// Times that the completion queue was full.
     pub overflows: u64,

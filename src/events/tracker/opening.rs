@@ -27,7 +27,7 @@ pub struct Listening {
     pub features: Vec<&'static str>,
     /// Why the engine is no better one, and what to do about it.
     pub why_not: Option<String>,
-    /// Ring threads.
+    /// The number of ring threads.
     pub threads: usize,
     /// `standard`, `strict` or `custom`.
     pub policy_name: &'static str,

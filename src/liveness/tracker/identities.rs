@@ -1,4 +1,4 @@
-//! The identities that peers give in their HELLOs, and who has which.
+//! The identities that peers give in their HELLOs, and the peer that has each.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::time::Instant;
 /// Room for one identity a place. Reserved at the start; the text of each identity is allocated when it is given.
 #[derive(Debug)]
 pub(super) struct Identities {
-    /// By place.
+    /// The identity of the peer at each place of the slab.
     entries: Vec<Option<Entry>>,
     /// The place of the living peer that gave an identity last.
     holders: HashMap<Arc<str>, u32>,
@@ -33,7 +33,7 @@ struct Entry {
 pub(super) struct Duplicate {
     /// The older peer.
     pub(super) of: PeerId,
-    /// Its address.
+    /// The peer's address.
     pub(super) address: SocketAddr,
     /// When the newer one gave the identity.
     pub(super) at: Instant,

@@ -48,7 +48,7 @@ fn config(heartbeat: Heartbeat, wake: Wake, capacity: usize) -> TrackerConfig {
     TrackerConfig { wake, ..TrackerConfig::new(policy(heartbeat), capacity) }
 }
 
-/// A tracker and its newcomers, who are up.
+/// A tracker and its newcomers, which are up.
 fn with_peers(config: TrackerConfig) -> (Tracker, Vec<PeerId>) {
     let mut tracker = Tracker::new(config, START);
     let accept = |number| tracker.accept(address(number), 0, START).expect("there is room");
@@ -88,7 +88,7 @@ fn death(event: Option<Event>) -> Death {
     }
 }
 
-/// Visits whoever is due up to `end`, and answers with what they were last heard at.
+/// Visits every peer that is due up to `end`, and answers with the time it was last heard.
 fn run(
     tracker: &mut Tracker,
     end: Instant,

@@ -111,14 +111,14 @@ fn silence_is_held_against_the_program_or_its_kernel_as_the_policy_says() {
     let silent = with(heard(START), |evidence| evidence.probes = 3);
     let gone = Some(Verdict::Gone(Cause::KeepaliveExpired));
     assert_eq!(verdict(Policy::STRICT.transport_only(), &silent, 20 * SECOND), gone);
-    // Whoever was not asked, or has a probe under way, as behind a closed window, is looked at again.
+    // A peer that was not asked, or has a probe under way as behind a closed window, is looked at again.
     for probes in [0, 1] {
         let (mut watches, id) = watch(Policy::STRICT.transport_only());
         let unasked = with(heard(START), |evidence| evidence.probes = probes);
         assert_eq!(watches.look(id, &unasked, later), None);
         assert!(watches.next_due().unwrap() <= later + SECOND + Duration::from_millis(2));
     }
-    // Nor is one held silent who cannot speak because we do not read.
+    // Nor is a peer held silent that cannot speak because we do not read.
     let full = Look { unread: 100_000, ..mute };
     assert_eq!(verdict(Policy::STRICT, &full, 20 * SECOND), None);
 }
@@ -190,7 +190,7 @@ fn many_are_looked_at_in_one_wake_and_the_silent_again_at_their_own_hour() {
             assert_eq!(watches.look(id, &heard(now), now), None);
         }
     }
-    // 17 points of the grid; the wheel, whose round is 16.4 s, names who is beyond its reach once more.
+    // 17 points of the grid; the wheel, whose round is 16.4 s, names a key beyond its reach once more.
     assert!(wakes <= 60, "{wakes} wakes for a thousand peers");
 }
 

@@ -41,7 +41,7 @@ impl Document {
 /// A part of a report with its own heading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Section {
-    /// The heading.
+    /// The heading of the section.
     pub title: &'static str,
     /// The content, in reading order.
     pub blocks: Vec<Block>,
@@ -52,11 +52,11 @@ pub struct Section {
 pub enum Block {
     /// A heading within the section.
     Heading(String),
-    /// A paragraph.
+    /// One paragraph of text.
     Says(Text),
     /// A list of sentences.
     List(Vec<Text>),
-    /// A table.
+    /// A table with a caption.
     Table(Table),
     /// Charts of one kind that are read together.
     Charts(Vec<Chart>),
@@ -69,7 +69,7 @@ pub enum Block {
 pub struct Text(pub Vec<(Tone, String)>);
 
 impl Text {
-    /// Adds words.
+    /// Adds words in a tone.
     #[must_use]
     pub fn and(mut self, tone: Tone, words: impl Into<String>) -> Text {
         self.0.push((tone, words.into()));
@@ -157,12 +157,12 @@ impl<S: Into<String>> From<S> for Cell {
     }
 }
 
-/// A chart.
+/// A chart with its title and its plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
     /// A name that no other chart of the document has: lower-case letters, digits and dashes.
     pub id: String,
-    /// The caption.
+    /// The caption of the chart.
     pub title: String,
     /// A remark behind the caption, or nothing.
     pub remark: String,
@@ -177,14 +177,14 @@ pub struct Chart {
 pub enum Plot {
     /// Percentile spectra: latency over rarity, both logarithmic.
     Spectrum {
-        /// The lines.
+        /// The curves of the plot.
         curves: Vec<Curve>,
         /// The least and the greatest nanoseconds of all charts that are read together.
         range: Option<(u64, u64)>,
     },
     /// Latency over time.
     Timeline {
-        /// The lines.
+        /// The courses of the plot.
         courses: Vec<Course>,
         /// The least and the greatest value of all charts that are read together.
         range: (u64, u64),
@@ -207,7 +207,7 @@ pub enum Plot {
 /// A line of a spectrum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// The name.
+    /// The name in the legend.
     pub name: String,
     /// Colour and mark.
     pub look: usize,
@@ -265,7 +265,7 @@ impl Curve {
 /// A line of a timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Course {
-    /// The name.
+    /// The name beside the bar.
     pub name: String,
     /// Colour and mark.
     pub look: usize,
@@ -276,11 +276,11 @@ pub struct Course {
 /// What was recorded in a stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// Its begin.
+    /// The begin of the stretch, in nanoseconds since the start.
     pub from_ns: u64,
-    /// Its end.
+    /// The end of the stretch, in nanoseconds since the start.
     pub to_ns: u64,
-    /// The median.
+    /// The median of the stretch, in the unit of the plot.
     pub p50: u64,
     /// The greatest value.
     pub max: u64,
@@ -289,7 +289,7 @@ pub struct Stretch {
 /// A subject of a chart of ratios.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    /// Its name.
+    /// The name in the legend.
     pub name: String,
     /// Whether it is a deadpeer.
     pub ours: bool,

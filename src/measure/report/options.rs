@@ -62,14 +62,14 @@ pub struct Options {
 pub enum ReportError {
     /// No subject has the name of the base.
     Base {
-        /// The name.
+        /// The name that was asked for.
         wanted: String,
         /// The names of the subjects.
         names: Vec<String>,
     },
     /// No series has the name.
     Series {
-        /// The name.
+        /// The name that was asked for.
         wanted: String,
         /// The names of the series.
         names: Vec<String>,

@@ -11,7 +11,7 @@ use crate::measure::recorded::Recorded;
 pub struct Series<'a> {
     /// As in thresholds: `detect.fin`, `injector.fin`, `silence.stop`, `detect.epoll`.
     pub name: String,
-    /// In nanoseconds.
+    /// The samples, in nanoseconds.
     pub recorded: Cow<'a, Recorded>,
 }
 

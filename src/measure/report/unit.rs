@@ -6,9 +6,9 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Nanoseconds.
+    /// Nanoseconds, shown as ns, us, ms or s.
     Nanos,
-    /// Bytes.
+    /// Bytes, shown as B, KiB or MiB.
     Bytes,
     /// A number of things.
     Count,

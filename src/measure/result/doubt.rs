@@ -49,7 +49,7 @@ pub enum DoubtKind {
 }
 
 impl DoubtKind {
-    /// All kinds.
+    /// All kinds of doubt, in the order of reports.
     pub const ALL: [DoubtKind; 14] = [
         DoubtKind::DebugBuild,
         DoubtKind::InjectorLate,

@@ -74,7 +74,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// All ways.
+    /// All ways to die, in the order of reports.
     pub const ALL: [Way; 8] = [
         Way::Fin,
         Way::Rst,
@@ -130,7 +130,7 @@ pub enum Basis {
 /// The deaths of one way and their verdicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WayResult {
-    /// The way.
+    /// The way to die.
     pub way: Way,
     /// The instant from which `latency` counts.
     pub basis: Basis,
@@ -163,7 +163,7 @@ pub struct WayResult {
 pub struct Interval {
     /// Its begin, since `Experiment::start_ns`.
     pub from_ns: u64,
-    /// Its length.
+    /// The length of the interval, in nanoseconds.
     pub length_ns: u64,
     /// The latency of its deaths.
     pub latency: Recorded,

@@ -59,7 +59,7 @@ pub struct ResultFile {
     pub took_ns: u64,
     /// The seed of the schedules.
     pub seed: u64,
-    /// The machine.
+    /// The machine that measured.
     pub machine: Machine,
     /// The detection experiment. `None`: only a comparison was asked for.
     pub experiment: Option<Experiment>,

@@ -109,7 +109,7 @@ pub struct HoldBudget {
 /// What a session decides by, and the queue that takes its decisions.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// The settings.
+    /// The proxy's rules.
     pub rules: &'a Rules,
     /// The time of the fact.
     pub now: Instant,

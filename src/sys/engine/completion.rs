@@ -65,9 +65,9 @@ impl Lent {
 pub struct Counters {
     /// Calls of io_uring_enter or epoll_wait.
     pub enters: u64,
-    /// Operations submitted.
+    /// The number of operations submitted.
     pub submitted: u64,
-    /// Completions taken.
+    /// The number of completions taken.
     pub completions: u64,
     /// Times that the completion queue was found overflown.
     pub overflows: u64,

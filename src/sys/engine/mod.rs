@@ -74,18 +74,18 @@ pub enum EngineChoice {
     Auto,
     /// A ring or nothing.
     Uring,
-    /// Epoll.
+    /// Epoll, even where a ring is available.
     Epoll,
 }
 
 /// Why there is no engine.
 #[derive(Debug)]
 pub enum EngineError {
-    /// No ring.
+    /// The ring could not be set up.
     Ring(RingError),
     /// One that is not to be trusted.
     SelfTest(SelfTestError),
-    /// No epoll.
+    /// Epoll could not be set up.
     Epoll(io::Error),
 }
 
@@ -138,9 +138,9 @@ impl std::error::Error for EngineError {
 /// What to wait on. See the [module](self).
 #[allow(clippy::large_enum_variant)] // one a thread
 pub enum Engine {
-    /// A ring.
+    /// An io_uring.
     Uring(Ring),
-    /// Epoll.
+    /// The epoll engine, in the shape of a ring.
     Epoll(EpollEngine),
 }
 

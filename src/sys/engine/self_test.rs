@@ -30,7 +30,7 @@ pub enum SelfTestError {
         step: &'static str,
         /// What was expected.
         expected: &'static str,
-        /// What came.
+        /// The answer of the kernel.
         got: String,
     },
 }

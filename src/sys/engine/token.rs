@@ -25,13 +25,13 @@ impl Token {
         (self.0 >> 56) as u8
     }
 
-    /// Which life.
+    /// The generation: it tells the lives of one place apart.
     #[must_use]
     pub const fn generation(self) -> u32 {
         (self.0 >> 32) as u32 & ((1 << GENERATION_BITS) - 1)
     }
 
-    /// Which place.
+    /// The place in the slab.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.0 as u32

@@ -1,4 +1,4 @@
-//! On epoll.
+//! The tracker's tests on the epoll engine.
 
 use crate::sys::engine::EngineChoice;
 

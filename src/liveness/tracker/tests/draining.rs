@@ -37,7 +37,7 @@ fn in_beat_mode_a_calm_peer_is_drained_every_so_many_beats_and_a_stream_at_once(
 
 #[test]
 fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_us() {
-    // 16 bytes every 100 ms: the mark of 1,024 bytes would be reached after 6.4 s. Who is drained more often than
+    // 16 bytes every 100 ms: the mark of 1,024 bytes would be reached after 6.4 s. A peer that is drained more often than
     // it could be missed is looked at once, to learn its pace.
     for (policy, every, most_looks) in
         [(Policy::STRICT, 100, 16), (Policy::STANDARD, 100, 1), (Policy::STANDARD, 150, 1)]
@@ -215,7 +215,7 @@ fn an_end_in_sight_is_drained_again_at_each_visit_until_it_comes() {
     let to_end = [Action::Drain { peer: peers[0], to_end: true }];
     tracker.handle(peers[0], Fact::Ready(PollMask(0x2001)), after(100));
     assert_eq!(actions(&mut tracker), to_end);
-    // That drain is under way: who looks meanwhile begins no second.
+    // That drain is under way: a look meanwhile begins no second.
     tracker.handle(peers[0], Fact::Inspected(shut), after(100));
     assert_eq!(actions(&mut tracker), []);
     for visit in 1..=3 {

@@ -329,7 +329,7 @@ impl Server {
     }
 }
 
-/// Who is meant is a number of any size. Times are in milliseconds.
+/// A peer is named by a number of any size. Times are in milliseconds.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Accept,
@@ -461,12 +461,12 @@ fn run(config: TrackerConfig, fraction: u64, ops: &[Op]) {
                     model.sign(who, time, false);
                 }
             }
-            // Who is judged by frames is looked at only after a drain.
+            // A peer that is judged by frames is looked at only after a drain.
             Op::Look(_) if config.policy.heartbeat == Heartbeat::Frames => {}
             Op::Look(who) => {
                 let who = who % count;
                 if server.sockets[who].state == TcpState::Established {
-                    // Who is looked at on the very edge is judged there.
+                    // A peer that is looked at on the very edge is judged there.
                     if model.deadlines.contains(&(time, who)) {
                         model.pass_deadline(who, time);
                     }

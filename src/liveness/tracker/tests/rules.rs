@@ -141,7 +141,7 @@ fn asks<const N: usize>(asked: [Ask; N]) -> Outcome {
     Outcome { asked: BTreeSet::from(asked), ..nothing() }
 }
 
-/// An end that came by itself. Whoever is there answers a FIN, everybody else gets a RST. What the
+/// An end that came by itself. A peer that is there answers a FIN, every other one gets a RST. What the
 /// socket tells of its last life is believed.
 fn died(world: World, before: Before, cause: Cause, look: Look) -> Outcome {
     let close = match cause {
@@ -196,7 +196,7 @@ fn ready(world: World, before: Before, mask: u16) -> Outcome {
         (_, true, _) => asks([Ask::DrainToEnd]),
         (_, false, false) => nothing(),
         (_, false, true) => match (world.heartbeat, before.stage) {
-            // Bytes are no life here, frames are, and who knows what these are.
+            // Bytes are no life here, frames are, and these may be either.
             (Heartbeat::Frames, _) => asks([Ask::Drain]),
             // A lower mark wakes for old bytes too.
             (_, Stage::Silent | Stage::Doubted) => asks([Ask::Drain, Ask::Inspect]),
@@ -265,7 +265,7 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         (Stage::HalfClosed, _) if before.over => return died(world, before, Cause::Closed, look),
         (Stage::HalfClosed, _) => return nothing(),
         (_, TcpState::Close) if before.fin => return died(world, before, Cause::Aborted, look),
-        // No silence is held against who has said that it will be silent.
+        // No silence is held against a peer that said it will be silent.
         (_, _) if before.fin => {
             return Outcome { told: before.room.then_some(Told::HalfClosed), ..nothing() };
         }
@@ -288,10 +288,10 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         Life::Ago(age) => age,
         Life::Now | Life::Kept => before.silent,
     };
-    // Which frames lie in the socket is known only to who drained it.
+    // Which frames lie in the socket is known only to the one that drained it.
     let known = world.heartbeat != Heartbeat::Frames || before.visit != Visit::No;
     let judged = if before.stage == Stage::Mute && !spoke {
-        // Who never spoke has a deadline of its own, and no other.
+        // A peer that never spoke has a deadline of its own, and no other.
         let expired = known && before.lived >= HANDSHAKE;
         if expired { expiry(Cause::HandshakeExpired) } else { nothing() }
     } else {
@@ -360,7 +360,7 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
         Some(_) | None if doubt && !suspect => suspected(Told::Doubted, before, lazy, speaks && probes == 0),
         Some(_) | None if doubt && speaks && probes == 0 => asks([Ask::Probe]),
         Some(_) | None if doubt => nothing(),
-        // A sound socket is no frame: who was silent is so still.
+        // A sound socket is no frame: a peer that was silent still is.
         None if before.stage == Stage::Silent => nothing(),
         Some(_) | None if suspect => recovered(before, lazy),
         None if before.probes > 0 => nothing(),

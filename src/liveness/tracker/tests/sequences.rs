@@ -22,7 +22,7 @@ struct Life {
     told: usize,
     /// PINGs that were asked for in this suspicion.
     probes: u32,
-    /// The life after which they were asked: whoever spoke since is asked from the first on.
+    /// The life after which a peer was asked: one that spoke since is asked from the first on.
     asked_after: Instant,
     closing: bool,
     released: bool,
@@ -73,7 +73,7 @@ enum Telling {
     Bye,
 }
 
-/// Who is meant is counted from the youngest, round among all who ever lived.
+/// The number of a peer is counted from the youngest, round among all that ever lived.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Accept,
@@ -161,7 +161,7 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
 fn print(tracker: &Tracker) -> String {
     let Tracker { peers, counts, stalls, death_log, identities, outage, .. } = tracker;
     let due = tracker.next_due();
-    // The slab's own Debug says how many there are, not who.
+    // The slab's own Debug says how many there are, not which.
     let peers: Vec<_> = peers.iter().collect();
     format!("{peers:?} {counts:?} {stalls:?} {death_log:?} {identities:?} {outage} {due:?}")
 }
@@ -202,7 +202,7 @@ impl Story {
         time
     }
 
-    /// One call, and all that must hold after it. `whom` it may change; `None`: anybody.
+    /// One call, and all that must hold after it. `whom`: the peer that it may change; `None`: any.
     fn call(
         &mut self,
         whom: Option<usize>,
@@ -527,7 +527,7 @@ impl Story {
                     life.socket = socket;
                 }
             }
-            // Who is judged by frames is looked at only when that was asked for.
+            // A peer that is judged by frames is looked at only when that was asked for.
             Op::Tell(_, Telling::Inspected) if self.policy.heartbeat == Heartbeat::Frames => {}
             Op::Tell(who, Telling::End) if self.lives[round(who)].socket == TcpState::Established => {}
             Op::Tell(who, telling @ Telling::Failed(_)) => {
@@ -539,7 +539,7 @@ impl Story {
         }
     }
 
-    /// Everybody leaves.
+    /// Ends every life that is left.
     fn end(mut self) {
         for who in 0..self.lives.len() {
             self.tell(who, Telling::Bye);

@@ -367,7 +367,7 @@ fn a_peer_is_not_told_to_be_silent_for_longer_than_it_lived() {
     }
 }
 
-/// Two peers, of whom the second gives the identity of the first.
+/// Two peers; the second gives the identity of the first.
 fn twins(on_duplicate: OnDuplicate) -> (Tracker, Vec<PeerId>) {
     let mut tracker =
         Tracker::new(TrackerConfig { on_duplicate, ..config(Heartbeat::Frames, Wake::Lazy, 3) }, START);

@@ -135,7 +135,7 @@ fn told(event: &Event) -> Told {
 /// All of a tracker that a fact could change.
 fn print(tracker: &Tracker) -> String {
     let Tracker { peers, counts, death_log, identities, outage, .. } = tracker;
-    // The slab's own Debug says how many there are, not who.
+    // The slab's own Debug says how many there are, not which.
     let peers: Vec<_> = peers.iter().collect();
     format!("{peers:?} {counts:?} {death_log:?} {identities:?} {outage} {:?}", tracker.next_due())
 }

@@ -28,7 +28,7 @@ pub struct Compared<'a> {
 /// The figures of one subject.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row<'a> {
-    /// The subject.
+    /// The subject of the row.
     pub subject: &'a Subject,
     /// Rounds in which it ran.
     pub rounds: u64,
@@ -53,7 +53,7 @@ impl Row<'_> {
 /// One figure of one subject over all rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Cell {
-    /// The figure.
+    /// The figure of the cell.
     pub figure: Figure,
     /// Rounds that have it.
     pub rounds: u64,

@@ -22,7 +22,7 @@ pub struct Detected<'a> {
 /// The figures of one way to die.
 #[derive(Clone, Debug, Serialize)]
 pub struct WayFigures<'a> {
-    /// The way.
+    /// The way to die.
     pub way: Way,
     /// The instant from which `latency` counts.
     pub basis: Basis,

@@ -33,7 +33,7 @@ pub struct Figures<'a> {
     pub result: &'a ResultFile,
     /// The detection experiment.
     pub detection: Option<Detected<'a>>,
-    /// The comparison.
+    /// The figures of the comparison, if there was one.
     pub comparison: Option<Compared<'a>>,
 }
 

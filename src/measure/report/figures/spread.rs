@@ -15,7 +15,7 @@ pub struct Spread {
     pub min_ns: Option<u64>,
     /// The mean, within a thousandth.
     pub mean_ns: Option<u64>,
-    /// The median.
+    /// The median, in nanoseconds.
     pub p50_ns: Option<u64>,
     /// p90, from 100 samples on.
     pub p90_ns: Option<u64>,

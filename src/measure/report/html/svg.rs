@@ -158,7 +158,7 @@ impl Picture {
         self.text
     }
 
-    /// Adds markup.
+    /// Adds markup as it is.
     pub(super) fn put(&mut self, markup: fmt::Arguments<'_>) {
         self.text.write_fmt(markup).expect("a string takes all that is written");
     }
