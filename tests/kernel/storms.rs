@@ -33,9 +33,10 @@ fn thousands_of_resets_in_one_instant_are_each_told_once() {
             *causes.entry(death.cause).or_default() += 1;
         }
     }
-    // Who was slow to connect may have been judged by the handshake deadline before the storm.
+    // On a busy machine a peer may be judged by the handshake deadline before the storm.
     let expired = causes.remove(&Cause::HandshakeExpired).unwrap_or(0);
-    assert_eq!(causes, HashMap::from([(Cause::Aborted, PEERS - expired)]));
+    assert_eq!(causes.remove(&Cause::Aborted).unwrap_or(0), PEERS - expired);
+    assert!(causes.is_empty(), "{causes:?}");
     assert_eq!(report.counts.living, 0);
 }
 
