@@ -20,7 +20,7 @@ use crate::cli::serve::{
 use crate::events::tracker::{Closing, Listening, RingTotals, TrackerStream};
 use crate::hosted::drive;
 use crate::limits;
-use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig, Wake};
+use crate::liveness::{Heartbeat, OnDuplicate, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::IntervalSender;
 use crate::reactor::{Probed, StartError};
@@ -67,6 +67,11 @@ pub struct RunArgs {
     /// What counts as a sign of life
     #[arg(long, value_name = "KIND", default_value = "bytes", help_heading = "Heartbeats")]
     pub heartbeat: HeartbeatName,
+
+    /// What happens to a living peer when a newer connection of the same thread gives its identity (frames). Both ways a
+    /// `duplicate` event names the two
+    #[arg(long, value_name = "WAY", default_value = "keep", help_heading = "Heartbeats")]
+    pub on_duplicate: DuplicateName,
 
     /// When a beat is noticed
     #[arg(long, value_name = "MODE", default_value = "lazy", help_heading = "Heartbeats")]
@@ -137,6 +142,15 @@ pub enum HeartbeatName {
     None,
 }
 
+/// What happens to the older of two peers with one identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DuplicateName {
+    /// The older peer stays
+    Keep,
+    /// The older peer dies as local (replaced), and its connection is reset
+    Replace,
+}
+
 /// When a beat is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum WakeName {
@@ -165,6 +179,10 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         wake,
         unread: args.unread,
         drain_every: args.drain_every,
+        on_duplicate: match args.on_duplicate {
+            DuplicateName::Keep => OnDuplicate::Keep,
+            DuplicateName::Replace => OnDuplicate::Replace,
+        },
         ..TrackerConfig::new(policy, capacity)
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));

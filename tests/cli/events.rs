@@ -121,6 +121,22 @@ impl Peer {
     }
 }
 
+#[test]
+fn the_older_peer_of_two_with_one_identity_dies_if_that_is_asked_for() {
+    let mut daemon = daemon(
+        "run --threads 1 --listen 127.0.0.1:0 --events - --heartbeat frames --idle 30s --on-duplicate replace",
+    );
+    let mut older = Peer::speaking(&daemon, "twin");
+    older.wait(&mut daemon, "up");
+    let newer = Peer::speaking(&daemon, "twin");
+    let duplicate = newer.wait(&mut daemon, "duplicate");
+    assert_eq!(duplicate["of_peer"], *older.address, "{duplicate:#}");
+    let died = older.assert_death(&mut daemon, "local");
+    assert_eq!(died["detail"], "replaced", "{died:#}");
+    assert!(older.stream.read(&mut [0]).is_err(), "its connection is reset");
+    assert!(!daemon.seen.iter().any(|event| event["event"] == "died" && event["peer"] == *newer.address));
+}
+
 /// Everything that can happen to peers on loopback, one after the other.
 fn a_session_of_frames() -> Vec<Value> {
     let mut daemon = daemon(
