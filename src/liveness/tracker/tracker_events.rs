@@ -5,6 +5,7 @@
 //! merged into one of its kind.
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 
 use crate::liveness::event::{Event, EventKind};
 
@@ -23,18 +24,17 @@ impl TrackerEvents {
         self.0.pop_front()
     }
 
-    /// Adds an event. When many wait, stalls are added up, the later of two outages is kept, and a limit that was reached
-    /// and left again is dropped.
+    /// Adds an event. When many wait, stalls are added up, a limit that was reached and left again is dropped, and of
+    /// every other kind the latest is kept.
     pub(super) fn push(&mut self, event: Event) {
         if self.0.len() < TrackerEvents::MAX {
             self.0.push_back(event);
             return;
         }
         let is_limit = |kind: &EventKind| matches!(kind, EventKind::Saturated { .. } | EventKind::Resumed);
-        let same = |waiting: &Event| match (&waiting.kind, &event.kind) {
-            (EventKind::Stall { .. }, EventKind::Stall { .. }) => true,
-            (EventKind::PathOutage { .. }, EventKind::PathOutage { .. }) => true,
-            (waiting, new) => is_limit(waiting) && is_limit(new),
+        let same = |waiting: &Event| {
+            discriminant(&waiting.kind) == discriminant(&event.kind)
+                || (is_limit(&waiting.kind) && is_limit(&event.kind))
         };
         let Some(index) = self.0.iter().rposition(same) else {
             self.0.push_back(event);
@@ -97,5 +97,15 @@ mod tests {
             _ => None,
         });
         assert_eq!(last, Some(999));
+    }
+
+    #[test]
+    fn no_kind_of_event_grows_the_queue_without_bound() {
+        let mut events = TrackerEvents::new();
+        for second in 0..1_000 {
+            events.push(event(second, EventKind::HalfClosed));
+        }
+        assert_eq!(events.0.len(), TrackerEvents::MAX);
+        assert_eq!(events.0.back(), Some(&event(999, EventKind::HalfClosed)));
     }
 }
