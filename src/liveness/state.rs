@@ -315,9 +315,9 @@ mod tests {
 
     #[test]
     fn the_document_explains_every_cause() {
-        let document = include_str!("../../docs/LIVENESS.md");
-        let (_, section) = document.split_once("\n## Causes\n").unwrap();
-        let section = section.split("\n## ").next().unwrap();
+        let document = include_str!("../../docs/EVENTS.md");
+        let (_, section) = document.split_once("\n### Causes\n").unwrap();
+        let section = section.split("\n### ").next().unwrap();
         for cause in Cause::ALL {
             assert!(section.contains(&format!("\n| `{}` |", cause.as_str())), "{cause}");
             assert!(cause.detail().is_none_or(|detail| section.contains(&format!("`{detail}`"))), "{cause}");
