@@ -219,6 +219,15 @@ impl Connection {
         if client { self.client.as_mut() } else { self.upstream.as_mut() }
     }
 
+    /// The failure of the upstream that the session does not know yet. One behind its FIN waits until the client has
+    /// acknowledged everything, because the end of the client's connection would take the rest away from it.
+    pub(super) fn take_upstream_failure(&mut self) -> Option<i32> {
+        let upstream = self.upstream.as_mut()?;
+        upstream.failed?;
+        let waits = upstream.eof && self.client.as_ref().is_some_and(|client| client.left() > 0);
+        if waits { None } else { upstream.failed.take() }
+    }
+
     /// Bytes that wait here for the upstream to take them.
     pub(super) fn waits_for_upstream(&self) -> usize {
         self.upstream.as_ref().map_or(0, |upstream| upstream.buffer.bytes.len())

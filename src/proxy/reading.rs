@@ -48,15 +48,15 @@ impl Proxy {
         if mask.has(PollMask::IN) || socket.end_seen {
             socket.readable = true;
         }
-        if client {
-            if ended {
-                let error = tcp::take_error(socket.descriptor.as_fd()).unwrap_or(libc::EIO);
-                let over = error != 0 || (mask.has(PollMask::HUP) && !socket.fin_sent);
-                if over {
-                    socket.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
-                }
+        // Reads meet the end of an upstream, behind its bytes, unless its FIN was read.
+        if ended && (client || socket.eof) {
+            let error = tcp::take_error(socket.descriptor.as_fd()).unwrap_or(libc::EIO);
+            let over = error != 0 || (mask.has(PollMask::HUP) && !socket.fin_sent);
+            if over {
+                socket.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
             }
-        } else if connection.connecting {
+        }
+        if !client && connection.connecting {
             if ended || mask.has(PollMask::OUT) {
                 self.connected(sockets, index);
             }
@@ -271,9 +271,7 @@ impl Proxy {
                     continue;
                 }
                 io.feed(session, rules, SessionFact::NotConnected(failure));
-            } else if let Some(error) =
-                connection.upstream.as_mut().and_then(|upstream| upstream.failed.take())
-            {
+            } else if let Some(error) = connection.take_upstream_failure() {
                 let failure = match Failure::of_errno(error) {
                     Failure::Refused | Failure::Local => Failure::Reset,
                     other => other,

@@ -1,8 +1,10 @@
 //! Connections that are relayed and not followed.
 
+use std::ops::ControlFlow;
 use std::thread;
 
 use crate::dice::Dice;
+use crate::outcome::until;
 use crate::peer::{End, Peer};
 use crate::program::{Proxy, engines, on_each};
 use crate::upstream::Upstream;
@@ -164,5 +166,23 @@ fn a_half_closed_client_that_is_being_answered_in_a_tunnel_gets_all_of_it() {
         let (got, end) = client.rest();
         assert_eq!((got.len(), end), (20_000, End::Fin), "{io}");
         proxy.finish_undisturbed(0);
+    });
+}
+
+#[test]
+fn a_server_that_resets_after_its_fin_ends_the_client_of_its_tunnel() {
+    on_each(|io| {
+        let upstream = Upstream::ending(|peer| {
+            peer.send("bye");
+            peer.half_close();
+            peer.take(4);
+            peer.abort_on_close();
+            ControlFlow::Break(())
+        });
+        let proxy = Proxy::start(io, upstream.address, "--mode tcp");
+        let mut client = Peer::connect(proxy.address);
+        assert_eq!(client.rest(), (b"bye".to_vec(), End::Fin), "{io}");
+        until("the client is reset", || client.try_send("more").is_err());
+        assert_eq!(proxy.finish()["open"], 0, "{io}");
     });
 }
