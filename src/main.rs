@@ -11,7 +11,7 @@ use deadpeer::cli::proxy::{ProxyArgs, proxy};
 use deadpeer::cli::report::{ReportArgs, report};
 use deadpeer::cli::run::{RunArgs, run};
 
-/// Knows which TCP connections are still alive
+/// Reports which TCP connections of a server are still alive
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -21,11 +21,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Listen, and tell of every connection what becomes of it
+    /// Accept connections and report each change: up, suspected, died
     Run(RunArgs),
-    /// Stand before an HTTP server, know at once when a client has left, and make the server notice
+    /// Relay to an HTTP server, detect at once that a client has left, and make the server notice
     #[command(
-        long_about = "Stand before an HTTP server, know at once when a client has left, and make the server notice\n\nRelays \
+        long_about = "Relay to an HTTP server, detect at once that a client has left, and make the server notice\n\nRelays \
                             HTTP/1 byte for byte, unchanged servers and clients. When a client leaves while its handler still works, the \
                             upstream's connection is aborted, so that the server cancels the work. A client that only half-closes and \
                             waits is asked, and gets its response."
@@ -34,9 +34,9 @@ enum Command {
     /// Hold connections to `deadpeer run` and send heartbeats on them
     Beat(BeatArgs),
     #[cfg(feature = "bench")]
-    /// Let peers die in every way there is, and measure how soon it is known
+    /// Measure how soon each way of dying is detected, and compare with other servers
     Bench(BenchArgs),
-    /// Say what a result of `deadpeer bench` says
+    /// Show a result of `deadpeer bench`
     Report(ReportArgs),
     /// Check whether `deadpeer run` starts on this machine, and what to change
     #[command(long_about = "Check whether `deadpeer run` starts on this machine, and what to change\n\n\

@@ -193,7 +193,7 @@ pub struct OutputArgs {
     #[arg(long, value_name = "-|PATH", help_heading = "Output")]
     pub events: Option<PathBuf>,
 
-    /// Write only the events of these names, as in died,stall; repeat it for more. The first line of JSON Lines and the
+    /// Write only the events of these names, as in stall,saturated; repeat it for more. The first line of JSON Lines and the
     /// summary are always written
     #[arg(long, value_name = "EVENT", value_delimiter = ',', help_heading = "Output")]
     pub only: Vec<String>,
