@@ -23,7 +23,7 @@ use crate::time::Instant;
 /// Arguments of `deadpeer proxy`.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
-    /// Address to listen on, as 127.0.0.1:8080 or [::]:8080; repeat it for more. With port 0 the kernel chooses a free
+    /// Address to listen on, as 127.0.0.1:8080 or `[::]:8080`; repeat it for more. With port 0 the kernel chooses a free
     /// port, which the first line names
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: Vec<SocketAddr>,

@@ -30,7 +30,7 @@ use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batc
 /// Arguments of `deadpeer run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Address to listen on, as 127.0.0.1:7400 or [::]:7400; repeat it for more. With port 0 the kernel chooses a free
+    /// Address to listen on, as 127.0.0.1:7400 or `[::]:7400`; repeat it for more. With port 0 the kernel chooses a free
     /// port, which the first line names
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address)]
     pub listen: Vec<SocketAddr>,

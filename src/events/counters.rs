@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Five counts; their meaning is the [`Stream`](super::Stream)'s.
+/// Five counts. The stream of a service gives each its meaning.
 pub type Totals = [u64; 5];
 
 /// The counts of one loop, on a cache line of their own, so that one loop's store is not another's miss.
