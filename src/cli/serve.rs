@@ -133,10 +133,12 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
     sink.announce(opening);
     workers.go();
     let reason = supervisor.wait(console.as_mut());
+    let ending = Instant::now();
     let (reports, failure) = workers.stop(&shared);
     let failure = failure.or_else(|| reason.failure());
     let (closing, kept) = service.closing(&reports, started);
-    end(sink.finish(closing, limits::SHUTDOWN_PATIENCE / 2), failure, kept)
+    let patience = limits::SHUTDOWN_PATIENCE.saturating_sub(Instant::now().since(ending));
+    end(sink.finish(closing, patience.max(limits::SHUTDOWN_PATIENCE / 6)), failure, kept)
 }
 
 // --- arguments ---------------------------------------------------------------------------------

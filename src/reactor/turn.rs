@@ -12,6 +12,9 @@ use crate::time::{Instant, nanos};
 /// queued when the first of them began.
 const MAX_BUSY_PORTIONS: u32 = (limits::CQ_ENTRIES as usize / limits::MAX_COMPLETIONS_PER_TURN) as u32;
 
+/// When the last events are offered again to a sink that has no room and does not call the wakeup.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
+
 impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
     /// Runs until [`Shared::stop`](super::Shared::stop), then hands over what the sink still takes.
     ///
@@ -40,9 +43,9 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
     pub fn finish(mut self) -> io::Result<S::Report> {
         self.stop_listening()?;
         self.service.ending(Instant::now());
-        let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3;
+        let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3 * 2;
         while !self.hand_over() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(5));
+            self.wakeup.wait(RETRY_AFTER);
         }
         let mut undelivered = self.batch.len() as u64;
         while self.service.poll_event(self.woken).is_some() {

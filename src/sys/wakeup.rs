@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 /// Wakes the loop that polls it. Many wakes before that loop looks are one.
 #[derive(Debug)]
@@ -23,6 +24,14 @@ impl Wakeup {
     /// Wakes. Never blocks: a counter that is full has already woken.
     pub fn wake(&self) {
         let _ = (&self.0).write(&1_u64.to_ne_bytes());
+    }
+
+    /// Waits for a wake, no longer than this, and takes it.
+    pub fn wait(&self, most: Duration) {
+        let mut wakeup = [PollFd::new(&self.0, PollFlags::IN)];
+        let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
+        let _ = poll(&mut wakeup, Some(&most)); // a signal ends the wait early
+        self.clear();
     }
 
     /// Takes the wakes that came so far, so that the next one is seen.

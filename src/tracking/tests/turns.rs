@@ -248,3 +248,42 @@ fn more_recvs_than_buffers_are_tried_again_in_turns_of_as_many_as_there_are_buff
     // A recv each and a poll each, and not as many again for nothing.
     assert!(submitted > 2 * PEERS && submitted < 7 * PEERS / 2, "{submitted}");
 }
+
+/// A sink that has no room most of the time, and calls the wakeup when it has.
+struct Slow {
+    wakeup: Arc<Wakeup>,
+    refusals: usize,
+}
+
+impl EventSink for Slow {
+    fn offer(&mut self, mut batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
+        self.refusals += 1;
+        if self.refusals % 10 > 0 {
+            self.wakeup.wake();
+            return Err(batch);
+        }
+        batch.clear();
+        Ok(batch)
+    }
+}
+
+#[test]
+fn the_last_events_leave_at_the_pace_of_the_sink() {
+    const PEERS: usize = 400;
+    let tracker = TrackerConfig::new(Policy::STANDARD, PEERS);
+    let config = DriverConfig { tracker, batch_window: Duration::ZERO, io: super::IO };
+    let wakeup = Arc::new(Wakeup::new().unwrap());
+    let sink = Slow { wakeup: Arc::clone(&wakeup), refusals: 0 };
+    let shared = Arc::new(Shared::new(PEERS));
+    let mut driver = Driver::new(config, Vec::new(), shared, Arc::default(), wakeup, sink).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let peers: Vec<TcpStream> = (0..PEERS)
+        .map(|_| {
+            let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            driver.adopt(listener.accept().unwrap().0.into()).unwrap();
+            peer
+        })
+        .collect();
+    assert_eq!(driver.finish().unwrap().undelivered, 0);
+    drop(peers);
+}
