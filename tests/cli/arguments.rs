@@ -43,6 +43,7 @@ fn help_shows_the_sub_commands_and_each_explains_its_options() {
         "--wake",
         "--unread",
         "--drain-every",
+        "--on-duplicate",
         "--threads",
         "--batch-window",
         "--max-connections",
