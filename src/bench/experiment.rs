@@ -13,6 +13,7 @@
 //! - The tracker writes its events into memory, which wakes no other process; they are read at the end.
 //! - A way that cannot be run here is reported with the reason, never left out.
 
+mod options;
 pub mod path;
 pub mod schedule;
 mod sizes;
@@ -29,37 +30,12 @@ use super::{Observer, machine, nanos, now, role_command};
 use crate::measure::result::{EngineUsed, Experiment, Settings, Way};
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
+pub use options::Options;
+use options::PATIENCE;
 use path::Net;
 use sizes::Sizes;
 use tracker::{GRACE, Tracker};
 use verdicts::{Frame, ReportedEvent};
-
-/// The settings of an experiment.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The number of connections at the start.
-    pub connections: usize,
-    /// Beats a second over all connections.
-    pub beats_per_second: u64,
-    /// Deaths a second over all ways that die one by one.
-    pub deaths_per_second: u64,
-    /// The time in which peers die.
-    pub duration: Duration,
-    /// The ways to die.
-    pub ways: Vec<Way>,
-    /// The seed of the schedule.
-    pub seed: u64,
-    /// The number of the tracker's threads.
-    pub threads: usize,
-    /// The tracker's batch window; `None` for its default.
-    pub batch_window: Option<Duration>,
-    /// `lazy` or `beat`.
-    pub wake: String,
-    /// The tracker's engine, as `--io` has it.
-    pub io: String,
-    /// Another tracker than this program, for tests.
-    pub tracker: Option<std::path::PathBuf>,
-}
 
 /// The circumstances of an experiment, from which doubts are drawn.
 #[derive(Clone, Debug, Default)]
@@ -81,8 +57,6 @@ pub struct Circumstances {
 }
 
 const BEAT_BYTES: usize = 16;
-/// The longest time of a start or an orderly end on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The time after the last verdict in which a second one of the same death would come.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
