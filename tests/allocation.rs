@@ -72,7 +72,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 const POLICY: Policy = Policy {
     idle: Duration::from_millis(200),
     interval: Duration::from_millis(50),
-    probes: 2,
+    probes: 6,
     handshake: Duration::from_millis(300),
     ..Policy::STRICT
 };
@@ -182,8 +182,9 @@ fn the_loop_on(io: EngineChoice, heartbeat: Heartbeat, wake: Wake) {
                     return;
                 }
                 for (index, stream) in streams.iter_mut().enumerate() {
-                    // Some pause until they are suspected; one a round hangs up and comes again.
-                    let pauses = index % 4 == 0 && round % 40 < 23;
+                    // Some pause until they are suspected: after 250 ms with frames, 250 ms before the verdict. Others hang up and
+                    // come again.
+                    let pauses = index % 4 == 0 && round % 40 < 27;
                     if round % 5 == 0 && index == round / 5 % CLIENTS {
                         *stream = TcpStream::connect(address).unwrap();
                     }
