@@ -153,7 +153,7 @@ fn a_latency_log_is_a_report_too_and_a_broken_one_is_named() {
         assert!(text(&shown.stdout).contains(words), "{format}");
     }
     for (arguments, words) in [
-        (vec![&log[..], "--format", "json"], "text, markdown or html"),
+        (vec![&log[..], "--format", "json"], "text, markdown, html or svg"),
         (vec![&log, &log], "leave the second out"),
         (vec![&log, "--fail-if", "detect.fin.p99>1ms"], "give a result of bench"),
     ] {
