@@ -258,7 +258,7 @@ struct Slow {
 impl EventSink for Slow {
     fn offer(&mut self, mut batch: Vec<Event>) -> Result<Vec<Event>, Vec<Event>> {
         self.refusals += 1;
-        if self.refusals % 10 > 0 {
+        if !self.refusals.is_multiple_of(10) {
             self.wakeup.wake();
             return Err(batch);
         }
