@@ -44,10 +44,6 @@ const REST_NS: u64 = 10_000_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Measures the bare recv.
-///
-/// # Errors
-///
-/// When the connections cannot be made (descriptors, a firewall on loopback), or an end does not come.
 pub fn recv(server_cores: &[usize], load_cores: &[usize]) -> io::Result<BareRecv> {
     let mut found = BareRecv::default();
     for _ in 0..ROUNDS {

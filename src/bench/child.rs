@@ -1,7 +1,7 @@
 //! A process of the measurement: started on its core, read line by line, and always ended.
 
 use std::fs::File;
-use std::io::{self, PipeReader, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{nanos, now};
+use super::now;
 use crate::measure::result::{EngineUsed, OutputKind};
 use crate::sys::process;
+use crate::time::nanos;
 
 /// One JSON line of a child: an event of the daemon, or a report of a role.
 #[derive(Debug, Deserialize)]
@@ -31,10 +32,6 @@ pub struct Line {
 
 impl Line {
     /// The whole line as a value of type `T`.
-    ///
-    /// # Errors
-    ///
-    /// When the line is no such value.
     pub fn parse<T: serde::de::DeserializeOwned>(&self) -> io::Result<T> {
         let mut fields = self.rest.clone();
         fields.insert("peer".into(), self.peer.clone().into());
@@ -79,25 +76,7 @@ pub struct Child {
 impl Child {
     /// Starts it on these cores; on all of this process when there are none. The thread that starts it must live as long
     /// as the experiment: the kernel kills the child when that thread ends.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be started.
-    pub fn start(name: &str, command: Command, cores: &[usize]) -> io::Result<Child> {
-        Child::start_with(name, command, cores, OutputKind::Memory)
-    }
-
-    /// The same, with a standard output of that kind.
-    ///
-    /// # Errors
-    ///
-    /// When the program cannot be started, or there is no such output.
-    pub fn start_with(
-        name: &str,
-        mut command: Command,
-        cores: &[usize],
-        kind: OutputKind,
-    ) -> io::Result<Child> {
+    pub fn start(name: &str, mut command: Command, cores: &[usize], kind: OutputKind) -> io::Result<Child> {
         let errors = process::memory_file(c"errors")?;
         let output = match kind {
             OutputKind::Memory | OutputKind::Pipe => process::memory_file(c"output")?,
@@ -106,9 +85,11 @@ impl Child {
         let (stdout, copier): (Stdio, _) = match kind {
             OutputKind::Memory | OutputKind::File => (output.try_clone()?.into(), None),
             OutputKind::Pipe => {
-                let (reader, writer) = io::pipe()?;
+                let (mut reader, writer) = io::pipe()?;
                 let mut copy = output.try_clone()?;
-                let copier = std::thread::Builder::new().spawn(move || copy_pipe(reader, &mut copy))?;
+                // A copy that fails leaves lines out, and the wait for them says so.
+                let copier = move || drop(io::copy(&mut reader, &mut copy));
+                let copier = std::thread::Builder::new().spawn(copier)?;
                 (writer.into(), Some(copier))
             }
         };
@@ -241,12 +222,6 @@ impl Child {
             std::thread::sleep(LOOK_EVERY);
         }
     }
-}
-
-/// Copies what comes through a pipe, as it comes.
-fn copy_pipe(reader: PipeReader, output: &mut File) {
-    // A copy that fails leaves lines out, and the wait for them says so.
-    let _ = io::copy(&mut io::BufReader::new(reader), output);
 }
 
 /// A file on a disk, without a name: the kernel removes it with its last descriptor.

@@ -34,13 +34,13 @@ mod state;
 mod subjects;
 mod verdicts;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use self::doubts::Doubts;
 use self::life::Stage;
 use self::subjects::{HOLD, Row};
+use super::doubts::of_the_engine;
 use super::{Observer, is_interruption};
 use crate::measure::result::{Comparison, ComparisonSettings, Doubt, EngineUsed, Run};
 use crate::sys::{process, rlimit};
@@ -62,15 +62,11 @@ pub struct Compared {
     pub interrupted: bool,
 }
 
-/// Runs a comparison.
-///
-/// # Errors
-///
-/// When a process cannot be started or fails, when a subject's name is unknown, and
-/// [`io::ErrorKind::Interrupted`] when `observer` ends it before the first round is finished.
+/// Runs a comparison. The error is [`io::ErrorKind::Interrupted`] when `observer` ends it before the first round is
+/// finished.
 pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<Compared> {
     let mut options = options.clone();
-    let mut doubts = Doubts::new();
+    let mut doubts = Doubts::default();
     fit_descriptors(&mut options.settings, rlimit::raise_nofile()?, &mut doubts);
     let mut rows = subjects::rows(&options.against, options.subjects.as_deref())?;
     let subjects = rows.iter().map(Row::subject).collect();
@@ -99,7 +95,7 @@ pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<Compare
     }
     doubts.of_rounds(finished, &runs);
     let engine = stage.engine();
-    doubts.of_engine(engine.as_ref());
+    doubts.all.extend(of_the_engine(engine.as_ref()));
     let comparison = Comparison { settings: options.settings, subjects, runs };
     Ok(Compared { comparison, engine, doubts: doubts.into_sorted(), interrupted })
 }
@@ -130,17 +126,7 @@ impl Bench<'_, '_> {
     }
 
     fn one(&mut self, row: &Row, round: u64) -> io::Result<Run> {
-        let mut run = Run {
-            subject: row.name.into(),
-            round,
-            accept: None,
-            beats: None,
-            death: None,
-            detection: None,
-            idle: None,
-            storm: None,
-            further: BTreeMap::new(),
-        };
+        let mut run = Run { subject: row.name.into(), round, ..Run::default() };
         self.measure(row, &mut run)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", row.name)))?;
         Ok(run)

@@ -17,26 +17,17 @@ pub(super) const FOREIGN_SHARE: f64 = 0.02;
 const CARRIES_P99: u64 = 1_000;
 
 /// Makes a doubt.
-#[must_use]
 pub fn doubt(kind: DoubtKind, text: impl Into<String>, remedy: &str) -> Doubt {
     Doubt { kind, text: text.into(), remedy: remedy.into() }
 }
 
 /// The doubts about every measurement of this build.
-#[must_use]
-pub fn of_the_build() -> Vec<Doubt> {
-    let debug = cfg!(debug_assertions).then(|| {
-        doubt(
-            DoubtKind::DebugBuild,
-            "this is a debug build: deadpeer's own code is several times slower",
-            "build with `cargo build --release`",
-        )
-    });
-    debug.into_iter().collect()
+pub fn of_the_build() -> Option<Doubt> {
+    let text = "this is a debug build: deadpeer's own code is several times slower";
+    cfg!(debug_assertions).then(|| doubt(DoubtKind::DebugBuild, text, "build with `cargo build --release`"))
 }
 
 /// The doubt about the machine, from its [bare recv](super::baseline).
-#[must_use]
 pub fn of_the_machine(bare_recv: &io::Result<BareRecv>) -> Option<Doubt> {
     match bare_recv.as_ref().map(|bare| bare.latency.percentile(99.0)) {
         Ok(None | Some(..=WAKE_NS)) => None,
@@ -58,7 +49,6 @@ pub fn of_the_machine(bare_recv: &io::Result<BareRecv>) -> Option<Doubt> {
 }
 
 /// The doubt about an engine that is not the wanted one.
-#[must_use]
 pub fn of_the_engine(engine: Option<&EngineUsed>) -> Option<Doubt> {
     let EngineUsed { name, why_not, .. } = engine?;
     Some(doubt(
@@ -69,31 +59,24 @@ pub fn of_the_engine(engine: Option<&EngineUsed>) -> Option<Doubt> {
 }
 
 /// The doubt about a comparison that ended before its first round did.
-#[must_use]
 pub fn no_round() -> Doubt {
-    doubt(
-        DoubtKind::NotMeasured,
-        "the comparison was interrupted before its first round was finished",
-        "let it run to its end",
-    )
+    let text = "the comparison was interrupted before its first round was finished";
+    doubt(DoubtKind::NotMeasured, text, "let it run to its end")
 }
 
 /// The doubts about an experiment.
-#[must_use]
 pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Doubt> {
-    let mut doubts = of_the_build();
-    doubts.extend(of_the_engine(seen.engine.as_ref()));
+    let mut doubts: Vec<Doubt> =
+        of_the_build().into_iter().chain(of_the_engine(seen.engine.as_ref())).collect();
     of_the_ways(&experiment.ways, &mut doubts);
+    let mut add = |kind, text: String, remedy| doubts.push(doubt(kind, text, remedy));
     if experiment.quality.mistakes > 0 {
         let text = format!(
             "{} living peers were suspected or called dead, {} of them without a recovery",
             experiment.quality.mistakes, experiment.quality.false_verdicts
         );
-        doubts.push(doubt(
-            DoubtKind::Mistakes,
-            text,
-            "if the load was not late, this is a bug of the tracker: please report it with the seed",
-        ));
+        let remedy = "if the load was not late, this is a bug of the tracker: please report it with the seed";
+        add(DoubtKind::Mistakes, text, remedy);
     }
     if seen.load_late_ns > LOAD_LATE_NS || seen.beats_lost > 0 {
         let text = format!(
@@ -101,33 +84,25 @@ pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Do
             seen.load_late_ns as f64 / 1e6,
             seen.beats_lost
         );
-        doubts.push(doubt(DoubtKind::LoadLate, text, "take fewer --beats, or an idle machine"));
+        add(DoubtKind::LoadLate, text, "take fewer --beats, or an idle machine");
     }
+    let more_cores = "take fewer --threads, or a machine with more cores";
     if seen.shared_core {
-        doubts.push(doubt(
-            DoubtKind::SharedCore,
-            "load and tracker shared a core and waited for each other",
-            "take fewer --threads, or a machine with more cores",
-        ));
+        let text = "load and tracker shared a core and waited for each other".to_owned();
+        add(DoubtKind::SharedCore, text, more_cores);
     }
     if seen.threads_without_core > 0 {
         let more = seen.threads_without_core;
-        doubts.push(doubt(
-            DoubtKind::SharedCore,
-            format!("the tracker had {more} more threads than cores, and they waited for each other"),
-            "take fewer --threads, or a machine with more cores",
-        ));
+        let text = format!("the tracker had {more} more threads than cores, and they waited for each other");
+        add(DoubtKind::SharedCore, text, more_cores);
     }
     let allowed = experiment.lasted_ns as f64 * FOREIGN_SHARE;
     for (what, nanos) in [("other processes used", seen.foreign_ns), ("the hypervisor took", seen.stolen_ns)]
     {
         if nanos as f64 > allowed {
             let percent = nanos as f64 / experiment.lasted_ns.max(1) as f64 * 100.0;
-            doubts.push(doubt(
-                DoubtKind::BusyMachine,
-                format!("{what} {percent:.0} % of a core"),
-                "measure on an idle machine; trust only ratios within one run",
-            ));
+            let remedy = "measure on an idle machine; trust only ratios within one run";
+            add(DoubtKind::BusyMachine, format!("{what} {percent:.0} % of a core"), remedy);
         }
     }
     doubts
@@ -136,16 +111,14 @@ pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Do
 /// The doubts about the ways to die. A doubt about several ways is one sentence.
 fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
     let run = || ways.iter().filter(|result| result.not_run.is_none());
+    let mut add = |kind, text: String, remedy| doubts.push(doubt(kind, text, remedy));
     let names = |which: &dyn Fn(&WayResult) -> bool| {
         run().filter(|result| which(result)).map(|result| result.way.as_str()).collect::<Vec<_>>().join(", ")
     };
     for result in ways {
         if let Some(why) = &result.not_run {
-            doubts.push(doubt(
-                DoubtKind::NotMeasured,
-                format!("{} was not run: {why}", result.way),
-                "remove the reason, or leave the way out of --ways",
-            ));
+            let remedy = "remove the reason, or leave the way out of --ways";
+            add(DoubtKind::NotMeasured, format!("{} was not run: {why}", result.way), remedy);
         }
         let wrong = result.missed + result.doubled + result.misnamed + result.early;
         if wrong > 0 {
@@ -153,11 +126,7 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
                 "{}: {} missed, {} reported twice, {} with another cause, {} early",
                 result.way, result.missed, result.doubled, result.misnamed, result.early
             );
-            doubts.push(doubt(
-                DoubtKind::Mistakes,
-                text,
-                "a bug, or a load that was late: please report it with the seed",
-            ));
+            add(DoubtKind::Mistakes, text, "a bug, or a load that was late: please report it with the seed");
         }
     }
     let late = |result: &WayResult| {
@@ -176,27 +145,18 @@ fn of_the_ways(ways: &[WayResult], doubts: &mut Vec<Doubt>) {
             most as f64 / 1e3,
             if carried { " at p99" } else { "" }
         );
-        doubts.push(doubt(
-            DoubtKind::InjectorLate,
-            text,
-            "give the load an idle core; the latency still includes the lateness",
-        ));
+        let remedy = "give the load an idle core; the latency still includes the lateness";
+        add(DoubtKind::InjectorLate, text, remedy);
     }
     let few = names(&|result| result.told < CARRIES_P99);
     if !few.is_empty() {
-        doubts.push(doubt(
-            DoubtKind::TooFewSamples,
-            format!("{few}: a p99 needs {CARRIES_P99} verdicts, and each has fewer"),
-            "take more --deaths and --connections, or a longer --duration",
-        ));
+        let text = format!("{few}: a p99 needs {CARRIES_P99} verdicts, and each has fewer");
+        add(DoubtKind::TooFewSamples, text, "take more --deaths and --connections, or a longer --duration");
     }
     let clipped: u64 = run().map(|result| result.latency.clipped() + result.injector_late.clipped()).sum();
     if clipped > 0 {
-        doubts.push(doubt(
-            DoubtKind::Clipped,
-            format!("{clipped} values were longer than an hour"),
-            "find what stopped for so long",
-        ));
+        let text = format!("{clipped} values were longer than an hour");
+        add(DoubtKind::Clipped, text, "find what stopped for so long");
     }
 }
 
@@ -221,26 +181,8 @@ mod tests {
             }
             (result.injected, result.told) = (CARRIES_P99, CARRIES_P99);
         }
-        Experiment {
-            settings: Settings {
-                connections: 10,
-                beats_per_second: 10,
-                beat_bytes: 16,
-                deaths_per_second: 1,
-                duration_ns: 10 * SECOND,
-                threads: 1,
-                wake: "lazy".into(),
-                batch_window_ns: 0,
-                detection_time_ns: SECOND,
-                half_closed_grace_ns: SECOND,
-                load_processes: 1,
-            },
-            start_ns: 0,
-            lasted_ns: 10 * SECOND,
-            ways,
-            quality,
-            summary: serde_json::Value::Null,
-        }
+        let (settings, summary) = (Settings::default(), serde_json::Value::Null);
+        Experiment { settings, start_ns: 0, lasted_ns: 10 * SECOND, ways, quality, summary }
     }
 
     /// The kinds of the doubts, without the one about a debug build.

@@ -3,9 +3,9 @@
 //! # Model
 //!
 //! The tracker is `deadpeer run` in its own process. The peers are in several others: processes on loopback, where
-//! some peers die by a [`schedule`]; a process whose peers all beat until SIGSTOP stops it; and, as
-//! root, one at the far end of a [`path`] that is lost. When the last verdict is due, the reported events are
-//! [compared](verdicts) with the deaths that were caused.
+//! some peers die by a schedule; a process whose peers all beat until SIGSTOP stops it; and, as
+//! root, one at the far end of a path that is lost. When the last verdict is due, the reported events are
+//! compared with the deaths that were caused.
 //!
 //! # Contract
 //!
@@ -14,11 +14,11 @@
 //! - A way that cannot be run here is reported with the reason, never left out.
 
 mod options;
-pub mod path;
-pub mod schedule;
+mod path;
+pub(super) mod schedule;
 mod sizes;
 mod tracker;
-pub mod verdicts;
+pub(super) mod verdicts;
 
 use std::io;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use std::time::Duration;
 use super::child::Child;
 use super::peers::{Caused, Death, Done, PACE_NS, PeersPlan, Phase};
 use super::proc::Surroundings;
-use super::{Observer, machine, nanos, now, role_command};
-use crate::measure::result::{EngineUsed, Experiment, Settings, Way};
+use super::{Observer, machine, now, role_command};
+use crate::measure::result::{EngineUsed, Experiment, OutputKind, Settings, Way};
 use crate::sys::process;
-use crate::time::{Instant, sleep_until};
+use crate::time::{Instant, nanos, sleep_until};
 pub use options::Options;
 use options::PATIENCE;
 use path::Net;
@@ -123,7 +123,7 @@ fn carry_out(options: &Options, observer: &mut Observer<'_>) -> io::Result<(Expe
     let mut circumstances = Circumstances {
         engine,
         foreign_ns: after.others.saturating_sub(before.others),
-        stolen_ns: after.machine.since(before.machine).steal_ns(),
+        stolen_ns: after.machine.since(before.machine).steal,
         shared_core: server_cores.iter().any(|core| load_cores.contains(core)),
         threads_without_core: options.threads.saturating_sub(server_cores.len()) as u64,
         ..Circumstances::default()
@@ -202,7 +202,7 @@ fn start_peers(
             }
             Some(net) => net.near(&role_command("peers", &plan(near, None, connections))?),
         };
-        Ok(Group { child: Child::start("peers", command, cores)?, connections, dies })
+        Ok(Group { child: Child::start("peers", command, cores, OutputKind::Memory)?, connections, dies })
     };
     let mut groups = Vec::new();
     let crowd: usize = sizes.crowds.iter().sum();

@@ -3,11 +3,11 @@
 use std::fs;
 
 use super::now;
+use super::proc::field;
 use crate::measure::result::Machine;
 use crate::sys::{clock, process, rlimit};
 
 /// Describes this machine and the cores in use. A figure that cannot be read is empty or zero.
-#[must_use]
 pub fn describe(server_cores: &[usize], load_cores: &[usize]) -> Machine {
     let cpu = read("/proc/cpuinfo");
     let cpu_line =
@@ -17,12 +17,13 @@ pub fn describe(server_cores: &[usize], load_cores: &[usize]) -> Machine {
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         cpu: cpu_line("model name").map_or(String::new(), |(_, name)| name.trim().to_owned()),
         cores: u32::try_from(process::usable_cores().len()).unwrap_or(u32::MAX),
-        memory_bytes: memory(),
+        memory_bytes: field(&read("/proc/meminfo"), "MemTotal:").unwrap_or(0) * 1024,
         virtual_machine: cpu_line("flags")
             .is_some_and(|(_, flags)| flags.split_whitespace().any(|flag| flag == "hypervisor")),
         tick_ns: clock::tick_nanos(),
         descriptors: rlimit::raise_nofile().unwrap_or(0),
-        memlock_bytes: limit("Max locked memory"),
+        // The soft limit, or `unlimited`, which is no number.
+        memlock_bytes: field(&read("/proc/self/limits"), "Max locked memory"),
         root: process::is_root(),
         load_thousandths: load(),
         server_cores: numbers(server_cores),
@@ -35,19 +36,6 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn memory() -> u64 {
-    let text = read("/proc/meminfo");
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
-}
-
-/// The soft limit of that name; `None` for unlimited.
-fn limit(name: &str) -> Option<u64> {
-    let text = read("/proc/self/limits");
-    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-}
-
 fn load() -> u64 {
     let text = read("/proc/loadavg");
     let load = text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
@@ -55,7 +43,6 @@ fn load() -> u64 {
 }
 
 /// The cores of the servers and those of the load: different ones where there are two or more.
-#[must_use]
 pub fn share_out(server_threads: usize) -> (Vec<usize>, Vec<usize>) {
     let cores = process::usable_cores();
     if cores.len() < 2 {
@@ -66,7 +53,6 @@ pub fn share_out(server_threads: usize) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// The instant at which a measurement begins: late enough for each process to have read its plan.
-#[must_use]
 pub fn soon() -> u64 {
     now() + 200_000_000
 }

@@ -11,9 +11,9 @@
 //!   its planned instant and in its planned [way](crate::measure::result::Way).
 //! - `stream`: a role: one peer that sends as fast as it can.
 //! - [`experiment`]: all ways to die at once, and the tracker's verdicts on them.
-//! - [`compare`]: deadpeer and the `yardsticks`, one after the other under the same load.
+//! - `compare`: deadpeer and the `yardsticks`, one after the other under the same load.
 //! - `child`: a process of the experiment. `proc`: figures from /proc of a process and of the machine.
-//! - [`baseline`]: how long the machine takes to report a death without a tracker.
+//! - `baseline`: how long the machine takes to report a death without a tracker.
 //! - `connections`: many client connections, and the schedule of their beats.
 //!
 //! # Contract
@@ -23,13 +23,13 @@
 //! - A plan is drawn from a seed: the same seed gives the same deaths of the same connections.
 //! - Every wait is bounded, and children end with their parent.
 
-pub mod baseline;
+pub(crate) mod baseline;
 mod child;
-pub mod compare;
+pub(crate) mod compare;
 mod connections;
-pub mod doubts;
+pub(crate) mod doubts;
 pub mod experiment;
-pub mod machine;
+pub(crate) mod machine;
 mod observer;
 mod peers;
 mod proc;
@@ -39,7 +39,7 @@ mod yardsticks;
 use std::io;
 
 pub use observer::{Observer, ROLE_COMMAND, role_command};
-use observer::{is_interruption, nanos, now};
+use observer::{is_interruption, now};
 
 /// Runs the role `name` with its plan in JSON: commands come on standard input, reports go to standard output.
 ///
@@ -52,9 +52,9 @@ pub fn play(name: &str, plan: &str) -> io::Result<()> {
         "stream" => stream::run(&serde_json::from_str(plan)?),
         "epoll" => yardsticks::epoll::run(&serde_json::from_str(plan)?),
         "tokio" => yardsticks::tokio::run(&serde_json::from_str(plan)?),
-        "tokio-uring" => yardsticks::tokio_uring::run(&serde_json::from_str(plan)?),
+        "tokio-uring" => yardsticks::tokio::run_on_uring(&serde_json::from_str(plan)?),
         "floor" => yardsticks::floor::run(&serde_json::from_str(plan)?),
-        "hold" => yardsticks::hold::run(&serde_json::from_str(plan)?),
+        "hold" => yardsticks::epoll::hold(),
         _ => Err(io::Error::other(format!("there is no role `{name}`"))),
     }
 }

@@ -79,8 +79,3 @@ pub(super) fn is_interruption(error: &io::Error) -> bool {
 pub(super) fn now() -> u64 {
     Instant::now().as_nanos()
 }
-
-/// A duration in nanoseconds.
-pub(super) fn nanos(duration: Duration) -> u64 {
-    crate::time::nanos(duration)
-}

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::connections::{self, Beats, Client, Pace};
+use super::connections::{self, Beats, Client, stroke};
 use super::now;
 use crate::measure::recorded::Recorded;
 use crate::measure::result::Way;
@@ -113,10 +113,6 @@ pub const WATCH_NS: u64 = 80_000;
 const GIVE_UP_NS: u64 = 1_000_000_000;
 
 /// Runs the role until standard input closes.
-///
-/// # Errors
-///
-/// When a connection cannot be made, or a line is no [`Phase`].
 pub fn run(plan: &PeersPlan) -> io::Result<()> {
     rlimit::raise_nofile()?;
     process::tight_timers();
@@ -187,7 +183,6 @@ const STOP_TAKES_NS: u64 = 1_000_000;
 struct Step {
     at: u64,
     victim: usize,
-    first_of_two: bool,
     way: Way,
 }
 
@@ -197,19 +192,16 @@ impl Peers {
         let mut calls: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         let mut done = Done { beats: 0, bytes: 0, refused: 0, unsent: 0, late: Recorded::new() };
         let mut beats = Beats::new(self.clients.len(), phase.rate, phase.start);
-        let pace = Pace { start: phase.start, period: self.plan.pace_ns.max(1) };
+        let period = self.plan.pace_ns.max(1);
         let mut steps = steps.into_iter().peekable();
-        let mut stroke = pace.stroke(beats.due());
+        let mut next_stroke = stroke(phase.start, period, beats.due());
         loop {
             let now = now();
             if let Some(step) = steps.next_if(|step| step.at <= now) {
-                let call = self.take(step);
-                if !step.first_of_two {
-                    calls.insert(step.victim, call);
-                }
+                calls.insert(step.victim, self.take(step));
                 continue;
             }
-            if beats.due() <= now && stroke <= now && beats.due() < phase.end {
+            if beats.due() <= now && next_stroke <= now && beats.due() < phase.end {
                 if now > phase.end + GIVE_UP_NS {
                     done.unsent = ((phase.end - beats.due()) as f64 * phase.rate / 1e9) as u64;
                     beats = Beats::new(0, 0.0, 0);
@@ -218,16 +210,13 @@ impl Peers {
                 self.beat(&mut beats, now, phase.count_from, &mut done);
                 continue;
             }
-            stroke = pace.stroke(beats.due());
-            let next_beat = if beats.due() < phase.end { stroke } else { u64::MAX };
+            next_stroke = stroke(phase.start, period, beats.due());
+            let next_beat = if beats.due() < phase.end { next_stroke } else { u64::MAX };
             let next_step = steps.peek().map_or(u64::MAX, |step| step.at.saturating_sub(WATCH_NS));
-            let wake = next_beat.min(next_step);
-            if wake == u64::MAX {
-                break;
-            } else if wake > now {
-                sleep_until(Instant::from_nanos(wake));
-            } else {
-                std::hint::spin_loop();
+            match next_beat.min(next_step) {
+                u64::MAX => break,
+                wake if wake > now => sleep_until(Instant::from_nanos(wake)),
+                _ => std::hint::spin_loop(),
             }
         }
         sleep_until(Instant::from_nanos(phase.end));
@@ -242,10 +231,7 @@ impl Peers {
                 called,
                 returned,
                 last_beat: self.last_beats[death.victim],
-                sent: self
-                    .lost
-                    .get(&death.victim)
-                    .map_or(Vec::new(), |sent| sent.recent.iter().copied().collect()),
+                sent: self.lost.get(&death.victim).map_or(Vec::new(), |sent| sent.recent.clone().into()),
             }
         });
         Ok((caused.collect(), done))
@@ -258,20 +244,21 @@ impl Peers {
             let client = self.clients.get(victim);
             let client =
                 client.ok_or_else(|| io::Error::other(format!("there is no connection {victim}")))?;
-            if way == Way::Fin {
-                client.end_by_fin()?;
+            if let (Way::Fin, Some(socket)) = (way, &client.socket) {
+                socket.set_linger(None)?;
             }
             if way == Way::HalfCloseRst {
-                steps.push(Step { at: fin_at, victim, first_of_two: true, way });
+                // The step of its reset is later, so that one's instants are kept.
+                steps.push(Step { at: fin_at, victim, way: Way::HalfClose });
             }
             match way {
                 // A stopped process has overdue beats when it goes on, and must not send them.
-                Way::Stop => steps.push(Step { at: at + STOP_TAKES_NS, victim, first_of_two: false, way }),
+                Way::Stop => steps.push(Step { at: at + STOP_TAKES_NS, victim, way }),
                 // The peers do not notice the loss, and beat on.
                 Way::PathLoss => {
                     self.lost.insert(victim, Sent { until: at + LOSS_TAKES_NS, ..Sent::default() });
                 }
-                _ => steps.push(Step { at, victim, first_of_two: false, way }),
+                _ => steps.push(Step { at, victim, way }),
             }
         }
         steps.sort();
@@ -281,22 +268,15 @@ impl Peers {
     /// Does one step of a death; returns the instants before and after its system call.
     fn take(&mut self, step: Step) -> (u64, u64) {
         let client = &mut self.clients[step.victim];
-        let half_close = |client: &Client| {
-            // It fails only when the server is gone, which the missing verdicts show.
-            client.socket.as_ref().map(|socket| socket.shutdown(Shutdown::Write))
-        };
         self.dead[step.victim] = true;
         let called = now();
         match step.way {
-            Way::HalfCloseRst if step.first_of_two => drop(half_close(client)),
-            Way::HalfClose => drop(half_close(client)),
+            // It fails only when the server is gone, which the missing verdicts show.
+            Way::HalfClose => drop(client.socket.as_ref().map(|socket| socket.shutdown(Shutdown::Write))),
             Way::Fin | Way::Rst | Way::HalfCloseRst => client.socket = None,
             Way::DataRst => {
-                self.bytes += if client.send(&self.payload[..self.plan.beat_bytes]) {
-                    self.plan.beat_bytes as u64
-                } else {
-                    0
-                };
+                let sent = client.send(&self.payload[..self.plan.beat_bytes]);
+                self.bytes += u64::from(sent) * self.plan.beat_bytes as u64;
                 client.socket = None;
             }
             Way::Silence | Way::Stop | Way::PathLoss => {}
@@ -306,7 +286,7 @@ impl Peers {
 
     fn beat(&mut self, beats: &mut Beats, now: u64, count_from: u64, done: &mut Done) {
         let due = beats.due();
-        let (index, _) = beats.take();
+        let index = beats.take();
         if self.dead[index] {
             return;
         }

@@ -1,15 +1,12 @@
 //! Figures from /proc: CPU of a process and of the machine, resident memory, slabs.
 
-use std::collections::BTreeMap;
 use std::{fs, io};
-
-use serde::Serialize;
 
 use super::now;
 use crate::sys::process;
 
 /// The counters of one process at one moment.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct Process {
     pub cpu_ns: u64,
     /// Voluntary context switches of all threads: how often it slept.
@@ -38,16 +35,16 @@ pub fn descriptors(pid: u32) -> io::Result<u64> {
 }
 
 /// The cores of the measurement at one moment: nanoseconds, summed over the cores.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Machine {
     /// Time that has passed.
     wall: u64,
     /// idle + iowait
     idle: u64,
     /// Taken away by the hypervisor.
-    steal: u64,
+    pub steal: u64,
     /// user + nice + system + irq + softirq, as the tick sampled them.
-    sampled: u64,
+    pub sampled: u64,
 }
 
 impl Machine {
@@ -88,16 +85,8 @@ impl Machine {
         }
     }
 
-    pub fn busy_ns(self) -> u64 {
+    pub fn busy(self) -> u64 {
         self.wall.saturating_sub(self.idle + self.steal)
-    }
-
-    pub fn steal_ns(self) -> u64 {
-        self.steal
-    }
-
-    pub fn sampled_ns(self) -> u64 {
-        self.sampled
     }
 }
 
@@ -144,20 +133,10 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// `USER_HZ` is 100 on every architecture that has io_uring.
 const TICK_NS: u64 = 10_000_000;
 
-/// The user memory of a process, in bytes.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Memory {
-    pub rss: u64,
-    /// Private_Clean + Private_Dirty
-    pub private: u64,
-}
-
-impl Memory {
-    pub fn read(pid: u32) -> io::Result<Memory> {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-        let bytes = |name| field(&text, name).unwrap_or(0) * 1024;
-        Ok(Memory { rss: bytes("Rss:"), private: bytes("Private_Clean:") + bytes("Private_Dirty:") })
-    }
+/// The resident memory of a process, in bytes.
+pub fn resident(pid: u32) -> io::Result<i64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    Ok(field(&text, "Rss:").unwrap_or(0).cast_signed() * 1024)
 }
 
 /// Slab caches of files and pages, which other programs change by megabytes and a socket does not; and those of /proc,
@@ -176,41 +155,22 @@ const OF_FILE_SYSTEMS: [&str; 11] = [
     "extent_status",
 ];
 
-/// The bytes of live objects of each slab cache.
-pub struct Slabs(BTreeMap<String, i64>);
-
-impl Slabs {
-    /// Reads /proc/slabinfo, which needs root. Objects on a core's partial slabs count as live, so a figure is exact to
-    /// some hundred objects: measure with thousands.
-    pub fn read() -> io::Result<Slabs> {
-        let text = fs::read_to_string("/proc/slabinfo")?;
-        let mut caches = BTreeMap::new();
-        for line in text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("slabinfo")) {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            if let [name, active, _, size, ..] = words[..]
-                && !OF_FILE_SYSTEMS.iter().any(|prefix| name.starts_with(prefix))
-                && let (Ok(active), Ok(size)) = (active.parse::<i64>(), size.parse::<i64>())
-            {
-                caches.insert(name.to_string(), active * size);
-            }
-        }
-        Ok(Slabs(caches))
-    }
-
-    /// The difference of each cache that changed since `earlier`.
-    pub fn since(&self, earlier: &Slabs) -> BTreeMap<String, i64> {
-        let mut delta = BTreeMap::new();
-        for (name, bytes) in &self.0 {
-            let grown = bytes - earlier.0.get(name).copied().unwrap_or(0);
-            if grown != 0 {
-                delta.insert(name.clone(), grown);
-            }
-        }
-        delta
-    }
+/// The bytes of live objects in slab caches, from /proc/slabinfo; `None` where it cannot be read: it needs root. Objects
+/// on a core's partial slabs count as live, so a figure is exact to some hundred objects: measure with thousands.
+pub fn slabs() -> Option<i64> {
+    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+    let live = text.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [name, active, _, size, ..] = words[..] else { return None };
+        // The two lines of its head hold no numbers.
+        let bytes = active.parse::<i64>().ok()? * size.parse::<i64>().ok()?;
+        (!OF_FILE_SYSTEMS.iter().any(|prefix| name.starts_with(prefix))).then_some(bytes)
+    });
+    Some(live.sum())
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
+/// The number behind a name at the begin of a line.
+pub fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }

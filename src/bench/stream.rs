@@ -24,10 +24,6 @@ pub struct StreamPlan {
 const CHUNK: usize = 1 << 18;
 
 /// Runs the role.
-///
-/// # Errors
-///
-/// When the connection cannot be made or breaks.
 pub fn run(plan: &StreamPlan) -> io::Result<()> {
     let mut stream = TcpStream::connect(plan.server)?;
     let peer = stream.local_addr()?;

@@ -10,18 +10,16 @@
 //!
 //! Each is a role: a server on one thread that listens on a free port of 127.0.0.1, detects each connection's
 //! end, and ends connections that are silent for too long. It reports `listening`, `up` and `died` as deadpeer does.
-//! [`floor`] makes deadpeer's system calls and judges nothing, and [`hold`] only accepts.
+//! [`floor`] makes deadpeer's system calls and judges nothing, and [`hold`](epoll::hold) only accepts.
 
 pub mod epoll;
 pub mod floor;
-pub mod hold;
 pub mod tokio;
-pub mod tokio_uring;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +59,15 @@ fn listen(unread: Option<u32>) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// The next connection that waits; `None` when none does.
+fn accept(listener: &TcpListener) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
+    match tcp::accept(listener.as_fd()) {
+        Ok(accepted) => Ok(Some(accepted)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reports events of connections, one JSON line each; [`Teller::flush`] writes them.
 struct Teller {
     out: BufWriter<File>,
@@ -81,8 +88,7 @@ impl Teller {
     }
 
     fn up(&mut self, peer: SocketAddr) -> io::Result<()> {
-        let now = now();
-        writeln!(self.out, r#"{{"event":"up","peer":"{peer}","mono_ns":{now}}}"#)
+        writeln!(self.out, r#"{{"event":"up","peer":"{peer}","mono_ns":{}}}"#, now())
     }
 
     fn died(&mut self, peer: SocketAddr, cause: &str, bytes: u64) -> io::Result<()> {
@@ -95,8 +101,7 @@ impl Teller {
 
     /// The line of a death with a proof: as long as a deadpeer's, with the same figures.
     fn proved(&mut self, peer: SocketAddr, cause: &str, bytes: u64, proof: &TcpInfo) -> io::Result<()> {
-        let now = now();
-        let id = peer.port();
+        let (now, id) = (now(), peer.port());
         writeln!(
             self.out,
             r#"{{"event":"died","seq":{now},"id":"0-{id}-0","peer":"{peer}","local":"127.0.0.1:{id}","mono_ns":{now},"time":"0000-00-00T00:00:00.000000Z","cause":"{cause}","silent_ms":0,"lived_ms":0,"bytes":{bytes},"proof":{{"errno":"ECONNRESET","poll_mask":"0x2019","tcp":{{"state":"{}","unacked":{},"retransmits":{},"backoff":{},"probes":{},"last_ack_recv_ms":{},"last_data_recv_ms":{},"notsent_bytes":{},"rtt_us":{}}},"transport":"unasked","last_life_ns":{now},"verdict_ns":{now}}},"history":[]}}"#,

@@ -7,10 +7,11 @@ use super::life::{LEAD_NS, Load, PATIENCE, Server, Stage};
 use super::subjects::Row;
 use super::{Bench, Measure, Options, verdicts};
 use crate::bench::experiment::schedule::spread;
+use crate::bench::now;
 use crate::bench::peers::{PeersPlan, Phase};
-use crate::bench::proc::{Process, Slabs, Surroundings};
-use crate::bench::{nanos, now};
+use crate::bench::proc::{Process, Surroundings, slabs};
 use crate::measure::result::{Beats, Cost, Run, Way};
+use crate::time::nanos;
 
 /// The measurements of this run.
 pub(super) const MEASURES: [Measure; 3] = [Measure::Accept, Measure::Beats, Measure::Detection];
@@ -134,7 +135,7 @@ impl Window {
         server: &Server,
         load: &mut Load,
     ) -> io::Result<(Beats, u64)> {
-        let slabs = Slabs::read().ok();
+        let slabs_before = slabs();
         let start = now() + LEAD_NS;
         let (from, to) = (start + self.warm_up_ns, start + self.warm_up_ns + self.window_ns);
         let rate = self.rate;
@@ -143,7 +144,7 @@ impl Window {
         let before = Moment::read(&bench.stage, server, load)?;
         bench.observer.sleep_until(to)?;
         let after = Moment::read(&bench.stage, server, load)?;
-        let unread = slabs.zip(Slabs::read().ok()).map(|(before, after)| after.since(&before).values().sum());
+        let unread = slabs_before.zip(slabs()).map(|(before, after)| after - before);
         if unread.is_none() {
             bench.doubts.no_slabs();
         }
@@ -159,11 +160,11 @@ impl Window {
             window_ns: self.window_ns,
             process_ns: after.server.cpu_ns - before.server.cpu_ns,
             load_ns: after.load.cpu_ns - before.load.cpu_ns,
-            machine_ns: machine.busy_ns(),
-            machine_sampled_ns: machine.sampled_ns(),
+            machine_ns: machine.busy(),
+            machine_sampled_ns: machine.sampled,
             // A process that ended unobserved takes its figure with it.
             foreign_ns: after.around.others.saturating_sub(before.around.others),
-            stolen_ns: machine.steal_ns(),
+            stolen_ns: machine.steal,
             sleeps: after.server.sleeps - before.server.sleeps,
             load_late_p99_ns: done.late.histogram().value_at_quantile(0.99),
             unread_kernel_bytes: unread,

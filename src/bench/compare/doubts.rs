@@ -6,11 +6,11 @@ use super::life::Stage;
 use super::subjects::{Row, VISITS_NS};
 use super::verdicts::Joined;
 use super::{Measure, Options};
-use crate::bench::doubts::{self, FOREIGN_SHARE, INJECTOR_LATE_NS, doubt, of_the_build};
+use crate::bench::doubts::{FOREIGN_SHARE, INJECTOR_LATE_NS, doubt, of_the_build};
 use crate::bench::peers::Done;
 use crate::measure::recorded::carries;
 use crate::measure::report::figures::Figure;
-use crate::measure::result::{Beats, Detection, Doubt, DoubtKind, EngineUsed, Run};
+use crate::measure::result::{Beats, Detection, Doubt, DoubtKind, Run};
 
 /// The lateness of the load at p99, beyond a stroke, from which on it is doubted: 5 ms.
 const LOAD_LATE_NS: u64 = 5_000_000;
@@ -31,7 +31,7 @@ const WINDOW_BEATS: u64 = 40;
 
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
-    all: Vec<Doubt>,
+    pub(super) all: Vec<Doubt>,
     /// Doubts about several subjects and rounds, by the start of their sentence.
     worst: BTreeMap<&'static str, Worst>,
 }
@@ -46,10 +46,6 @@ struct Worst {
 }
 
 impl Doubts {
-    pub(super) fn new() -> Doubts {
-        Doubts::default()
-    }
-
     pub(super) fn into_sorted(self) -> Vec<Doubt> {
         let mut doubts = self.all;
         doubts.extend(of_the_build());
@@ -63,7 +59,7 @@ impl Doubts {
         doubts
     }
 
-    fn add(&mut self, kind: DoubtKind, text: String, remedy: &str) {
+    fn add(&mut self, kind: DoubtKind, text: impl Into<String>, remedy: &str) {
         self.all.push(doubt(kind, text, remedy));
     }
 
@@ -92,7 +88,7 @@ impl Doubts {
         if stage.is_shared() {
             self.add(
                 DoubtKind::SharedCore,
-                "there is only one core: server and load take turns on it".into(),
+                "there is only one core: server and load take turns on it",
                 "run on two cores or more",
             );
         }
@@ -138,7 +134,7 @@ impl Doubts {
     pub(super) fn no_slabs(&mut self) {
         self.add(
             DoubtKind::NotMeasured,
-            "no figures of kernel memory: only root may read /proc/slabinfo".into(),
+            "no figures of kernel memory: only root may read /proc/slabinfo",
             "run as root",
         );
     }
@@ -232,10 +228,6 @@ impl Doubts {
         );
     }
 
-    pub(super) fn of_engine(&mut self, engine: Option<&EngineUsed>) {
-        self.all.extend(doubts::of_the_engine(engine));
-    }
-
     /// The doubts that are known after the last round.
     pub(super) fn of_rounds(&mut self, rounds: u64, runs: &[Run]) {
         if rounds < ENOUGH_ROUNDS {
@@ -270,68 +262,44 @@ mod tests {
     use super::*;
 
     fn beats(count: u64, process_ns: u64, foreign_ns: u64) -> Beats {
-        Beats {
-            connections: 1,
-            count,
-            window_ns: 1_000_000_000,
-            process_ns,
-            load_ns: 0,
-            machine_ns: 0,
-            machine_sampled_ns: 0,
-            foreign_ns,
-            stolen_ns: 0,
-            sleeps: 0,
-            load_late_p99_ns: 0,
-            unread_kernel_bytes: None,
-        }
+        Beats { count, window_ns: 1_000_000_000, process_ns, foreign_ns, ..Beats::default() }
     }
 
     fn run(subject: &str, beats: Beats) -> Run {
-        Run {
-            subject: subject.into(),
-            round: 0,
-            accept: None,
-            beats: Some(beats),
-            death: None,
-            detection: None,
-            idle: None,
-            storm: None,
-            further: BTreeMap::new(),
-        }
+        Run { subject: subject.into(), beats: Some(beats), ..Run::default() }
     }
 
     /// The doubts, without the one about a debug build.
-    fn found(doubts: Doubts) -> Vec<Doubt> {
-        doubts.into_sorted().into_iter().filter(|doubt| doubt.kind != DoubtKind::DebugBuild).collect()
+    fn found(doubts: Doubts) -> Vec<String> {
+        let found = doubts.into_sorted().into_iter().filter(|doubt| doubt.kind != DoubtKind::DebugBuild);
+        found.map(|doubt| doubt.text).collect()
     }
 
     #[test]
     fn what_is_seen_of_several_subjects_is_one_sentence() {
-        let mut doubts = Doubts::new();
+        let mut doubts = Doubts::default();
         doubts.machine("epoll", &beats(1, 1, 30_000_000));
         doubts.machine("tokio", &beats(1, 1, 90_000_000));
-        let texts: Vec<_> = found(doubts).into_iter().map(|doubt| doubt.text).collect();
-        assert_eq!(texts, ["other processes used of a core: epoll 3 %, tokio 9 %"]);
+        assert_eq!(found(doubts), ["other processes used of a core: epoll 3 %, tokio 9 %"]);
     }
 
     #[test]
     fn what_is_seen_in_every_round_is_said_once_at_its_worst() {
-        let mut doubts = Doubts::new();
+        let mut doubts = Doubts::default();
         for foreign in [30_000_000, 250_000_000, 40_000_000] {
             doubts.machine("epoll", &beats(1, 1, foreign));
         }
         doubts.machine("tokio", &beats(1, 1, 19_000_000));
-        let texts: Vec<_> = found(doubts).into_iter().map(|doubt| doubt.text).collect();
-        assert_eq!(texts, ["other processes used of a core: epoll 25 %"]);
+        assert_eq!(found(doubts), ["other processes used of a core: epoll 25 %"]);
     }
 
     #[test]
     fn rounds_that_differ_by_a_third_are_noisy_and_those_of_another_subject_are_not_mixed_in() {
-        let mut doubts = Doubts::new();
+        let mut doubts = Doubts::default();
         let costs = [("a", 1_000), ("b", 5_000), ("a", 1_290), ("b", 6_600)];
         doubts.of_rounds(ENOUGH_ROUNDS, &costs.map(|(name, cost)| run(name, beats(1, cost, 0))));
         let doubts = found(doubts);
         assert_eq!(doubts.len(), 1);
-        assert!(doubts[0].text.ends_with(" round: b 5.00 to 6.60 us"), "{doubts:?}");
+        assert!(doubts[0].ends_with(" round: b 5.00 to 6.60 us"), "{doubts:?}");
     }
 }

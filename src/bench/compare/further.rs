@@ -7,10 +7,10 @@ use super::beating::Window;
 use super::life::PATIENCE;
 use super::subjects::Row;
 use super::{Bench, Measure, Options};
-use crate::bench::nanos;
 use crate::bench::peers::PeersPlan;
 use crate::bench::stream::StreamPlan;
 use crate::measure::result::Run;
+use crate::time::nanos;
 
 /// The number of peers at each rate.
 const PEERS: usize = 300;

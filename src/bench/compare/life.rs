@@ -9,9 +9,10 @@ use super::Options;
 use super::subjects::Row;
 use crate::bench::child::{Child, Line};
 use crate::bench::peers::{Caused, Done, PeersPlan, Phase};
-use crate::bench::{machine, nanos, now, proc, role_command};
+use crate::bench::{machine, now, proc, role_command};
 use crate::measure::result::{EngineUsed, OutputKind};
 use crate::sys::process;
+use crate::time::nanos;
 
 /// The longest time of a start or an orderly end on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,7 +59,7 @@ impl Stage {
     /// Starts a server for connections that will send `bytes_per_second` each.
     pub(super) fn start(&self, row: &Row, bytes_per_second: f64) -> io::Result<Server> {
         let command = row.command(bytes_per_second, &self.io)?;
-        let mut child = Child::start_with(row.name, command, &self.server_cores, self.output)?;
+        let mut child = Child::start(row.name, command, &self.server_cores, self.output)?;
         let listening = child.wait_for("listening", PATIENCE)?;
         if row.takes_io() {
             self.engine.replace(listening.engine());
@@ -71,7 +72,7 @@ impl Stage {
 
     /// Connects peers to a server and waits until it has accepted all of them.
     pub(super) fn connect(&self, server: &Server, plan: &PeersPlan) -> io::Result<Load> {
-        let mut child = Child::start("peers", role_command("peers", plan)?, &self.load_cores)?;
+        let mut child = self.start_role("peers", plan)?;
         child.wait_for("connected", CONNECT_PATIENCE)?;
         server.wait_held(plan.connections, "accepted")?;
         Ok(Load { child, connections: plan.connections as u64, phases: 0 })
@@ -79,7 +80,7 @@ impl Stage {
 
     /// Starts a role on the load's cores.
     pub(super) fn start_role(&self, role: &str, plan: &impl serde::Serialize) -> io::Result<Child> {
-        Child::start(role, role_command(role, plan)?, &self.load_cores)
+        Child::start(role, role_command(role, plan)?, &self.load_cores, OutputKind::Memory)
     }
 
     /// The cores that count as the machine.

@@ -62,7 +62,6 @@ pub struct Options {
 
 impl Options {
     /// The default load: five rounds, with a window in which each peer is visited once.
-    #[must_use]
     pub fn full(against: Vec<Yardstick>) -> Options {
         Options {
             against,
@@ -88,7 +87,6 @@ impl Options {
     }
 
     /// The same load with shorter windows.
-    #[must_use]
     pub fn quick(against: Vec<Yardstick>) -> Options {
         let mut options = Options::full(against);
         options.settings.window_ns = 8_000_000_000;

@@ -9,10 +9,11 @@ use super::life::{LEAD_NS, Load, PATIENCE, Server};
 use super::subjects::Row;
 use super::{Bench, Measure, Options, verdicts};
 use crate::bench::experiment::schedule::spread;
+use crate::bench::now;
 use crate::bench::peers::{Caused, Death, PeersPlan, Phase};
-use crate::bench::proc::{Memory, Slabs};
-use crate::bench::{nanos, now};
+use crate::bench::proc::{resident, slabs};
 use crate::measure::result::{ComparisonSettings, Cost, Idle, Run, Storm, Way};
+use crate::time::nanos;
 
 /// The measurements of this run.
 pub(super) const MEASURES: [Measure; 3] = [Measure::Idle, Measure::Death, Measure::Storm];
@@ -38,7 +39,7 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     std::thread::sleep(settle);
     let mut server = bench.stage.start(row, 0.0)?;
     let pid = server.child.pid();
-    let (slabs_before, memory_before) = (Slabs::read().ok(), Memory::read(pid)?);
+    let (slabs_before, memory_before) = (slabs(), resident(pid)?);
     let plan = PeersPlan {
         server: server.address,
         source: None,
@@ -50,12 +51,10 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     let mut load = bench.stage.connect(&server, &plan)?;
     std::thread::sleep(settle);
     if options.measures(Measure::Idle) {
-        let (slabs, memory) = (Slabs::read().ok(), Memory::read(pid)?);
-        let grown = |(before, after): (Slabs, Slabs)| after.since(&before).values().sum();
         run.idle = Some(Idle {
             connections: settings.idle_connections,
-            user_bytes: memory.rss.cast_signed() - memory_before.rss.cast_signed(),
-            kernel_bytes: slabs_before.zip(slabs).map(grown),
+            user_bytes: resident(pid)? - memory_before,
+            kernel_bytes: slabs_before.zip(slabs()).map(|(before, after)| after - before),
         });
     }
     if row.buries() {

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use crate::bench::child::Line;
 use crate::bench::experiment::verdicts::causes;
 use crate::bench::peers::Caused;
-use crate::measure::recorded::Recorded;
 use crate::measure::result::Detection;
 
 /// The result of a join.
+#[derive(Default)]
 pub(super) struct Joined {
     pub(super) detection: Detection,
     /// The number of verdicts with another cause than that of the way to die.
@@ -23,14 +23,8 @@ pub(super) struct Joined {
 pub(super) fn join<'a>(caused: &[Caused], told: impl Iterator<Item = &'a Line>) -> Joined {
     let mut open: HashMap<String, (&Caused, bool)> =
         caused.iter().map(|death| (death.peer.to_string(), (death, false))).collect();
-    let detection = Detection {
-        injected: caused.len() as u64,
-        missed: 0,
-        false_verdicts: 0,
-        latency: Recorded::new(),
-        injector_late: Recorded::new(),
-    };
-    let mut joined = Joined { detection, misnamed: 0, early: 0, last_verdict: 0 };
+    let mut joined = Joined::default();
+    joined.detection.injected = caused.len() as u64;
     for line in told {
         let Some((death, known)) = open.get_mut(&line.peer).filter(|(_, known)| !known) else {
             joined.detection.false_verdicts += 1;

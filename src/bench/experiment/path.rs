@@ -26,10 +26,6 @@ pub struct Net {
 
 impl Net {
     /// Makes the namespaces and the path.
-    ///
-    /// # Errors
-    ///
-    /// The reason, for the report: no root, no `ip`, or the error of `ip`.
     pub fn new() -> Result<Net, String> {
         if !process::is_root() {
             return Err("only root can make network namespaces: run it as root".into());
@@ -50,34 +46,26 @@ impl Net {
     }
 
     /// The tracker's address at this end of the path.
-    #[must_use]
     pub fn address(&self) -> IpAddr {
         OURS.into()
     }
 
     /// The source address of the peers at the far end.
-    #[must_use]
     pub fn source(&self) -> IpAddr {
         THEIRS.into()
     }
 
     /// The same program in the tracker's namespace.
-    #[must_use]
     pub fn near(&self, command: &Command) -> Command {
         within(&self.near, command)
     }
 
     /// The same program at the far end of the path.
-    #[must_use]
     pub fn far(&self, command: &Command) -> Command {
         within(&self.far, command)
     }
 
     /// Cuts the path: every packet is lost, without an error for either end.
-    ///
-    /// # Errors
-    ///
-    /// The error of `ip`.
     pub fn cut(&self) -> io::Result<()> {
         ip(&["-n", &self.far, "link", "set", LINK, "down"]).map(drop).map_err(io::Error::other)
     }

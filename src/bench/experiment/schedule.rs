@@ -12,11 +12,6 @@ pub const FIN_BEFORE_RST: Duration = Duration::from_millis(200);
 
 /// Draws the deaths of one process's connections, in the order of their instants. The ways have equal shares, up to one
 /// death.
-///
-/// # Panics
-///
-/// When there are more deaths than connections.
-#[must_use]
 pub fn draw(connections: usize, deaths: usize, ways: &[Way], from: u64, to: u64, seed: u64) -> Vec<Death> {
     assert!(deaths <= connections, "{deaths} deaths of {connections} connections");
     let mut order: Vec<Way> = ways.iter().copied().cycle().take(deaths).collect();
@@ -29,7 +24,6 @@ pub fn draw(connections: usize, deaths: usize, ways: &[Way], from: u64, to: u64,
 ///
 /// The time from `from` on is divided into equal stretches of `spacing` nanoseconds with one death each, at a random
 /// instant: so the rate is even, and the deaths do not keep step with the kernel's timer tick.
-#[must_use]
 pub fn spread(
     connections: usize,
     ways: impl IntoIterator<Item = Way>,

@@ -10,7 +10,7 @@ use super::sizes::Sizes;
 use super::verdicts::{ReportedEvent, ReportedKind};
 use super::{Options, PATIENCE};
 use crate::bench::child::{Child, Line};
-use crate::measure::result::EngineUsed;
+use crate::measure::result::{EngineUsed, OutputKind};
 
 /// The number of missed beats until a peer is suspected; the verdict comes a quarter of that time later.
 const BEATS_MISSED: f64 = 4.0;
@@ -60,7 +60,7 @@ impl Tracker {
             command.args(["--listen", &format!("{}:0", net.address())]);
             command = net.near(&command);
         }
-        let mut child = Child::start("the tracker", command, cores)?;
+        let mut child = Child::start("the tracker", command, cores, OutputKind::Memory)?;
         let listening = child.wait_for("listening", PATIENCE)?;
         let addresses = listening.rest.get("addresses").cloned().unwrap_or_default();
         let addresses: Vec<SocketAddr> = serde_json::from_value(addresses)?;

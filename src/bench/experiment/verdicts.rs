@@ -93,7 +93,6 @@ impl Story<'_> {
 }
 
 /// Compares all deaths and events. The results are in the order of [`Way::ALL`].
-#[must_use]
 pub fn judge(
     ways: &[Way],
     caused: &[Caused],
@@ -109,8 +108,7 @@ pub fn judge(
             result.injector_late.record(death.called.saturating_sub(death.at));
         }
     }
-    let mut quality =
-        Quality { watched_ns: 0, mistakes: 0, false_verdicts: 0, mistake_duration: Recorded::new() };
+    let mut quality = Quality::default();
     let mut open: HashMap<SocketAddr, u64> = HashMap::new();
     for event in reported {
         let story = stories.get_mut(&event.peer);
@@ -252,7 +250,6 @@ fn blank(way: Way, frame: Frame) -> WayResult {
 }
 
 /// The result of a way that was not run, with the reason.
-#[must_use]
 pub fn not_run(way: Way, why: String, frame: Frame) -> WayResult {
     WayResult { not_run: Some(why), ..blank(way, frame) }
 }

@@ -5,13 +5,16 @@
 //! mark the loop has deadpeer's idea without its ring: beats lie unread until the mark is reached, and the sweep reads
 //! `TCP_INFO` of connections that could be overdue. With proofs it reads `TCP_INFO` of each dead connection and writes it,
 //! as deadpeer does.
+//!
+//! The role `hold` accepts connections, keeps them, and does nothing else. Its kernel memory is that of a connection under
+//! any server.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::{Teller, YardstickPlan, cause, listen};
+use super::{Teller, YardstickPlan, accept, cause, listen};
 use crate::bench::now;
 use crate::sys::epoll::{Epoll, ReadyList};
 use crate::sys::tcp;
@@ -27,17 +30,28 @@ const RDHUP: u32 = libc::EPOLLRDHUP as u32;
 const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const EDGE: u32 = libc::EPOLLET.cast_unsigned();
 
-/// Runs the role until the process is ended.
-///
-/// # Errors
-///
-/// Those of its system calls.
+/// Runs the role `epoll` until the process is ended.
 pub fn run(plan: &YardstickPlan) -> io::Result<()> {
     let listener = listen(plan.unread)?;
     let mut found = ReadyList::new(EVENTS);
     let mut server = Server::new(plan, listener)?;
     loop {
         server.turn(&mut found)?;
+    }
+}
+
+/// Runs the role `hold` until the process is ended.
+pub fn hold() -> io::Result<()> {
+    let listener = listen(None)?;
+    let epoll = Epoll::new()?;
+    epoll.add(listener.as_fd(), IN, LISTENER)?;
+    let (mut found, mut held) = (ReadyList::new(1), Vec::new());
+    let _told = Teller::new(listener.local_addr()?, 0)?;
+    loop {
+        while let Some(accepted) = accept(&listener)? {
+            held.push(accepted.0);
+        }
+        epoll.wait(&mut found, None)?;
     }
 }
 
@@ -104,12 +118,7 @@ impl Server {
     }
 
     fn accept(&mut self, now: u64) -> io::Result<()> {
-        loop {
-            let (socket, peer) = match tcp::accept(self.listener.as_fd()) {
-                Ok(accepted) => accepted,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+        while let Some((socket, peer)) = accept(&self.listener)? {
             let entry = self.connections.vacant_entry();
             let key = entry.key();
             self.epoll.add(socket.as_fd(), IN | RDHUP | EDGE, key as u64)?;
@@ -120,6 +129,7 @@ impl Server {
             self.last_seen[key] = now;
             self.tell.up(peer)?;
         }
+        Ok(())
     }
 
     fn read(&mut self, key: usize, mask: u32, now: u64) -> io::Result<()> {

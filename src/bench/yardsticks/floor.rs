@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Teller, cause, listen};
+use super::{Teller, accept, cause, listen};
 use crate::bench::now;
 use crate::limits;
 use crate::sys::tcp;
@@ -59,10 +59,6 @@ mod kind {
 }
 
 /// Runs the role until the process is ended.
-///
-/// # Errors
-///
-/// Those of its system calls; that there is no io_uring.
 pub fn run(plan: &FloorPlan) -> io::Result<()> {
     let listener = listen(match plan.wake {
         FloorWake::Lazy { unread, .. } => Some(unread),
@@ -217,12 +213,7 @@ impl Floor {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        loop {
-            let (socket, peer) = match tcp::accept(self.listener.as_fd()) {
-                Ok(accepted) => accepted,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
+        while let Some((socket, peer)) = accept(&self.listener)? {
             if let Some(tell) = &mut self.tell {
                 tell.up(peer)?;
             }
@@ -240,6 +231,7 @@ impl Floor {
             self.places = self.places.max(key + 1);
             self.watch(key)?;
         }
+        Ok(())
     }
 
     fn woken(&mut self, key: usize, completion: Completion) -> io::Result<()> {
@@ -304,11 +296,8 @@ impl Floor {
         self.next_stroke = (self.next_stroke + grain).max(now());
         let places = self.places;
         for key in self.drains.as_mut().map(|round| round.stroke(places)).into_iter().flatten() {
-            if self
-                .connections
-                .get(key)
-                .is_some_and(|connection| !connection.receiving && !connection.closing)
-            {
+            let connection = self.connections.get(key);
+            if connection.is_some_and(|connection| !connection.receiving && !connection.closing) {
                 self.receive(key)?;
             }
         }

@@ -71,7 +71,7 @@ pub struct Subject {
 }
 
 /// One run of one subject.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The name of the subject.
     pub subject: String,
@@ -104,7 +104,7 @@ pub struct Cost {
 }
 
 /// The window of beats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beats {
     /// Connections that beat; 0 in older files.
     #[serde(default)]
@@ -134,7 +134,7 @@ pub struct Beats {
 }
 
 /// Deaths among connections that beat.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     /// Deaths that were caused.
     pub injected: u64,

@@ -24,7 +24,7 @@ pub struct Experiment {
 }
 
 /// The settings of an experiment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Connections at the start.
     pub connections: u64,
@@ -170,7 +170,7 @@ pub struct Interval {
 }
 
 /// How often a failure detector is wrong and for how long, after Chen, Toueg and Aguilera.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// Connection-time watched while peers lived.
     pub watched_ns: u64,
