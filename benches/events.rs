@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use deadpeer::events::encode::Encode;
 use deadpeer::events::encoder::{Filter, Format};
 use deadpeer::events::human::Screen;
 use deadpeer::events::tracker::{TrackerEncoder, TrackerStream};

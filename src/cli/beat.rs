@@ -9,15 +9,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::cli::duration;
-use crate::cli::exit::{ExitError, exit, thread_ended};
+use crate::cli::exit::{ExitError, exit, spawn_thread, thread_ended, watch_signals};
 use crate::client::{Client, ClientConfig, ClientError, Progress, Stop, Totals};
 use crate::sys::describe;
 use crate::time::Instant;
@@ -84,7 +81,7 @@ fn hold(args: &BeatArgs) -> Result<(), ExitError> {
         reconnect: args.reconnect,
         lasting: args.lasting,
     })?;
-    let signals_ended = stop_at_a_signal(client.stop_handle()).map_err(ExitError::failed)?;
+    let signals_ended = stop_at_a_signal(client.stop_handle())?;
     let mut status = Status::new(!args.quiet && io::stderr().is_terminal());
     let outcome = client.run(|progress| status.show(progress, Instant::now()));
     status.clear();
@@ -156,25 +153,13 @@ fn all_lost(address: SocketAddr, totals: &Totals) -> String {
 
 /// Starts the thread that waits for signals: the first one ends the client in order, the second one at once. Without that
 /// thread no signal would end the client, so its own end stops the client too, and sets the returned flag.
-fn stop_at_a_signal(stop: Stop) -> Result<Arc<AtomicBool>, String> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
-        let error = describe(&error);
-        format!("cannot listen for SIGINT and SIGTERM: {error}; raise `ulimit -n` if descriptors ran out")
-    })?;
+fn stop_at_a_signal(stop: Stop) -> Result<Arc<AtomicBool>, ExitError> {
     let ended = Arc::new(AtomicBool::new(false));
-    let guard = StopOnDrop { stop, ended: Arc::clone(&ended) };
-    let watch = move || {
-        let guard = guard;
-        let mut signals = signals.forever();
-        if signals.next().is_some() {
-            guard.stop.stop();
-        }
-        if let Some(signal) = signals.next() {
-            std::process::exit(128 + signal);
-        }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(|error| {
-        format!("cannot start a thread: {}; raise `ulimit -u` (TasksMax=)", describe(&error))
+    let guard = StopOnDrop { stop: stop.clone(), ended: Arc::clone(&ended) };
+    let watch = watch_signals(move || stop.stop())?;
+    spawn_thread("signals", move || {
+        let _guard = guard;
+        watch();
     })?;
     Ok(ended)
 }

@@ -23,6 +23,8 @@ use crate::bench::compare::{Measure, Yardstick};
 use crate::bench::{Observer, baseline, compare, doubts, experiment, machine};
 use crate::cli::duration;
 use crate::cli::io::Io;
+use crate::cli::values::{WAKES, one_of};
+use crate::liveness::Wake;
 use crate::measure::report::{Format, render};
 use crate::measure::result::{
     Comparison, Doubt, EngineUsed, Experiment, FORMAT, Machine, OutputKind, Program, ResultFile, VERSION, Way,
@@ -70,8 +72,8 @@ pub struct BenchArgs {
     pub io: Io,
 
     /// How the tracker notices a beat
-    #[arg(long, value_name = "MODE", default_value = "lazy")]
-    pub wake: super::run::WakeName,
+    #[arg(long, value_name = "MODE", default_value = "lazy", value_parser = one_of(&WAKES))]
+    pub wake: Wake,
 
     /// Run a smaller experiment, of less than 8 s; the default takes less than 30 s. With --against: measure in
     /// windows of 8 s, which may miss work that lazy servers do twice a minute
@@ -291,7 +293,7 @@ fn options(args: &BenchArgs) -> experiment::Options {
         seed: args.seed,
         threads: usize::from(args.threads),
         batch_window: args.batch_window,
-        wake: name(args.wake),
+        wake: args.wake.as_str().to_owned(),
         io: name(args.io),
         tracker: args.tracker.clone(),
     }

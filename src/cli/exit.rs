@@ -7,10 +7,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
 
-use signal_hook::consts::SIGXFSZ;
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::iterator::Signals;
 
 use crate::reactor::StartError;
+use crate::sys::describe;
 
 /// The reason why a command failed, and its exit code.
 #[derive(Debug)]
@@ -71,6 +74,37 @@ impl From<StartError> for ExitError {
 /// When no signal handler can be set.
 pub fn survive_file_size_limit() -> io::Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
+}
+
+/// Returns the body of a thread that waits for SIGTERM and SIGINT: at the first one it calls `stop`, at the second one it
+/// ends the process at once.
+pub(super) fn watch_signals(
+    mut stop: impl FnMut() + Send + 'static,
+) -> Result<impl FnOnce() + Send + 'static, ExitError> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
+        let error = describe(&error);
+        ExitError::failed(format!("cannot watch for signals: {error}; raise `ulimit -n`"))
+    })?;
+    Ok(move || {
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
+            stop();
+        }
+        if let Some(signal) = signals.next() {
+            std::process::exit(128 + signal);
+        }
+    })
+}
+
+/// Starts a thread.
+pub(super) fn spawn_thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, ExitError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
+        let error = describe(&error);
+        ExitError::failed(format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"))
+    })
 }
 
 /// The message for a thread that ended too early.

@@ -12,5 +12,6 @@ pub mod proxy;
 pub mod report;
 pub mod run;
 mod serve;
+mod values;
 
 pub use exit::survive_file_size_limit;

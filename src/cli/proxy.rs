@@ -5,19 +5,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
-use crate::cli::run::PresetName;
 use crate::cli::serve::{
     Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
 };
+use crate::cli::values::{MODES, ON_GONE, POLICIES, VERSIONS, one_of};
 use crate::events::proxy::{Closing, Listening, ProxyStream};
+use crate::events::start::Start;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{Config, Counts, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams};
-use crate::reactor::{Probed, StartError};
+use crate::reactor::StartError;
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.
@@ -34,8 +35,8 @@ pub struct ProxyArgs {
     pub upstream: Vec<SocketAddr>,
 
     /// Whether the proxy follows HTTP/1, and so knows which clients wait for a response
-    #[arg(long, value_name = "MODE", default_value = "http")]
-    pub mode: Mode,
+    #[arg(long, value_name = "MODE", default_value = "http", value_parser = one_of(&MODES))]
+    pub mode: &'static str,
 
     /// Refuse ambiguous HTTP (two lengths, bad chunks, folded headers, bare CR or LF) instead of relaying it unchanged
     #[arg(long)]
@@ -49,13 +50,14 @@ pub struct ProxyArgs {
     pub half_close: HalfClose,
 
     /// What happens to the upstream's connection when its client is gone
-    #[arg(long, value_name = "WHAT", default_value = "reset", help_heading = "Verdict")]
-    pub on_gone: Gone,
+    #[arg(long, value_name = "WHAT", default_value = "reset", value_parser = one_of(&ON_GONE), help_heading = "Verdict")]
+    pub on_gone: OnGone,
 
     /// How long a client or an upstream may be silent while TCP keepalive probes it: standard (a verdict after 32 to
     /// 40 s) or strict (after 7 to 9 s)
-    #[arg(long, value_name = "NAME", default_value = "standard", help_heading = "Verdict")]
-    pub policy: PresetName,
+    #[arg(long, value_name = "NAME", default_value = "standard", value_parser = one_of(&POLICIES),
+          help_heading = "Verdict")]
+    pub policy: Preset,
 
     /// Time in which a request's head has to arrive, and the first byte of a new client; then it gets a 408
     #[arg(long, value_name = "D", default_value = "20s", value_parser = duration::parse, help_heading = "Patience")]
@@ -89,8 +91,8 @@ pub struct ProxyArgs {
     pub request_memory: u64,
 
     /// Send the client's address to the upstream, by the PROXY protocol
-    #[arg(long, value_name = "VERSION", help_heading = "Upstream")]
-    pub send_proxy: Option<ProxyVersion>,
+    #[arg(long, value_name = "VERSION", value_parser = one_of(&VERSIONS), help_heading = "Upstream")]
+    pub send_proxy: Option<SendProxy>,
 
     /// What the event loop waits on
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources",
@@ -113,35 +115,6 @@ pub struct ProxyArgs {
     pub output: OutputArgs,
 }
 
-/// What the proxy follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
-    /// HTTP/1.0 and HTTP/1.1; anything else is relayed as in tcp
-    Http,
-    /// Nothing: it relays bytes
-    Tcp,
-}
-
-/// What happens to the upstream's connection when its client is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Gone {
-    /// It is aborted with a RST, which every server notices
-    Reset,
-    /// It is closed with a FIN
-    Close,
-    /// Nothing: the upstream works on
-    Ignore,
-}
-
-/// A version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProxyVersion {
-    /// A line of text
-    V1,
-    /// Binary
-    V2,
-}
-
 fn half_close(text: &str) -> Result<HalfClose, String> {
     match text.split_once(':') {
         None if text == "probe" => Ok(HalfClose::Probe),
@@ -160,25 +133,16 @@ pub fn proxy(args: ProxyArgs) -> ExitCode {
 }
 
 fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
-    let preset = match args.policy {
-        PresetName::Standard => Preset::Standard,
-        PresetName::Strict => Preset::Strict,
-    };
     // Without a user timeout, which would also end a client that only does not read for a while.
-    let policy = Policy { heartbeat: Heartbeat::Frames, ..preset.policy() };
+    let policy = Policy { heartbeat: Heartbeat::Frames, ..args.policy.policy() };
     let threads = usize::from(args.threads.unwrap_or_else(cores));
-    let wanted = args.max_connections.map(|wanted| wanted as usize);
-    let capacity = capacity_within_limits(wanted, 2, threads * (2 + args.listen.len()))?;
+    let capacity = capacity_within_limits(args.max_connections, 2, threads * (2 + args.listen.len()))?;
     let io = args.io.choice();
     let rules = Rules {
-        http: args.mode == Mode::Http,
+        http: args.mode == "http",
         strict: args.strict,
         half_close: args.half_close,
-        on_gone: match args.on_gone {
-            Gone::Reset => OnGone::Reset,
-            Gone::Close => OnGone::Close,
-            Gone::Ignore => OnGone::Ignore,
-        },
+        on_gone: args.on_gone,
         request_buffer: args.request_buffer as usize,
         head_timeout: args.head_timeout,
         body_timeout: args.body_timeout,
@@ -190,10 +154,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         upstreams: Arc::new(Upstreams::new(args.upstream.clone())),
         connect_timeout: args.connect_timeout,
         send_timeout: args.send_timeout,
-        send_proxy: args.send_proxy.map(|version| match version {
-            ProxyVersion::V1 => SendProxy::V1,
-            ProxyVersion::V2 => SendProxy::V2,
-        }),
+        send_proxy: args.send_proxy,
         hold: usize::try_from(args.request_memory).unwrap_or(usize::MAX) / threads,
         capacity,
         io,
@@ -203,12 +164,13 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         listen: &args.listen,
         threads,
         capacity,
+        policy_name: args.policy.as_str(),
         io,
         sockets: &sockets,
         output: &args.output,
         other_files: None,
     };
-    serve(&setup, Proxying { config, preset, threads, upstreams: args.upstream.clone() })
+    serve(&setup, Proxying { config, upstreams: args.upstream.clone() })
 }
 
 // --- service -----------------------------------------------------------------------------------
@@ -216,8 +178,6 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
 /// The proxy as a service.
 struct Proxying {
     config: Config,
-    preset: Preset,
-    threads: usize,
     upstreams: Vec<SocketAddr>,
 }
 
@@ -241,16 +201,11 @@ impl Service for Proxying {
         }
     }
 
-    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> Listening {
+    fn opening(&self, start: Start) -> Listening {
         let Rules { http, half_close, on_gone, .. } = self.config.rules;
         Listening {
-            addresses,
-            pid: std::process::id(),
+            start,
             upstreams: self.upstreams.clone(),
-            engine: obtained.name,
-            features: obtained.features,
-            why_not: obtained.why_not,
-            threads: self.threads,
             mode: if http { "http" } else { "tcp" },
             half_close: match half_close {
                 HalfClose::Probe => "probe".to_owned(),
@@ -263,10 +218,7 @@ impl Service for Proxying {
                 OnGone::Close => "close",
                 OnGone::Ignore => "ignore",
             },
-            policy_name: self.preset.as_str(),
             detection_time: self.config.policy.detection_time(),
-            capacity: self.config.capacity,
-            at: Instant::now(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::vec::IntoIter;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
@@ -17,13 +17,15 @@ use crate::cli::latency_log::LatencyLog;
 use crate::cli::serve::{
     Loop, OutputArgs, Service, Setup, Supervisor, WorkerParts, address, capacity_within_limits, cores, serve,
 };
-use crate::events::tracker::{Closing, Listening, RingTotals, TrackerStream};
+use crate::cli::values::{DUPLICATES, HEARTBEATS, POLICIES, WAKES, one_of};
+use crate::events::start::Start;
+use crate::events::tracker::{Closing, Listening, TrackerStream};
 use crate::hosted::drive;
 use crate::limits;
 use crate::liveness::{Heartbeat, OnDuplicate, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::IntervalSender;
-use crate::reactor::{Probed, StartError};
+use crate::reactor::StartError;
 use crate::time::Instant;
 use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
 
@@ -36,8 +38,8 @@ pub struct RunArgs {
     pub listen: Vec<SocketAddr>,
 
     /// How long a peer may be silent: standard (a verdict after 32 s) or strict (after 7 s) [default: standard]
-    #[arg(long, value_name = "NAME", help_heading = "Policy")]
-    pub policy: Option<PresetName>,
+    #[arg(long, value_name = "NAME", value_parser = one_of(&POLICIES), help_heading = "Policy")]
+    pub policy: Option<Preset>,
 
     /// Silence after which a peer is suspected and probed
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Policy")]
@@ -65,17 +67,20 @@ pub struct RunArgs {
     pub user_timeout: Option<Duration>,
 
     /// What counts as a sign of life
-    #[arg(long, value_name = "KIND", default_value = "bytes", help_heading = "Heartbeats")]
-    pub heartbeat: HeartbeatName,
+    #[arg(long, value_name = "KIND", default_value = "bytes", value_parser = one_of(&HEARTBEATS),
+          help_heading = "Heartbeats")]
+    pub heartbeat: Heartbeat,
 
     /// What happens to a living peer when a newer connection of the same thread gives its identity (frames). Both ways a
     /// `duplicate` event names the two
-    #[arg(long, value_name = "WAY", default_value = "keep", help_heading = "Heartbeats")]
-    pub on_duplicate: DuplicateName,
+    #[arg(long, value_name = "WAY", default_value = "keep", value_parser = one_of(&DUPLICATES),
+          help_heading = "Heartbeats")]
+    pub on_duplicate: OnDuplicate,
 
     /// When a beat is noticed
-    #[arg(long, value_name = "MODE", default_value = "lazy", help_heading = "Heartbeats")]
-    pub wake: WakeName,
+    #[arg(long, value_name = "MODE", default_value = "lazy", value_parser = one_of(&WAKES),
+          help_heading = "Heartbeats")]
+    pub wake: Wake,
 
     /// Number of unread bytes in a socket that wake its thread (lazy). More bytes cost less CPU and more kernel memory:
     /// about 2 KB a connection at 1024
@@ -122,44 +127,6 @@ pub struct RunArgs {
     pub latency_interval: Duration,
 }
 
-/// A policy with a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PresetName {
-    /// A verdict after 32 s of silence
-    Standard,
-    /// A verdict after 7 s of silence
-    Strict,
-}
-
-/// What counts as a sign of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HeartbeatName {
-    /// Any byte
-    Bytes,
-    /// A complete heartbeat frame; a suspect gets a PING
-    Frames,
-    /// Only an answer of the peer's kernel: its program may be silent
-    None,
-}
-
-/// What happens to the older of two peers with one identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DuplicateName {
-    /// The older peer stays
-    Keep,
-    /// The older peer dies as local (replaced), and its connection is reset
-    Replace,
-}
-
-/// When a beat is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WakeName {
-    /// When a peer could be overdue: then the kernel is asked for its last bytes
-    Lazy,
-    /// As it comes: each beat wakes its thread
-    Beat,
-}
-
 /// Runs `deadpeer run` until SIGTERM, SIGINT or a closed output.
 #[must_use]
 pub fn run(args: RunArgs) -> ExitCode {
@@ -169,27 +136,18 @@ pub fn run(args: RunArgs) -> ExitCode {
 fn track(args: &RunArgs) -> Result<(), ExitError> {
     let (policy, policy_name) = policy(args).map_err(ExitError::usage)?;
     let threads = usize::from(args.threads.unwrap_or_else(cores));
-    let wanted = args.max_connections.map(|wanted| wanted as usize);
-    let capacity = capacity_within_limits(wanted, 1, threads * (2 + args.listen.len()))?;
-    let wake = match args.wake {
-        WakeName::Lazy => Wake::Lazy,
-        WakeName::Beat => Wake::Beat,
-    };
+    let capacity = capacity_within_limits(args.max_connections, 1, threads * (2 + args.listen.len()))?;
     let sockets = TrackerConfig {
-        wake,
+        wake: args.wake,
         unread: args.unread,
         drain_every: args.drain_every,
-        on_duplicate: match args.on_duplicate {
-            DuplicateName::Keep => OnDuplicate::Keep,
-            DuplicateName::Replace => OnDuplicate::Replace,
-        },
+        on_duplicate: args.on_duplicate,
         ..TrackerConfig::new(policy, capacity)
     };
-    let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(wake));
+    let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(args.wake));
     let io = args.io.choice();
     let tracking = Tracking {
         config: DriverConfig { tracker: sockets, batch_window, io },
-        policy_name,
         threads,
         hosted: args.io == Io::TokioUring,
         locals: Arc::default(),
@@ -201,6 +159,7 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         listen: &args.listen,
         threads,
         capacity,
+        policy_name,
         io,
         sockets: &sockets,
         output: &args.output,
@@ -232,18 +191,11 @@ fn latency_interval(text: &str) -> Result<Duration, String> {
 
 /// The policy that the arguments ask for, and what it is called.
 fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
-    let preset = args.policy.map(|name| match name {
-        PresetName::Standard => Preset::Standard,
-        PresetName::Strict => Preset::Strict,
-    });
+    let preset = args.policy;
     let custom = args.idle.is_some() || args.interval.is_some() || args.probes.is_some();
     let base = preset.unwrap_or(Preset::Standard).policy();
     let mut policy = Policy {
-        heartbeat: match args.heartbeat {
-            HeartbeatName::Bytes => Heartbeat::Bytes,
-            HeartbeatName::Frames => Heartbeat::Frames,
-            HeartbeatName::None => Heartbeat::None,
-        },
+        heartbeat: args.heartbeat,
         idle: args.idle.unwrap_or(base.idle),
         interval: args.interval.unwrap_or(base.interval),
         probes: args.probes.unwrap_or(base.probes),
@@ -269,7 +221,6 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
 /// The tracker as a service.
 struct Tracking {
     config: DriverConfig,
-    policy_name: &'static str,
     threads: usize,
     /// Whether the tokio-uring runtime waits for the ring.
     hosted: bool,
@@ -325,23 +276,15 @@ impl Service for Tracking {
         }
     }
 
-    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> Listening {
-        let TrackerConfig { policy, capacity, wake, unread, .. } = self.config.tracker;
+    fn opening(&self, start: Start) -> Listening {
+        let TrackerConfig { policy, wake, unread, .. } = self.config.tracker;
         Listening {
-            addresses,
-            pid: std::process::id(),
-            engine: obtained.name,
+            start,
             host: self.hosted.then_some("tokio-uring"),
-            features: obtained.features,
-            why_not: obtained.why_not,
-            threads: self.threads,
-            policy_name: self.policy_name,
             policy,
             wake: wake.as_str(),
             unread,
-            capacity: capacity as u64,
             batch_window: self.config.batch_window,
-            at: Instant::now(),
         }
     }
 
@@ -364,11 +307,10 @@ impl Service for Tracking {
             closing.add(&report.counts);
             closing.stalls += report.stalls;
             closing.undelivered += report.undelivered;
-            let RingTotals { enters, submitted, completions, overflows } = &mut closing.ring;
-            *enters += report.ring.enters;
-            *submitted += report.ring.submitted;
-            *completions += report.ring.completions;
-            *overflows += report.ring.overflows;
+            closing.ring.enters += report.ring.enters;
+            closing.ring.submitted += report.ring.submitted;
+            closing.ring.completions += report.ring.completions;
+            closing.ring.overflows += report.ring.overflows;
         }
         closing.measures = recorder.summary();
         let kept = closing.undelivered;

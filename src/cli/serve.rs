@@ -24,13 +24,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
-use super::exit::{ExitError, thread_ended};
-use crate::events::encode::Encode;
-use crate::events::encoder::{Encoder, Filter, Format, LoopOutlet, Spawned, Stream, console, spawn};
-use crate::events::sink::{Callback, Finish, Output};
+use super::exit::{ExitError, spawn_thread, thread_ended, watch_signals};
+use crate::events::encoder::{Encoder, Filter, Format, Stream};
+use crate::events::sink::{Callback, Finish, Outlet, Output, Sink};
+use crate::events::start::Start;
 use crate::limits;
 use crate::liveness::TrackerConfig;
 use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind_among, probe};
@@ -61,7 +59,7 @@ pub(super) trait Service: Sized {
     ) -> impl FnOnce() -> Result<Loop<Self::Report>, StartError> + Send + 'static;
 
     /// The first line of the stream.
-    fn opening(&self, addresses: Vec<SocketAddr>, obtained: Probed) -> <Self::Stream as Stream>::Opening;
+    fn opening(&self, start: Start) -> <Self::Stream as Stream>::Opening;
 
     /// The last line of the stream, and the number of events that the sink never took.
     fn closing(self, reports: &[Self::Report], started: Instant) -> (<Self::Stream as Stream>::Closing, u64);
@@ -70,7 +68,7 @@ pub(super) trait Service: Sized {
 /// What a worker's loop is made from.
 pub(super) struct WorkerParts<S: Stream> {
     pub(super) listeners: Vec<Listener>,
-    pub(super) outlet: LoopOutlet<S>,
+    pub(super) outlet: Outlet<S>,
     pub(super) wakeup: Arc<Wakeup>,
     pub(super) shared: Arc<Shared>,
 }
@@ -87,6 +85,7 @@ pub(super) struct Setup<'a> {
     pub(super) threads: usize,
     /// Connections over all threads.
     pub(super) capacity: usize,
+    pub(super) policy_name: &'static str,
     pub(super) io: EngineChoice,
     /// The options of accepted sockets.
     pub(super) sockets: &'a TrackerConfig,
@@ -108,8 +107,8 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
     service.prepare(&supervisor)?;
     supervisor.watch_signals()?;
     let filter = setup.output.filter::<S::Stream>()?;
-    let Spawned { sink, outlets, counters } =
-        spawn(service.stream(), format, filter, output, setup.threads).map_err(ExitError::failed)?;
+    let (sink, outlets) =
+        Sink::spawn(service.stream(), format, filter, output, setup.threads).map_err(ExitError::failed)?;
     sink.on_closed(supervisor.sends(StopReason::OutputClosed));
     if to_stdout {
         supervisor.watch_reader()?;
@@ -125,8 +124,19 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
         workers.spawn(&supervisor, wakeup, make)?;
     }
     let obtained = least_capable(workers.wait_until_ready()?);
-    let opening = service.opening(addresses, obtained);
-    let mut console = setup.output.console(to_stdout).then(|| Console(console(service.stream(), &counters)));
+    let opening = service.opening(Start {
+        addresses,
+        pid: std::process::id(),
+        engine: obtained.name,
+        features: obtained.features,
+        why_not: obtained.why_not,
+        threads: setup.threads,
+        policy_name: setup.policy_name,
+        capacity: setup.capacity,
+        at: Instant::now(),
+    });
+    let shown = setup.output.console(to_stdout);
+    let mut console = shown.then(|| Console(Encoder::console(service.stream(), sink.counters())));
     if let Some(console) = &mut console {
         console.begin(&opening, setup);
     }
@@ -156,11 +166,7 @@ pub(super) fn cores() -> u16 {
 
 /// The number of connections at once: `wanted`, or as many as the limit on descriptors allows. A connection takes
 /// `each` descriptors, and the program `own` for itself.
-pub(super) fn capacity_within_limits(
-    wanted: Option<usize>,
-    each: u64,
-    own: usize,
-) -> Result<usize, ExitError> {
+pub(super) fn capacity_within_limits(wanted: Option<u32>, each: u64, own: usize) -> Result<usize, ExitError> {
     let descriptors = rlimit::raise_nofile().map_err(|error| {
         let error = describe(&error);
         ExitError::failed(format!(
@@ -176,6 +182,7 @@ pub(super) fn capacity_within_limits(
              own; raise it (`ulimit -Hn`, LimitNOFILE= in a systemd unit) or take fewer --threads"
         )));
     }
+    let wanted = wanted.map(|wanted| wanted as usize);
     if let Some(wanted) = wanted.filter(|&wanted| wanted > most) {
         return Err(ExitError::configuration(format!(
             "{wanted} connections do not fit: the hard limit on descriptors is {descriptors}, less {own} \
@@ -200,7 +207,7 @@ pub struct OutputArgs {
     #[arg(long, value_name = "EVENT", value_delimiter = ',', help_heading = "Output")]
     pub only: Vec<String>,
 
-    /// Write only problems and the summary: deaths without a goodbye, failed upstreams, stalls, limits
+    /// Write only problems and the summary: deaths without a goodbye, interrupted exchanges, failed upstreams, stalls, limits
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 }
@@ -362,10 +369,7 @@ impl Supervisor {
             let _guard = guard;
             body()
         };
-        thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|error| {
-            let error = describe(&error);
-            ExitError::failed(format!("cannot start a thread: {error}; raise `ulimit -u` (TasksMax=)"))
-        })
+        spawn_thread(name, body)
     }
 
     /// Starts a thread that runs for as long as the process.
@@ -375,20 +379,11 @@ impl Supervisor {
 
     /// The first SIGTERM or SIGINT is a reason to end; the second one exits at once.
     fn watch_signals(&self) -> Result<(), ExitError> {
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
-            let error = describe(&error);
-            ExitError::failed(format!("cannot watch for signals: {error}; raise `ulimit -n`"))
-        })?;
         let send = self.send.clone();
-        self.spawn_lasting("signals", move || {
-            let mut first = true;
-            for signal in signals.forever() {
-                if !std::mem::take(&mut first) {
-                    std::process::exit(128 + signal);
-                }
-                let _ = send.send(StopReason::Signal);
-            }
-        })
+        let watch = watch_signals(move || {
+            let _ = send.send(StopReason::Signal);
+        })?;
+        self.spawn_lasting("signals", watch)
     }
 
     /// Watches for a reader of standard output that goes away while nothing is written.

@@ -17,11 +17,11 @@
 //! - Times of day are UTC, marked by a `Z`.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 use std::io;
-use std::io::Write;
 use std::time::Duration;
 
+use crate::events::body::append;
 use crate::events::counters::Totals;
 use crate::limits::ROUTINE_LINES_PER_SECOND;
 use crate::measure::Percentiles;
@@ -126,7 +126,7 @@ impl HumanEncoder {
     }
 
     /// Appends a line: when, the event's name, and its text.
-    pub(super) fn line(&mut self, at: Instant, name: &str, colour: Colour, text: &str, out: &mut Vec<u8>) {
+    pub fn line(&mut self, at: Instant, name: &str, colour: Colour, text: &str, out: &mut Vec<u8>) {
         self.unfold(at, out);
         let time = self.time_of_day(at);
         if self.colour {
@@ -138,7 +138,7 @@ impl HumanEncoder {
     }
 
     /// Appends a line without a time.
-    pub(super) fn plain(&mut self, text: fmt::Arguments<'_>, out: &mut Vec<u8>) {
+    pub fn plain(&mut self, text: fmt::Arguments<'_>, out: &mut Vec<u8>) {
         self.wrap(0, 4, &text.to_string(), out);
     }
 
@@ -241,9 +241,6 @@ impl HumanEncoder {
 
     /// Writes the status line, as much of it as fits, without an end of line.
     pub(super) fn status(&mut self, text: &str, now: Instant, out: &mut Vec<u8>) {
-        if !self.has_status() {
-            return;
-        }
         self.clear_status(out);
         self.unfold(now, out);
         let text = fitting(text, self.columns.unwrap_or(80).saturating_sub(1));
@@ -252,7 +249,7 @@ impl HumanEncoder {
     }
 
     /// `12:00:01.234Z`.
-    pub(super) fn time_of_day(&self, at: Instant) -> String {
+    pub fn time_of_day(&self, at: Instant) -> String {
         let date = self.wall.rfc3339(at);
         let time = date.split_once('T').map_or("", |(_, time)| time);
         format!("{}Z", time.get(..12).unwrap_or(time))
@@ -265,15 +262,6 @@ fn fitting(text: &str, columns: usize) -> &str {
     let boundary = |place: &usize| text[*place..].starts_with(", ") || text[*place..].starts_with("  ");
     let places = (0..=end).rev().filter(|&place| text.is_char_boundary(place));
     &text[..places.into_iter().find(boundary).unwrap_or(end)]
-}
-
-fn append(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a Vec takes every byte");
-}
-
-/// Appends to a line's text.
-pub(super) fn add(text: &mut String, more: fmt::Arguments<'_>) {
-    text.write_fmt(more).expect("a String takes every character");
 }
 
 /// A number of things: `1 thread`, `2 threads`.

@@ -11,13 +11,10 @@
 //! - A string holds no [unsafe character](crate::safe_text); each is written as `\uXXXX`.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
+use crate::events::body::{Body, append};
 use crate::liveness::errno;
-use crate::safe_text::is_unsafe;
 use crate::time::{Instant, WallClock};
 
 /// The version of the format. Fields may be added within a version; none changes its meaning and none goes.
@@ -43,63 +40,15 @@ impl JsonEncoder {
         self.wall = wall;
     }
 
-    /// Appends one line: the fields of `body`, which must be a map, in the envelope.
-    pub(super) fn line(
-        &mut self,
-        event: &str,
-        thread: Option<usize>,
-        at: Instant,
-        body: &impl Serialize,
-        out: &mut Vec<u8>,
-    ) {
+    /// Appends one line: the envelope around the fields that `body` gives.
+    pub fn line(&mut self, event: &str, at: Instant, out: &mut Vec<u8>, body: impl FnOnce(&mut Body<'_>)) {
         append(out, format_args!(r#"{{"event":"{event}","seq":{}"#, self.seq));
         self.seq += 1;
-        if let Some(thread) = thread {
-            append(out, format_args!(r#","thread":{thread}"#));
-        }
-        let start = out.len();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, SafeStrings);
-        body.serialize(&mut serializer).expect("a Vec takes every byte, and every key is a string");
-        // `{...}` becomes `,...`, and `{}` nothing.
-        out.pop();
-        if out.len() == start + 1 {
-            out.pop();
-        } else {
-            out[start] = b',';
-        }
+        body(&mut Body::json(out));
         append(out, format_args!(r#","mono_ns":{},"time":"{}"}}"#, at.as_nanos(), self.wall.rfc3339(at)));
         out.push(b'\n');
     }
 }
-
-fn append(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a Vec takes every byte");
-}
-
-/// The compact format, with unsafe characters escaped.
-struct SafeStrings;
-
-impl serde_json::ser::Formatter for SafeStrings {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
-        // Control characters below 0x20 are escaped before they come here.
-        if text.bytes().all(|byte| byte.is_ascii() && byte != 0x7f) {
-            return writer.write_all(text.as_bytes());
-        }
-        let mut written = 0;
-        for (place, letter) in text.char_indices().filter(|&(_, letter)| is_unsafe(letter)) {
-            writer.write_all(&text.as_bytes()[written..place])?;
-            for unit in letter.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            written = place + letter.len_utf8();
-        }
-        writer.write_all(&text.as_bytes()[written..])
-    }
-}
-
-/// A body without fields.
-#[derive(Serialize)]
-pub(super) struct NoFields {}
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -107,10 +56,6 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// An errno by its name, or by its number where it has none.
@@ -125,21 +70,6 @@ impl fmt::Display for Errno {
     }
 }
 
-impl Serialize for Errno {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A poll mask in the kernel's bits, in hexadecimal as strace shows it.
-pub(super) struct Mask(pub(super) u16);
-
-impl Serialize for Mask {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:#x}", self.0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,14 +79,13 @@ mod tests {
         let mut json = JsonEncoder { wall: WallClock::fixed(0), seq: 7 };
         let mut out = Vec::new();
         let at = Instant::from_nanos(5_000);
-        json.line("resumed", Some(3), at, &NoFields {}, &mut out);
-        json.line(
-            "x",
-            None,
-            at,
-            &serde_json::json!({"a": "\u{7f}\u{9b}\u{2028}\u{202e}\u{feff}\u{e0041}ü\n"}),
-            &mut out,
-        );
+        json.line("resumed", at, &mut out, |body| {
+            body.field("thread", 3);
+        });
+        let hostile = "\u{7f}\u{9b}\u{2028}\u{202e}\u{feff}\u{e0041}ü\n";
+        json.line("x", at, &mut out, |body| {
+            body.field("a", hostile).text(format_args!("for people"));
+        });
         let expected = concat!(
             r#"{"event":"resumed","seq":7,"thread":3,"mono_ns":5000,"time":"1970-01-01T00:00:00.000005Z"}"#,
             "\n",

@@ -1,10 +1,11 @@
 //! The stream of events: what `deadpeer run` and `deadpeer proxy` write.
 //!
 //! - [`sink`]: the queue between the loops and the output, and the thread that writes;
-//! - [`encode`]: the trait of an encoder;
 //! - [`encoder`]: the encoder of both services, and its filter;
+//! - [`body`]: the fields of an event for programs, or its sentence for people;
 //! - [`json`]: the envelope of lines for programs (`docs/EVENTS.md`);
 //! - [`human`]: the layout of lines for people, and the status line;
+//! - [`start`]: what the first lines of both services have;
 //! - [`tracker`], [`proxy`]: each service's events: their fields and their sentences;
 //! - [`counters`]: the counts of the status line.
 //!
@@ -13,7 +14,6 @@
 //! # Example
 //!
 //! ```
-//! use deadpeer::events::encode::Encode;
 //! use deadpeer::events::encoder::{Filter, Format};
 //! use deadpeer::events::human::Screen;
 //! use deadpeer::events::tracker::{TrackerEncoder, TrackerStream};
@@ -48,13 +48,14 @@
 //! }
 //! ```
 
+pub mod body;
 pub mod counters;
-pub mod encode;
 pub mod encoder;
 pub mod human;
 pub mod json;
 pub mod proxy;
 pub mod sink;
+pub mod start;
 pub mod tracker;
 
 /// The name and the version of the program.

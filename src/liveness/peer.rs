@@ -88,6 +88,12 @@ impl Step {
             Step::Died(_) => "died",
         }
     }
+
+    /// The cause of a death.
+    #[must_use]
+    pub const fn cause(self) -> Option<Cause> {
+        if let Step::Died(cause) = self { Some(cause) } else { None }
+    }
 }
 
 /// One line of a peer's history in eight bytes: what happened, and when. 48 bits of microseconds last nine years of

@@ -1,99 +1,142 @@
 //! The events between the first line and the last one. A new event has its name, its colour, its fields and its
 //! sentence here.
 
-use std::net::SocketAddr;
-
-use serde::Serialize;
-
-use crate::events::encoder::Kind;
-use crate::events::human::{Colour, Span, add};
-use crate::events::json::{JsonEncoder, Mask, NoFields, SATURATED, micros, millis};
+use super::record::{Closing, Listening};
+use crate::events::body::{Body, Shown};
+use crate::events::counters::Totals;
+use crate::events::encoder::{Encoder, Kind, Stream};
+use crate::events::human::{Colour, Span};
+use crate::events::json::{SATURATED, micros, millis};
 use crate::liveness::errno;
-use crate::proxy::{Interrupted, Line, Parties, ProxyEvent, Shown, UpstreamAction, UpstreamFailed};
+use crate::proxy::{Counts, Interrupted, Line, ProxyEvent, Shown as Seen, UpstreamAction, UpstreamFailed};
 use crate::safe_text::Safe;
 
-/// The names of all events.
-pub(super) const NAMES: &[&str] =
-    &["completed", "interrupted", "upstream_failed", "not_followed", "stall", "saturated", "resumed"];
+/// Writes the events of the proxy.
+pub type ProxyEncoder = Encoder<ProxyStream>;
 
-/// The name of an event, its colour, and the word that it is counted by if it is routine.
-pub(super) fn kind(line: &Line) -> Kind {
-    let (name, at, colour, routine) = match line {
-        Line::Told { at, told, .. } => match told {
-            ProxyEvent::Interrupted(_) => ("interrupted", *at, Colour::Yellow, Some("interrupted")),
-            ProxyEvent::UpstreamFailed(_) => ("upstream_failed", *at, Colour::Red, None),
-            ProxyEvent::NotFollowed { .. } => ("not_followed", *at, Colour::Cyan, Some("not_followed")),
-            ProxyEvent::Completed => ("completed", *at, Colour::Green, Some("completed")),
-        },
-        // For people, completed exchanges are in the status line alone.
-        Line::Completed { at, .. } => ("completed", *at, Colour::Green, Some("completed")),
-        Line::Stall { at, .. } => ("stall", *at, Colour::Magenta, None),
-        Line::Saturated { at, .. } => ("saturated", *at, Colour::Magenta, None),
-        Line::Resumed { at } => ("resumed", *at, Colour::Green, None),
-    };
-    Kind { name, at, colour, routine }
-}
+/// The events of the proxy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProxyStream;
 
-/// Appends an event of the loop `ring` for programs.
-pub(super) fn json(ring: usize, line: &Line, json: &mut JsonEncoder, out: &mut Vec<u8>) {
-    let Kind { name, at, .. } = kind(line);
-    let ring = Some(ring);
-    match line {
-        Line::Told { parties, shown, told, .. } => {
-            let party = Party { client: parties.client, upstream: parties.upstream };
-            match told {
-                ProxyEvent::Interrupted(event) => {
-                    json.line(name, ring, at, &InterruptedFields::of(party, shown, event), out);
+impl Stream for ProxyStream {
+    const NAMES: &'static [&'static str] =
+        &["completed", "interrupted", "upstream_failed", "not_followed", "stall", "saturated", "resumed"];
+    type Opening = Listening;
+    type Event = Line;
+    type Closing = Closing;
+    type Counts = Counts;
+
+    /// The name of an event, its colour, and the word that it is counted by if it is routine.
+    fn kind(line: &Line) -> Kind {
+        let (name, at, colour, routine) = match line {
+            Line::Told { at, told, .. } => match told {
+                ProxyEvent::Interrupted(_) => ("interrupted", *at, Colour::Yellow, None),
+                ProxyEvent::UpstreamFailed(_) => ("upstream_failed", *at, Colour::Red, None),
+                ProxyEvent::NotFollowed { .. } => ("not_followed", *at, Colour::Cyan, Some("not_followed")),
+                ProxyEvent::Completed => ("completed", *at, Colour::Green, Some("completed")),
+            },
+            // For people, completed exchanges are in the status line alone.
+            Line::Completed { at, .. } => ("completed", *at, Colour::Green, Some("completed")),
+            Line::Stall { at, .. } => ("stall", *at, Colour::Magenta, None),
+            Line::Saturated { at, .. } => ("saturated", *at, Colour::Magenta, None),
+            Line::Resumed { at } => ("resumed", *at, Colour::Green, None),
+        };
+        Kind { name, at, colour, routine }
+    }
+
+    fn describe(&mut self, ring: usize, line: &Line, body: &mut Body<'_>) {
+        body.field("thread", ring);
+        match line {
+            Line::Told { parties, shown, told, .. } => {
+                let (client, upstream) = (parties.client, parties.upstream);
+                body.field("client", client).maybe("upstream", upstream);
+                match told {
+                    ProxyEvent::Interrupted(event) => {
+                        body.text(format_args!("{client}"));
+                        interrupted(event, shown, body);
+                    }
+                    ProxyEvent::UpstreamFailed(event) => {
+                        match upstream {
+                            Some(upstream) => {
+                                body.text(format_args!("{upstream} {}", event.failure.as_str()))
+                            }
+                            None => body.text(format_args!("no upstream: {}", event.failure.as_str())),
+                        };
+                        upstream_failed(event, body);
+                        match event.answered {
+                            Some(status) => body.text(format_args!(": {client} was answered {status}")),
+                            None => body.text(format_args!(": {client} was cut off")),
+                        };
+                    }
+                    ProxyEvent::NotFollowed { reason, refused } => {
+                        let what = if *refused { "refused" } else { "relayed as it is" };
+                        body.field("reason", reason.as_str())
+                            .field("refused", refused)
+                            .text(format_args!("{client} ({reason}): {what}"));
+                    }
+                    ProxyEvent::Completed => {} // counted, and reported once a second
                 }
-                ProxyEvent::UpstreamFailed(event) => {
-                    json.line(name, ring, at, &FailedFields::of(party, event), out);
-                }
-                &ProxyEvent::NotFollowed { reason, refused } => {
-                    let fields = NotFollowedFields { party, reason: reason.as_str(), refused };
-                    json.line(name, ring, at, &fields, out);
-                }
-                ProxyEvent::Completed => {} // counted, and reported once a second
+            }
+            Line::Completed { completed, completed_total, interrupted_total, .. } => {
+                body.field("completed", completed)
+                    .field("completed_total", completed_total)
+                    .field("interrupted_total", interrupted_total);
+            }
+            Line::Stall { held, .. } => {
+                body.field("held_ms", millis(*held))
+                    .text(format_args!("our own loop was held up for {}", Span(*held)));
+            }
+            Line::Saturated { limit, .. } => {
+                body.field("limit", limit)
+                    .field("effect", SATURATED)
+                    .text(format_args!("{limit}: new connections wait"));
+            }
+            Line::Resumed { .. } => {
+                body.text(format_args!("accepting again"));
             }
         }
-        &Line::Completed { completed, completed_total, interrupted_total, .. } => {
-            let fields = CompletedFields { completed, completed_total, interrupted_total };
-            json.line(name, ring, at, &fields, out);
+    }
+
+    /// Completed and interrupted exchanges.
+    fn totals(counts: &Counts) -> Totals {
+        [counts.completed, counts.interrupted(), 0, 0, 0]
+    }
+
+    fn totals_of(line: &Line) -> Option<Totals> {
+        match *line {
+            Line::Completed { completed_total, interrupted_total, .. } => {
+                Some([completed_total, interrupted_total, 0, 0, 0])
+            }
+            _ => None,
         }
-        Line::Stall { held, .. } => {
-            json.line(name, ring, at, &serde_json::json!({ "held_ms": millis(*held) }), out);
-        }
-        Line::Saturated { limit, .. } => {
-            json.line(name, ring, at, &SaturatedFields { limit, effect: SATURATED }, out);
-        }
-        Line::Resumed { .. } => json.line(name, ring, at, &NoFields {}, out),
+    }
+
+    fn status(&[completed, interrupted, ..]: &Totals, rates: &[f64; 5]) -> String {
+        let [completing, interrupting, ..] = rates;
+        format!("completed {completed}, interrupted {interrupted}  (+{completing:.0}/s, {interrupting:.0}/s)")
     }
 }
 
-/// Appends the sentence of an event; nothing for completed exchanges.
-pub(super) fn sentence(line: &Line, text: &mut String) {
-    match line {
-        Line::Told { parties, told, .. } => match told {
-            ProxyEvent::Interrupted(event) => interrupted(parties, event, text),
-            ProxyEvent::UpstreamFailed(event) => upstream_failed(parties, event, text),
-            ProxyEvent::NotFollowed { reason, refused } => {
-                let what = if *refused { "refused" } else { "relayed as it is" };
-                add(text, format_args!("{} ({reason}): {what}", parties.client));
-            }
-            ProxyEvent::Completed => {}
-        },
-        Line::Completed { .. } => {}
-        Line::Stall { held, .. } => add(text, format_args!("our own loop was held up for {}", Span(*held))),
-        Line::Saturated { limit, .. } => add(text, format_args!("{limit}: new connections wait")),
-        Line::Resumed { .. } => add(text, format_args!("accepting again")),
-    }
-}
-
-fn interrupted(parties: &Parties, event: &Interrupted, text: &mut String) {
-    add(text, format_args!("{}", parties.client));
-    request(event.method.as_deref(), event.target.as_deref(), text);
-    add(text, format_args!(" while {} after {:.1?}", event.phase.as_str(), event.elapsed));
+fn interrupted(event: &Interrupted, seen: &Seen, body: &mut Body<'_>) {
+    let phase = event.phase.as_str();
+    request(phase, event.method.as_deref(), event.target.as_deref(), event.status, body);
+    body.field("request_bytes", event.request_bytes)
+        .field("response_bytes", event.response_bytes)
+        .field("elapsed_ms", millis(event.elapsed))
+        .maybe("after_ms", event.after.map(millis))
+        .field("cause", event.cause.as_str())
+        .maybe("detail", event.cause.detail())
+        .object("proof", |body| {
+            body.field("poll_mask", Shown(format_args!("{:#x}", seen.mask)))
+                .maybe("errno", seen.errno.map(errno::name))
+                // How long the answer to a question took.
+                .maybe("asked_us", event.asked.map(micros));
+        })
+        .field("done", event.action.as_str())
+        .field("saved", event.saved);
+    body.text(format_args!(" while {phase} after {:.1?}", event.elapsed));
     if let Some(after) = event.after {
-        add(text, format_args!(", {} bytes and {after:.1?} into the response", event.response_bytes));
+        body.text(format_args!(", {} bytes and {after:.1?} into the response", event.response_bytes));
     }
     let action = match event.action {
         UpstreamAction::Nothing => "the upstream had not been asked",
@@ -101,148 +144,27 @@ fn interrupted(parties: &Parties, event: &Interrupted, text: &mut String) {
         UpstreamAction::Close => "upstream closed",
         UpstreamAction::Ignored => "the upstream works on",
     };
-    add(text, format_args!(": {}; {action}", event.cause));
+    body.text(format_args!(": {}; {action}", event.cause));
 }
 
-fn upstream_failed(parties: &Parties, event: &UpstreamFailed, text: &mut String) {
-    match parties.upstream {
-        Some(upstream) => add(text, format_args!("{upstream} {}", event.failure.as_str())),
-        None => add(text, format_args!("no upstream: {}", event.failure.as_str())),
-    }
-    request(event.method.as_deref(), event.target.as_deref(), text);
-    let (phase, client) = (event.phase.as_str(), parties.client);
-    match event.answered {
-        Some(status) => add(text, format_args!(" while {phase}: {client} was answered {status}")),
-        None => add(text, format_args!(" while {phase}: {client} was cut off")),
-    }
+fn upstream_failed(event: &UpstreamFailed, body: &mut Body<'_>) {
+    let phase = event.phase.as_str();
+    body.field("failure", event.failure.as_str());
+    request(phase, event.method.as_deref(), event.target.as_deref(), event.status, body);
+    body.field("response_bytes", event.response_bytes)
+        .maybe("answered", event.answered)
+        .text(format_args!(" while {phase}"));
 }
 
-fn request(method: Option<&str>, target: Option<&str>, text: &mut String) {
-    if let (Some(method), Some(target)) = (method, target) {
-        add(text, format_args!(" {} {}", Safe(method), Safe(target)));
-    }
-}
-
-#[derive(Serialize)]
-struct Party {
-    client: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<SocketAddr>,
-}
-
-#[derive(Serialize)]
-struct Of<'a> {
-    phase: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+fn request(
+    phase: &str,
+    method: Option<&str>,
+    target: Option<&str>,
     status: Option<u16>,
-}
-
-#[derive(Serialize)]
-struct InterruptedFields<'a> {
-    #[serde(flatten)]
-    party: Party,
-    #[serde(flatten)]
-    of: Of<'a>,
-    request_bytes: u64,
-    response_bytes: u64,
-    elapsed_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after_ms: Option<u64>,
-    cause: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
-    proof: ProofFields,
-    done: &'static str,
-    saved: bool,
-}
-
-#[derive(Serialize)]
-struct ProofFields {
-    poll_mask: Mask,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errno: Option<&'static str>,
-    /// How long the answer to a question took.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    asked_us: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct FailedFields<'a> {
-    #[serde(flatten)]
-    party: Party,
-    failure: &'static str,
-    #[serde(flatten)]
-    of: Of<'a>,
-    response_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    answered: Option<u16>,
-}
-
-#[derive(Serialize)]
-struct NotFollowedFields {
-    #[serde(flatten)]
-    party: Party,
-    reason: &'static str,
-    refused: bool,
-}
-
-#[derive(Serialize)]
-struct CompletedFields {
-    completed: u64,
-    completed_total: u64,
-    interrupted_total: u64,
-}
-
-#[derive(Serialize)]
-struct SaturatedFields {
-    limit: &'static str,
-    effect: &'static str,
-}
-
-impl<'a> InterruptedFields<'a> {
-    fn of(party: Party, shown: &Shown, event: &'a Interrupted) -> InterruptedFields<'a> {
-        InterruptedFields {
-            party,
-            of: Of {
-                phase: event.phase.as_str(),
-                method: event.method.as_deref(),
-                target: event.target.as_deref(),
-                status: event.status,
-            },
-            request_bytes: event.request_bytes,
-            response_bytes: event.response_bytes,
-            elapsed_ms: millis(event.elapsed),
-            after_ms: event.after.map(millis),
-            cause: event.cause.as_str(),
-            detail: event.cause.detail(),
-            proof: ProofFields {
-                poll_mask: Mask(shown.mask),
-                errno: shown.errno.map(errno::name),
-                asked_us: event.asked.map(micros),
-            },
-            done: event.action.as_str(),
-            saved: event.saved,
-        }
-    }
-}
-
-impl<'a> FailedFields<'a> {
-    fn of(party: Party, event: &'a UpstreamFailed) -> FailedFields<'a> {
-        FailedFields {
-            party,
-            failure: event.failure.as_str(),
-            of: Of {
-                phase: event.phase.as_str(),
-                method: event.method.as_deref(),
-                target: event.target.as_deref(),
-                status: event.status,
-            },
-            response_bytes: event.response_bytes,
-            answered: event.answered,
-        }
+    body: &mut Body<'_>,
+) {
+    body.field("phase", phase).maybe("method", method).maybe("target", target).maybe("status", status);
+    if let (Some(method), Some(target)) = (method, target) {
+        body.text(format_args!(" {} {}", Safe(method), Safe(target)));
     }
 }

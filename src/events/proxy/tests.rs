@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::*;
-use crate::events::encode::Encode;
-use crate::events::encoder::{Filter, Format};
+use crate::events::encoder::{Filter, Format, Stream};
 use crate::events::human::Screen;
+use crate::events::start::{self, Start};
 use crate::http::Reason;
 use crate::liveness::Cause;
-use crate::proxy::{Failure, Interrupted, Parties, Phase, ProxyEvent, Shown, UpstreamAction, UpstreamFailed};
+use crate::proxy::{
+    Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, Shown, UpstreamAction, UpstreamFailed,
+};
 use crate::time::{Instant, WallClock};
 
 const DOCUMENT: &str = include_str!("../../../docs/HTTP.md");
@@ -73,20 +75,12 @@ fn lines() -> Vec<Line> {
 
 fn opening() -> Listening {
     Listening {
-        addresses: vec!["127.0.0.1:8080".parse().unwrap()],
-        pid: 4_711,
+        start: Start { at: AT, ..start::sample() },
         upstreams: vec!["127.0.0.1:9000".parse().unwrap()],
-        engine: "io_uring",
-        features: vec!["defer_taskrun", "no_sqarray", "min_wait", "no_iowait", "restricted"],
-        why_not: None,
-        threads: 2,
         mode: "http",
         half_close: "probe".to_owned(),
         on_gone: "reset",
-        policy_name: "standard",
         detection_time: Duration::from_secs(32),
-        capacity: 9_965,
-        at: AT,
     }
 }
 
@@ -176,7 +170,18 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
 
 #[test]
 fn the_samples_have_every_event_by_its_name() {
-    let names: Vec<_> = lines().iter().map(|line| event::kind(line).name).collect();
+    let names: Vec<_> = lines().iter().map(|line| ProxyStream::kind(line).name).collect();
     assert!(ProxyStream::NAMES.iter().all(|name| names.contains(name)), "{names:?}");
     assert!(names.iter().all(|name| ProxyStream::NAMES.contains(name)), "{names:?}");
+}
+
+#[test]
+fn quiet_leaves_out_what_is_routine_and_nothing_that_went_wrong() {
+    let quiet = Filter { quiet: true, ..Filter::default() };
+    let mut encoder = ProxyEncoder::new(ProxyStream, Format::JsonLines, quiet);
+    let mut out = Vec::new();
+    lines().iter().for_each(|line| encoder.event(0, line, &mut out));
+    let text = String::from_utf8(out).unwrap();
+    let names: Vec<_> = text.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
+    assert_eq!(names, ["interrupted", "interrupted", "upstream_failed", "stall", "saturated", "resumed"]);
 }

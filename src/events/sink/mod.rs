@@ -1,4 +1,4 @@
-//! The sink: the queue between the loops and the output, and the thread that writes. An [`Encode`] turns events into
+//! The sink: the queue between the loops and the output, and the thread that writes. An [`Encoder`] turns events into
 //! bytes.
 //!
 //! # Intuition
@@ -38,38 +38,51 @@
 //! # Example
 //!
 //! ```
-//! use deadpeer::events::{encode::Encode, sink::{Finish, Output, Sink}};
-//! use deadpeer::time::WallClock;
-//! use std::io::{Read, Write};
+//! use deadpeer::events::body::Body;
+//! use deadpeer::events::counters::Totals;
+//! use deadpeer::events::encoder::{Filter, Format, Kind, Record, Stream};
+//! use deadpeer::events::human::{Colour, HumanEncoder};
+//! use deadpeer::events::json::JsonEncoder;
+//! use deadpeer::events::sink::{Finish, Output, Sink};
+//! use deadpeer::reactor::EventSink;
+//! use deadpeer::time::Instant;
+//! use std::io::Read;
 //! use std::time::Duration;
 //!
-//! /// Writes numbers.
+//! /// Writes numbers, for programs.
 //! struct Numbers;
 //!
-//! impl Encode for Numbers {
-//!     type Opening = &'static str;
+//! impl Stream for Numbers {
+//!     const NAMES: &'static [&'static str] = &["number"];
+//!     type Opening = End;
 //!     type Event = u64;
-//!     type Closing = &'static str;
+//!     type Closing = End;
+//!     type Counts = ();
 //!
-//!     fn set_clock(&mut self, _: WallClock) {}
-//!
-//!     fn opening(&mut self, greeting: &&'static str, into: &mut Vec<u8>) {
-//!         writeln!(into, "{greeting}").unwrap();
+//!     fn kind(_: &u64) -> Kind {
+//!         Kind { name: "number", at: Instant::ZERO, colour: Colour::Green, routine: None }
 //!     }
-//!
-//!     fn event(&mut self, ring: usize, number: &u64, into: &mut Vec<u8>) {
-//!         writeln!(into, "{number} from ring {ring}").unwrap();
+//!     fn describe(&mut self, ring: usize, number: &u64, body: &mut Body<'_>) {
+//!         body.field("thread", ring).field("number", number);
 //!     }
+//!     fn totals(_: &()) -> Totals { Totals::default() }
+//!     fn status(_: &Totals, _: &[f64; 5]) -> String { String::new() }
+//! }
 //!
-//!     fn closing(&mut self, farewell: &&'static str, into: &mut Vec<u8>) {
-//!         writeln!(into, "{farewell}").unwrap();
+//! struct End(&'static str);
+//!
+//! impl Record for End {
+//!     fn json(&self, json: &mut JsonEncoder, out: &mut Vec<u8>) {
+//!         json.line(self.0, Instant::ZERO, out, |_| {});
 //!     }
+//!     fn human(&self, _: &mut HumanEncoder, _: &mut Vec<u8>) {}
 //! }
 //!
 //! let (mut reader, writer) = std::io::pipe().unwrap();
 //! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
-//! let (sink, mut outlets) = Sink::spawn(Numbers, output, 1).unwrap();
-//! sink.announce("hello");
+//! let (sink, mut outlets) =
+//!     Sink::spawn(Numbers, Format::JsonLines, Filter::default(), output, 1).unwrap();
+//! sink.announce(End("hello"));
 //!
 //! let outlet = &mut outlets[0];
 //! let mut batch = outlet.empty_batch();
@@ -77,20 +90,19 @@
 //! let next = outlet.offer(batch).expect("there is room");
 //! assert!(next.is_empty());
 //!
-//! assert!(matches!(sink.finish("goodbye", Duration::from_secs(9)), Finish::Delivered));
+//! assert!(matches!(sink.finish(End("goodbye"), Duration::from_secs(9)), Finish::Delivered));
 //! let mut text = String::new();
 //! reader.read_to_string(&mut text).unwrap();
-//! assert_eq!(text, "hello\n7 from ring 0\ngoodbye\n");
+//! assert!(text.contains(r#"{"event":"number","seq":1,"thread":0,"number":7,"#), "{text}");
 //! ```
 
-mod error;
+mod outlet;
 mod output;
 mod queue;
 mod writer;
 
-pub use error::{Finish, SinkError};
-pub use output::Output;
-pub use queue::Outlet;
+pub use outlet::Outlet;
+pub use output::{Finish, Output, SinkError};
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -99,27 +111,28 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::events::encode::Encode;
+use crate::events::counters::Counters;
+use crate::events::encoder::{Encoder, Filter, Format, Stream};
 use crate::limits::EVENT_BATCHES;
 use crate::sys::nowait::How;
 use crate::sys::process;
-use queue::{AtOnce, Message, Ring, Shared, lock};
-use writer::{Ended, LINE, Out, OutputWriter, SinkThread, WRITE_AT};
+use output::Out;
+use queue::{Message, Ring, Shared, lock};
+use writer::{LINE, OutputWriter, SinkThread, WRITE_AT};
 
 /// A function that is called on the sink's thread. It must not block.
 pub type Callback = Arc<dyn Fn() + Send + Sync>;
 
 /// The thread that writes.
-pub struct Sink<E: Encode> {
+pub struct Sink<S: Stream> {
     shared: Arc<Shared>,
-    queue: SyncSender<Message<E::Event>>,
-    opening: SyncSender<E::Opening>,
-    closing: SyncSender<E::Closing>,
-    ended: Receiver<Ended>,
+    queue: SyncSender<Message<S>>,
+    counters: Arc<[Counters]>,
+    ended: Receiver<Finish>,
     thread: thread::JoinHandle<()>,
 }
 
-impl<E: Encode> fmt::Debug for Sink<E> {
+impl<S: Stream> fmt::Debug for Sink<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sink")
             .field("closed", &self.closed())
@@ -128,19 +141,22 @@ impl<E: Encode> fmt::Debug for Sink<E> {
     }
 }
 
-impl<E: Encode> Sink<E> {
+impl<S: Stream> Sink<S> {
     /// Opens the output and starts the thread, with one outlet for each loop. Nothing is written before
     /// [`Sink::announce`].
     ///
     /// # Errors
     ///
     /// When the output cannot be opened or the thread cannot be started.
-    #[allow(clippy::type_complexity)] // a pair that is taken apart at once needs no name
     pub fn spawn(
-        encoder: E,
+        stream: S,
+        format: Format,
+        filter: Filter,
         output: Output,
         rings: usize,
-    ) -> Result<(Sink<E>, Vec<Outlet<E::Event>>), SinkError> {
+    ) -> Result<(Sink<S>, Vec<Outlet<S>>), SinkError> {
+        let counters: Arc<[Counters]> = std::iter::repeat_with(Counters::default).take(rings).collect();
+        let encoder = Encoder::with_counters(stream, format, filter, Arc::clone(&counters));
         let name = output.name();
         let out = output.open()?;
         let shared = Arc::new(Shared {
@@ -154,8 +170,6 @@ impl<E: Encode> Sink<E> {
         // Three places more than all batches: for the first line and the last one, which must never wait, and for
         // what a loop's thread has left, which is there once at most.
         let (queue, messages) = sync_channel(rings * EVENT_BATCHES + 3);
-        let (opening, first) = sync_channel(1);
-        let (closing, last) = sync_channel(1);
         let (end, ended) = sync_channel(1);
         let status = encoder.has_status();
         // A status line is written anew with every write, by a thread that has the time.
@@ -182,12 +196,13 @@ impl<E: Encode> Sink<E> {
             outlets.push(Outlet {
                 ring,
                 shared: shared.clone(),
+                counters: Arc::clone(&counters),
                 queue: queue.clone(),
                 empties: take,
-                writer: at_once.map(|_| writer.clone() as Arc<dyn AtOnce<E::Event>>),
+                writer: at_once.map(|_| Arc::clone(&writer)),
             });
         }
-        let thread = SinkThread { shared: shared.clone(), messages, first, last, empties, status, writer };
+        let thread = SinkThread { shared: shared.clone(), messages, empties, status, writer };
         let thread = thread::Builder::new()
             .name("deadpeer-sink".to_owned())
             .spawn(move || {
@@ -198,14 +213,19 @@ impl<E: Encode> Sink<E> {
                 }
             })
             .map_err(SinkError::Thread)?;
-        Ok((Sink { shared, queue, opening, closing, ended, thread }, outlets))
+        Ok((Sink { shared, queue, counters, ended, thread }, outlets))
     }
 
     /// Writes the first line, which says that everything is ready. Call it once, before any outlet offers anything.
-    pub fn announce(&self, opening: E::Opening) {
+    pub fn announce(&self, opening: S::Opening) {
         // If the thread panicked, `finish` says so.
-        let _ = self.opening.try_send(opening);
-        let _ = self.queue.try_send(Message::Opening);
+        let _ = self.queue.try_send(Message::Opening(Box::new(opening)));
+    }
+
+    /// The counts of all loops, for a status line beside the sink's own.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<[Counters]> {
+        &self.counters
     }
 
     /// Sets what is called, on the sink's thread, when nothing can be written any more; at once, and
@@ -232,16 +252,13 @@ impl<E: Encode> Sink<E> {
     /// Writes what waits, then the last line. Call it when no outlet offers anything any more: what is offered later is
     /// not written.
     #[must_use]
-    pub fn finish(self, closing: E::Closing, patience: Duration) -> Finish {
+    pub fn finish(self, closing: S::Closing, patience: Duration) -> Finish {
         // If the thread panicked, its end of `ended` is gone too.
-        let _ = self.closing.try_send(closing);
-        let _ = self.queue.try_send(Message::Closing);
+        let _ = self.queue.try_send(Message::Closing(Box::new(closing)));
         let ended = self.ended.recv_timeout(patience);
         let undelivered = self.shared.undelivered();
         let finish = match ended {
-            Ok(Ended::Delivered) => Finish::Delivered,
-            Ok(Ended::Closed) => Finish::Closed,
-            Ok(Ended::Failed(error)) => Finish::Failed { error, undelivered },
+            Ok(finish) => finish,
             Err(RecvTimeoutError::Timeout) => return Finish::Stuck { undelivered },
             Err(RecvTimeoutError::Disconnected) => Finish::Failed { error: SinkError::Panicked, undelivered },
         };

@@ -1,4 +1,4 @@
-//! Where a sink writes.
+//! Where a sink writes, and how that ends.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -6,8 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use super::error::SinkError;
-use super::writer::Out;
+use crate::sys::describe;
 
 /// Where to write.
 pub enum Output {
@@ -66,6 +65,7 @@ impl Output {
         }
     }
 
+    /// Opens the output, as what the bytes go to.
     pub(super) fn open(self) -> Result<Out, SinkError> {
         match self.opened()? {
             Output::Open { file, .. } => Ok(Out::File(file)),
@@ -73,4 +73,103 @@ impl Output {
             Output::Stdout | Output::File(_) => unreachable!("what was opened is open"),
         }
     }
+}
+
+/// Where the bytes go.
+pub(super) enum Out {
+    File(File),
+    Other(Box<dyn Write + Send>),
+}
+
+/// Why a sink could not start, or stopped.
+#[derive(Debug)]
+pub enum SinkError {
+    /// The output could not be opened.
+    Open {
+        /// The output's name.
+        name: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// A write to the output failed.
+    Write {
+        /// The output's name.
+        name: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The thread could not be started.
+    Thread(io::Error),
+    /// The thread panicked: a bug.
+    Panicked,
+}
+
+impl std::error::Error for SinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            SinkError::Open { source, .. } | SinkError::Write { source, .. } => Some(source),
+            SinkError::Thread(source) => Some(source),
+            SinkError::Panicked => None,
+        }
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkError::Open { name, source } => {
+                write!(f, "cannot open {name} for events: {}; {}", describe(source), cure(source.kind()))
+            }
+            SinkError::Write { name, source } => {
+                write!(f, "cannot write events to {name}: {}; {}", describe(source), cure(source.kind()))
+            }
+            SinkError::Thread(source) => write!(
+                f,
+                "cannot start the thread that writes events: {}; raise the limit on threads (ulimit -u, \
+                 TasksMax= in a unit) or free memory",
+                describe(source)
+            ),
+            SinkError::Panicked => {
+                f.write_str("the thread that writes events panicked; this is a bug: please report it")
+            }
+        }
+    }
+}
+
+fn cure(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind;
+    match kind {
+        ErrorKind::NotFound => "create its directory first, or name another path with --events",
+        ErrorKind::PermissionDenied => {
+            "allow this user to write there, or name another path with --events (--events - is standard output)"
+        }
+        ErrorKind::IsADirectory => "name a file in it with --events",
+        ErrorKind::ReadOnlyFilesystem => "name a path on a writable file system with --events",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free some space there, or name a path on another disk with --events"
+        }
+        ErrorKind::FileTooLarge => "rotate the file, or raise the limit on file sizes (ulimit -f)",
+        _ => "name another path with --events (--events - is standard output)",
+    }
+}
+
+/// How a sink ended.
+#[derive(Debug)]
+pub enum Finish {
+    /// All events and the last line are written.
+    Delivered,
+    /// The reader of the output had gone.
+    Closed,
+    /// The output accepts nothing. The sink's thread is left behind, and ends with the program.
+    Stuck {
+        /// Events that were accepted and not written.
+        undelivered: u64,
+    },
+    /// The output had failed.
+    Failed {
+        /// The error, with its cure.
+        error: SinkError,
+        /// Events that were accepted and not written.
+        undelivered: u64,
+    },
 }

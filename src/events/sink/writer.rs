@@ -1,6 +1,5 @@
 //! The thread that writes, and the writer that it shares with the loops.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -8,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use super::error::SinkError;
-use super::queue::{AtOnce, Message, Shared, Written, lock};
-use crate::events::encode::Encode;
+use super::output::{Finish, Out, SinkError};
+use super::queue::{Message, Shared, lock};
+use crate::events::encoder::{Encoder, Stream};
 use crate::sys::nowait::How;
 use crate::time::{Instant, WallClock};
 
@@ -31,25 +30,25 @@ const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// non-blocking (a terminal that is shared).
 const NOT_READY: Duration = Duration::from_millis(5);
 
-pub(super) enum Ended {
-    Delivered,
-    Closed,
-    Failed(SinkError),
-}
-
 /// Why nothing is written any more. `None` stands for a reader that has gone.
 pub(super) type Trouble = Option<SinkError>;
 
-/// Where the bytes go.
-pub(super) enum Out {
-    File(File),
-    Other(Box<dyn Write + Send>),
+/// The outcome of a batch that a loop's thread wanted to write itself.
+pub(super) enum Written {
+    /// The batch is written.
+    All,
+    /// The batch is encoded, and the sink's thread has to write the rest.
+    InPart,
+    /// Nothing was done: the sink's thread has to write the batch.
+    Not,
+    /// Nothing was done, and never will be: a write to this output may wait.
+    Never,
 }
 
 /// The encoder, its buffer and the output. One thread at a time has it.
-pub(super) struct OutputWriter<E: Encode> {
+pub(super) struct OutputWriter<S: Stream> {
     pub(super) shared: Arc<Shared>,
-    pub(super) encoder: E,
+    pub(super) encoder: Encoder<S>,
     pub(super) name: String,
     pub(super) out: Out,
     pub(super) buffer: Vec<u8>,
@@ -62,7 +61,7 @@ pub(super) struct OutputWriter<E: Encode> {
     pub(super) trouble: Option<Trouble>,
 }
 
-impl<E: Encode> OutputWriter<E> {
+impl<S: Stream> OutputWriter<S> {
     /// Writes what is encoded, however long that takes. After a failure nothing is written any more.
     fn write(&mut self) {
         let encoded = std::mem::take(&mut self.encoded);
@@ -87,12 +86,15 @@ impl<E: Encode> OutputWriter<E> {
     fn delivered(&self, events: u64) {
         self.shared.delivered.fetch_add(events, SeqCst);
     }
-}
 
-impl<E: Encode> AtOnce<E::Event> for Mutex<OutputWriter<E>> {
-    fn write(&self, ring: usize, events: &[E::Event]) -> Written {
+    /// Writes a batch of the loop `ring` on that loop's thread, while no other thread has the writer.
+    pub(super) fn write_at_once(
+        writer: &Mutex<OutputWriter<S>>,
+        ring: usize,
+        events: &[S::Event],
+    ) -> Written {
         // The sink's thread has the writer while it writes.
-        let Ok(mut writer) = self.try_lock() else { return Written::Not };
+        let Ok(mut writer) = writer.try_lock() else { return Written::Not };
         let writer = &mut *writer;
         if !writer.begun || writer.trouble.is_some() || !writer.buffer.is_empty() {
             return Written::Not;
@@ -125,25 +127,20 @@ impl<E: Encode> AtOnce<E::Event> for Mutex<OutputWriter<E>> {
 }
 
 /// The sink's thread.
-pub(super) struct SinkThread<E: Encode> {
+pub(super) struct SinkThread<S: Stream> {
     pub(super) shared: Arc<Shared>,
-    pub(super) messages: Receiver<Message<E::Event>>,
-    /// The first line; it is sent before its message.
-    pub(super) first: Receiver<E::Opening>,
-    /// The last line; it is sent before its message.
-    pub(super) last: Receiver<E::Closing>,
-    pub(super) empties: Vec<SyncSender<Vec<E::Event>>>,
+    pub(super) messages: Receiver<Message<S>>,
+    pub(super) empties: Vec<SyncSender<Vec<S::Event>>>,
     pub(super) status: bool,
-    pub(super) writer: Arc<Mutex<OutputWriter<E>>>,
+    pub(super) writer: Arc<Mutex<OutputWriter<S>>>,
 }
 
-impl<E: Encode> SinkThread<E> {
+impl<S: Stream> SinkThread<S> {
     /// Runs until the last line; `None` when the sink and all outlets were dropped before it.
-    pub(super) fn run(self) -> Option<Ended> {
-        let Message::Opening = self.messages.recv().ok()? else {
+    pub(super) fn run(self) -> Option<Finish> {
+        let Message::Opening(opening) = self.messages.recv().ok()? else {
             unreachable!("a stream begins before anything is offered");
         };
-        let opening = self.first.recv().ok()?;
         {
             let writer = &mut *self.writer();
             self.begin(writer);
@@ -173,8 +170,8 @@ impl<E: Encode> SinkThread<E> {
                     Some(Message::Batch { ring, events }) => self.take(writer, ring, events),
                     // It is in the buffer, before all that comes now.
                     Some(Message::Rest) => self.shared.rest.store(false, SeqCst),
-                    Some(Message::Closing) => closing = Some(self.last.recv().ok()?),
-                    Some(Message::Opening) => unreachable!("a stream begins once"),
+                    Some(Message::Closing(last)) => closing = Some(last),
+                    Some(Message::Opening(_)) => unreachable!("a stream begins once"),
                     None => break,
                 }
             }
@@ -193,13 +190,13 @@ impl<E: Encode> SinkThread<E> {
         writer.at_once = None;
         writer.out = Out::Other(Box::new(io::sink()));
         Some(match writer.trouble.take() {
-            None => Ended::Delivered,
-            Some(None) => Ended::Closed,
-            Some(Some(error)) => Ended::Failed(error),
+            None => Finish::Delivered,
+            Some(None) => Finish::Closed,
+            Some(Some(error)) => Finish::Failed { error, undelivered: self.shared.undelivered() },
         })
     }
 
-    fn writer(&self) -> MutexGuard<'_, OutputWriter<E>> {
+    fn writer(&self) -> MutexGuard<'_, OutputWriter<S>> {
         self.writer.lock().unwrap_or_else(|poisoned| {
             // An encoder panicked on a loop's thread, in the middle of a line. It had begun with an empty buffer.
             let mut writer = poisoned.into_inner();
@@ -211,15 +208,13 @@ impl<E: Encode> SinkThread<E> {
     }
 
     /// Begins a write: with the date, and without the status line.
-    fn begin(&self, writer: &mut OutputWriter<E>) {
+    fn begin(&self, writer: &mut OutputWriter<S>) {
         writer.encoder.set_clock(WallClock::read());
-        if self.status {
-            writer.encoder.clear_status(&mut writer.buffer);
-        }
+        writer.encoder.clear_status(&mut writer.buffer);
     }
 
     /// Encodes a batch and gives its memory back.
-    fn take(&self, writer: &mut OutputWriter<E>, ring: usize, mut events: Vec<E::Event>) {
+    fn take(&self, writer: &mut OutputWriter<S>, ring: usize, mut events: Vec<S::Event>) {
         for event in &events {
             if writer.trouble.is_some() {
                 break;
@@ -248,15 +243,13 @@ impl<E: Encode> SinkThread<E> {
     }
 
     /// Ends a write: with the status line, where there is one.
-    fn flush(&self, writer: &mut OutputWriter<E>) {
-        if self.status {
-            writer.encoder.status(Instant::now(), &mut writer.buffer);
-        }
+    fn flush(&self, writer: &mut OutputWriter<S>) {
+        writer.encoder.status(Instant::now(), &mut writer.buffer);
         writer.write();
     }
 }
 
-impl<E: Encode> Drop for SinkThread<E> {
+impl<S: Stream> Drop for SinkThread<S> {
     /// An output of the caller's may panic; the program has to know that nothing is written any more.
     fn drop(&mut self) {
         if thread::panicking() {

@@ -3,127 +3,48 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-
+use crate::events::body::{Body, Shown};
 use crate::events::human::{Count, Span};
-use crate::events::json::{Errno, Mask, is_false, micros, millis};
-use crate::limits::HISTORY;
-use crate::liveness::{Cause, Death, Hop, LocalCause, Proof, Step, Transition, Transport};
-use crate::time::Instant;
+use crate::events::json::{Errno, micros, millis};
+use crate::liveness::{Cause, Death, Hop, LocalCause, Transport};
 
-#[derive(Serialize)]
-pub(super) struct DiedFields<'a> {
-    cause: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
-    silent_ms: u64,
-    lived_ms: u64,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    late_us: Option<u64>,
-    proof: ProofFields,
-    history: HistoryFields<'a>,
-}
-
-impl DiedFields<'_> {
-    pub(super) fn of(death: &Death) -> DiedFields<'_> {
-        DiedFields {
-            cause: death.cause.as_str(),
-            detail: death.cause.detail(),
-            silent_ms: millis(death.silent_for()),
-            lived_ms: millis(death.at.since(death.accepted_at)),
-            bytes: death.bytes,
-            late_us: death.lateness().map(micros),
-            proof: ProofFields::of(&death.proof, death.at),
-            history: HistoryFields(&death.history),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct ProofFields {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errno: Option<Errno>,
-    poll_mask: Mask,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    so_error: Option<Errno>,
-    tcp: TcpFields,
-    transport: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frame_error: Option<&'static str>,
-    #[serde(skip_serializing_if = "is_false")]
-    bye: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    outage: bool,
-    last_life_ns: u64,
-    verdict_ns: u64,
-}
-
-impl ProofFields {
-    fn of(proof: &Proof, verdict: Instant) -> ProofFields {
-        let evidence = &proof.evidence;
-        ProofFields {
-            errno: proof.errno.map(Errno),
-            poll_mask: Mask(evidence.mask.0),
-            so_error: evidence.so_error.map(Errno),
-            tcp: TcpFields {
-                state: evidence.tcp_state.as_str(),
-                unacked: evidence.unacked,
-                retransmits: evidence.retransmits,
-                backoff: evidence.backoff,
-                probes: evidence.probes,
-                last_ack_recv_ms: evidence.last_ack_ms,
-                last_data_recv_ms: evidence.last_data_ms,
-                notsent_bytes: evidence.notsent,
-                rtt_us: evidence.rtt_us,
-            },
-            transport: proof.transport.as_str(),
-            frame_error: proof.frame.map(|error| error.as_str()),
-            bye: proof.bye,
-            outage: proof.outage,
-            last_life_ns: proof.last_life.as_nanos(),
-            verdict_ns: verdict.as_nanos(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct TcpFields {
-    state: &'static str,
-    unacked: u32,
-    retransmits: u8,
-    backoff: u8,
-    probes: u8,
-    last_ack_recv_ms: u32,
-    last_data_recv_ms: u32,
-    notsent_bytes: u32,
-    rtt_us: u32,
-}
-
-struct HistoryFields<'a>(&'a [Option<Transition>; HISTORY]);
-
-impl Serialize for HistoryFields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().flatten().map(|transition| {
+/// Appends the fields of a death.
+pub(super) fn fields(death: &Death, body: &mut Body<'_>) {
+    let (proof, evidence) = (&death.proof, &death.proof.evidence);
+    body.field("cause", death.cause.as_str())
+        .maybe("detail", death.cause.detail())
+        .field("silent_ms", millis(death.silent_for()))
+        .field("lived_ms", millis(death.at.since(death.accepted_at)))
+        .field("bytes", death.bytes)
+        .maybe("late_us", death.lateness().map(micros))
+        .object("proof", |body| {
+            body.maybe("errno", proof.errno.map(|errno| Shown(Errno(errno))))
+                .field("poll_mask", Shown(format_args!("{:#x}", evidence.mask.0)))
+                .maybe("so_error", evidence.so_error.map(|errno| Shown(Errno(errno))))
+                .object("tcp", |body| {
+                    body.field("state", evidence.tcp_state.as_str())
+                        .field("unacked", evidence.unacked)
+                        .field("retransmits", evidence.retransmits)
+                        .field("backoff", evidence.backoff)
+                        .field("probes", evidence.probes)
+                        .field("last_ack_recv_ms", evidence.last_ack_ms)
+                        .field("last_data_recv_ms", evidence.last_data_ms)
+                        .field("notsent_bytes", evidence.notsent)
+                        .field("rtt_us", evidence.rtt_us);
+                })
+                .field("transport", proof.transport.as_str())
+                .maybe("frame_error", proof.frame.map(|error| error.as_str()))
+                .maybe("bye", proof.bye.then_some(true))
+                .maybe("outage", proof.outage.then_some(true))
+                .field("last_life_ns", proof.last_life.as_nanos())
+                .field("verdict_ns", death.at.as_nanos());
+        })
+        .list("history", death.history.iter().flatten(), |transition, body| {
             let step = transition.step();
-            TransitionFields {
-                at_ns: transition.at().as_nanos(),
-                step: step.as_str(),
-                cause: match step {
-                    Step::Died(cause) => Some(cause.as_str()),
-                    Step::Up | Step::Suspected | Step::Doubted | Step::Recovered | Step::HalfClosed => None,
-                },
-            }
-        }))
-    }
-}
-
-#[derive(Serialize)]
-struct TransitionFields {
-    at_ns: u64,
-    step: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<&'static str>,
+            body.field("at_ns", transition.at().as_nanos())
+                .field("step", step.as_str())
+                .maybe("cause", step.cause().map(Cause::as_str));
+        });
 }
 
 /// Why a peer counts as dead, in words of TCP.

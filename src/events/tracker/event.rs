@@ -1,206 +1,190 @@
 //! The events between the first line and the last one. A new event has its name, its colour, its fields and its
 //! sentence here.
 
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use serde::Serialize;
-
-use super::death::{DiedFields, Sentence};
-use super::peers::{Id, Peers};
-use crate::events::encoder::Kind;
-use crate::events::human::{Colour, Span, add};
-use crate::events::json::{JsonEncoder, NoFields, SATURATED, millis};
-use crate::liveness::{Cause, Event, EventKind};
+use super::death;
+use super::record::{Closing, Listening};
+use crate::events::body::{Body, Shown};
+use crate::events::counters::Totals;
+use crate::events::encoder::{Encoder, Kind, Stream};
+use crate::events::human::{Colour, Span};
+use crate::events::json::{SATURATED, millis};
+use crate::liveness::{Cause, Event, EventKind, PeerId, Subject, TrackerCounts};
 use crate::safe_text::Safe;
+use crate::tracking::LocalAddresses;
 
 /// The longest cause: `handshake_expired`.
 const CAUSE: usize = 17;
 
-/// The names of all events.
-pub(super) const NAMES: &[&str] = &[
-    "up",
-    "suspected",
-    "recovered",
-    "half_closed",
-    "duplicate",
-    "died",
-    "stall",
-    "path_outage",
-    "saturated",
-    "resumed",
-];
+/// The longest IPv4 address with its port; a longer one widens the column for what follows.
+const ADDRESS: usize = 21;
 
-/// The name of an event, its colour, and the word that it is counted by if it is routine.
-pub(super) fn kind(event: &Event) -> Kind {
-    let (name, colour, routine) = match &event.kind {
-        EventKind::Up => ("up", Colour::Green, Some("up")),
-        EventKind::Suspected { .. } => ("suspected", Colour::Yellow, Some("suspected")),
-        EventKind::Recovered { .. } => ("recovered", Colour::Green, Some("recovered")),
-        EventKind::HalfClosed => ("half_closed", Colour::Cyan, Some("half_closed")),
-        EventKind::Duplicate { .. } => ("duplicate", Colour::Yellow, None),
-        EventKind::Died(death) if death.cause == Cause::Closed => ("died", Colour::Cyan, Some("closed")),
-        EventKind::Died(_) => ("died", Colour::Red, None),
-        EventKind::Stall { .. } => ("stall", Colour::Magenta, None),
-        EventKind::PathOutage { .. } => ("path_outage", Colour::Magenta, None),
-        EventKind::Saturated { .. } => ("saturated", Colour::Magenta, None),
-        EventKind::Resumed => ("resumed", Colour::Green, None),
-    };
-    Kind { name, at: event.at, colour, routine }
+/// Writes the events of trackers.
+pub type TrackerEncoder = Encoder<TrackerStream>;
+
+/// The events of trackers.
+#[derive(Debug)]
+pub struct TrackerStream {
+    locals: Arc<LocalAddresses>,
+    /// A copy of the local addresses seen so far, so that a line takes no lock.
+    known: Vec<SocketAddr>,
+    address_width: usize,
 }
 
-/// An event of one peer.
-#[derive(Serialize)]
-struct PeerFields<'a, More> {
-    #[serde(flatten)]
-    subject: Option<SubjectFields<'a>>,
-    #[serde(flatten)]
-    more: More,
-}
+impl TrackerStream {
+    /// The events of trackers that share a table of local addresses.
+    #[must_use]
+    pub fn new(locals: Arc<LocalAddresses>) -> TrackerStream {
+        TrackerStream { locals, known: Vec::new(), address_width: ADDRESS }
+    }
 
-#[derive(Serialize)]
-struct SubjectFields<'a> {
-    id: Id,
-    peer: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    local: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct SuspectedFields {
-    reason: &'static str,
-    silent_ms: u64,
-}
-
-#[derive(Serialize)]
-struct RecoveredFields {
-    suspected_ms: u64,
-}
-
-#[derive(Serialize)]
-struct DuplicateFields {
-    of: Id,
-    of_peer: SocketAddr,
-}
-
-#[derive(Serialize)]
-struct StallFields {
-    held_ms: u64,
-}
-
-#[derive(Serialize)]
-struct OutageFields {
-    suspects: u32,
-    peers: u32,
-}
-
-#[derive(Serialize)]
-struct SaturatedFields {
-    limit: &'static str,
-    effect: &'static str,
-}
-
-/// Appends an event of the loop `ring` for programs.
-pub(super) fn json(peers: &mut Peers, ring: usize, event: &Event, json: &mut JsonEncoder, out: &mut Vec<u8>) {
-    let (name, at) = (kind(event).name, event.at);
-    match &event.kind {
-        EventKind::Up | EventKind::HalfClosed => peer_json(peers, ring, event, NoFields {}, json, out),
-        EventKind::Suspected { silent_for, doubt } => {
-            let reason = if *doubt { "path" } else { "silence" };
-            let more = SuspectedFields { reason, silent_ms: millis(*silent_for) };
-            peer_json(peers, ring, event, more, json, out);
+    /// The local address of a peer, if it has a number.
+    fn local(&mut self, subject: &Subject) -> Option<SocketAddr> {
+        if usize::from(subject.local) >= self.known.len() {
+            self.locals.copy_to(&mut self.known);
         }
-        EventKind::Recovered { suspected_for } => {
-            let more = RecoveredFields { suspected_ms: millis(*suspected_for) };
-            peer_json(peers, ring, event, more, json, out);
-        }
-        EventKind::Duplicate { of, address } => {
-            let more = DuplicateFields { of: Id { thread: ring, peer: *of }, of_peer: *address };
-            peer_json(peers, ring, event, more, json, out);
-        }
-        EventKind::Died(death) => peer_json(peers, ring, event, DiedFields::of(death), json, out),
-        EventKind::Stall { held } => {
-            json.line(name, Some(ring), at, &StallFields { held_ms: millis(*held) }, out);
-        }
-        EventKind::PathOutage { suspects, peers: of } => {
-            let fields = OutageFields { suspects: *suspects, peers: *of };
-            json.line(name, Some(ring), at, &fields, out);
-        }
-        EventKind::Saturated { limit } => {
-            json.line(name, Some(ring), at, &SaturatedFields { limit, effect: SATURATED }, out);
-        }
-        EventKind::Resumed => json.line(name, Some(ring), at, &NoFields {}, out),
+        self.known.get(usize::from(subject.local)).copied()
     }
 }
 
-fn peer_json(
-    peers: &mut Peers,
-    ring: usize,
-    event: &Event,
-    more: impl Serialize,
-    json: &mut JsonEncoder,
-    out: &mut Vec<u8>,
-) {
-    let subject = event.subject.as_ref().map(|subject| SubjectFields {
-        id: Id { thread: ring, peer: subject.peer },
-        peer: subject.address,
-        local: peers.local(subject),
-        identity: subject.identity.as_deref(),
-    });
-    json.line(kind(event).name, None, event.at, &PeerFields { subject, more }, out);
-}
+impl Stream for TrackerStream {
+    const NAMES: &'static [&'static str] = &[
+        "up",
+        "suspected",
+        "recovered",
+        "half_closed",
+        "duplicate",
+        "died",
+        "stall",
+        "path_outage",
+        "saturated",
+        "resumed",
+    ];
+    type Opening = Listening;
+    type Event = Event;
+    type Closing = Closing;
+    type Counts = TrackerCounts;
 
-/// Appends the sentence of an event of the loop `ring`.
-pub(super) fn sentence(peers: &mut Peers, ring: usize, event: &Event, text: &mut String) {
-    if let Some(subject) = &event.subject {
-        add(text, format_args!("{}  ", peers.column(subject.address)));
+    /// The name of an event, its colour, and the word that it is counted by if it is routine.
+    fn kind(event: &Event) -> Kind {
+        let (name, colour, routine) = match &event.kind {
+            EventKind::Up => ("up", Colour::Green, Some("up")),
+            EventKind::Suspected { .. } => ("suspected", Colour::Yellow, Some("suspected")),
+            EventKind::Recovered { .. } => ("recovered", Colour::Green, Some("recovered")),
+            EventKind::HalfClosed => ("half_closed", Colour::Cyan, Some("half_closed")),
+            EventKind::Duplicate { .. } => ("duplicate", Colour::Yellow, None),
+            EventKind::Died(death) if death.cause == Cause::Closed => ("died", Colour::Cyan, Some("closed")),
+            EventKind::Died(_) => ("died", Colour::Red, None),
+            EventKind::Stall { .. } => ("stall", Colour::Magenta, None),
+            EventKind::PathOutage { .. } => ("path_outage", Colour::Magenta, None),
+            EventKind::Saturated { .. } => ("saturated", Colour::Magenta, None),
+            EventKind::Resumed => ("resumed", Colour::Green, None),
+        };
+        Kind { name, at: event.at, colour, routine }
     }
-    match &event.kind {
-        EventKind::Up => {
-            if let Some(local) = event.subject.as_ref().and_then(|subject| peers.local(subject)) {
-                add(text, format_args!("on {local}"));
+
+    fn describe(&mut self, ring: usize, event: &Event, body: &mut Body<'_>) {
+        let local = event.subject.as_ref().and_then(|subject| self.local(subject));
+        let identity = event.subject.as_ref().and_then(|subject| subject.identity.as_deref());
+        match &event.subject {
+            Some(subject) => {
+                let address = subject.address.to_string();
+                self.address_width = self.address_width.max(address.len());
+                body.field("id", Shown(Id(ring, subject.peer)))
+                    .field("peer", &address)
+                    .maybe("local", local)
+                    .maybe("identity", identity)
+                    .text(format_args!("{address:<width$}  ", width = self.address_width));
+            }
+            None => {
+                body.field("thread", ring);
             }
         }
-        EventKind::Suspected { silent_for, doubt: false } => {
-            add(text, format_args!("silent {}, being asked", Span(*silent_for)));
+        match &event.kind {
+            EventKind::Up => {
+                if let Some(local) = local {
+                    body.text(format_args!("on {local}"));
+                }
+            }
+            EventKind::Suspected { silent_for, doubt } => {
+                body.field("reason", if *doubt { "path" } else { "silence" })
+                    .field("silent_ms", millis(*silent_for));
+                match doubt {
+                    true => body.text(format_args!("its path does not deliver, being asked")),
+                    false => body.text(format_args!("silent {}, being asked", Span(*silent_for))),
+                };
+            }
+            EventKind::Recovered { suspected_for } => {
+                body.field("suspected_ms", millis(*suspected_for))
+                    .text(format_args!("spoke again after {} of doubt", Span(*suspected_for)));
+            }
+            EventKind::HalfClosed => {
+                body.text(format_args!("writes no more (FIN), may still read"));
+            }
+            EventKind::Duplicate { of, address } => {
+                body.field("of", Shown(Id(ring, *of)))
+                    .field("of_peer", address)
+                    .text(format_args!("has the identity of {address}, which is still connected"));
+            }
+            EventKind::Died(death) => {
+                death::fields(death, body);
+                body.text(format_args!("{:<CAUSE$}  {}", death.cause.as_str(), death::Sentence(death)));
+            }
+            EventKind::Stall { held } => {
+                body.field("held_ms", millis(*held)).text(format_args!(
+                    "our own loop was held up for {}; every deadline is put off by as much (thread {ring})",
+                    Span(*held)
+                ));
+            }
+            EventKind::PathOutage { suspects, peers } => {
+                body.field("suspects", suspects).field("peers", peers).text(format_args!(
+                    "{suspects} of {peers} peers are silent and their kernels too: a path is down (thread {ring})"
+                ));
+            }
+            EventKind::Saturated { limit } => {
+                body.field("limit", limit).field("effect", SATURATED).text(format_args!(
+                    "at the limit ({limit}): new connections wait in the backlog (thread {ring})"
+                ));
+            }
+            EventKind::Resumed => {
+                body.text(format_args!("accepting again (thread {ring})"));
+            }
         }
-        EventKind::Suspected { doubt: true, .. } => {
-            add(text, format_args!("its path does not deliver, being asked"));
+        if let Some(identity) = identity {
+            body.text(format_args!("  [{}]", Safe(identity)));
         }
-        EventKind::Recovered { suspected_for } => {
-            add(text, format_args!("spoke again after {} of doubt", Span(*suspected_for)));
-        }
-        EventKind::HalfClosed => add(text, format_args!("writes no more (FIN), may still read")),
-        EventKind::Duplicate { address, .. } => {
-            add(text, format_args!("has the identity of {address}, which is still connected"));
-        }
-        EventKind::Died(death) => {
-            add(text, format_args!("{:<CAUSE$}  {}", death.cause.as_str(), Sentence(death)));
-        }
-        EventKind::Stall { held } => {
-            let held = Span(*held);
-            add(
-                text,
-                format_args!(
-                    "our own loop was held up for {held}; every deadline is put off by as much (thread {ring})"
-                ),
-            );
-        }
-        EventKind::PathOutage { suspects, peers: of } => add(
-            text,
-            format_args!(
-                "{suspects} of {of} peers are silent and their kernels too: a path is down (thread {ring})"
-            ),
-        ),
-        EventKind::Saturated { limit } => add(
-            text,
-            format_args!("at the limit ({limit}): new connections wait in the backlog (thread {ring})"),
-        ),
-        EventKind::Resumed => add(text, format_args!("accepting again (thread {ring})")),
     }
-    if let Some(identity) = event.subject.as_ref().and_then(|subject| subject.identity.as_deref()) {
-        add(text, format_args!("  [{}]", Safe(identity)));
+
+    /// Opened, alive, suspect, half-closed, died.
+    fn totals(counts: &TrackerCounts) -> Totals {
+        let doubtful = counts.suspects + counts.half_closed;
+        [
+            counts.opened,
+            u64::from(counts.living.saturating_sub(doubtful)),
+            u64::from(counts.suspects),
+            u64::from(counts.half_closed),
+            counts.died.iter().sum(),
+        ]
+    }
+
+    fn status(&[_, alive, suspects, half_closed, died]: &Totals, rates: &[f64; 5]) -> String {
+        let [opening, .., dying] = rates;
+        format!(
+            "{alive} alive, {suspects} suspect, {half_closed} half-closed, {died} died  \
+             (+{opening:.0}/s -{dying:.0}/s)"
+        )
+    }
+}
+
+/// A peer's name, unique in a process: thread, place in its slab, which life in that place.
+struct Id(usize, PeerId);
+
+impl Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.0, self.1.index(), self.1.generation())
     }
 }
 

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::events::counters::Counters;
-use crate::events::encode::Encode;
-use crate::events::encoder::{Filter, Format, Spawned, spawn};
+use crate::events::encoder::Stream;
+use crate::events::encoder::{Filter, Format};
 use crate::events::human::Screen;
-use crate::events::sink::{Finish, Output};
+use crate::events::sink::{Finish, Output, Sink};
+use crate::liveness::{Event, TrackerCounts};
 use crate::reactor::EventSink;
 
 /// Far longer than anything here takes, so that a test that hangs says where.
@@ -39,7 +40,8 @@ fn written(encoder: &mut TrackerEncoder, events: impl IntoIterator<Item = (usize
 
 #[test]
 fn the_samples_have_every_event_by_its_name() {
-    let mut names: Vec<_> = event::samples().iter().map(|(_, event)| event::kind(event).name).collect();
+    let mut names: Vec<_> =
+        event::samples().iter().map(|(_, event)| TrackerStream::kind(event).name).collect();
     names.dedup();
     for name in TrackerStream::NAMES {
         assert!(names.contains(name), "{name} has no sample");

@@ -154,14 +154,13 @@ fn people_get_sentences_and_the_status_line_is_gone_at_the_end() {
     let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
     let format = Format::Human { colour: false, screen: Screen::Columns(200) };
     let stream = TrackerStream::new(samples::locals());
-    let Spawned { sink, mut outlets, counters } =
-        spawn(stream, format, Filter::default(), output, 2).unwrap();
+    let (sink, mut outlets) = Sink::spawn(stream, format, Filter::default(), output, 2).unwrap();
     sink.announce(samples::listening());
     for (outlet, living) in outlets.iter_mut().zip([5, 2]) {
         let counts = TrackerCounts { opened: 5, living, suspects: 1, ..TrackerCounts::default() };
         outlet.progress(&counts);
     }
-    assert_eq!(Counters::sum(&counters), [10, 5, 2, 0, 0]);
+    assert_eq!(Counters::sum(sink.counters()), [10, 5, 2, 0, 0]);
     assert!(outlets[0].offer(vec![samples::reset()]).is_ok());
     assert!(matches!(sink.finish(samples::closing(), PATIENCE), Finish::Delivered));
     let mut text = String::new();

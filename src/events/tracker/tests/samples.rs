@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::events::tracker::{Closing, Listening, RingTotals};
+use crate::events::start::Start;
+use crate::events::tracker::{Closing, Listening};
 use crate::frame::{FrameError, Identity};
 use crate::limits::HISTORY;
 use crate::liveness::{
@@ -11,6 +12,7 @@ use crate::liveness::{
     PollMask, Proof, Subject, TcpState, Tracker, TrackerConfig, TrackerCounts, Transport,
 };
 use crate::measure;
+use crate::sys::engine::Counters;
 use crate::time::{Instant, WallClock};
 use crate::tracking::LocalAddresses;
 
@@ -30,20 +32,17 @@ pub(in crate::events::tracker) fn locals() -> Arc<LocalAddresses> {
 
 pub(in crate::events::tracker) fn listening() -> Listening {
     Listening {
-        addresses: vec!["127.0.0.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
-        pid: 4_711,
-        engine: "io_uring",
+        start: Start {
+            addresses: vec!["127.0.0.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
+            capacity: 1_048_512,
+            at: at_millis(1_000),
+            ..crate::events::start::sample()
+        },
         host: None,
-        why_not: None,
-        features: vec!["defer_taskrun", "no_sqarray", "min_wait", "no_iowait", "restricted"],
-        threads: 2,
-        policy_name: "standard",
         policy: Policy::STANDARD,
         wake: "lazy",
         unread: 1_024,
-        capacity: 1_048_512,
         batch_window: Duration::ZERO,
-        at: at_millis(1_000),
     }
 }
 
@@ -167,7 +166,7 @@ pub(in crate::events::tracker) fn closing() -> Closing {
         uptime: Duration::from_millis(9_000),
         stalls: 1,
         measures: recorder.summary(),
-        ring: RingTotals { enters: 400, submitted: 1_200, completions: 1_300, overflows: 0 },
+        ring: Counters { enters: 400, submitted: 1_200, completions: 1_300, overflows: 0 },
         ..Closing::default()
     };
     let mut counts = TrackerCounts {

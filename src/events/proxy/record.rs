@@ -1,0 +1,141 @@
+//! The first line, what listens and by which rules, and the last one, what became of all exchanges.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::events::PROGRAM;
+use crate::events::encoder::Record;
+use crate::events::human::{Colour, HumanEncoder, Span};
+use crate::events::json::{JsonEncoder, VERSION, millis};
+use crate::events::start::{Start, list};
+use crate::liveness::Cause;
+use crate::proxy::{Counts, Phase};
+use crate::time::Instant;
+
+/// The first line: what listens, the upstreams, and the rules.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// The process, its engine and its room.
+    pub start: Start,
+    /// The addresses of the upstreams.
+    pub upstreams: Vec<SocketAddr>,
+    /// `http` or `tcp`.
+    pub mode: &'static str,
+    /// `probe`, `gone`, `wait:D` or `forward`.
+    pub half_close: String,
+    /// `reset`, `close` or `ignore`.
+    pub on_gone: &'static str,
+    /// How long silence lasts at least before it ends a connection.
+    pub detection_time: Duration,
+}
+
+impl Record for Listening {
+    fn json(&self, json: &mut JsonEncoder, out: &mut Vec<u8>) {
+        let start = &self.start;
+        json.line("listening", start.at, out, |body| {
+            body.field("version", VERSION)
+                .field("program", PROGRAM)
+                .field("pid", start.pid)
+                .field("address", start.addresses[0])
+                .field("addresses", &start.addresses)
+                .field("upstreams", &self.upstreams)
+                .field("mode", self.mode)
+                .field("half_close", &self.half_close)
+                .field("on_gone", self.on_gone)
+                .field("engine", start.engine)
+                .field("features", start.features.join(","))
+                .maybe("why_not", start.why_not.as_ref())
+                .field("threads", start.threads)
+                .field("policy", start.policy_name)
+                .field("detection_time_ms", millis(self.detection_time))
+                .field("capacity", start.capacity);
+        });
+    }
+
+    fn human(&self, human: &mut HumanEncoder, out: &mut Vec<u8>) {
+        let Listening { start, mode, half_close, on_gone, .. } = self;
+        let (policy, time) = (start.policy_name, Span(self.detection_time));
+        let listens = format_args!("{} before {}", list(&start.addresses), list(&self.upstreams));
+        let rules = format_args!(
+            "mode {mode}; a FIN: {half_close}; on leaving: {on_gone}; policy {policy}: dead after {time} of silence \
+             at least"
+        );
+        start.human([listens, rules], (None, "client"), human, out);
+    }
+}
+
+/// The last line.
+#[derive(Clone, Debug, Default)]
+pub struct Closing {
+    /// When all loops had ended.
+    pub at: Instant,
+    /// How long the program ran.
+    pub uptime: Duration,
+    /// The counts of all threads.
+    pub counts: Counts,
+    /// Lines that the sink did not take.
+    pub undelivered: u64,
+}
+
+impl Record for Closing {
+    fn json(&self, json: &mut JsonEncoder, out: &mut Vec<u8>) {
+        let counts = &self.counts;
+        json.line("summary", self.at, out, |body| {
+            body.field("uptime_ms", millis(self.uptime))
+                .field("opened", counts.opened)
+                .field("open", counts.open)
+                .field("completed", counts.completed)
+                .field("interrupted", counts.interrupted())
+                .field("saved", counts.saved)
+                .field("by_phase", by_phase(counts))
+                .object("half_closed", |body| {
+                    body.field("asked", counts.asked)
+                        .field("gone", counts.asked_gone)
+                        .field("here", counts.asked_here);
+                })
+                .field("upstream_failed", counts.upstream_failed)
+                .field("not_followed", counts.not_followed)
+                .field("client_bytes", counts.client_bytes)
+                .field("upstream_bytes", counts.upstream_bytes)
+                .field("stalls", counts.stalls)
+                .field("undelivered", self.undelivered);
+        });
+    }
+
+    fn human(&self, human: &mut HumanEncoder, out: &mut Vec<u8>) {
+        let counts = &self.counts;
+        let text = format!(
+            "completed {}, interrupted {} ({} spared the upstream the rest), half-closed clients asked {} times \
+             (gone {}, here {}), upstream failures {}, connections {}, in {}",
+            counts.completed,
+            counts.interrupted(),
+            counts.saved,
+            counts.asked,
+            counts.asked_gone,
+            counts.asked_here,
+            counts.upstream_failed,
+            counts.opened,
+            Span(self.uptime),
+        );
+        human.line(self.at, "summary", Colour::Cyan, &text, out);
+        for (phase, causes) in by_phase(counts) {
+            for (cause, count) in causes {
+                human.plain(format_args!("              {count:>8}  while {phase}: {cause}"), out);
+            }
+        }
+    }
+}
+
+/// Interruptions by the names of phases and causes, those that were.
+fn by_phase(counts: &Counts) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
+    let mut found: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (phase, causes) in Phase::ALL.into_iter().zip(&counts.by_phase) {
+        for (cause, &count) in Cause::ALL.into_iter().zip(causes) {
+            if count > 0 {
+                *found.entry(phase.as_str()).or_default().entry(cause.as_str()).or_insert(0) += count;
+            }
+        }
+    }
+    found
+}
