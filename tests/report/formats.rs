@@ -3,7 +3,7 @@
 use deadpeer::measure::log::Log;
 use deadpeer::measure::report::figures::{Figure, Figures};
 use deadpeer::measure::report::{Format, Options, ReportError, names, render, render_log};
-use deadpeer::measure::result::{ResultFile, Way};
+use deadpeer::measure::result::{OutputKind, ResultFile, Way};
 use serde_json::Value;
 
 use crate::sample;
@@ -384,14 +384,30 @@ fn two_results_of_different_engines_raise_a_doubt_and_name_engine_and_commit() {
     }
     let json: Value = serde_json::from_str(&said(&[first.clone(), second], Format::Json)).unwrap();
     assert_eq!(json["doubts"][0]["kind"], "other-engine");
-    // An older result has no engine, and the report says so.
+    // An older result has neither, and the report says nothing of them.
     let mut old = serde_json::to_value(&first).unwrap();
     let program = old["program"].as_object_mut().unwrap();
     for field in ["engine", "commit"] {
         program.remove(field);
     }
     let old = ResultFile::parse(&old.to_string()).unwrap();
-    assert!(said(&[old], Format::Text).contains("commit unknown, engine unknown"));
+    let report = said(&[old], Format::Text);
+    assert!(report.contains("deadpeer 0.1.0 (release), Linux "), "{report}");
+}
+
+#[test]
+fn two_results_of_servers_with_different_outputs_say_so() {
+    let first = sample::without_experiment(1);
+    let mut second = first.clone();
+    second.comparison.as_mut().unwrap().settings.output = OutputKind::Pipe;
+    for format in [Format::Text, Format::Markdown, Format::Html] {
+        let report = said(&[first.clone(), second.clone()], format);
+        assert!(report.contains("comparison.output"), "{format:?}");
+        assert!(!said(&[first.clone(), first.clone()], format).contains("comparison.output"), "{format:?}");
+    }
+    let json: Value = serde_json::from_str(&said(&[first, second], Format::Json)).unwrap();
+    let difference = serde_json::json!({"what": "comparison.output", "first": "memory", "second": "pipe"});
+    assert_eq!(json["differences"], serde_json::json!([difference]));
 }
 
 #[test]

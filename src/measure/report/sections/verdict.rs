@@ -146,19 +146,15 @@ fn cpu(compared: &Compared<'_>) -> Option<Text> {
 /// What was run, where and when.
 fn run(result: &ResultFile) -> Text {
     let program = &result.program;
-    let engine = match &program.engine {
-        None => "engine unknown".to_owned(),
-        Some(engine) => {
-            let why = engine.why_not.as_ref().map(|why| format!(" (no io_uring: {why})")).unwrap_or_default();
-            format!("engine {}{why}", engine.name)
-        }
-    };
-    let commit = program
-        .commit
-        .as_ref()
-        .map_or_else(|| "commit unknown".to_owned(), |commit| format!("commit {commit}"));
+    // A result of an older program has neither commit nor engine.
+    let commit = program.commit.iter().map(|commit| format!("commit {commit}, "));
+    let engine = program.engine.iter().map(|engine| {
+        let why = engine.why_not.as_ref().map(|why| format!(" (no io_uring: {why})")).unwrap_or_default();
+        format!("engine {}{why}, ", engine.name)
+    });
+    let measured_on: String = commit.chain(engine).collect();
     let (version, build, kernel) = (&program.version, &program.build, &result.machine.kernel);
-    format!("deadpeer {version} ({build}), {commit}, {engine}, Linux {kernel}, {}.", result.started).into()
+    format!("deadpeer {version} ({build}), {measured_on}Linux {kernel}, {}.", result.started).into()
 }
 
 /// Reasons not to trust a figure, in one line that opens.
