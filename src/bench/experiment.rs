@@ -16,7 +16,6 @@
 mod options;
 mod path;
 pub(super) mod schedule;
-mod sizes;
 mod tracker;
 pub(super) mod verdicts;
 
@@ -24,16 +23,15 @@ use std::io;
 use std::time::Duration;
 
 use super::child::Child;
-use super::peers::{Caused, Death, Done, PACE_NS, PeersPlan, Phase};
+use super::peers::{Caused, Death, Done, PeersPlan, Phase};
 use super::proc::Surroundings;
 use super::{Observer, machine, now, role_command};
 use crate::measure::result::{EngineUsed, Experiment, OutputKind, Settings, Way};
 use crate::sys::process;
 use crate::time::{Instant, nanos, sleep_until};
 pub use options::Options;
-use options::PATIENCE;
+use options::{PATIENCE, Sizes};
 use path::Net;
-use sizes::Sizes;
 use tracker::{GRACE, Tracker};
 use verdicts::{Frame, ReportedEvent};
 
@@ -185,22 +183,21 @@ fn start_peers(
     net: Option<&Net>,
     cores: &[usize],
 ) -> io::Result<Vec<Group>> {
-    let plan = |server, source, connections| PeersPlan {
-        server,
-        source,
-        connections,
-        beat_bytes: BEAT_BYTES,
-        pace_ns: PACE_NS,
-        first_bytes: BEAT_BYTES,
-    };
     let start = |connections: usize, dies: Dies| -> io::Result<Group> {
         let [near, far] = [tracker.addresses[0], *tracker.addresses.last().unwrap_or(&tracker.addresses[0])];
+        let beyond = net.filter(|_| dies == Dies::Together(Way::PathLoss));
+        let server = if beyond.is_some() { far } else { near };
+        let plan = PeersPlan::new(server, connections, BEAT_BYTES);
+        let command = role_command("peers", &PeersPlan { source: beyond.map(Net::source), ..plan })?;
         let command = match net {
-            None => role_command("peers", &plan(near, None, connections))?,
-            Some(net) if dies == Dies::Together(Way::PathLoss) => {
-                net.far(&role_command("peers", &plan(far, Some(net.source()), connections))?)
+            None => command,
+            Some(net) => {
+                if beyond.is_some() {
+                    net.far(&command)
+                } else {
+                    net.near(&command)
+                }
             }
-            Some(net) => net.near(&role_command("peers", &plan(near, None, connections))?),
         };
         Ok(Group { child: Child::start("peers", command, cores, OutputKind::Memory)?, connections, dies })
     };

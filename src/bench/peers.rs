@@ -38,6 +38,13 @@ pub struct PeersPlan {
     pub first_bytes: usize,
 }
 
+impl PeersPlan {
+    /// Peers of any source, at the usual pace, whose first beats are like the others.
+    pub fn new(server: SocketAddr, connections: usize, beat_bytes: usize) -> PeersPlan {
+        PeersPlan { server, source: None, connections, beat_bytes, pace_ns: PACE_NS, first_bytes: beat_bytes }
+    }
+}
+
 /// The usual time between two strokes of the sender, at which it sends all beats that are due. It is no even part of
 /// the kernel's timer tick (4 ms, or 1 ms), so that the strokes do not keep step with it.
 pub const PACE_NS: u64 = 473_000;

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
@@ -31,8 +31,8 @@ pub struct ReportArgs {
     pub second: Option<PathBuf>,
 
     /// The format of the report
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Shape::Text)]
-    pub format: Shape,
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    pub format: Format,
 
     /// Write the report to this file instead of standard output
     #[arg(long, value_name = "PATH")]
@@ -64,39 +64,6 @@ pub struct ReportArgs {
     ///   the least or greatest round, change.NAME for the ratio of the second result to the first.
     #[arg(long = "fail-if", value_name = "CONDITION", value_parser = threshold, verbatim_doc_comment)]
     pub fail_if: Vec<Threshold>,
-}
-
-/// The names of the formats on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shape {
-    /// Tables and bars for a terminal
-    Text,
-    /// Tables for a README
-    Markdown,
-    /// The derived figures, for programs
-    Json,
-    /// The percentile spectrum of one series, for HdrHistogram's plotters
-    Hgrm,
-    /// All histograms by interval and tag, for HdrHistogram's log readers
-    Hlog,
-    /// One self-contained page
-    Html,
-    /// One chart of that page, as a picture of its own
-    Svg,
-}
-
-impl From<Shape> for Format {
-    fn from(shape: Shape) -> Format {
-        match shape {
-            Shape::Text => Format::Text,
-            Shape::Markdown => Format::Markdown,
-            Shape::Json => Format::Json,
-            Shape::Hgrm => Format::Hgrm,
-            Shape::Hlog => Format::Hlog,
-            Shape::Html => Format::Html,
-            Shape::Svg => Format::Svg,
-        }
-    }
 }
 
 fn threshold(text: &str) -> Result<Threshold, ThresholdError> {
@@ -146,7 +113,7 @@ fn make(args: &ReportArgs) -> Result<Vec<String>, ExitError> {
                 ));
             }
             Contents::Log(log) => {
-                let text = render_log(&log, args.format.into(), &options)?;
+                let text = render_log(&log, args.format, &options)?;
                 return write(args, &text).map(|()| Vec::new());
             }
         }
@@ -158,7 +125,7 @@ fn make(args: &ReportArgs) -> Result<Vec<String>, ExitError> {
             options.thresholds.push((threshold.to_string(), threshold.failure(&figures)?));
         }
     }
-    write(args, &render(&results, args.format.into(), &options)?)?;
+    write(args, &render(&results, args.format, &options)?)?;
     Ok(options.thresholds.into_iter().filter_map(|(_, failure)| failure).collect())
 }
 

@@ -101,15 +101,6 @@ impl<W: Write> HlogWriter<W> {
         self.out.write_all(line.as_bytes())
     }
 
-    /// Flushes the output.
-    ///
-    /// # Errors
-    ///
-    /// Those of the output.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-
     /// The output that the log is written to.
     #[must_use]
     pub fn into_inner(self) -> W {
@@ -165,7 +156,6 @@ mod tests {
         let mut log = HlogWriter::begin(Vec::new(), began, &["two lines\nof comment"]).unwrap();
         log.interval("a", Duration::ZERO, Duration::from_secs(1), &early).unwrap();
         log.interval("b-c", Duration::from_millis(1_500), Duration::from_millis(20), &late).unwrap();
-        log.flush().unwrap();
         let text = log.into_inner();
         let entries: Vec<_> = IntervalLogIterator::new(&text).map(Result::unwrap).collect();
         assert!(matches!(entries[0], LogEntry::StartTime(at) if at == began), "{entries:?}");

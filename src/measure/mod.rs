@@ -91,14 +91,13 @@ impl Recorder {
     /// An empty recorder. All its memory is allocated here.
     #[must_use]
     pub fn new() -> Recorder {
-        Recorder {
-            verdict: Distribution::up_to(LONGEST),
-            lateness: Distribution::up_to(LONGEST),
-            silence: Distribution::up_to(LONGEST),
-            turn: Distribution::up_to(LONGEST),
-            batch: Distribution::up_to(LARGEST),
-            rtt: Distribution::up_to(LONGEST),
-        }
+        let [verdict, lateness, silence, turn, rtt] =
+            [LONGEST; 5].map(|most| Distribution::up_to(most, DIGITS));
+        let batch = Distribution::up_to(LARGEST, DIGITS);
+        let mut recorder = Recorder { verdict, lateness, silence, turn, batch, rtt };
+        // Writes to all of its memory, so that no page fault happens during a measurement.
+        recorder.clear();
+        recorder
     }
 
     /// Records a verdict on what the network reported: from the wake to the verdict.
@@ -251,7 +250,7 @@ pub fn carries(count: u64, percentile: f64) -> bool {
 }
 
 /// A histogram with an exact least and greatest value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Distribution {
     histogram: Histogram<u64>,
     highest: u64,
@@ -261,17 +260,25 @@ struct Distribution {
 }
 
 impl Distribution {
-    fn up_to(highest: u64) -> Distribution {
-        let histogram = Histogram::new_with_bounds(1, highest, DIGITS);
-        let mut histogram = histogram.expect("bounds from 1 to more than 2, and two digits, are in range");
-        // Writes to all of its memory, so that no page fault happens during a measurement.
-        histogram.reset();
+    fn up_to(highest: u64, digits: u8) -> Distribution {
+        let histogram = Histogram::new_with_bounds(1, highest, digits);
+        let histogram =
+            histogram.expect("bounds from 1 to more than 2, and two or three digits, are in range");
         Distribution { histogram, highest, min: u64::MAX, max: 0, clipped: 0 }
     }
 
     fn record(&mut self, value: u64) {
-        self.clipped += u64::from(value > self.highest);
-        self.histogram.saturating_record(value.min(self.highest));
+        self.record_many(value, 1);
+    }
+
+    fn record_many(&mut self, value: u64, times: u64) {
+        if times == 0 {
+            return;
+        }
+        if value > self.highest {
+            self.clipped = self.clipped.saturating_add(times);
+        }
+        self.histogram.saturating_record_n(value.min(self.highest), times);
         self.min = self.min.min(value);
         self.max = self.max.max(value);
     }
@@ -286,27 +293,27 @@ impl Distribution {
         self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        self.clipped += other.clipped;
+        self.clipped = self.clipped.saturating_add(other.clipped);
+    }
+
+    /// `None`: the sample does not [carry](carries) it.
+    fn percentile(&self, percentile: f64) -> Option<u64> {
+        // A histogram returns the upper end of a bucket, which may lie beyond the greatest value.
+        let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max);
+        carries(self.histogram.len(), percentile).then(value)
     }
 
     fn percentiles(&self, unit: u64) -> Percentiles {
         let count = self.histogram.len();
-        if count == 0 {
-            return Percentiles::default();
-        }
-        // A histogram returns the upper end of a bucket, which may lie beyond the greatest value.
-        let at = |percentile| {
-            let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max) / unit;
-            carries(count, percentile).then(value)
-        };
+        let at = |percentile| self.percentile(percentile).map(|value| value / unit);
         Percentiles {
             count,
-            min: Some(self.min / unit),
+            min: (count > 0).then_some(self.min / unit),
             p50: at(50.0),
             p90: at(90.0),
             p99: at(99.0),
             p999: at(99.9),
-            max: Some(self.max / unit),
+            max: (count > 0).then_some(self.max / unit),
             clipped: self.clipped,
         }
     }

@@ -33,6 +33,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
+use super::Distribution;
 pub use super::carries;
 use crate::limits::{MAX_HISTOGRAM_BYTES, MAX_HISTOGRAM_SAMPLES};
 
@@ -42,12 +43,7 @@ pub(super) const COOKIE: &str = "HISTF";
 /// A distribution of nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(into = "Stored", try_from = "Stored")]
-pub struct Recorded {
-    histogram: Histogram<u64>,
-    min: u64,
-    max: u64,
-    clipped: u64,
-}
+pub struct Recorded(Distribution);
 
 /// The stored form. `count` and the ends are for readers without a histogram library.
 #[derive(Serialize, Deserialize)]
@@ -74,9 +70,7 @@ impl Recorded {
     /// An empty distribution.
     #[must_use]
     pub fn new() -> Recorded {
-        let histogram = Histogram::new_with_bounds(1, Recorded::LONGEST, Recorded::DIGITS);
-        let histogram = histogram.expect("bounds from 1 to more than 2, and three digits, are in range");
-        Recorded { histogram, min: u64::MAX, max: 0, clipped: 0 }
+        Recorded(Distribution::up_to(Recorded::LONGEST, Recorded::DIGITS))
     }
 
     /// Adds a value.
@@ -86,80 +80,68 @@ impl Recorded {
 
     /// Adds a value so many times.
     pub fn record_many(&mut self, nanos: u64, times: u64) {
-        if times == 0 {
-            return;
-        }
-        if nanos > Recorded::LONGEST {
-            self.clipped = self.clipped.saturating_add(times);
-        }
-        self.histogram.saturating_record_n(nanos.min(Recorded::LONGEST), times);
-        self.min = self.min.min(nanos);
-        self.max = self.max.max(nanos);
+        self.0.record_many(nanos, times);
     }
 
     /// Adds the values of another distribution.
     pub fn merge(&mut self, other: &Recorded) {
-        self.histogram.add(&other.histogram).expect("histograms of the same bounds can be added");
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
-        self.clipped = self.clipped.saturating_add(other.clipped);
+        self.0.merge(&other.0);
     }
 
     /// The number of samples.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.histogram.len()
+        self.0.histogram.len()
     }
 
     /// The number of samples beyond the range.
     #[must_use]
     pub fn clipped(&self) -> u64 {
-        self.clipped
+        self.0.clipped
     }
 
     /// The least value, exact.
     #[must_use]
     pub fn min(&self) -> Option<u64> {
-        (self.count() > 0).then_some(self.min)
+        (self.count() > 0).then_some(self.0.min)
     }
 
     /// The greatest value, exact.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
-        (self.count() > 0).then_some(self.max)
+        (self.count() > 0).then_some(self.0.max)
     }
 
     /// The mean, at most 0.1 % wrong.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
-        (self.count() > 0).then(|| self.histogram.mean())
+        (self.count() > 0).then(|| self.0.histogram.mean())
     }
 
     /// The value that so many per cent of the samples do not exceed. `None`: the sample does not
     /// [carry](carries) it.
     #[must_use]
     pub fn percentile(&self, percentile: f64) -> Option<u64> {
-        let value = || self.histogram.value_at_percentile(percentile).clamp(self.min, self.max);
-        carries(self.count(), percentile).then(value)
+        self.0.percentile(percentile)
     }
 
     /// The histogram, in nanoseconds.
     #[must_use]
     pub fn histogram(&self) -> &Histogram<u64> {
-        &self.histogram
+        &self.0.histogram
     }
 }
 
 impl From<Recorded> for Stored {
     fn from(recorded: Recorded) -> Stored {
         let mut bytes = Vec::new();
-        let written = V2DeflateSerializer::new().serialize(&recorded.histogram, &mut bytes);
+        let written = V2DeflateSerializer::new().serialize(&recorded.0.histogram, &mut bytes);
         written.expect("writing into memory does not fail");
         Stored {
             count: recorded.count(),
             min_ns: recorded.min(),
             max_ns: recorded.max(),
-            clipped: recorded.clipped,
+            clipped: recorded.clipped(),
             histogram: STANDARD.encode(bytes),
         }
     }
@@ -177,20 +159,20 @@ impl TryFrom<Stored> for Recorded {
         let mut recorded = Recorded::new();
         let fits = |digits, low, high| (digits, low, high) == (Recorded::DIGITS, 1, Recorded::LONGEST);
         let read = inflated(&bytes, fits)?;
-        recorded.histogram.add(&read).map_err(|error| format!("a histogram is beyond an hour: {error}"))?;
+        recorded.0.histogram.add(&read).map_err(|error| format!("a histogram is beyond an hour: {error}"))?;
         if recorded.count() != stored.count {
             let held = recorded.count();
             return Err(format!("a histogram holds {held} values, and `count` says {}", stored.count));
         }
         if stored.count > 0 {
-            recorded.min = stored.min_ns.ok_or("`min_ns` is missing")?;
-            recorded.max = stored.max_ns.ok_or("`max_ns` is missing")?;
-            if recorded.min > recorded.max || stored.clipped > stored.count {
+            recorded.0.min = stored.min_ns.ok_or("`min_ns` is missing")?;
+            recorded.0.max = stored.max_ns.ok_or("`max_ns` is missing")?;
+            if recorded.0.min > recorded.0.max || stored.clipped > stored.count {
                 return Err("`min_ns`, `max_ns`, `clipped` and `count` of a histogram contradict each other"
                     .to_owned());
             }
         }
-        recorded.clipped = stored.clipped;
+        recorded.0.clipped = stored.clipped;
         Ok(recorded)
     }
 }

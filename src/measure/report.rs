@@ -7,8 +7,8 @@
 //!
 //! # Model
 //!
-//! [`figures`] derives plain numbers from a [`ResultFile`]. [`sections`] makes one [`document`] of them, and [`text`],
-//! [`markdown`] and [`html`] render it. [`json`] holds the figures for programs; `.hgrm` and `.hlog` hold the
+//! [`figures`] derives plain numbers from a [`ResultFile`]. `sections` makes one `document` of them, and `text`,
+//! `markdown` and `html` render it. `json` holds the figures for programs; `.hgrm` and `.hlog` hold the
 //! histograms for other readers. A [threshold] asks for one figure by its [name](names). A latency log of `run` makes
 //! a document of its own.
 //!
@@ -28,21 +28,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod diff;
-pub mod document;
+mod diff;
+pub(super) mod document;
 mod drawing;
 pub mod figures;
-pub mod hgrm;
-pub mod hlog;
-pub mod html;
-pub mod json;
-pub mod markdown;
+mod hgrm;
+mod hlog;
+mod html;
+mod json;
+mod markdown;
 pub mod names;
 mod options;
-pub mod sections;
+mod sections;
 pub mod series;
 pub mod show;
-pub mod text;
+mod text;
 pub mod threshold;
 pub mod unit;
 
@@ -97,7 +97,9 @@ fn rendered(document: &Document, format: Format, options: &Options) -> Result<St
         Format::Markdown => Ok(markdown::render(document)),
         Format::Html => Ok(html::render(document)),
         Format::Svg => html::picture(document, options.series.as_deref()),
-        other => Err(ReportError::Log(other.as_str())),
+        Format::Json => Err(ReportError::Log("json")),
+        Format::Hgrm => Err(ReportError::Log("hgrm")),
+        Format::Hlog => Err(ReportError::Log("hlog")),
     }
 }
 

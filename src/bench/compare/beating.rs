@@ -68,14 +68,10 @@ fn peers(options: &Options, row: &Row, server: &Server) -> PeersPlan {
     // drains are wake-ups of their own. Marks that are reached together come in batches of hundreds, which made the
     // bare loop two to four times cheaper.
     let mark = usize::try_from(row.mark()).expect("a mark fits memory");
-    PeersPlan {
-        server: server.address,
-        source: None,
-        connections: usize::try_from(settings.connections).expect("fewer than descriptors"),
-        beat_bytes,
-        pace_ns: nanos(options.stroke),
-        first_bytes: if options.in_phase { beat_bytes } else { mark.max(beat_bytes) },
-    }
+    let connections = usize::try_from(settings.connections).expect("fewer than descriptors");
+    let first_bytes = if options.in_phase { beat_bytes } else { mark.max(beat_bytes) };
+    let plan = PeersPlan::new(server.address, connections, beat_bytes);
+    PeersPlan { pace_ns: nanos(options.stroke), first_bytes, ..plan }
 }
 
 /// After the load has reset its connections: the server must have reported all of them, with all their bytes.

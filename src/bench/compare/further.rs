@@ -53,14 +53,10 @@ fn rates(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::Result<()> 
     let peers = usize::try_from(settings.connections).map_or(PEERS, |most| PEERS.min(most));
     for each in RATES {
         let server = bench.stage.start(row, f64::from(each) * settings.beat_bytes as f64)?;
-        let plan = PeersPlan {
-            server: server.address,
-            source: None,
-            connections: peers,
-            beat_bytes: usize::try_from(settings.beat_bytes).expect("a beat fits memory"),
-            pace_ns: nanos(options.stroke),
-            first_bytes: usize::try_from(row.mark()).expect("a mark fits memory"),
-        };
+        let [beat_bytes, first_bytes] =
+            [settings.beat_bytes, row.mark()].map(|bytes| usize::try_from(bytes).expect("it fits memory"));
+        let plan = PeersPlan::new(server.address, peers, beat_bytes);
+        let plan = PeersPlan { pace_ns: nanos(options.stroke), first_bytes, ..plan };
         let mut load = bench.stage.connect(&server, &plan)?;
         let rate = f64::from(each) * peers as f64;
         let window = Window { rate, warm_up_ns: settings.warm_up_ns, window_ns: settings.window_ns };

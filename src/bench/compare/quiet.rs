@@ -40,15 +40,7 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
     let mut server = bench.stage.start(row, 0.0)?;
     let pid = server.child.pid();
     let (slabs_before, memory_before) = (slabs(), resident(pid)?);
-    let plan = PeersPlan {
-        server: server.address,
-        source: None,
-        connections,
-        beat_bytes: 0,
-        pace_ns: 1_000_000,
-        first_bytes: 0,
-    };
-    let mut load = bench.stage.connect(&server, &plan)?;
+    let mut load = bench.stage.connect(&server, &PeersPlan::new(server.address, connections, 0))?;
     std::thread::sleep(settle);
     if options.measures(Measure::Idle) {
         run.idle = Some(Idle {

@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use super::options::{Options, PATIENCE, Sizes};
 use super::path::Net;
-use super::sizes::Sizes;
 use super::verdicts::{ReportedEvent, ReportedKind};
-use super::{Options, PATIENCE};
 use crate::bench::child::{Child, Line};
 use crate::measure::result::{EngineUsed, OutputKind};
 

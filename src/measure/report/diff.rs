@@ -45,7 +45,6 @@ pub enum Judgement {
 
 impl Judgement {
     /// The words of a report.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Judgement::Worse => "worse",
@@ -56,7 +55,6 @@ impl Judgement {
 }
 
 /// All figures that at least one of two results has.
-#[must_use]
 pub fn changes(first: &Figures<'_>, second: &Figures<'_>) -> Vec<Change> {
     let mut seen = BTreeSet::new();
     let all = names::all(first).into_iter().chain(names::all(second));
@@ -87,7 +85,6 @@ fn judge(name: &str, first: &Named, second: &Named) -> Option<Judgement> {
 }
 
 /// A doubt when two results were measured on different engines.
-#[must_use]
 pub fn other_engine(first: &ResultFile, second: &ResultFile) -> Option<Doubt> {
     let engines = [first, second].map(|result| result.program.engine.as_ref());
     let names = engines.map(|engine| engine.map(|engine| engine.name.as_str()));
@@ -103,17 +100,27 @@ pub fn other_engine(first: &ResultFile, second: &ResultFile) -> Option<Doubt> {
     })
 }
 
-/// The circumstances that were not the same when two results were measured: name, first, second. Ratios between the
-/// results show these as much as the program.
-#[must_use]
-pub fn differences(first: &ResultFile, second: &ResultFile) -> Vec<(String, String, String)> {
-    let (first, second) = (circumstances(first), circumstances(second));
-    let names: BTreeMap<_, _> = first.iter().chain(&second).map(|(name, _)| (name, ())).collect();
-    let said = |side: &BTreeMap<String, String>, name: &String| {
-        side.get(name).cloned().unwrap_or_else(|| "-".to_owned())
-    };
-    let sides = names.into_keys().map(|name| (name.clone(), said(&first, name), said(&second, name)));
-    sides.filter(|(_, first, second)| first != second).collect()
+/// A circumstance that was not the same when two results were measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// Its name, with dots.
+    pub what: String,
+    /// The value in the first result, or `-`.
+    pub first: String,
+    /// The value in the second result, or `-`.
+    pub second: String,
+}
+
+/// The circumstances that were not the same when two results were measured. Ratios between the results show these as
+/// much as the program.
+pub fn differences(first: &ResultFile, second: &ResultFile) -> Vec<Difference> {
+    let sides = [first, second].map(circumstances);
+    let names: BTreeSet<&String> = sides.iter().flat_map(BTreeMap::keys).collect();
+    let all = names.into_iter().map(|what| {
+        let said = |side: &BTreeMap<String, String>| side.get(what).map_or("-", String::as_str).to_owned();
+        Difference { what: what.clone(), first: said(&sides[0]), second: said(&sides[1]) }
+    });
+    all.filter(|difference| difference.first != difference.second).collect()
 }
 
 /// Machine, program and settings by the names of their fields.

@@ -21,7 +21,6 @@ pub struct Document {
 
 impl Document {
     /// All charts in reading order, those in folds included.
-    #[must_use]
     pub fn charts(&self) -> Vec<&Chart> {
         fn collect<'a>(blocks: &'a [Block], found: &mut Vec<&'a Chart>) {
             for block in blocks {
@@ -70,7 +69,6 @@ pub struct Text(pub Vec<(Tone, String)>);
 
 impl Text {
     /// Adds words in a tone.
-    #[must_use]
     pub fn and(mut self, tone: Tone, words: impl Into<String>) -> Text {
         self.0.push((tone, words.into()));
         self
@@ -110,14 +108,12 @@ pub struct Table {
 
 impl Table {
     /// An empty table.
-    #[must_use]
     pub fn new<S: Into<String>>(caption: impl Into<String>, head: impl IntoIterator<Item = S>) -> Table {
         let head = head.into_iter().map(Into::into).collect();
         Table { caption: caption.into(), head, rows: Vec::new() }
     }
 
     /// Whether each column holds figures, which are aligned right.
-    #[must_use]
     pub fn figures(&self) -> Vec<bool> {
         let word = |cell: &Cell| !cell.text.starts_with(|first: char| first.is_ascii_digit() || first == '-');
         let words = |column: usize| self.rows.iter().filter_map(|row| row.cells.get(column)).any(word);
@@ -230,7 +226,6 @@ const MARKED: [f64; 6] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 
 impl Curve {
     /// The curve of a distribution.
-    #[must_use]
     pub fn new(name: impl Into<String>, look: usize, recorded: &Recorded) -> Curve {
         let count = recorded.count() as f64;
         let last = (count / 10.0).max(2.0);
@@ -298,13 +293,11 @@ pub struct Bar {
 }
 
 /// A file's words, with a space for each [unsafe letter](is_unsafe).
-#[must_use]
 pub fn plain(text: &str) -> String {
     text.chars().map(|letter| if is_unsafe(letter) { ' ' } else { letter }).collect()
 }
 
 /// [Plain](plain) words of a length that has room in a table.
-#[must_use]
 pub fn cut(text: &str) -> String {
     const LONGEST: usize = 200;
     let text = plain(text);

@@ -12,7 +12,6 @@ use super::series::Series;
 const STEPS: u32 = 5;
 
 /// Renders a series.
-#[must_use]
 pub fn render(series: &Series) -> String {
     let histogram = series.recorded.histogram();
     let micros = |nanos: f64| nanos / 1_000.0;

@@ -22,7 +22,6 @@ struct Line<'a> {
 }
 
 /// Writes the log.
-#[must_use]
 pub fn render(figures: &Figures) -> String {
     let result = figures.result;
     let mut lines = lines(figures);

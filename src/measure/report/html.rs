@@ -16,6 +16,7 @@ use std::fmt::{self, Write};
 
 use super::document::{Block, Cell, Chart, Document, Plot, Table, Text, Tone};
 use super::options::ReportError;
+use super::series::named;
 use escape::Escaped;
 
 const STYLE: &str = include_str!("html/style.css");
@@ -25,7 +26,6 @@ const PICTURE: &str = include_str!("html/picture.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// Renders a document.
-#[must_use]
 pub fn render(document: &Document) -> String {
     let mut out = String::new();
     page(&mut out, document).expect("a string takes all that is written");
@@ -166,33 +166,14 @@ fn draw(chart: &Chart) -> Option<String> {
 
 /// Renders one chart of a document as a picture of its own, an SVG with its colours in it: the first chart, or the one
 /// of this id.
-///
-/// # Errors
-///
-/// When no chart has the id, or there is none at all.
 pub fn picture(document: &Document, id: Option<&str>) -> Result<String, ReportError> {
     let drawn = document.charts().into_iter().filter_map(|chart| Some((chart, draw(chart)?)));
-    let mut drawn: Vec<_> = drawn.collect();
-    let place = match id {
-        Some(id) => drawn.iter().position(|(chart, _)| chart.id == id),
-        None => (!drawn.is_empty()).then_some(0),
-    };
-    match (place, id) {
-        (Some(place), _) => {
-            let (chart, picture) = drawn.swap_remove(place);
-            let [width, _] = svg::size(chart);
-            let open = format!(
-                "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" font-family=\"sans-serif\""
-            );
-            let body = picture.replacen("<svg", &open, 1);
-            Ok(body.replacen("<title", &format!("<style>\n{PICTURE}</style><title"), 1))
-        }
-        (None, Some(id)) => {
-            let names = drawn.iter().map(|(chart, _)| chart.id.clone()).collect();
-            Err(ReportError::Series { wanted: id.to_owned(), names })
-        }
-        (None, None) => Err(ReportError::Empty),
-    }
+    let (chart, picture) = named(drawn.collect(), id, |(chart, _)| &chart.id)?;
+    let [width, _] = svg::size(chart);
+    let open =
+        format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" font-family=\"sans-serif\"");
+    let body = picture.replacen("<svg", &open, 1);
+    Ok(body.replacen("<title", &format!("<style>\n{PICTURE}</style><title"), 1))
 }
 
 /// The names of the lines. In a spectrum of several lines the reader can switch them off.

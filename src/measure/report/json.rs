@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::diff::{Change, changes, differences, other_engine};
+use super::diff::{Change, Difference, changes, differences, other_engine};
 use super::figures::{Compared, Detected, Figures};
 use crate::measure::result::{Doubt, Machine, Program};
 
@@ -36,26 +36,14 @@ struct One<'a> {
     doubts: &'a [Doubt],
 }
 
-/// A circumstance that is not the same in both results.
-#[derive(Serialize)]
-struct Difference {
-    what: String,
-    first: String,
-    second: String,
-}
-
 /// Renders one result or two.
-#[must_use]
 pub fn render(results: &[Figures]) -> String {
     let pair = if let [first, second] = results { Some((first, second)) } else { None };
     let report = Report {
         format: "deadpeer-report",
         version: 1,
         results: results.iter().map(one).collect(),
-        differences: pair.map(|(first, second)| {
-            let rows = differences(first.result, second.result).into_iter();
-            rows.map(|(what, first, second)| Difference { what, first, second }).collect()
-        }),
+        differences: pair.map(|(first, second)| differences(first.result, second.result)),
         changes: pair.map(|(first, second)| changes(first, second)),
         doubts: pair.map(|(first, second)| other_engine(first.result, second.result).into_iter().collect()),
     };

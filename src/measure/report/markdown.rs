@@ -7,7 +7,6 @@ use super::drawing;
 const DRAWN: usize = 90;
 
 /// Renders a document.
-#[must_use]
 pub fn render(document: &Document) -> String {
     let mut text = format!("# {}\n", escaped(&document.title));
     for section in &document.sections {

@@ -11,7 +11,7 @@
 //! | `cpu.SUBJECT/OTHER` | the median of the ratios within each round |
 //! | `cpu.SUBJECT/OTHER.max` | the greatest of them; `.min` the least |
 
-use super::figures::{Compared, Detected, Figure, Figures, Rounds, Row, Spread, WayFigures};
+use super::figures::{Compared, Detected, Figure, Figures, Rounds, Row, Spread};
 use super::unit::Unit;
 use crate::measure::result::Way;
 
@@ -78,30 +78,22 @@ fn of_way(detection: Option<&Detected>, kind: &str, way: Way, figure: &str) -> O
     }
     let missing = |why: String| Some(Named::new(unit, Err(why)));
     let Some(detection) = detection else { return missing("the result has no experiment".to_owned()) };
-    let Some(found) = detection.ways.iter().find(|found| found.way == way) else {
+    let Some(found) = detection.find(way) else {
         return missing(format!("{way} was not asked for"));
     };
     if let Some(reason) = found.not_run {
         return missing(format!("{way} was not run: {reason}"));
     }
     match kind {
-        "detect" if counted => count_of(found, figure).map(Named::count),
+        "detect" if counted => {
+            found.faults().into_iter().find(|(kind, _)| *kind == figure).map(|(_, count)| Named::count(count))
+        }
         "detect" => of_spread(&found.latency, figure),
         "injector" => of_spread(&found.injector_late, figure),
         _ => match &found.silence {
             Some(silence) => of_spread(silence, figure),
             None => missing(format!("{way} is no silent way")),
         },
-    }
-}
-
-fn count_of(way: &WayFigures, figure: &str) -> Option<u64> {
-    match figure {
-        "missed" => Some(way.missed),
-        "doubled" => Some(way.doubled),
-        "misnamed" => Some(way.misnamed),
-        "early" => Some(way.early),
-        _ => None,
     }
 }
 
@@ -150,23 +142,8 @@ fn quality(detection: Option<&Detected>, name: &str) -> Option<Named> {
     }
 }
 
-/// A choice of one of several rounds.
-#[derive(Clone, Copy)]
-enum Pick {
-    Min,
-    Median,
-    Max,
-}
-
-impl Pick {
-    fn of(self, rounds: Rounds) -> f64 {
-        match self {
-            Pick::Min => rounds.min,
-            Pick::Median => rounds.median,
-            Pick::Max => rounds.max,
-        }
-    }
-}
+/// Chooses one of several rounds.
+type Pick = fn(Rounds) -> f64;
 
 fn compared(comparison: Option<&Compared>, figure: Figure, rest: &str) -> Option<Named> {
     let unit = if rest.contains('/') { Unit::Ratio } else { figure.unit() };
@@ -174,7 +151,9 @@ fn compared(comparison: Option<&Compared>, figure: Figure, rest: &str) -> Option
         return Some(Named::new(unit, Err("the result has no comparison".to_owned())));
     };
     // The name of a subject may hold dots and slashes, so whole names are tried first.
-    let picks = [("", Pick::Median), (".min", Pick::Min), (".median", Pick::Median), (".max", Pick::Max)];
+    let median: Pick = |rounds| rounds.median;
+    let picks: [(&str, Pick); 4] =
+        [("", median), (".min", |rounds| rounds.min), (".median", median), (".max", |rounds| rounds.max)];
     picks.into_iter().find_map(|(suffix, pick)| {
         let named = rest.strip_suffix(suffix)?;
         comparison.find(named).map(|row| of_figure(row, figure, pick)).or_else(|| {
@@ -200,7 +179,7 @@ fn lacking(row: &Row, figure: Figure) -> Option<String> {
 
 fn of_figure(row: &Row, figure: Figure, pick: Pick) -> Named {
     let cell = row.cell(figure);
-    let value = cell.value.map(|rounds| pick.of(rounds));
+    let value = cell.value.map(pick);
     let value = lacking(row, figure).map_or_else(|| value.ok_or_else(String::new), Err);
     let range = cell.value.map(|rounds| (rounds.min, rounds.max));
     Named { value, unit: figure.unit(), range, samples: Some(cell.rounds) }
@@ -213,7 +192,7 @@ fn of_ratio(comparison: &Compared, row: &Row, base: &Row, figure: Figure, pick: 
     };
     let value = || {
         let none = || "no round has both, and more than nothing to divide by".to_owned();
-        ratio.map(|rounds| pick.of(rounds)).ok_or_else(none)
+        ratio.map(pick).ok_or_else(none)
     };
     let lacking = lacking(row, figure).or_else(|| lacking(base, figure));
     let range = ratio.map(|rounds| (rounds.min, rounds.max));

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The formats of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Format {
     /// Tables and bars for a terminal.
     Text,
@@ -11,30 +12,14 @@ pub enum Format {
     Markdown,
     /// The derived figures, for programs.
     Json,
-    /// The percentile spectrum of one series.
+    /// The percentile spectrum of one series, for HdrHistogram's plotters.
     Hgrm,
-    /// All histograms, by interval and tag.
+    /// All histograms by interval and tag, for HdrHistogram's log readers.
     Hlog,
     /// One self-contained page.
     Html,
     /// One chart of that page, as a picture of its own.
     Svg,
-}
-
-impl Format {
-    /// The name on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Format::Text => "text",
-            Format::Markdown => "markdown",
-            Format::Json => "json",
-            Format::Hgrm => "hgrm",
-            Format::Hlog => "hlog",
-            Format::Html => "html",
-            Format::Svg => "svg",
-        }
-    }
 }
 
 /// The choices of a reader.

@@ -48,17 +48,21 @@ pub fn all<'a>(figures: &Figures<'a>) -> Vec<Series<'a>> {
 ///
 /// When no series has the name, or there is none at all.
 pub fn find<'a>(figures: &Figures<'a>, wanted: Option<&str>) -> Result<Series<'a>, ReportError> {
-    let mut all = all(figures);
-    let found = match wanted {
-        Some(wanted) => all.iter().position(|series| series.name == wanted),
-        None => (!all.is_empty()).then_some(0),
-    };
-    match (found, wanted) {
-        (Some(found), _) => Ok(all.swap_remove(found)),
-        (None, Some(wanted)) => {
-            let names = all.iter().map(|series| series.name.clone()).collect();
+    named(all(figures), wanted, |series| &series.name)
+}
+
+/// The member of a name, or the first one.
+pub(super) fn named<T>(
+    mut all: Vec<T>,
+    wanted: Option<&str>,
+    name: impl Fn(&T) -> &str,
+) -> Result<T, ReportError> {
+    let Some(wanted) = wanted else { return all.into_iter().next().ok_or(ReportError::Empty) };
+    match all.iter().position(|one| name(one) == wanted) {
+        Some(place) => Ok(all.swap_remove(place)),
+        None => {
+            let names = all.iter().map(|one| name(one).to_owned()).collect();
             Err(ReportError::Series { wanted: wanted.to_owned(), names })
         }
-        (None, None) => Err(ReportError::Empty),
     }
 }

@@ -14,7 +14,6 @@ const GAP: usize = 2;
 const DRAWN: usize = 80;
 
 /// Renders a document.
-#[must_use]
 pub fn render(document: &Document, options: &Options) -> String {
     let width = options.width.map(|width| usize::from(width).max(NARROWEST));
     let mut out = Out { text: String::new(), width, bold: options.bold, full: options.full };

@@ -24,42 +24,15 @@ use super::{names, show};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Threshold {
     name: String,
-    operator: Operator,
+    /// One of [`OPERATORS`].
+    operator: &'static str,
     limit: Limit,
     /// The limit as it was written.
     written: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Above,
-    AtLeast,
-    Below,
-    AtMost,
-}
-
-impl Operator {
-    /// The longer ones first, so that `>=` is not read as `>`.
-    const ALL: [Operator; 4] = [Operator::AtLeast, Operator::AtMost, Operator::Above, Operator::Below];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Operator::Above => ">",
-            Operator::AtLeast => ">=",
-            Operator::Below => "<",
-            Operator::AtMost => "<=",
-        }
-    }
-
-    fn holds(self, value: f64, limit: f64) -> bool {
-        match self {
-            Operator::Above => value > limit,
-            Operator::AtLeast => value >= limit,
-            Operator::Below => value < limit,
-            Operator::AtMost => value <= limit,
-        }
-    }
-}
+/// The operators. The longer ones come first, so that `>=` is not read as `>`.
+const OPERATORS: [&str; 4] = [">=", "<=", ">", "<"];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Limit {
@@ -142,7 +115,7 @@ impl std::error::Error for ThresholdError {}
 
 impl fmt::Display for Threshold {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}{}{}", self.name, self.operator.as_str(), self.written)
+        write!(out, "{}{}{}", self.name, self.operator, self.written)
     }
 }
 
@@ -159,10 +132,10 @@ impl Threshold {
         let grammar = || ThresholdError::Grammar(text.to_owned());
         // A name may hold any letter but these; a value holds none of them.
         let at = text.rfind(['<', '>']).ok_or_else(grammar)?;
-        let operator = Operator::ALL.into_iter().find(|operator| text[at..].starts_with(operator.as_str()));
+        let operator = OPERATORS.into_iter().find(|operator| text[at..].starts_with(operator));
         let operator = operator.ok_or_else(grammar)?;
         let name = text[..at].trim();
-        let written = text[at + operator.as_str().len()..].trim();
+        let written = text[at + operator.len()..].trim();
         if name.is_empty() || written.is_empty() {
             return Err(grammar());
         }
@@ -186,12 +159,15 @@ impl Threshold {
             };
             return Err(ThresholdError::Unit(self.to_string(), wanted));
         };
+        let holds = |value: f64| match self.operator {
+            ">=" => value >= limit,
+            "<=" => value <= limit,
+            ">" => value > limit,
+            _ => value < limit,
+        };
         Ok(match value {
             Err(why) => Some(format!("{self}: {why}")),
-            Ok(value) if self.operator.holds(value, limit) => {
-                Some(format!("{self}: it is {}", exact(value, unit)))
-            }
-            Ok(_) => None,
+            Ok(value) => holds(value).then(|| format!("{self}: it is {}", exact(value, unit))),
         })
     }
 

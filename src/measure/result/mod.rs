@@ -20,21 +20,17 @@
 //! - What was not measured is absent or null, never zero.
 
 mod comparison;
-mod doubt;
 mod experiment;
-mod machine;
 
 use std::fmt;
 
 pub use comparison::{
     Beats, Comparison, ComparisonSettings, Cost, Detection, Idle, OutputKind, Run, Storm, Subject,
 };
-pub use doubt::{Doubt, DoubtKind};
 pub use experiment::{Basis, Experiment, Interval, Quality, Settings, Way, WayResult};
-pub use machine::{BareRecv, EngineUsed, Machine, Program};
 use serde::{Deserialize, Serialize};
 
-use super::recorded::COOKIE;
+use super::recorded::{COOKIE, Recorded};
 use crate::limits::MAX_RESULT_HISTOGRAMS;
 
 /// The name of the format.
@@ -67,6 +63,138 @@ pub struct ResultFile {
     pub comparison: Option<Comparison>,
     /// Reasons not to trust a figure.
     pub doubts: Vec<Doubt>,
+}
+
+/// The deadpeer that measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its version, as in Cargo.toml.
+    pub version: String,
+    /// Its build: `release` or `debug`.
+    pub build: String,
+    /// The commit that it was built from. `None`: unknown, as in older files.
+    #[serde(default)]
+    pub commit: Option<String>,
+    /// The engine of the trackers that were measured. `None`: unknown, as in older files.
+    #[serde(default)]
+    pub engine: Option<EngineUsed>,
+}
+
+/// The I/O engine that a tracker ran on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineUsed {
+    /// The name in `--io`: `io_uring`, `epoll` or `tokio-uring`.
+    pub name: String,
+    /// The kernel features that the engine used, such as `multishot-poll`.
+    pub features: Vec<String>,
+    /// The reason for a fallback: why io_uring could not be used. `None`: the engine was the wanted one.
+    pub why_not: Option<String>,
+}
+
+/// The machine and its limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The release of the kernel, as `uname -r` prints it.
+    pub kernel: String,
+    /// The name of the processor in /proc/cpuinfo.
+    pub cpu: String,
+    /// The number of cores that the process may use.
+    pub cores: u32,
+    /// The memory of the machine.
+    pub memory_bytes: u64,
+    /// Whether the processor reports a hypervisor.
+    pub virtual_machine: bool,
+    /// The kernel's tick (1/HZ): the grain of `tcpi_last_data_recv`.
+    pub tick_ns: u64,
+    /// The hard RLIMIT_NOFILE.
+    pub descriptors: u64,
+    /// The soft RLIMIT_MEMLOCK. `None`: unlimited.
+    pub memlock_bytes: Option<u64>,
+    /// Whether the bench ran as root.
+    pub root: bool,
+    /// The load average of the minute before the start, in thousandths.
+    pub load_thousandths: u64,
+    /// The cores that the tracker or the compared servers ran on. Empty: not pinned.
+    pub server_cores: Vec<u32>,
+    /// The cores that load and injectors ran on. Empty: not pinned.
+    pub load_cores: Vec<u32>,
+    /// The time that the machine takes for a death without a tracker. `None`: not measured.
+    pub bare_recv: Option<BareRecv>,
+}
+
+/// One thread that waits in `recv` for one FIN, before anything else runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BareRecv {
+    /// From the scheduled `close(2)` to the return of the `recv`.
+    pub latency: Recorded,
+    /// From the scheduled instant to the `close(2)`; a part of `latency`.
+    pub injector_late: Recorded,
+}
+
+/// A reason not to trust a figure, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Doubt {
+    /// The kind, for programs.
+    pub kind: DoubtKind,
+    /// What was observed, with figures, and the way or the subject that it concerns.
+    pub text: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// The kinds of doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DoubtKind {
+    /// The program was built without optimisation.
+    DebugBuild,
+    /// The injector missed its instants.
+    InjectorLate,
+    /// The load missed its schedule.
+    LoadLate,
+    /// There are too few samples for a usual percentile.
+    TooFewSamples,
+    /// Values lie beyond the range of the histogram.
+    Clipped,
+    /// Load and tracker took turns on a core.
+    SharedCore,
+    /// Rounds differ by more than they should.
+    NoisyRounds,
+    /// Other processes used the machine meanwhile.
+    BusyMachine,
+    /// The machine takes so long to wake a thread that latencies show the machine.
+    SlowMachine,
+    /// A part was left out for lack of rights or time.
+    NotMeasured,
+    /// A window is shorter than what it measures.
+    ShortWindow,
+    /// Verdicts do not match the deaths.
+    Mistakes,
+    /// Two results were measured on different engines.
+    OtherEngine,
+    /// A kind of a later program that this one does not know.
+    #[serde(other)]
+    Other,
+}
+
+impl DoubtKind {
+    /// All kinds of doubt, in the order of reports.
+    pub const ALL: [DoubtKind; 14] = [
+        DoubtKind::DebugBuild,
+        DoubtKind::InjectorLate,
+        DoubtKind::LoadLate,
+        DoubtKind::TooFewSamples,
+        DoubtKind::Clipped,
+        DoubtKind::SharedCore,
+        DoubtKind::NoisyRounds,
+        DoubtKind::BusyMachine,
+        DoubtKind::SlowMachine,
+        DoubtKind::NotMeasured,
+        DoubtKind::ShortWindow,
+        DoubtKind::Mistakes,
+        DoubtKind::OtherEngine,
+        DoubtKind::Other,
+    ];
 }
 
 /// The number of histograms in a value, anywhere. Each begins with its cookie.

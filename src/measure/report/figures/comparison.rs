@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use super::figure::Figure;
-use super::rounds::{Rounds, whole};
-use super::spread::Spread;
+use super::spread::{Rounds, Spread, whole};
 use crate::measure::recorded::Recorded;
 use crate::measure::report::options::ReportError;
 use crate::measure::result::{Comparison, ComparisonSettings, Run, Subject};

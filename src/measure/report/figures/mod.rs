@@ -14,14 +14,12 @@
 mod comparison;
 mod detection;
 mod figure;
-mod rounds;
 mod spread;
 
 pub use comparison::{Cell, Compared, Row};
 pub use detection::{BareFigures, Detected, Qualities, WayFigures};
 pub use figure::Figure;
-pub use rounds::Rounds;
-pub use spread::Spread;
+pub use spread::{Rounds, Spread};
 
 use super::options::ReportError;
 use crate::measure::result::ResultFile;

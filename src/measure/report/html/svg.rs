@@ -164,9 +164,8 @@ impl Picture {
     }
 
     /// A straight line.
-    pub(super) fn line(&mut self, class: &str, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2]) {
-        let (x1, y1, x2, y2) = (Px(x1), Px(y1), Px(x2), Px(y2));
-        self.put(format_args!("<path class=\"{class}\" d=\"M{x1} {y1}L{x2} {y2}\"/>\n"));
+    pub(super) fn line(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
+        self.path(class, [Some(from), Some(to)]);
     }
 
     /// A line through points. A `None` leaves a gap; a point between two gaps is a dot.

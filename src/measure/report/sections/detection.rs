@@ -91,31 +91,36 @@ fn of_kind<'a>(all: &All<'a>, basis: Basis) -> Vec<(Way, Vec<(usize, &'a WayFigu
     found.filter(|(_, sides)| !sides.is_empty()).collect()
 }
 
+/// The ways of a kind by their names in tables, each in each result.
+fn named<'a>(all: &All<'a>, basis: Basis) -> impl Iterator<Item = (String, &'a WayFigures<'a>)> {
+    let ways = of_kind(all, basis).into_iter();
+    ways.flat_map(|(way, sides)| sides.into_iter().map(move |(place, figures)| (way, place, figures)))
+        .map(|(way, place, figures)| (all.named(way.as_str(), place), figures))
+}
+
+/// The bare recv of each result that has one, by its name in tables.
+fn bare<'a>(all: &All<'a>) -> impl Iterator<Item = (String, Spread)> {
+    let known = all.known.iter();
+    known.filter_map(|(place, detected)| Some((all.named(BARE, *place), detected.bare_recv?.latency)))
+}
+
 /// Percentiles first, then how many deaths they are of, then faults in one cell.
 fn latency(all: &All<'_>, basis: Basis, title: &str) -> Table {
     let heads = ["way", "p50", "p90", "p99", "p99.9", "max", "of deaths", "faults"];
     let mut table = Table::new(title, heads);
-    let times = |spread: &Spread| {
-        [spread.p50_ns, spread.p90_ns, spread.p99_ns, spread.p999_ns, spread.max_ns].map(show::nanos)
+    let mut add = |name: String, spread: Spread, rest: [Cell; 2]| {
+        let times = [spread.p50_ns, spread.p90_ns, spread.p99_ns, spread.p999_ns, spread.max_ns];
+        let cells = [name].into_iter().chain(times.map(show::nanos)).map(Cell::from);
+        table.rows.push(cells.chain(rest).collect());
     };
-    for (way, sides) in of_kind(all, basis) {
-        for (place, figures) in sides {
-            let name = Cell::from(all.named(way.as_str(), place));
-            let cells = times(&figures.latency).map(Cell::from).into_iter();
-            let rest = match figures.not_run {
-                Some(_) => [show::NOTHING.into(), show::NOTHING.into()],
-                None => [show::count(figures.injected).into(), faults(figures)],
-            };
-            table.rows.push([name].into_iter().chain(cells).chain(rest).collect());
-        }
+    for (name, figures) in named(all, basis) {
+        let counts = || [show::count(figures.injected).into(), faults(figures)];
+        let rest = figures.not_run.map_or_else(counts, |_| [show::NOTHING.into(), show::NOTHING.into()]);
+        add(name, figures.latency, rest);
     }
-    for (place, detected) in
-        all.known.iter().filter(|_| basis == Basis::Scheduled && !table.rows.is_empty()).collect::<Vec<_>>()
-    {
-        let Some(bare) = &detected.bare_recv else { continue };
-        let cells = times(&bare.latency).into_iter();
-        let rest = [show::count(bare.latency.count), show::NOTHING.to_owned()];
-        table.rows.push([all.named(BARE, *place)].into_iter().chain(cells).chain(rest).collect());
+    if basis == Basis::Scheduled && named(all, basis).next().is_some() {
+        bare(all)
+            .for_each(|(name, bare)| add(name, bare, [show::count(bare.count).into(), show::NOTHING.into()]));
     }
     table
 }
@@ -127,12 +132,8 @@ fn faults(way: &WayFigures<'_>) -> Cell {
 }
 
 fn not_run(all: &All<'_>, basis: Basis) -> Option<Block> {
-    let ways = of_kind(all, basis).into_iter().flat_map(|(way, sides)| {
-        sides.into_iter().filter_map(move |(place, figures)| Some((way, place, figures.not_run?)))
-    });
-    let said = ways.map(|(way, place, reason)| {
-        Text::from(format!("{} was not run: {reason}.", all.named(way.as_str(), place)))
-    });
+    let said = named(all, basis)
+        .filter_map(|(name, figures)| Some(Text::from(format!("{name} was not run: {}.", figures.not_run?))));
     let said: Vec<_> = said.collect();
     (!said.is_empty()).then_some(Block::List(said))
 }
@@ -207,27 +208,15 @@ fn injector(all: &All<'_>) -> Vec<Block> {
     vec![Block::Heading("The injector".to_owned()), Block::Says(note.into()), Block::Charts(vec![chart])]
 }
 
-fn spread(spread: &Spread) -> impl Iterator<Item = String> {
-    let times = spread.times().into_iter().map(|(_, time)| show::nanos(time));
-    [show::count(spread.count)].into_iter().chain(times)
-}
-
 fn times(all: &All<'_>) -> Table {
     let mut table = Table::new("All percentiles", ["way", "basis"].into_iter().chain(SPREAD));
-    for (basis, ..) in KINDS {
-        for (way, sides) in of_kind(all, basis) {
-            for (place, figures) in sides {
-                let basis = if figures.basis == Basis::Scheduled { "scheduled" } else { "expiry" };
-                let names = [all.named(way.as_str(), place), basis.to_owned()];
-                table.rows.push(names.into_iter().chain(spread(&figures.latency)).collect());
-            }
-        }
-    }
-    for (place, detected) in &all.known {
-        let Some(bare) = &detected.bare_recv else { continue };
-        let names = [all.named(BARE, *place), "scheduled".to_owned()];
-        table.rows.push(names.into_iter().chain(spread(&bare.latency)).collect());
-    }
+    let scheduled = named(all, Basis::Scheduled).map(|(name, way)| (name, "scheduled", way.latency));
+    let expiry = named(all, Basis::Expiry).map(|(name, way)| (name, "expiry", way.latency));
+    let bare = bare(all).map(|(name, latency)| (name, "scheduled", latency));
+    table.rows.extend(scheduled.chain(expiry).chain(bare).map(|(name, basis, spread)| {
+        let times = spread.times().into_iter().map(|(_, time)| show::nanos(time));
+        [name, basis.to_owned(), show::count(spread.count)].into_iter().chain(times).collect()
+    }));
     table
 }
 
@@ -245,20 +234,16 @@ fn counts(all: &All<'_>) -> Table {
         "max",
     ];
     let mut table = Table::new("All counts", heads);
-    for (way, sides) in KINDS.into_iter().flat_map(|(basis, ..)| of_kind(all, basis)) {
-        for (place, figures) in sides {
-            let faults = figures.faults().map(|(_, count)| count);
-            let counts = [figures.injected, figures.told].into_iter().chain(faults);
-            let counts = counts.map(|count| match figures.not_run {
-                Some(_) => show::NOTHING.to_owned(),
-                None => show::count(count),
-            });
-            let late = &figures.injector_late;
-            let late = [late.p50_ns, late.p99_ns, late.max_ns].map(show::nanos);
-            let name = all.named(way.as_str(), place);
-            table.rows.push([name].into_iter().chain(counts).chain(late).collect());
-        }
-    }
+    let ways = KINDS.into_iter().flat_map(|(basis, ..)| named(all, basis));
+    table.rows.extend(ways.map(|(name, figures)| {
+        let faults = figures.faults().map(|(_, count)| count);
+        let counts = [figures.injected, figures.told].into_iter().chain(faults);
+        let shown =
+            |count| if figures.not_run.is_some() { show::NOTHING.to_owned() } else { show::count(count) };
+        let late = &figures.injector_late;
+        let late = [late.p50_ns, late.p99_ns, late.max_ns].map(show::nanos);
+        [name].into_iter().chain(counts.map(shown)).chain(late).collect()
+    }));
     table
 }
 

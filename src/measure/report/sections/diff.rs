@@ -91,7 +91,7 @@ fn circumstances(first: &Figures<'_>, second: &Figures<'_>) -> Vec<Block> {
         return vec![Block::Says("Machine, program and settings were the same.".into())];
     }
     let mut table = Table::new("What was not the same", ["what", SIDES[0], SIDES[1]]);
-    let rows = different.into_iter().map(|(name, first, second)| Row::from_iter([name, first, second]));
+    let rows = different.into_iter().map(|row| Row::from_iter([row.what, row.first, row.second]));
     table.rows.extend(rows);
     let summary = format!(
         "{} were not the same",

@@ -15,7 +15,6 @@ use super::timeline;
 const BATCH: &str = "batch-size";
 
 /// The report of a latency log.
-#[must_use]
 pub fn document(log: &Log, options: &Options) -> Document {
     let known: Vec<&Tag> = log.tags.iter().filter(|tag| tag.whole.count() > 0).collect();
     let mut blocks = vec![Block::Says(summary(log).into())];

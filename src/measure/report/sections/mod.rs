@@ -20,7 +20,6 @@ use super::figures::Figures;
 use super::options::Options;
 
 /// The report of one result, or of two side by side. Further results are left out.
-#[must_use]
 pub fn document(results: &[Figures<'_>], options: &Options) -> Document {
     let results = &results[..results.len().min(SIDES.len())];
     let mut sections = vec![verdict::section(results, options)];
