@@ -5,7 +5,6 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -74,7 +73,6 @@ fn discard(criterion: &mut Criterion, bench: &mut Bench) {
     let most = BATCHES[BATCHES.len() - 1];
     raise_nofile().expect("the limit of descriptors can be raised");
     let mut connections = connections(most).expect("loopback connects");
-    let fds: Vec<RawFd> = connections.iter().map(|(_, server)| server.as_raw_fd()).collect();
     let mut group = criterion.benchmark_group("discard");
     for batch in BATCHES {
         group.throughput(Throughput::Elements(batch as u64));
@@ -86,7 +84,7 @@ fn discard(criterion: &mut Criterion, bench: &mut Bench) {
                         peer.write_all(&BEAT).expect("loopback takes 16 bytes");
                     }
                     let before = Instant::now();
-                    for (index, &fd) in fds[..batch].iter().enumerate() {
+                    for (index, (_, fd)) in connections[..batch].iter().enumerate() {
                         bench.ring.discard(fd, limits::MAX_DISCARD, token(index)).expect("there is room");
                     }
                     bench.turn(batch);

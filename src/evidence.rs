@@ -21,7 +21,7 @@ pub(crate) fn inspect(
 /// What a look means, read just now.
 pub(crate) fn evidence_of(info: &TcpInfo, mask: PollMask, clock: TickClock) -> Evidence {
     let present = clock.now();
-    let tcp_state = TcpState::from_kernel(info.state);
+    let tcp_state = TcpState::from_kernel(info.tcpi_state);
     // The kernel counts a FIN as one byte; it has come in these states. In CLOSE it may have: a byte too
     // many is not told from a FIN here, and the count is left as it is.
     let fin =
@@ -30,16 +30,16 @@ pub(crate) fn evidence_of(info: &TcpInfo, mask: PollMask, clock: TickClock) -> E
         mask,
         so_error: None,
         tcp_state,
-        retransmits: info.retransmits,
-        probes: info.probes,
-        backoff: info.backoff,
-        unacked: info.unacked,
-        notsent: info.notsent_bytes,
-        rtt_us: info.rtt,
-        last_data_ms: info.last_data_recv,
-        last_ack_ms: info.last_ack_recv,
-        received: info.bytes_received.saturating_sub(u64::from(fin)),
-        last_data: clock.latest(present, info.last_data_recv),
-        last_ack: clock.latest(present, info.last_ack_recv),
+        retransmits: info.tcpi_retransmits,
+        probes: info.tcpi_probes,
+        backoff: info.tcpi_backoff,
+        unacked: info.tcpi_unacked,
+        notsent: info.tcpi_notsent_bytes,
+        rtt_us: info.tcpi_rtt,
+        last_data_ms: info.tcpi_last_data_recv,
+        last_ack_ms: info.tcpi_last_ack_recv,
+        received: info.tcpi_bytes_received.saturating_sub(u64::from(fin)),
+        last_data: clock.latest(present, info.tcpi_last_data_recv),
+        last_ack: clock.latest(present, info.tcpi_last_ack_recv),
     }
 }

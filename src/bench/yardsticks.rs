@@ -105,15 +105,15 @@ impl Teller {
         writeln!(
             self.out,
             r#"{{"event":"died","seq":{now},"id":"0-{id}-0","peer":"{peer}","local":"127.0.0.1:{id}","mono_ns":{now},"time":"0000-00-00T00:00:00.000000Z","cause":"{cause}","silent_ms":0,"lived_ms":0,"bytes":{bytes},"proof":{{"errno":"ECONNRESET","poll_mask":"0x2019","tcp":{{"state":"{}","unacked":{},"retransmits":{},"backoff":{},"probes":{},"last_ack_recv_ms":{},"last_data_recv_ms":{},"notsent_bytes":{},"rtt_us":{}}},"transport":"unasked","last_life_ns":{now},"verdict_ns":{now}}},"history":[]}}"#,
-            proof.state,
-            proof.unacked,
-            proof.retransmits,
-            proof.backoff,
-            proof.probes,
-            proof.last_ack_recv,
-            proof.last_data_recv,
-            proof.notsent_bytes,
-            proof.rtt
+            proof.tcpi_state,
+            proof.tcpi_unacked,
+            proof.tcpi_retransmits,
+            proof.tcpi_backoff,
+            proof.tcpi_probes,
+            proof.tcpi_last_ack_recv,
+            proof.tcpi_last_data_recv,
+            proof.tcpi_notsent_bytes,
+            proof.tcpi_rtt
         )
     }
 

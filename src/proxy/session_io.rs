@@ -196,7 +196,7 @@ impl SessionIo<'_> {
         let fd = client.descriptor.as_fd();
         // A connection whose RST has come has nothing unsent either; the end is seen in the next turn.
         let over = TcpState::Close as u8;
-        let stands = || tcp::info(fd).is_ok_and(|info| info.state != over);
+        let stands = || tcp::info(fd).is_ok_and(|info| info.tcpi_state != over);
         client.is_flushed() && tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) && stands()
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::kind;
 use crate::liveness::PollMask;
@@ -136,7 +136,7 @@ impl Sockets {
     pub(crate) fn poll(&mut self, descriptor: &mut Descriptor, mask: u16, token: Token) -> io::Result<()> {
         descriptor.clear(Descriptor::ONE_SHOT);
         descriptor.set(Descriptor::POLLED);
-        self.engine.watch(descriptor.fd.as_raw_fd(), mask, token)
+        self.engine.watch(&descriptor.fd, mask, token)
     }
 
     /// Arms a poll that ends with its first completion.
@@ -147,19 +147,19 @@ impl Sockets {
         token: Token,
     ) -> io::Result<()> {
         descriptor.set(Descriptor::POLLED | Descriptor::ONE_SHOT);
-        self.engine.watch_once(descriptor.fd.as_raw_fd(), mask, token)
+        self.engine.watch_once(&descriptor.fd, mask, token)
     }
 
     /// Submits a recv that throws up to `most` bytes away.
     pub(crate) fn discard(&mut self, descriptor: &mut Descriptor, most: u32, token: Token) -> io::Result<()> {
         descriptor.set(Descriptor::RECEIVING);
-        self.engine.discard(descriptor.fd.as_raw_fd(), most, token)
+        self.engine.discard(&descriptor.fd, most, token)
     }
 
     /// Submits a recv into one of the engine's buffers.
     pub(crate) fn receive(&mut self, descriptor: &mut Descriptor, token: Token) -> io::Result<()> {
         descriptor.set(Descriptor::RECEIVING);
-        self.engine.receive(descriptor.fd.as_raw_fd(), token)
+        self.engine.receive(&descriptor.fd, token)
     }
 
     /// The first `length` bytes of the buffer that a completion named.
@@ -183,7 +183,7 @@ impl Sockets {
         }
         if descriptor.is_polled() {
             let cancel = Token::new(kind::CANCEL, poll.generation(), poll.index());
-            self.engine.cancel(descriptor.fd.as_raw_fd(), poll, cancel)?;
+            self.engine.cancel(&descriptor.fd, poll, cancel)?;
         }
         Ok(())
     }

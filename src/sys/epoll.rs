@@ -30,11 +30,7 @@ pub struct ReadyList {
 }
 
 impl ReadyList {
-    /// Room for `most` descriptors.
-    ///
-    /// # Panics
-    ///
-    /// When `most` is 0, which the kernel refuses, or beyond `i32`.
+    /// Room for `most` descriptors. Panics when `most` is 0, which the kernel refuses, or beyond `i32`.
     #[must_use]
     pub fn new(most: usize) -> ReadyList {
         assert!(most > 0 && i32::try_from(most).is_ok(), "the kernel takes a positive i32");
@@ -56,67 +52,33 @@ impl ReadyList {
 }
 
 impl Epoll {
-    /// Makes an instance that watches nothing, close-on-exec.
-    ///
-    /// # Errors
-    ///
-    /// When there are no descriptors left.
+    /// Makes an instance that watches nothing, close-on-exec. Errors: when there are no descriptors left.
     pub fn new() -> io::Result<Epoll> {
         Ok(Epoll { fd: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
-    /// Watches a descriptor. EPOLLERR and EPOLLHUP come without being asked for.
-    ///
-    /// # Errors
-    ///
-    /// Those of `epoll_ctl(2)`: it is watched already, or cannot be.
+    /// Watches a descriptor. EPOLLERR and EPOLLHUP come without being asked for. Errors: those of `epoll_ctl(2)`: it
+    /// is watched already, or cannot be.
     pub fn add(&self, fd: BorrowedFd<'_>, mask: u32, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), mask, token)
     }
 
-    /// Changes mask and token of one that is watched.
-    ///
-    /// # Errors
-    ///
-    /// Those of `epoll_ctl(2)`: it is not watched.
-    pub fn modify(&self, fd: BorrowedFd<'_>, mask: u32, token: u64) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd.as_raw_fd(), mask, token)
-    }
-
-    /// Stops watching a descriptor.
-    ///
-    /// # Errors
-    ///
-    /// Those of `epoll_ctl(2)`: it is not watched.
-    pub fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
-    }
-
-    /// As [`add`](Epoll::add), for a caller that has only the number of the descriptor.
-    ///
-    /// # Errors
-    ///
-    /// As [`add`](Epoll::add), or it is no descriptor.
-    pub fn add_number(&self, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
+    /// As [`add`](Epoll::add), for a caller that has only the number of the descriptor. Errors: as
+    /// [`add`](Epoll::add), or it is no descriptor.
+    pub(crate) fn add_number(&self, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, mask, token)
     }
 
-    /// As [`modify`](Epoll::modify), for a caller that has only the number of the descriptor.
-    ///
-    /// # Errors
-    ///
-    /// As [`modify`](Epoll::modify), or it is no descriptor.
-    pub fn modify_number(&self, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
+    /// Changes mask and token of a descriptor that is watched. Errors: those of `epoll_ctl(2)`: it is not watched, or is
+    /// no descriptor.
+    #[cfg(any(feature = "tracker", test))]
+    pub(crate) fn modify_number(&self, fd: RawFd, mask: u32, token: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, mask, token)
     }
 
     /// Stops watching a descriptor that its owner may have closed. Whatever the number means by now, only an entry of
-    /// this instance is affected.
-    ///
-    /// # Errors
-    ///
-    /// Those of `epoll_ctl(2)`: it is not watched, or is no descriptor.
-    pub fn delete_number(&self, fd: RawFd) -> io::Result<()> {
+    /// this instance is affected. Errors: those of `epoll_ctl(2)`: it is not watched, or is no descriptor.
+    pub(crate) fn delete_number(&self, fd: RawFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
     }
 
@@ -127,12 +89,9 @@ impl Epoll {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Waits until a descriptor is ready, or for `timeout`; without one, for ever. A signal ends the wait
-    /// with nothing found. The timeout is rounded up to a whole millisecond, the kernel's grain here.
-    ///
-    /// # Errors
-    ///
-    /// Those of `epoll_wait(2)`.
+    /// Waits until a descriptor is ready, or for `timeout`; without one, for ever. A signal ends the wait with
+    /// nothing found. The timeout is rounded up to a whole millisecond, the kernel's grain here. Errors: those of
+    /// `epoll_wait(2)`.
     pub fn wait(&self, found: &mut ReadyList, timeout: Option<Duration>) -> io::Result<()> {
         found.events.clear();
         let timeout = timeout.map(|timeout| {
@@ -177,11 +136,11 @@ mod tests {
         assert_eq!(found(&epoll, 4), []);
         one.write_all(b"x").unwrap();
         assert_eq!(found(&epoll, 4), [Ready { token: 7, mask: IN }]);
-        epoll.modify(other.as_fd(), IN, u64::MAX).unwrap();
+        epoll.modify_number(other.as_raw_fd(), IN, u64::MAX).unwrap();
         assert_eq!(found(&epoll, 4), [Ready { token: u64::MAX, mask: IN }]);
-        epoll.delete(other.as_fd()).unwrap();
+        epoll.delete_number(other.as_raw_fd()).unwrap();
         assert_eq!(found(&epoll, 4), []);
-        assert!(epoll.delete(other.as_fd()).is_err());
+        assert!(epoll.delete_number(other.as_raw_fd()).is_err());
     }
 
     #[test]

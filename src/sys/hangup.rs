@@ -6,11 +6,7 @@ use std::os::fd::BorrowedFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// Waits until what is written to `fd` has no reader: the readers of a pipe have closed it, a terminal was hung up. A
-/// file never hangs up.
-///
-/// # Errors
-///
-/// Those of `poll(2)`.
+/// file never hangs up. Errors: those of `poll(2)`.
 pub fn wait_for_hangup(fd: BorrowedFd<'_>) -> io::Result<()> {
     // No events are asked for: POLLERR and POLLHUP come by themselves.
     let mut watched = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];

@@ -9,13 +9,16 @@
 //! - [`rlimit`]: how many descriptors there may be;
 //! - [`wakeup`]: an eventfd by which other threads wake a loop;
 //! - `uring`: the ring and its buffers;
-//! - `engine`: what a loop works through: that ring, or epoll in its shape.
+//! - `engine`: what a loop works through: that ring, or epoll in its shape;
+//! - `completion`: what goes into and comes out of both.
 //!
 //! Every unsafe block says which value owns the memory and why it outlives the call, or, where the kernel writes
 //! later, the last completion.
 #![allow(unsafe_code)] // fenced in: every other module is compiled with `deny(unsafe_code)`
 
 pub mod clock;
+#[cfg(feature = "tracker")]
+mod completion;
 #[cfg(feature = "tracker")]
 pub mod engine;
 pub mod epoll;
@@ -34,8 +37,5 @@ pub mod wakeup;
 #[must_use]
 pub fn describe(error: &std::io::Error) -> String {
     let text = error.to_string();
-    match text.find(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
+    text.split(" (os error ").next().unwrap_or_default().to_owned()
 }

@@ -39,13 +39,10 @@ impl How {
         Some(if in_memory { How::Plainly } else { How::Flag })
     }
 
-    /// Writes what the kernel takes at once at the file's position, and returns the number of bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes none now. Anything else: this file is not to be written
-    /// in this way (`EOPNOTSUPP` of a terminal and of most disks' file systems), or not at all (`EPIPE`); a plain write
-    /// tells which.
+    /// Writes what the kernel takes at once at the file's position, and returns the number of bytes. Errors:
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when it takes none now. Anything else: this file is not to be
+    /// written in this way (`EOPNOTSUPP` of a terminal and of most disks' file systems), or not at all (`EPIPE`); a
+    /// plain write tells which.
     pub fn write(self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         if self == How::Plainly {
             return file.write(bytes);

@@ -11,13 +11,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 
-/// CPU time of a process to the nanosecond: all its threads, those that ended and io_uring's own
-/// workers too. The same sum of runtimes as in `/proc/PID/task/*/schedstat`, but brought up to
-/// date by the reading and without the threads' names.
-///
-/// # Errors
-///
-/// When there is no such process.
+/// CPU time of a process to the nanosecond: all its threads, those that ended and io_uring's own workers too. The
+/// same sum of runtimes as in `/proc/PID/task/*/schedstat`, but brought up to date by the reading and without the
+/// threads' names. Errors: when there is no such process.
 pub fn cpu_nanos(pid: u32) -> io::Result<u64> {
     let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let mut clock: libc::clockid_t = 0;
@@ -46,12 +42,8 @@ pub fn schedule_as_batch() {
     unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &none) };
 }
 
-/// A file in memory, for a child's output: writing into it wakes no thread, so the reader costs
-/// nothing while something is measured.
-///
-/// # Errors
-///
-/// When there are no descriptors left.
+/// A file in memory, for a child's output: writing into it wakes no thread, so the reader costs nothing while
+/// something is measured. Errors: when there are no descriptors left.
 pub fn memory_file(name: &CStr) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?))
 }
@@ -73,11 +65,7 @@ pub fn bind_child(command: &mut Command, cores: &[usize]) {
     }
 }
 
-/// Moves this thread to these cores.
-///
-/// # Errors
-///
-/// When none of them may be used.
+/// Moves this thread to these cores. Errors: when none of them may be used.
 pub fn move_to_cores(cores: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &core_set(cores))?)
 }

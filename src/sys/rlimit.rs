@@ -6,13 +6,9 @@ use std::io;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit on open descriptors to the hard one, which needs no privilege, and
-/// returns it. Most systems start programs with a soft limit of 1,024 for the sake of `select`,
-/// which nothing here uses.
-///
-/// # Errors
-///
-/// What the kernel says; a sandbox may forbid `setrlimit`.
+/// Raises the soft limit on open descriptors to the hard one, which needs no privilege, and returns it. Most systems
+/// start programs with a soft limit of 1,024 for the sake of `select`, which nothing here uses. Errors: what the
+/// kernel says; a sandbox may forbid `setrlimit`.
 pub fn raise_nofile() -> io::Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {

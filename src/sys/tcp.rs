@@ -12,36 +12,9 @@ use socket2::{SockRef, TcpKeepalive};
 use super::clock;
 use crate::time::{Instant, nanos};
 
-/// The fields of `struct tcp_info` that a judgement needs.
-#[derive(Clone, Copy, Debug)]
-pub struct TcpInfo {
-    /// `tcpi_state`, the kernel's number.
-    pub state: u8,
-    /// `tcpi_retransmits`.
-    pub retransmits: u8,
-    /// `tcpi_probes`.
-    pub probes: u8,
-    /// `tcpi_backoff`.
-    pub backoff: u8,
-    /// `tcpi_unacked`.
-    pub unacked: u32,
-    /// `tcpi_last_data_recv`, in ms.
-    pub last_data_recv: u32,
-    /// `tcpi_last_ack_recv`, in ms.
-    pub last_ack_recv: u32,
-    /// `tcpi_rtt`, in microseconds.
-    pub rtt: u32,
-    /// `tcpi_notsent_bytes`.
-    pub notsent_bytes: u32,
-    /// `tcpi_bytes_received`; counts a FIN as one.
-    pub bytes_received: u64,
-    /// `tcpi_bytes_acked`: of the sequence space; counts our FIN as one (and our SYN, where we called).
-    pub bytes_acked: u64,
-    /// `tcpi_bytes_sent`: data only, repetitions included.
-    pub bytes_sent: u64,
-    /// `tcpi_bytes_retrans`: the repetitions among them.
-    pub bytes_retrans: u64,
-}
+/// What the kernel knows of a connection. In `tcpi_bytes_received` and `tcpi_bytes_acked` a FIN counts as one byte (and
+/// in the latter this side's SYN, where it called); `tcpi_bytes_sent` has the repetitions in it.
+pub use libc::tcp_info as TcpInfo;
 
 /// Turns the ages that `TCP_INFO` gives into instants.
 ///
@@ -101,11 +74,8 @@ impl Default for TickClock {
     }
 }
 
-/// Reads `TCP_INFO`. About 1.4 us with a socket that is not in the cache.
-///
-/// # Errors
-///
-/// Those of `getsockopt(2)`: the descriptor is no TCP socket.
+/// Reads `TCP_INFO`. About 1.4 us with a socket that is not in the cache. Errors: those of `getsockopt(2)`: the
+/// descriptor is no TCP socket.
 pub fn info(socket: impl AsFd) -> io::Result<TcpInfo> {
     info_of(socket.as_fd().as_raw_fd())
 }
@@ -113,57 +83,33 @@ pub fn info(socket: impl AsFd) -> io::Result<TcpInfo> {
 /// Reads `TCP_INFO` of a descriptor whose owner may have closed it meanwhile: `None` when the
 /// number does not mean the socket with this [`cookie`] any more.
 #[must_use]
-pub fn info_if_still(fd: RawFd, socket: u64) -> Option<TcpInfo> {
+pub(crate) fn info_if_still(fd: RawFd, socket: u64) -> Option<TcpInfo> {
     let info = info_of(fd).ok()?;
     // Asked behind it: a socket that was closed does not come back.
     (cookie(fd).ok()? == socket).then_some(info)
 }
 
 fn info_of(fd: RawFd) -> io::Result<TcpInfo> {
-    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let mut length = size_of::<TcpInfo>() as libc::socklen_t;
     // SAFETY: every field of `info` is an integer, for which zeros are a value (an older kernel leaves them at the
     // end). `info` and `length` are ours and outlive the call, which writes at most `length` bytes and keeps nothing.
     let (result, info) = unsafe {
-        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut info: TcpInfo = std::mem::zeroed();
         let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
         (libc::getsockopt(fd, level, name, (&raw mut info).cast(), &mut length), info)
     };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(TcpInfo {
-        state: info.tcpi_state,
-        retransmits: info.tcpi_retransmits,
-        probes: info.tcpi_probes,
-        backoff: info.tcpi_backoff,
-        unacked: info.tcpi_unacked,
-        last_data_recv: info.tcpi_last_data_recv,
-        last_ack_recv: info.tcpi_last_ack_recv,
-        rtt: info.tcpi_rtt,
-        notsent_bytes: info.tcpi_notsent_bytes,
-        bytes_received: info.tcpi_bytes_received,
-        bytes_acked: info.tcpi_bytes_acked,
-        bytes_sent: info.tcpi_bytes_sent,
-        bytes_retrans: info.tcpi_bytes_retrans,
-    })
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Takes the socket's pending error (`SO_ERROR`): 0 or a positive errno.
-///
-/// # Errors
-///
-/// Those of `getsockopt(2)`.
+/// Takes the socket's pending error (`SO_ERROR`): 0 or a positive errno. Errors: those of `getsockopt(2)`.
 pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<i32> {
     Ok(socket_error(socket)?.map_or_else(|error| error.raw_os_error(), |()| 0))
 }
 
-/// The socket's number, which no other socket has until the machine boots again (`SO_COOKIE`, 4.12). Takes a descriptor
-/// as a number, because its use is to ask whether that number still means the same socket.
-///
-/// # Errors
-///
-/// Those of `getsockopt(2)`: it is no descriptor, or none of a socket.
-pub fn cookie(fd: RawFd) -> io::Result<u64> {
+/// The socket's number, which no other socket has until the machine boots again (`SO_COOKIE`, 4.12). Takes a
+/// descriptor as a number, because its use is to ask whether that number still means the same socket. Errors: those
+/// of `getsockopt(2)`: it is no descriptor, or none of a socket.
+pub(crate) fn cookie(fd: RawFd) -> io::Result<u64> {
     let mut cookie: u64 = 0;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: `cookie` and `length` are ours and outlive the call, which writes at most `length` bytes; any bytes are a
@@ -175,32 +121,20 @@ pub fn cookie(fd: RawFd) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sets the low-water mark: a poll wakes at this many unread bytes (`SO_RCVLOWAT`).
-///
-/// # Errors
-///
-/// Those of `setsockopt(2)`.
+/// Sets the low-water mark: a poll wakes at this many unread bytes (`SO_RCVLOWAT`). Errors: those of `setsockopt(2)`.
 pub fn set_low_water_mark(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))
 }
 
-/// Turns TCP's own probes on: after `idle` seconds of silence one every `interval` seconds, and ETIMEDOUT when `count` of
-/// them are not answered.
-///
-/// # Errors
-///
-/// Those of `setsockopt(2)`: a value is out of the kernel's range.
+/// Turns TCP's own probes on: after `idle` seconds of silence one every `interval` seconds, and ETIMEDOUT when
+/// `count` of them are not answered. Errors: those of `setsockopt(2)`: a value is out of the kernel's range.
 pub fn set_keepalive(socket: impl AsFd, idle: u32, interval: u32, count: u32) -> io::Result<()> {
     let seconds = |value: u32| Duration::from_secs(value.into());
     let keepalive = TcpKeepalive::new().with_time(seconds(idle)).with_interval(seconds(interval));
     SockRef::from(&socket).set_tcp_keepalive(&keepalive.with_retries(count))
 }
 
-/// Sets how long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
-///
-/// # Errors
-///
-/// Those of `setsockopt(2)`.
+/// Sets how long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`). Errors: those of `setsockopt(2)`.
 pub fn set_user_timeout(socket: impl AsFd, timeout: Duration) -> io::Result<()> {
     // The kernel takes an int of milliseconds.
     let most = Duration::from_millis(i32::MAX as u64);
@@ -210,26 +144,19 @@ pub fn set_user_timeout(socket: impl AsFd, timeout: Duration) -> io::Result<()> 
 /// Has ICMP errors told at once, while the connection stands (`IP_RECVERR`). Only tests do: measured on
 /// 6.18, what is told at once is not kept for the end, so that a connection of which a router had said
 /// EHOSTUNREACH all the time ends with ETIMEDOUT; and an answer to a keepalive probe is dropped either way.
-#[cfg(test)]
+#[cfg(all(test, feature = "tracker"))]
 pub(crate) fn report_errors(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
 }
 
 /// Sets how many bytes the kernel takes that it has not sent yet (`TCP_NOTSENT_LOWAT`); bytes in flight do not count.
-/// Connections inherit it from their listener.
-///
-/// # Errors
-///
-/// Those of `setsockopt(2)`.
+/// Connections inherit it from their listener. Errors: those of `setsockopt(2)`.
 pub fn set_unsent_limit(socket: impl AsFd, bytes: u32) -> io::Result<()> {
     SockRef::from(&socket).set_tcp_notsent_lowat(bytes)
 }
 
-/// Makes the next close send a RST and leave nothing behind (`SO_LINGER` with 0 seconds).
-///
-/// # Errors
-///
-/// Those of `setsockopt(2)`.
+/// Makes the next close send a RST and leave nothing behind (`SO_LINGER` with 0 seconds). Errors: those of
+/// `setsockopt(2)`.
 pub fn abort_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).set_linger(Some(Duration::ZERO))
 }
@@ -244,29 +171,19 @@ fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io:
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The number of unread bytes in a socket (`SIOCINQ`); a FIN does not count.
-///
-/// # Errors
-///
-/// Those of `ioctl(2)`.
+/// The number of unread bytes in a socket (`SIOCINQ`); a FIN does not count. Errors: those of `ioctl(2)`.
 pub fn unread(socket: impl AsFd) -> io::Result<u32> {
     unread_of(socket.as_fd().as_raw_fd())
 }
 
-/// As [`unread`], of a descriptor whose owner may have closed it meanwhile.
-///
-/// # Errors
-///
-/// As [`unread`], or the number is no descriptor.
-pub fn unread_of(fd: RawFd) -> io::Result<u32> {
+/// As [`unread`], of a descriptor whose owner may have closed it meanwhile. Errors: as [`unread`], or the number is
+/// no descriptor.
+pub(crate) fn unread_of(fd: RawFd) -> io::Result<u32> {
     queued(fd, libc::FIONREAD)
 }
 
-/// The number of bytes that the peer's kernel has not acknowledged (`SIOCOUTQ`); a FIN does not count.
-///
-/// # Errors
-///
-/// Those of `ioctl(2)`.
+/// The number of bytes that the peer's kernel has not acknowledged (`SIOCOUTQ`); a FIN does not count. Errors: those
+/// of `ioctl(2)`.
 pub fn unsent(socket: impl AsFd) -> io::Result<u32> {
     queued(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ)
 }
@@ -278,13 +195,9 @@ fn queued(fd: RawFd, which: libc::Ioctl) -> io::Result<u32> {
     if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Begins to connect, without waiting: the socket is writable when it has come to an end, and
-/// [`take_error`] says to which. What is sent goes out at once (`TCP_NODELAY`), and the kernel keeps about `unread` bytes that
-/// are not read (`SO_RCVBUF`).
-///
-/// # Errors
-///
-/// Those of `socket(2)` and `connect(2)` that come at once: no descriptor, no port, no route.
+/// Begins to connect, without waiting: the socket is writable when it has come to an end, and [`take_error`] says to
+/// which. What is sent goes out at once (`TCP_NODELAY`), and the kernel keeps about `unread` bytes that are not read
+/// (`SO_RCVBUF`). Errors: those of `socket(2)` and `connect(2)` that come at once: no descriptor, no port, no route.
 pub fn connect(address: SocketAddr, unread: u32) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
     let kind = Type::STREAM.nonblocking().cloexec();
@@ -298,14 +211,12 @@ pub fn connect(address: SocketAddr, unread: u32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting (`tcp(7)`,
-/// `MSG_TRUNC`). How many, 0 at the end, or a negated errno: what a ring's completion says.
-///
-/// # Panics
-///
-/// When `length` is 0: a recv of nothing gives 0, which reads as a FIN.
+/// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting (`tcp(7)`, `MSG_TRUNC`).
+/// How many, 0 at the end, or a negated errno: what a ring's completion says. Panics when `length` is 0: a recv of
+/// nothing gives 0, which reads as a FIN.
+#[cfg(feature = "tracker")]
 #[must_use]
-pub fn discard(fd: RawFd, length: u32) -> i32 {
+pub(crate) fn discard(fd: RawFd, length: u32) -> i32 {
     assert!(length > 0, "a recv of nothing looks like a FIN");
     // SAFETY: with MSG_TRUNC a TCP socket writes nothing, and one of another kind answers EFAULT.
     let result = unsafe {
@@ -314,18 +225,17 @@ pub fn discard(fd: RawFd, length: u32) -> i32 {
     completion(result)
 }
 
-/// Receives what fits, without waiting. How many bytes, 0 at the end, or a negated errno.
-///
-/// # Panics
-///
-/// When there is no room at all, as [`discard`].
+/// Receives what fits, without waiting. How many bytes, 0 at the end, or a negated errno. Panics when there is no
+/// room at all, as [`discard`].
+#[cfg(feature = "tracker")]
 #[must_use]
-pub fn receive(fd: RawFd, into: &mut [u8]) -> i32 {
+pub(crate) fn receive(fd: RawFd, into: &mut [u8]) -> i32 {
     assert!(!into.is_empty(), "a recv of nothing looks like a FIN");
     // SAFETY: `into` is borrowed exclusively for the call, which writes at most its length.
     completion(unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) })
 }
 
+#[cfg(feature = "tracker")]
 fn completion(result: isize) -> i32 {
     i32::try_from(result)
         .ok()
@@ -333,11 +243,8 @@ fn completion(result: isize) -> i32 {
         .unwrap_or_else(|| -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// Accepts one connection, close-on-exec and non-blocking, with its address in the same call.
-///
-/// # Errors
-///
-/// Those of `accept(2)`; `WouldBlock` when the backlog is empty.
+/// Accepts one connection, close-on-exec and non-blocking, with its address in the same call. Errors: those of
+/// `accept(2)`; `WouldBlock` when the backlog is empty.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let (fd, address) = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     let address = address
@@ -361,11 +268,7 @@ impl io::Write for Now<'_> {
     }
 }
 
-/// The peer's address.
-///
-/// # Errors
-///
-/// Those of `getpeername(2)`: it is not connected.
+/// The peer's address. Errors: those of `getpeername(2)`: it is not connected.
 pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     SockRef::from(&socket)
         .peer_addr()?
@@ -373,11 +276,7 @@ pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a socket that is not IP"))
 }
 
-/// The local address of a connection.
-///
-/// # Errors
-///
-/// Those of `getsockname(2)`.
+/// The local address of a connection. Errors: those of `getsockname(2)`.
 pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     SockRef::from(&socket)
         .local_addr()?
@@ -407,7 +306,7 @@ mod tests {
             std::thread::sleep(Duration::from_micros(round * 30));
             let info = info(socket.as_fd()).unwrap();
             let present = clock.now();
-            let dated = clock.latest(present, info.last_data_recv);
+            let dated = clock.latest(present, info.tcpi_last_data_recv);
             early += u32::from(dated < before);
             // How late the date is depends on how busy the machine is; that it is no later than this is arithmetic.
             assert!(dated <= present + 2 * clock.tick() + clock.rounding);

@@ -12,11 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 pub struct Wakeup(File);
 
 impl Wakeup {
-    /// Makes the eventfd, non-blocking and close-on-exec.
-    ///
-    /// # Errors
-    ///
-    /// EMFILE or ENFILE when there is no descriptor left.
+    /// Makes the eventfd, non-blocking and close-on-exec. Errors: EMFILE or ENFILE when there is no descriptor left.
     pub fn new() -> io::Result<Wakeup> {
         Ok(Wakeup(File::from(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
     }

@@ -62,8 +62,10 @@ impl<K: EventSink> Driver<K> {
     fn take_over(&mut self, socket: &OwnedFd) -> io::Result<PeerId> {
         let os = io::Error::from_raw_os_error;
         let info: TcpInfo = tcp::info(socket.as_fd())?;
-        if matches!(TcpState::from_kernel(info.state), TcpState::Listen | TcpState::SynSent | TcpState::Close)
-        {
+        if matches!(
+            TcpState::from_kernel(info.tcpi_state),
+            TcpState::Listen | TcpState::SynSent | TcpState::Close
+        ) {
             return Err(os(libc::ENOTCONN));
         }
         let unread = tcp::unread(socket.as_fd())?;

@@ -243,7 +243,7 @@ impl Watcher {
         }
         let socket = socket.as_fd();
         let info = tcp::info(socket).map_err(WatchError::NotTcp)?;
-        let state = TcpState::from_kernel(info.state);
+        let state = TcpState::from_kernel(info.tcpi_state);
         if matches!(state, TcpState::Listen | TcpState::SynSent | TcpState::Close) {
             return Err(WatchError::NotConnected(state));
         }

@@ -224,10 +224,10 @@ impl Shared {
     }
 
     fn see(&self, fd: RawFd, info: &TcpInfo, mask: PollMask) -> Look {
-        let data = info.bytes_sent.saturating_sub(info.bytes_retrans);
+        let data = info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans);
         Look {
             evidence: evidence_of(info, mask, self.ticks),
-            acknowledged_beyond_data: info.bytes_acked.cast_signed().wrapping_sub(data.cast_signed()),
+            acknowledged_beyond_data: info.tcpi_bytes_acked.cast_signed().wrapping_sub(data.cast_signed()),
             unread: tcp::unread_of(fd).unwrap_or(0),
         }
     }

@@ -179,7 +179,7 @@ impl Server {
     fn look(&mut self, key: usize) -> io::Result<()> {
         let Some(connection) = self.connections.get(key) else { return Ok(()) };
         let info = tcp::info(connection.socket.as_fd())?;
-        let age = u64::from(info.last_data_recv) * 1_000_000;
+        let age = u64::from(info.tcpi_last_data_recv) * 1_000_000;
         self.last_seen[key] = self.last_seen[key].max(now().saturating_sub(age));
         if self.is_overdue(key, now()) {
             // This only counts the unread bytes.

@@ -310,7 +310,7 @@ impl Floor {
     }
 
     fn await_connections(&mut self) -> io::Result<()> {
-        self.ring.watch(self.listener.as_raw_fd(), libc::POLLIN as u16, token(kind::LISTENER, 0))
+        self.ring.watch(&self.listener, libc::POLLIN as u16, token(kind::LISTENER, 0))
     }
 
     /// Arms the poll if it is not armed: in lazy mode one-shot, as deadpeer does.
@@ -319,7 +319,7 @@ impl Floor {
         if std::mem::replace(&mut connection.watched, true) {
             return Ok(());
         }
-        let (fd, token) = (connection.socket.as_raw_fd(), token(kind::WATCH, key));
+        let (fd, token) = (&connection.socket, token(kind::WATCH, key));
         match self.wake {
             FloorWake::Lazy { .. } => self.ring.watch_once(fd, IN_AND_RDHUP, token),
             FloorWake::Beat { .. } => self.ring.watch(fd, IN_AND_RDHUP, token),
@@ -328,8 +328,7 @@ impl Floor {
 
     fn receive(&mut self, key: usize) -> io::Result<()> {
         self.connections[key].receiving = true;
-        let fd = self.connections[key].socket.as_raw_fd();
-        self.ring.discard(fd, limits::MAX_DISCARD, token(kind::RECV, key))
+        self.ring.discard(&self.connections[key].socket, limits::MAX_DISCARD, token(kind::RECV, key))
     }
 }
 

@@ -65,20 +65,61 @@ fn heard(last: Instant) -> Evidence {
     Evidence { received: 16, last_data: last, last_ack: last, ..Evidence::default() }
 }
 
+/// The step of a peer that an event tells of; `None` of an event of another kind.
+fn step(kind: &EventKind) -> Option<Step> {
+    Some(match kind {
+        EventKind::Up => Step::Up,
+        EventKind::Suspected { doubt: false, .. } => Step::Suspected,
+        EventKind::Suspected { doubt: true, .. } => Step::Doubted,
+        EventKind::Recovered { .. } => Step::Recovered,
+        EventKind::HalfClosed => Step::HalfClosed,
+        EventKind::Died(death) => Step::Died(death.cause),
+        _ => return None,
+    })
+}
+
+/// What the sink is told, in a word each. A doubt is a suspicion.
 fn kinds(tracker: &mut Tracker) -> Vec<&'static str> {
     let word = |event: Event| match event.kind {
-        EventKind::Up => "up",
         EventKind::Suspected { .. } => "suspected",
-        EventKind::Recovered { .. } => "recovered",
-        EventKind::HalfClosed => "half_closed",
         EventKind::Duplicate { .. } => "duplicate",
-        EventKind::Died(_) => "died",
         EventKind::Stall { .. } => "stall",
         EventKind::PathOutage { .. } => "path_outage",
         EventKind::Saturated { .. } => "saturated",
         EventKind::Resumed => "resumed",
+        kind => step(&kind).expect("all others are steps").as_str(),
     };
     events(tracker).into_iter().map(word).collect()
+}
+
+/// All of a tracker that a fact could change.
+fn print(tracker: &Tracker) -> String {
+    let Tracker { peers, counts, stalls, death_log, identities, outage, .. } = tracker;
+    let due = tracker.next_due();
+    // The slab's own Debug says how many there are, not which.
+    let peers: Vec<_> = peers.iter().collect();
+    format!("{peers:?} {counts:?} {stalls:?} {death_log:?} {identities:?} {outage} {due:?}")
+}
+
+/// The time from `from` to `to` during which this process was there: without the stalls, which are in order.
+fn listened(stalls: &[(Instant, Instant)], from: Instant, to: Instant) -> Duration {
+    let (mut time, mut covered) = (to.since(from), from);
+    for &(start, end) in stalls {
+        let (start, end) = (start.max(covered), end.min(to));
+        time -= end.since(start);
+        covered = covered.max(end);
+    }
+    time
+}
+
+fn peer_of(action: &Action) -> PeerId {
+    match *action {
+        Action::Inspect(peer)
+        | Action::Drain { peer, .. }
+        | Action::SetLowWater { peer, .. }
+        | Action::Probe { peer, .. }
+        | Action::Close { peer, .. } => peer,
+    }
 }
 
 fn death(event: Option<Event>) -> Death {

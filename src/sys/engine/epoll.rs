@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use super::{Completion, Counters, Lent, Token, Wait};
 use crate::limits::{CQ_ENTRIES, FRAME_BUFFER_BYTES, FRAME_BUFFERS, MAX_COMPLETIONS_PER_TURN};
+use crate::sys::completion::{Completion, Counters, Lent, Token, Wait};
 use crate::sys::epoll::{Epoll, ReadyList};
 use crate::sys::tcp;
 use crate::time::Instant;
@@ -51,11 +51,7 @@ pub struct EpollEngine {
 }
 
 impl EpollEngine {
-    /// An engine that watches nothing.
-    ///
-    /// # Errors
-    ///
-    /// When there are no descriptors left.
+    /// An engine that watches nothing. Errors: when there are no descriptors left.
     pub fn new() -> io::Result<EpollEngine> {
         Ok(EpollEngine {
             epoll: Epoll::new()?,

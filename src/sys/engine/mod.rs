@@ -29,13 +29,12 @@
 //! ```
 //! use deadpeer::sys::engine::{Engine, EngineChoice, Token, Wait};
 //! use std::io::Write;
-//! use std::os::fd::AsRawFd;
 //! use std::os::unix::net::UnixStream;
 //!
 //! let (mut one, other) = UnixStream::pair()?;
 //! for choice in [EngineChoice::Auto, EngineChoice::Epoll] {
 //!     let mut engine = Engine::open(choice, 8, 16)?;
-//!     engine.watch_once(other.as_raw_fd(), libc::POLLIN as u16, Token::new(1, 0, 7))?;
+//!     engine.watch_once(&other, libc::POLLIN as u16, Token::new(1, 0, 7))?;
 //!     one.write_all(b"x")?;
 //!     engine.submit_and_wait(Wait { completions: 1, ..Wait::NOT })?;
 //!     let mut completions = Vec::new();
@@ -45,26 +44,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(feature = "hosted")]
-mod awaited;
-mod completion;
 mod epoll;
+mod readiness;
 mod self_test;
-mod token;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd};
 
+pub use super::completion::{Completion, Counters, Lent, Token, Wait};
 use super::uring::{Ring, RingError};
 use super::wakeup::Wakeup;
-#[cfg(feature = "hosted")]
-pub use awaited::Awaited;
-pub use completion::{Completion, Counters, Lent, Wait};
 pub use epoll::EpollEngine;
+#[cfg(feature = "hosted")]
+pub use readiness::Awaited;
+pub use readiness::Readiness;
 pub use self_test::{SelfTestError, self_test};
-pub use token::Token;
 
 /// On what to wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,9 +91,8 @@ impl EngineError {
         match self {
             EngineError::Ring(error) => error.is_missing(),
             EngineError::SelfTest(SelfTestError::Mismatch { .. }) => true,
-            // It could not be made: there is no loopback, say, and epoll's cannot be made either.
-            EngineError::SelfTest(SelfTestError::Io { .. }) => false,
-            EngineError::Epoll(_) => false,
+            // A test that could not be made: there is no loopback, for example, and epoll's cannot be made either.
+            EngineError::SelfTest(SelfTestError::Io { .. }) | EngineError::Epoll(_) => false,
         }
     }
 
@@ -145,21 +139,15 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Sets one up and tests the kernel on it; a ring of `sq` submission and `cq` completion entries.
-    ///
-    /// # Errors
-    ///
+    /// Sets one up and tests the kernel on it; a ring of `sq` submission and `cq` completion entries. Errors:
     /// [`EngineError`], whose message names the cause and the cure. With [`EngineChoice::Auto`] only where there is
     /// no epoll either.
     pub fn open(choice: EngineChoice, sq: u32, cq: u32) -> Result<Engine, EngineError> {
         Engine::open_and_tell(choice, sq, cq).map(|(engine, _)| engine)
     }
 
-    /// As [`Engine::open`], and says why it is no better one: why there is no ring where there should be.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::open`].
+    /// As [`Engine::open`], and says why it is no better one: why there is no ring where there should be. Errors: as
+    /// [`Engine::open`].
     pub fn open_and_tell(
         choice: EngineChoice,
         sq: u32,
@@ -220,26 +208,17 @@ impl Engine {
         }
     }
 
-    /// Makes [buffers](crate::limits::FRAME_BUFFERS) for [`Engine::receive`].
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError`]: the kernel is too old for them, or memory is short.
+    /// Makes [buffers](crate::limits::FRAME_BUFFERS) for [`Engine::receive`]. Errors: [`EngineError`]: the kernel is
+    /// too old for them, or memory is short.
     pub fn lend_buffers(&mut self) -> Result<(), EngineError> {
         match self {
-            Engine::Uring(ring) => ring.lend_buffers().map_err(EngineError::Ring),
-            Engine::Epoll(epoll) => {
-                epoll.lend_buffers();
-                Ok(())
-            }
+            Engine::Uring(ring) => return ring.lend_buffers().map_err(EngineError::Ring),
+            Engine::Epoll(epoll) => epoll.lend_buffers(),
         }
+        Ok(())
     }
 
-    /// The first `length` bytes of a buffer that a completion named.
-    ///
-    /// # Panics
-    ///
-    /// When it is another engine's, or shorter.
+    /// The first `length` bytes of a buffer that a completion named. Panics when it is another engine's, or shorter.
     #[must_use]
     pub fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
         match self {
@@ -248,12 +227,8 @@ impl Engine {
         }
     }
 
-    /// Gives a buffer back, for the next [`Engine::publish`]. Once for every completion that names one, whatever
-    /// its result says.
-    ///
-    /// # Panics
-    ///
-    /// When it is another engine's.
+    /// Gives a buffer back, for the next [`Engine::publish`]. Once for every completion that names one, whatever its
+    /// result says. Panics when it is another engine's.
     pub fn recycle(&mut self, lent: Lent) {
         match self {
             Engine::Uring(ring) => ring.recycle(lent),
@@ -268,97 +243,59 @@ impl Engine {
         }
     }
 
-    /// Watches `fd` for the events in `mask` until [`Engine::cancel`]: one completion each time that
-    /// something wakes it. A completion without `more` means that the watch is over.
-    ///
-    /// # Errors
-    ///
-    /// Those of `io_uring_enter(2)`, when a full queue had to be submitted first.
-    pub fn watch(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
+    /// Watches `fd` for the events in `mask` until [`Engine::cancel`]: one completion each time that something wakes
+    /// it. A completion without `more` means that the watch is over. Errors: those of `io_uring_enter(2)`, when a
+    /// full queue had to be submitted first.
+    pub fn watch(&mut self, fd: impl AsFd, mask: u16, token: Token) -> io::Result<()> {
         match self {
-            Engine::Uring(ring) => ring.watch(fd, mask, token),
-            Engine::Epoll(epoll) => {
-                epoll.watch(fd, mask, token);
-                Ok(())
-            }
+            Engine::Uring(ring) => return ring.watch(fd.as_fd(), mask, token),
+            Engine::Epoll(epoll) => epoll.watch(fd.as_fd().as_raw_fd(), mask, token),
         }
+        Ok(())
     }
 
-    /// Watches `fd` until one of the events in `mask` is there, at once if one is: one completion, and the
-    /// watch is over.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::watch`].
-    pub fn watch_once(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
+    /// Watches `fd` until one of the events in `mask` is there, at once if one is: one completion, and the watch is
+    /// over. Errors: as [`Engine::watch`].
+    pub fn watch_once(&mut self, fd: impl AsFd, mask: u16, token: Token) -> io::Result<()> {
         match self {
-            Engine::Uring(ring) => ring.watch_once(fd, mask, token),
-            Engine::Epoll(epoll) => {
-                epoll.watch_once(fd, mask, token);
-                Ok(())
-            }
+            Engine::Uring(ring) => return ring.watch_once(fd.as_fd(), mask, token),
+            Engine::Epoll(epoll) => epoll.watch_once(fd.as_fd().as_raw_fd(), mask, token),
         }
+        Ok(())
     }
 
-    /// Takes the watch `what` of `fd` back. Its last completion still comes; a success of the taking back itself
-    /// is not reported.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::watch`].
-    pub fn cancel(&mut self, fd: RawFd, what: Token, token: Token) -> io::Result<()> {
+    /// Takes the watch `what` of `fd` back. Its last completion still comes; a success of the taking back itself is
+    /// not reported. Errors: as [`Engine::watch`].
+    pub fn cancel(&mut self, fd: impl AsFd, what: Token, token: Token) -> io::Result<()> {
         match self {
-            Engine::Uring(ring) => ring.cancel(what, token),
-            Engine::Epoll(epoll) => {
-                epoll.cancel(fd, what);
-                Ok(())
-            }
+            Engine::Uring(ring) => return ring.cancel(what, token),
+            Engine::Epoll(epoll) => epoll.cancel(fd.as_fd().as_raw_fd(), what),
         }
+        Ok(())
     }
 
-    /// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::watch`].
-    ///
-    /// # Panics
-    ///
-    /// When `length` is 0: a recv of nothing returns 0, which means a FIN.
-    pub fn discard(&mut self, fd: RawFd, length: u32, token: Token) -> io::Result<()> {
+    /// Takes up to `length` unread bytes off a TCP socket and throws them away, without waiting. Errors: as
+    /// [`Engine::watch`]. Panics when `length` is 0: a recv of nothing returns 0, which means a FIN.
+    pub fn discard(&mut self, fd: impl AsFd, length: u32, token: Token) -> io::Result<()> {
         match self {
-            Engine::Uring(ring) => ring.discard(fd, length, token),
-            Engine::Epoll(epoll) => {
-                epoll.discard(fd, length, token);
-                Ok(())
-            }
+            Engine::Uring(ring) => return ring.discard(fd.as_fd(), length, token),
+            Engine::Epoll(epoll) => epoll.discard(fd.as_fd().as_raw_fd(), length, token),
         }
+        Ok(())
     }
 
-    /// Receives into a buffer that was [lent](Engine::lend_buffers), without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::watch`].
-    ///
-    /// # Panics
-    ///
-    /// When no buffers were lent.
-    pub fn receive(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
+    /// Receives into a buffer that was [lent](Engine::lend_buffers), without waiting. Errors: as [`Engine::watch`].
+    /// Panics when no buffers were lent.
+    pub fn receive(&mut self, fd: impl AsFd, token: Token) -> io::Result<()> {
         match self {
-            Engine::Uring(ring) => ring.receive(fd, token),
-            Engine::Epoll(epoll) => {
-                epoll.receive(fd, token);
-                Ok(())
-            }
+            Engine::Uring(ring) => return ring.receive(fd.as_fd(), token),
+            Engine::Epoll(epoll) => epoll.receive(fd.as_fd().as_raw_fd(), token),
         }
+        Ok(())
     }
 
-    /// Submits what is queued and waits. Completions that are already there end the wait at once.
-    ///
-    /// # Errors
-    ///
-    /// Those of the kernel that are not about time, signals or a full queue.
+    /// Submits what is queued and waits. Completions that are already there end the wait at once. Errors: those of
+    /// the kernel that are not about time, signals or a full queue.
     pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
         match self {
             Engine::Uring(ring) => ring.submit_and_wait(wait),
@@ -392,12 +329,9 @@ impl Engine {
         }
     }
 
-    /// A descriptor that becomes readable, edge by edge, when there may be something to reap: for a program that waits
-    /// elsewhere. Call [`submit_and_wait`](Engine::submit_and_wait) with [`Wait::NOT`] then.
-    ///
-    /// # Errors
-    ///
-    /// When there are no descriptors left.
+    /// A descriptor that becomes readable, edge by edge, when there may be something to reap: for a program that
+    /// waits elsewhere. Call [`submit_and_wait`](Engine::submit_and_wait) with [`Wait::NOT`] then. Errors: when there
+    /// are no descriptors left.
     pub fn readiness(&mut self) -> io::Result<Readiness> {
         match self {
             // Not the ring's own descriptor: work that it puts off until it is asked is no readiness of that.
@@ -417,32 +351,5 @@ fn tested(engine: &mut Engine) -> Result<(), EngineError> {
     match self_test(engine) {
         Err(SelfTestError::Mismatch { .. }) => self_test(engine).map_err(EngineError::SelfTest),
         result => result.map_err(EngineError::SelfTest),
-    }
-}
-
-/// A descriptor to wait for: see [`Engine::readiness`].
-#[derive(Debug)]
-pub enum Readiness {
-    /// Written by the ring.
-    Eventfd(Wakeup),
-    /// The epoll instance itself.
-    Epoll(OwnedFd),
-    /// Written by other threads.
-    Shared(Arc<Wakeup>),
-}
-
-impl AsRawFd for Readiness {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-impl AsFd for Readiness {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Readiness::Eventfd(eventfd) => eventfd.as_fd(),
-            Readiness::Epoll(epoll) => epoll.as_fd(),
-            Readiness::Shared(wakeup) => wakeup.as_fd(),
-        }
     }
 }

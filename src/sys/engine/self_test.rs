@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::{Completion, Engine, Token, Wait};
@@ -68,14 +68,11 @@ const RECV: Token = Token::new(2, 1, 0);
 const CANCEL: Token = Token::new(3, 1, 0);
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tests `engine`, which must have nothing else under way.
-///
-/// # Errors
-///
-/// [`SelfTestError::Mismatch`] names the step at which the kernel differs.
+/// Tests `engine`, which must have nothing else under way. Errors: [`SelfTestError::Mismatch`] names the step at
+/// which the kernel differs.
 pub fn self_test(engine: &mut Engine) -> Result<(), SelfTestError> {
     let (server, client) = pair().map_err(io("make a TCP connection over loopback"))?;
-    let fd = server.as_raw_fd();
+    let fd = server.as_fd();
     let mut bench = Bench { engine, reaped: Vec::new() };
 
     bench.engine.watch(fd, IN | RDHUP, WATCH).map_err(io("queue a poll"))?;
@@ -83,7 +80,7 @@ pub fn self_test(engine: &mut Engine) -> Result<(), SelfTestError> {
     bench.engine.submit_and_wait(Wait::NOT).map_err(io("submit"))?;
 
     (&client).write_all(b"abc").map_err(io("write"))?;
-    let unread = tcp::info(server.as_fd()).map_err(io("read TCP_INFO"))?.bytes_received;
+    let unread = tcp::info(server.as_fd()).map_err(io("read TCP_INFO"))?.tcpi_bytes_received;
     check(unread == 3, "TCP_INFO counts unread bytes", "3", || unread.to_string())?;
     bench.none("a low-water mark of 4 keeps 3 bytes from waking anyone")?;
     (&client).write_all(b"d").map_err(io("write"))?;
@@ -135,7 +132,7 @@ impl Bench<'_> {
         Ok(self.reaped.remove(0))
     }
 
-    fn cancel(&mut self, fd: i32) -> Result<(), SelfTestError> {
+    fn cancel(&mut self, fd: BorrowedFd<'_>) -> Result<(), SelfTestError> {
         let step = "a cancelled poll completes a last time";
         self.engine.cancel(fd, WATCH, CANCEL).map_err(io("queue a cancel"))?;
         let last = self.next(step)?;
@@ -178,7 +175,7 @@ impl Bench<'_> {
 
     fn recv(
         &mut self,
-        fd: i32,
+        fd: BorrowedFd<'_>,
         step: &'static str,
         expected: &'static str,
         fits: impl Fn(i32) -> bool,

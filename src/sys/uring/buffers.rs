@@ -3,12 +3,11 @@
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
-use io_uring::IoUring;
-
 use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS};
-use crate::sys::engine::Lent;
+use crate::sys::completion::Lent;
 
 /// A page, which the ring of entries must begin at.
 #[derive(Clone)]

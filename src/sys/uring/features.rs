@@ -16,34 +16,28 @@ pub struct RingFeatures {
 }
 
 impl RingFeatures {
+    /// Each feature: whether it was granted, its name, and the version of the first kernel that has it.
+    fn table(self) -> [(bool, &'static str, (u32, u32)); 5] {
+        [
+            (self.defer_taskrun, "defer_taskrun", (6, 1)),
+            (self.no_sqarray, "no_sqarray", (6, 6)),
+            (self.min_wait, "min_wait", (6, 12)),
+            (self.no_iowait, "no_iowait", (6, 15)),
+            (self.restricted, "restricted", (5, 10)),
+        ]
+    }
+
     /// The names of the granted features.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        [
-            (self.defer_taskrun, "defer_taskrun"),
-            (self.no_sqarray, "no_sqarray"),
-            (self.min_wait, "min_wait"),
-            (self.no_iowait, "no_iowait"),
-            (self.restricted, "restricted"),
-        ]
-        .into_iter()
-        .filter_map(|(have, name)| have.then_some(name))
+        self.table().into_iter().filter_map(|(have, name, _)| have.then_some(name))
     }
 
     /// The missing features and the first kernel that has all of them; `None` if none is missing.
     #[must_use]
     pub fn missing(self) -> Option<String> {
-        let since = [
-            (self.defer_taskrun, "defer_taskrun", "6.1"),
-            (self.no_sqarray, "no_sqarray", "6.6"),
-            (self.min_wait, "min_wait", "6.12"),
-            (self.no_iowait, "no_iowait", "6.15"),
-            (self.restricted, "restricted", "5.10"),
-        ];
-        let missing: Vec<_> = since.into_iter().filter(|&(have, ..)| !have).collect();
-        let newest = missing.iter().max_by_key(|(_, _, version)| {
-            version.split_once('.').and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok()?)))
-        })?;
-        let names: Vec<_> = missing.iter().map(|&(_, name, _)| name).collect();
-        Some(format!("this kernel has no {}: Linux {} has", names.join(", "), newest.2))
+        let missing = || self.table().into_iter().filter(|(have, ..)| !have);
+        let (major, minor) = missing().map(|(.., version)| version).max()?;
+        let names: Vec<_> = missing().map(|(_, name, _)| name).collect();
+        Some(format!("this kernel has no {}: Linux {major}.{minor} has", names.join(", ")))
     }
 }

@@ -9,7 +9,7 @@ mod error;
 mod features;
 mod ring;
 
-pub use super::engine::{Completion, Counters, Lent, Token, Wait};
+pub use super::completion::{Completion, Counters, Lent, Token, Wait};
 pub use error::RingError;
 pub use features::RingFeatures;
 pub use ring::{Ring, supported_operations};

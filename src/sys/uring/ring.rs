@@ -1,7 +1,7 @@
 //! The ring itself: set-up, operations, waiting, completions.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::register::{Probe, Restriction};
 use io_uring::types::Fd;
@@ -10,7 +10,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use super::buffers::BufferPool;
 use super::error::RingError;
 use super::features::RingFeatures;
-use crate::sys::engine::{Completion, Counters, Lent, Token, Wait};
+use crate::sys::completion::{Completion, Counters, Lent, Token, Wait};
 
 /// `IORING_REGISTER_EVENTFD` and `IORING_REGISTER_PBUF_RING` of `linux/io_uring.h`.
 const IORING_REGISTER_EVENTFD: u8 = 4;
@@ -35,21 +35,13 @@ struct GetEventsArg {
 }
 
 impl Ring {
-    /// Sets up a ring with `sq` submission and `cq` completion entries, taking flags back step by
-    /// step on an older kernel.
-    ///
-    /// # Errors
-    ///
-    /// [`RingError`], whose message names the cause and the cure.
+    /// Sets up a ring with `sq` submission and `cq` completion entries, taking flags back step by step on an older
+    /// kernel. Errors: [`RingError`], whose message names the cause and the cure.
     pub fn new(sq: u32, cq: u32) -> Result<Ring, RingError> {
         Ring::open(sq, cq, false)
     }
 
-    /// As [`Ring::new`], and allows [`Ring::nop`], for measurements.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ring::new`].
+    /// As [`Ring::new`], and allows [`Ring::nop`], for measurements. Errors: as [`Ring::new`].
     pub fn with_nop(sq: u32, cq: u32) -> Result<Ring, RingError> {
         Ring::open(sq, cq, true)
     }
@@ -127,11 +119,8 @@ impl Ring {
         self.counters
     }
 
-    /// Lends the kernel [buffers](crate::limits::FRAME_BUFFERS) for [`Ring::receive`].
-    ///
-    /// # Errors
-    ///
-    /// [`RingError`]: the kernel is before 5.19, or memory is short.
+    /// Lends the kernel [buffers](crate::limits::FRAME_BUFFERS) for [`Ring::receive`]. Errors: [`RingError`]: the
+    /// kernel is before 5.19, or memory is short.
     pub fn lend_buffers(&mut self) -> Result<(), RingError> {
         if self.buffers.is_none() {
             let pool = BufferPool::new(&self.inner);
@@ -140,22 +129,15 @@ impl Ring {
         Ok(())
     }
 
-    /// The first `length` bytes of a buffer that a completion named.
-    ///
-    /// # Panics
-    ///
-    /// If the buffer is another ring's, or shorter.
+    /// The first `length` bytes of a buffer that a completion named. Panics if the buffer is another ring's, or
+    /// shorter.
     #[must_use]
     pub fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
         self.buffers.as_ref().expect("a lent buffer has a pool").bytes(lent, length)
     }
 
-    /// Gives a buffer back to the kernel with the next [`Ring::publish`]. Call it once for every completion that has a
-    /// buffer, whatever its result is.
-    ///
-    /// # Panics
-    ///
-    /// If the buffer is another ring's.
+    /// Gives a buffer back to the kernel with the next [`Ring::publish`]. Call it once for every completion that has
+    /// a buffer, whatever its result is. Panics if the buffer is another ring's.
     pub fn recycle(&mut self, lent: Lent) {
         self.buffers.as_mut().expect("a lent buffer has a pool").recycle(lent);
     }
@@ -167,75 +149,49 @@ impl Ring {
         }
     }
 
-    /// Makes the kernel write to `eventfd` whenever there is a completion to reap.
-    ///
-    /// # Errors
-    ///
-    /// Those of `io_uring_register(2)`.
+    /// Makes the kernel write to `eventfd` whenever there is a completion to reap. Errors: those of
+    /// `io_uring_register(2)`.
     pub fn notify(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
         self.inner.submitter().register_eventfd(eventfd.as_raw_fd())
     }
 
-    /// Watches `fd` for the events in `mask` until [`Ring::cancel`], with one completion for each wake-up. A completion
-    /// without `more` ends the watch.
-    ///
-    /// # Errors
-    ///
-    /// Those of `io_uring_enter(2)`, when a full queue had to be submitted first.
-    pub fn watch(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
-        self.push(&opcode::PollAdd::new(Fd(fd), u32::from(mask)).multi(true).build(), token)
+    /// Watches `fd` for the events in `mask` until [`Ring::cancel`], with one completion for each wake-up. A
+    /// completion without `more` ends the watch. Errors: those of `io_uring_enter(2)`, when a full queue had to be
+    /// submitted first.
+    pub fn watch(&mut self, fd: impl AsFd, mask: u16, token: Token) -> io::Result<()> {
+        self.push(&opcode::PollAdd::new(raw(fd), u32::from(mask)).multi(true).build(), token)
     }
 
     /// Watches `fd` for the first of the events in `mask`, which may be there already: one completion ends the watch.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ring::watch`].
-    pub fn watch_once(&mut self, fd: RawFd, mask: u16, token: Token) -> io::Result<()> {
-        self.push(&opcode::PollAdd::new(Fd(fd), u32::from(mask)).build(), token)
+    /// Errors: as [`Ring::watch`].
+    pub fn watch_once(&mut self, fd: impl AsFd, mask: u16, token: Token) -> io::Result<()> {
+        self.push(&opcode::PollAdd::new(raw(fd), u32::from(mask)).build(), token)
     }
 
     /// Cancels the operation `what`. Its last completion still comes; a success of the cancellation is not reported.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ring::watch`].
+    /// Errors: as [`Ring::watch`].
     pub fn cancel(&mut self, what: Token, token: Token) -> io::Result<()> {
         let entry = opcode::AsyncCancel::new(what.user_data()).build().flags(squeue::Flags::SKIP_SUCCESS);
         self.push(&entry, token)
     }
 
-    /// Receives up to `length` bytes from a TCP socket and discards them, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ring::watch`].
-    ///
-    /// # Panics
-    ///
-    /// If `length` is 0: a recv of 0 bytes returns 0, which means a FIN.
-    pub fn discard(&mut self, fd: RawFd, length: u32, token: Token) -> io::Result<()> {
+    /// Receives up to `length` bytes from a TCP socket and discards them, without waiting. Errors: as
+    /// [`Ring::watch`]. Panics if `length` is 0: a recv of 0 bytes returns 0, which means a FIN.
+    pub fn discard(&mut self, fd: impl AsFd, length: u32, token: Token) -> io::Result<()> {
         assert!(length > 0, "a recv of nothing looks like a FIN");
         // tcp(7): with MSG_TRUNC the kernel discards the bytes and does not touch the buffer, so there is none. A socket
         // of another protocol returns EFAULT.
-        let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), length)
+        let entry = opcode::Recv::new(raw(fd), std::ptr::null_mut(), length)
             .flags(libc::MSG_TRUNC | libc::MSG_DONTWAIT)
             .build();
         self.push(&entry, token)
     }
 
-    /// Receives into a [lent](Ring::lend_buffers) buffer, without waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ring::watch`].
-    ///
-    /// # Panics
-    ///
-    /// If no buffers were lent.
-    pub fn receive(&mut self, fd: RawFd, token: Token) -> io::Result<()> {
+    /// Receives into a [lent](Ring::lend_buffers) buffer, without waiting. Errors: as [`Ring::watch`]. Panics if no
+    /// buffers were lent.
+    pub fn receive(&mut self, fd: impl AsFd, token: Token) -> io::Result<()> {
         assert!(self.buffers.is_some(), "nothing to receive into");
-        let entry = opcode::Recv::new(Fd(fd), std::ptr::null_mut(), 0)
+        let entry = opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
             .flags(libc::MSG_DONTWAIT)
             .buf_group(BufferPool::GROUP)
             .build()
@@ -243,11 +199,7 @@ impl Ring {
         self.push(&entry, token)
     }
 
-    /// Submits an operation that does nothing and completes, for measurements.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ring::watch`].
+    /// Submits an operation that does nothing and completes, for measurements. Errors: as [`Ring::watch`].
     pub fn nop(&mut self, token: Token) -> io::Result<()> {
         self.push(&opcode::Nop::new().build(), token)
     }
@@ -268,11 +220,8 @@ impl Ring {
         }
     }
 
-    /// Submits the queued operations and waits. If completions are there already, it does not wait.
-    ///
-    /// # Errors
-    ///
-    /// Those of `io_uring_enter(2)`, except for a timeout, a signal and a full queue.
+    /// Submits the queued operations and waits. If completions are there already, it does not wait. Errors: those of
+    /// `io_uring_enter(2)`, except for a timeout, a signal and a full queue.
     pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
         if wait.completions == 0 || !self.inner.completion().is_empty() {
             return self.enter(0, true, None);
@@ -391,6 +340,10 @@ impl Ring {
         self.counters.overflows += u64::from(overflown);
         overflown
     }
+}
+
+fn raw(fd: impl AsFd) -> Fd {
+    Fd(fd.as_fd().as_raw_fd())
 }
 
 /// The operations that the program uses, and whether the kernel has them; empty if there is no ring to ask.

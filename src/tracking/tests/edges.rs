@@ -1,116 +1,28 @@
 //! Ends that only the owner of the descriptors can cause, on the real kernel.
 //!
-//! The loop is turned by hand: whatever a test does between two turns is there before the next one.
 //! Where the kernel has to give up by itself, its own timers are set far below the policy's.
 
 use std::any::type_name;
-use std::cell::RefCell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{SockRef, TcpKeepalive};
 
 use super::super::super::*;
+use super::rig::{PATIENCE, Rig};
 use crate::frame::{Frame, Kind};
-use crate::liveness::{
-    Cause, Death, Event, EventKind, Hop, LocalCause, Policy, PollMask, TcpState, Transport,
-};
-use crate::reactor::bind;
+use crate::liveness::{Cause, EventKind, Hop, LocalCause, Policy, PollMask, TcpState, Transport};
 use crate::sys::tcp;
 
-/// Bounds every wait: far beyond what anything here takes, so that only a missing event meets it.
-const PATIENCE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A policy by which no peer is judged while a test lasts.
 const PATIENT: Policy = Policy { idle: Duration::from_secs(100), ..Policy::STANDARD };
 /// The same, and a FIN is not the end.
 const GRACE: Policy = Policy { half_closed_grace: Duration::from_secs(100), ..PATIENT };
-
-type Sink = Box<dyn FnMut(Event)>;
-
-/// A driver whose loop is turned by the test.
-struct Rig {
-    driver: Driver<Sink>,
-    address: SocketAddr,
-    events: Rc<RefCell<Vec<Event>>>,
-}
-
-impl Rig {
-    fn new(policy: Policy) -> Rig {
-        Rig::with(policy, "127.0.0.1:0", |_| ())
-    }
-
-    /// `options` sets what connections inherit, on top of what the policy has set.
-    fn with(policy: Policy, listen: &str, options: impl FnOnce(SockRef<'_>)) -> Rig {
-        let tracker = TrackerConfig::new(policy, 1_000);
-        let listeners = bind(listen.parse().unwrap(), 1, &tracker).unwrap();
-        let address = listeners[0].address();
-        options(SockRef::from(&listeners[0]));
-        let events = Rc::new(RefCell::new(Vec::new()));
-        let sink: Sink = Box::new({
-            let events = Rc::clone(&events);
-            move |event| events.borrow_mut().push(event)
-        });
-        let driver = Driver::new(
-            DriverConfig { tracker, batch_window: Duration::ZERO, io: super::IO },
-            listeners,
-            Arc::new(Shared::new(1_000)),
-            Arc::new(LocalAddresses::new()),
-            Arc::new(Wakeup::new().unwrap()),
-            sink,
-        );
-        Rig { driver: driver.unwrap(), address, events }
-    }
-
-    /// A peer that was accepted.
-    fn peer(&mut self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let address = stream.local_addr().unwrap();
-        self.event(address, |kind| matches!(kind, EventKind::Up));
-        stream
-    }
-
-    /// Our end of a connection.
-    fn ours(&self, peer: SocketAddr) -> SockRef<'_> {
-        let view = self.driver.service.tracker.peers().find(|view| view.address == peer).unwrap();
-        SockRef::from(self.driver.service.conns[view.peer.index() as usize].as_ref().unwrap())
-    }
-
-    fn info(&self, peer: SocketAddr) -> tcp::TcpInfo {
-        tcp::info(self.ours(peer).as_fd()).unwrap()
-    }
-
-    /// Turns the loop until it has told something of a peer.
-    fn event(&mut self, peer: SocketAddr, fits: impl Fn(&EventKind) -> bool) -> Event {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let is = |event: &&Event| event.subject.as_ref().is_some_and(|subject| subject.address == peer);
-            if let Some(event) = self.events.borrow().iter().filter(is).find(|event| fits(&event.kind)) {
-                return event.clone();
-            }
-            assert!(Instant::now() < end, "only {:#?}", self.events.borrow());
-            self.driver.turn().unwrap();
-        }
-    }
-
-    fn death(&mut self, peer: SocketAddr) -> Death {
-        match self.event(peer, |kind| matches!(kind, EventKind::Died(_))).kind {
-            EventKind::Died(death) => death,
-            _ => unreachable!(),
-        }
-    }
-
-    fn deaths(&self) -> u64 {
-        self.driver.service.tracker.counts().died.iter().sum()
-    }
-}
 
 /// Repeats until it is so, for as long as patience lasts.
 fn until(holds: impl Fn() -> bool) {
@@ -166,7 +78,7 @@ fn a_reading_side_that_we_shut_ourselves_is_a_local_end() {
         let mut peer = rig.peer();
         let address = peer.local_addr().unwrap();
         peer.write_all(b"beat").unwrap();
-        until(|| rig.info(address).bytes_received == 4);
+        until(|| rig.info(address).tcpi_bytes_received == 4);
         rig.ours(address).shutdown(Shutdown::Read).unwrap();
         let death = rig.death(address);
         assert_eq!((death.cause, death.bytes), (Cause::Local(LocalCause::Shutdown), 4));
@@ -228,8 +140,8 @@ fn a_fin_before_a_reset_is_no_byte() {
         peer.write_all(&vec![7; said as usize]).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
         reset(peer);
-        until(|| rig.info(address).state == TcpState::Close as u8);
-        assert_eq!(rig.info(address).bytes_received, said + 1, "the kernel counts it");
+        until(|| rig.info(address).tcpi_state == TcpState::Close as u8);
+        assert_eq!(rig.info(address).tcpi_bytes_received, said + 1, "the kernel counts it");
         let death = rig.death(address);
         assert_eq!((death.cause, death.bytes), (Cause::Aborted, said));
     }
@@ -254,7 +166,7 @@ fn ends_that_come_together_are_told_as_those_that_come_alone() {
         }
     }
     let ends = [TcpState::CloseWait as u8, TcpState::Close as u8];
-    until(|| addresses.iter().all(|&address| ends.contains(&rig.info(address).state)));
+    until(|| addresses.iter().all(|&address| ends.contains(&rig.info(address).tcpi_state)));
     for (said, &address) in (0..).zip(&addresses) {
         let death = rig.death(address);
         let cause = if said % 3 == 0 { Cause::Closed } else { Cause::Aborted };
@@ -365,7 +277,7 @@ fn the_kernels_own_keepalive_says_so_where_all_was_quiet() {
         let mut peer = rig.peer();
         let address = peer.local_addr().unwrap();
         peer.write_all(b"beat").unwrap();
-        until(|| rig.info(address).bytes_received == 4);
+        until(|| rig.info(address).tcpi_bytes_received == 4);
         break_path(rig.address, "input", "drop");
         let death = rig.death(address);
         assert_eq!((death.cause, death.proof.errno), (Cause::KeepaliveExpired, Some(libc::ETIMEDOUT)));
@@ -424,7 +336,7 @@ fn a_ping_that_waits_for_a_closed_window_has_asked_nobody() {
     let address = peer.local_addr().unwrap();
     fill(&rig.ours(address));
     // The loop rests until the window probes are further apart than the detection time.
-    until(|| rig.info(address).backoff >= 4);
+    until(|| rig.info(address).tcpi_backoff >= 4);
     peer.write_all(&Frame { kind: Kind::Pong, sequence: 1, timestamp: 0 }.encode()).unwrap();
     let death = rig.death(address);
     assert_eq!((death.cause, death.proof.transport), (Cause::HeartbeatExpired, Transport::Unasked));
@@ -465,12 +377,12 @@ fn a_soft_error_makes_a_suspect_that_recovers_when_the_path_does() {
         let mut peer = rig.peer();
         let address = peer.local_addr().unwrap();
         peer.write_all(b"beat").unwrap();
-        until(|| rig.info(address).bytes_received == 4);
+        until(|| rig.info(address).tcpi_bytes_received == 4);
         break_path(rig.address, "input", "reject with icmp type host-unreachable");
         write(&rig.ours(address), b"anyone?").unwrap();
         rig.event(address, |kind| matches!(kind, EventKind::Suspected { .. }));
         // It stays a suspect however often the error comes.
-        while rig.info(address).retransmits < 10 {
+        while rig.info(address).tcpi_retransmits < 10 {
             rig.driver.turn().unwrap();
         }
         let counts = rig.driver.service.tracker.counts();
@@ -504,8 +416,8 @@ fn a_path_that_says_it_is_broken_is_in_doubt_although_the_peer_is_heard() {
         });
         let suspected = rig.event(address, |kind| matches!(kind, EventKind::Suspected { .. }));
         assert!(matches!(suspected.kind, EventKind::Suspected { doubt: true, .. }), "{suspected:?}");
-        assert!(rig.info(address).retransmits > 0);
-        assert_eq!(rig.info(address).backoff, 0, "the path's answer takes the backoff back");
+        assert!(rig.info(address).tcpi_retransmits > 0);
+        assert_eq!(rig.info(address).tcpi_backoff, 0, "the path's answer takes the backoff back");
         mend_path();
         rig.event(address, |kind| matches!(kind, EventKind::Recovered { .. }));
         assert_eq!(rig.deaths(), 0);

@@ -6,5 +6,7 @@ const IO: EngineChoice = EngineChoice::Epoll;
 
 #[path = "edges.rs"]
 mod edges;
+#[path = "rig.rs"]
+mod rig;
 #[path = "turns.rs"]
 mod turns;

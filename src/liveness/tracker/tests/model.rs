@@ -11,19 +11,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::wheel::TICK;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    Up,
-    Suspected,
-    Recovered,
-    HalfClosed,
-    Died(Cause),
-}
-
 /// Something that must be told, not before `from` and not after `until`.
 #[derive(Clone, Copy, Debug)]
 struct Expected {
-    what: What,
+    what: Step,
     from: Instant,
     until: Instant,
     /// It was over before it had to be noticed.
@@ -68,7 +59,7 @@ impl Model {
         }
     }
 
-    fn expect(&mut self, who: usize, what: What, from: Instant, within: Duration) {
+    fn expect(&mut self, who: usize, what: Step, from: Instant, within: Duration) {
         let until = from + within;
         self.shadows[who].expected.push(Expected { what, from, until, optional: false });
     }
@@ -94,12 +85,9 @@ impl Model {
         match self.shadows[who].stage {
             Stage::Mute => self.die(who, Cause::HandshakeExpired, at, TICK),
             Stage::Alive => {
-                assert!(
-                    self.policy.suspicion_time() < self.policy.detection_time(),
-                    "a policy of several probes"
-                );
+                assert!(self.policy.suspicion_time() < self.policy.detection_time(), "several probes");
                 self.shadows[who].stage = Stage::Suspect;
-                self.expect(who, What::Suspected, at, self.suspicion);
+                self.expect(who, Step::Suspected, at, self.suspicion);
                 self.appoint(who, self.shadows[who].life + self.policy.detection_time());
             }
             Stage::Suspect if self.policy.heartbeat == Heartbeat::None => {
@@ -115,7 +103,7 @@ impl Model {
         let shadow = &mut self.shadows[who];
         self.deadlines.remove(&(shadow.deadline, who));
         shadow.stage = Stage::Dead;
-        self.expect(who, What::Died(cause), at, within);
+        self.expect(who, Step::Died(cause), at, within);
     }
 
     fn accept(&mut self, now: Instant) {
@@ -124,14 +112,14 @@ impl Model {
             if awaited { (Stage::Mute, self.policy.handshake) } else { (Stage::Alive, self.policy.idle) };
         self.shadows.push(Shadow { stage, life: now, deadline: now, expected: Vec::new() });
         let who = self.shadows.len() - 1;
-        self.expect(who, What::Up, now, Duration::ZERO);
+        self.expect(who, Step::Up, now, Duration::ZERO);
         self.appoint(who, now + time);
     }
 
     /// What was still unnoticed may stay so; whether it may.
     fn overtake(&mut self, who: usize, now: Instant) -> bool {
         let last = self.shadows[who].expected.last_mut().expect("up comes first");
-        last.optional |= last.until >= now && matches!(last.what, What::Suspected | What::Recovered);
+        last.optional |= last.until >= now && matches!(last.what, Step::Suspected | Step::Recovered);
         last.optional
     }
 
@@ -143,7 +131,7 @@ impl Model {
         if stage == Stage::Suspect {
             let unnoticed = self.overtake(who, now);
             let within = if wakes { Duration::ZERO } else { self.recovery };
-            self.expect(who, What::Recovered, now, within);
+            self.expect(who, Step::Recovered, now, within);
             self.shadows[who].expected.last_mut().expect("it was pushed").optional = unnoticed;
         }
         self.shadows[who].stage = Stage::Alive;
@@ -160,7 +148,7 @@ impl Model {
             self.die(who, Cause::Closed, now, Duration::ZERO);
         } else {
             self.shadows[who].stage = Stage::HalfClosed;
-            self.expect(who, What::HalfClosed, now, Duration::ZERO);
+            self.expect(who, Step::HalfClosed, now, Duration::ZERO);
             self.appoint(who, now + self.policy.half_closed_grace);
         }
     }
@@ -184,7 +172,7 @@ struct Socket {
     state: TcpState,
     /// After its FIN a reset shows in no recv.
     shut: bool,
-    told: Vec<(What, Event)>,
+    told: Vec<(Step, Event)>,
 }
 
 /// The tracker with its kernel and driver.
@@ -197,15 +185,9 @@ struct Server {
 }
 
 impl Server {
-    /// The time up to `at` during which we could listen, as an instant.
+    /// The time up to `at` during which this process was there, as an instant.
     fn listened(&self, at: Instant) -> Instant {
-        let (mut time, mut covered) = (at, Instant::ZERO);
-        for &(start, end) in &self.stalls {
-            let (start, end) = (start.max(covered), end.min(at));
-            time = time - end.since(start);
-            covered = covered.max(end);
-        }
-        time
+        Instant::ZERO + listened(&self.stalls, Instant::ZERO, at)
     }
 
     fn evidence(&self, who: usize) -> Evidence {
@@ -233,11 +215,7 @@ impl Server {
         for round in 0.. {
             assert!(round < 10_000, "it never ends");
             let Some(action) = self.tracker.poll_action() else { break };
-            let (Action::Drain { peer, .. }
-            | Action::Inspect(peer)
-            | Action::SetLowWater { peer, .. }
-            | Action::Probe { peer, .. }
-            | Action::Close { peer, .. }) = action;
+            let peer = peer_of(&action);
             let who = self.sockets.iter().rposition(|socket| socket.peer == peer).expect("it lives");
             match action {
                 Action::Drain { .. } => self.drain(who),
@@ -253,15 +231,10 @@ impl Server {
             }
         }
         while let Some(event) = self.tracker.poll_event() {
-            let what = match &event.kind {
-                EventKind::Up => What::Up,
-                EventKind::Suspected { .. } => What::Suspected,
-                EventKind::Recovered { .. } => What::Recovered,
-                EventKind::HalfClosed => What::HalfClosed,
-                EventKind::Died(death) => What::Died(death.cause),
-                EventKind::Stall { .. } | EventKind::PathOutage { .. } => continue,
-                kind => panic!("{kind:?} of nobody"),
-            };
+            if matches!(event.kind, EventKind::Stall { .. } | EventKind::PathOutage { .. }) {
+                continue;
+            }
+            let what = step(&event.kind).expect("all others are steps of peers");
             let peer = event.subject.as_ref().expect("it is about a peer").peer;
             let who = self.sockets.iter().rposition(|socket| socket.peer == peer).expect("it lives");
             self.sockets[who].told.push((what, event));

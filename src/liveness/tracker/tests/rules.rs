@@ -94,17 +94,6 @@ pub enum Seen {
     Bye,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// For its silence.
-    Suspected,
-    /// For its path.
-    Doubted,
-    Recovered,
-    HalfClosed,
-    Died(Cause),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ask {
     WakeOnByte,
@@ -128,7 +117,7 @@ pub enum Life {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    pub told: Option<Told>,
+    pub told: Option<Step>,
     pub asked: BTreeSet<Ask>,
     pub life: Life,
 }
@@ -159,7 +148,7 @@ fn died(world: World, before: Before, cause: Cause, look: Look) -> Outcome {
         (Heartbeat::None, _) => Life::Ago(last_sign(before, look).min(before.lived)),
         (Heartbeat::Bytes, None) | (Heartbeat::Frames, _) => Life::Kept,
     };
-    Outcome { told: Some(Told::Died(cause)), asked: BTreeSet::from([close]), life }
+    Outcome { told: Some(Step::Died(cause)), asked: BTreeSet::from([close]), life }
 }
 
 /// The younger of byte and acknowledgement. The handshake of TCP was one.
@@ -230,7 +219,7 @@ fn end(world: World, before: Before, look: Look, so_error: Option<i32>) -> Outco
 /// A FIN under a grace: told once, and as soon as there is room.
 fn half_closed(before: Before) -> Outcome {
     let known = before.fin || before.stage == Stage::HalfClosed;
-    let told = (!known && before.room).then_some(Told::HalfClosed);
+    let told = (!known && before.room).then_some(Step::HalfClosed);
     Outcome { told, ..nothing() }
 }
 
@@ -267,7 +256,7 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         (_, TcpState::Close) if before.fin => return died(world, before, Cause::Aborted, look),
         // No silence is held against a peer that said it will be silent.
         (_, _) if before.fin => {
-            return Outcome { told: before.room.then_some(Told::HalfClosed), ..nothing() };
+            return Outcome { told: before.room.then_some(Step::HalfClosed), ..nothing() };
         }
         (_, TcpState::Close | TcpState::CloseWait | TcpState::LastAck | TcpState::Closing) => {
             return asks([Ask::DrainToEnd]);
@@ -310,20 +299,20 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
             && look.data.is_some()
             && lazy
             && world.heartbeat != Heartbeat::Frames;
-        if (full || first) && !matches!(judged.told, Some(Told::Died(_))) {
+        if (full || first) && !matches!(judged.told, Some(Step::Died(_))) {
             judged.asked.insert(Ask::Drain);
         }
         judged
     };
     let life = match (judged.told, life) {
-        (Some(Told::Died(_)), Life::Ago(age)) => Life::Ago(age.min(before.lived)),
+        (Some(Step::Died(_)), Life::Ago(age)) => Life::Ago(age.min(before.lived)),
         (_, life) => life,
     };
     Outcome { life, ..judged }
 }
 
 fn expiry(cause: Cause) -> Outcome {
-    Outcome { told: Some(Told::Died(cause)), ..asks([Ask::Abort]) }
+    Outcome { told: Some(Step::Died(cause)), ..asks([Ask::Abort]) }
 }
 
 /// What a silence amounts to; `None`: no newer one is known than the record's.
@@ -351,13 +340,13 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
         }
         Some(silent @ IDLE..) if !suspect && (!speaks || silent >= IDLE + INTERVAL) => {
             let due = PROBES.min(1 + (silent - IDLE) / INTERVAL);
-            suspected(Told::Suspected, before, lazy, speaks && due > probes)
+            suspected(Step::Suspected, before, lazy, speaks && due > probes)
         }
         Some(silent @ IDLE..) if suspect => {
             let due = PROBES.min(1 + (silent - IDLE) / INTERVAL);
             if speaks && due > probes { asks([Ask::Probe]) } else { nothing() }
         }
-        Some(_) | None if doubt && !suspect => suspected(Told::Doubted, before, lazy, speaks && probes == 0),
+        Some(_) | None if doubt && !suspect => suspected(Step::Doubted, before, lazy, speaks && probes == 0),
         Some(_) | None if doubt && speaks && probes == 0 => asks([Ask::Probe]),
         Some(_) | None if doubt => nothing(),
         // A sound socket is no frame: a peer that was silent still is.
@@ -369,7 +358,7 @@ fn weighed(world: World, before: Before, silent: Option<u64>, doubt: bool) -> Ou
     }
 }
 
-fn suspected(told: Told, before: Before, lazy: bool, asked: bool) -> Outcome {
+fn suspected(told: Step, before: Before, lazy: bool, asked: bool) -> Outcome {
     if !before.room {
         return nothing();
     }
@@ -386,8 +375,8 @@ fn suspected(told: Told, before: Before, lazy: bool, asked: bool) -> Outcome {
 fn recovered(before: Before, lazy: bool) -> Outcome {
     match (before.room, lazy) {
         (false, _) => nothing(),
-        (true, true) => Outcome { told: Some(Told::Recovered), ..asks([Ask::WakeOnMark]) },
-        (true, false) => Outcome { told: Some(Told::Recovered), ..nothing() },
+        (true, true) => Outcome { told: Some(Step::Recovered), ..asks([Ask::WakeOnMark]) },
+        (true, false) => Outcome { told: Some(Step::Recovered), ..nothing() },
     }
 }
 

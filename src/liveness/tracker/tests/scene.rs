@@ -3,105 +3,119 @@
 use super::rules::{self, Before, Stage, Visit, World};
 use super::*;
 
-/// How a peer got where it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Situation {
-    Mute,
-    MuteOverdue,
-    MuteVisited,
-    MuteVisitedLate,
-    MuteFramed,
-    Alive,
-    AliveIdle,
-    AliveExpired,
-    AliveVisited,
-    AliveVisitedLate,
-    AliveFramed,
-    /// Its first probe is out.
-    Asked,
-    AskedVisited,
-    Silent,
-    SilentVisited,
-    SilentVisitedLate,
-    SilentFramed,
-    Doubted,
-    DoubtedVisited,
-    /// The sink took nothing for long.
-    FullAlive,
-    FullSuspect,
-    /// The same, and then a FIN came.
-    FinAlive,
-    FinSuspect,
-    /// The same, and then the sink took all.
-    FinAliveWithRoom,
-    FinSuspectWithRoom,
-    HalfClosed,
-    HalfClosedFromSuspect,
-    HalfClosedVisited,
-    HalfClosedOver,
-    HalfClosedVisitedOver,
-    Dead,
-    DeadAndTaken,
-    DeadAndReleased,
-    Gone,
-    Replaced,
+/// One step on the way into a situation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Go {
+    /// So many milliseconds pass.
+    Wait(u64),
+    /// The sink takes nothing, from the beginning on.
+    Stuck,
+    /// The sink takes one event.
+    TakeOne,
+    /// The sink takes all events, from now on.
+    Take,
+    /// The peer gives a proof of life.
+    Speak,
+    /// The wheel names the peer, and its evidence is asked for.
+    Visit,
+    /// A frame is found during the visit.
+    Frame,
+    /// A visit finds nothing new, and sends a probe where the server speaks.
+    Ask,
+    /// From alive to suspect: by a visit, and with frames by another one, when the first probe was not answered.
+    FallSilent,
+    /// From suspect to alive.
+    ComeBack,
+    /// What this side sent is repeated without an answer.
+    Doubt,
+    Fin,
+    /// The grace is put off while the visit is on its way.
+    Stall,
+    /// The grace is over.
+    Over,
+    Die,
+    Release,
+    /// Another peer gets the place.
+    Replace,
 }
 
-use Situation::*;
+use Go::*;
+
+/// What a situation needs of the world to exist.
+#[derive(Clone, Copy)]
+enum Needs {
+    Nothing,
+    Frames,
+    Grace,
+}
+
+use Needs::*;
+
+/// A situation: its name, what it needs, the situation that comes before it, and the steps from there.
+#[derive(Clone, Copy)]
+pub struct Situation(pub &'static str, Needs, &'static str, &'static [Go]);
 
 pub const SITUATIONS: [Situation; 35] = [
-    Mute,
-    MuteOverdue,
-    MuteVisited,
-    MuteVisitedLate,
-    MuteFramed,
-    Alive,
-    AliveIdle,
-    AliveExpired,
-    AliveVisited,
-    AliveVisitedLate,
-    AliveFramed,
-    Asked,
-    AskedVisited,
-    Silent,
-    SilentVisited,
-    SilentVisitedLate,
-    SilentFramed,
-    Doubted,
-    DoubtedVisited,
-    FullAlive,
-    FullSuspect,
-    FinAlive,
-    FinSuspect,
-    FinAliveWithRoom,
-    FinSuspectWithRoom,
-    HalfClosed,
-    HalfClosedFromSuspect,
-    HalfClosedVisited,
-    HalfClosedOver,
-    HalfClosedVisitedOver,
-    Dead,
-    DeadAndTaken,
-    DeadAndReleased,
-    Gone,
-    Replaced,
+    Situation("Mute", Nothing, "", &[Wait(2_000)]),
+    Situation("MuteOverdue", Nothing, "", &[Wait(12_000)]),
+    Situation("MuteVisited", Nothing, "", &[Wait(4_200), Visit]),
+    Situation("MuteVisitedLate", Nothing, "", &[Wait(12_000), Visit]),
+    Situation("MuteFramed", Frames, "MuteVisited", &[Frame]),
+    Situation("Alive", Nothing, "", &[Wait(20_000), Speak, Wait(1_000)]),
+    Situation("AliveIdle", Nothing, "Alive", &[Wait(3_500)]),
+    Situation("AliveExpired", Nothing, "Alive", &[Wait(7_000)]),
+    Situation("AliveVisited", Nothing, "AliveIdle", &[Visit]),
+    Situation("AliveVisitedLate", Nothing, "AliveExpired", &[Visit]),
+    Situation("AliveFramed", Frames, "AliveVisited", &[Frame]),
+    // Its first probe is out, and then its answer is overdue.
+    Situation("Asked", Frames, "AliveIdle", &[Ask, Wait(100)]),
+    Situation("AskedVisited", Frames, "Asked", &[Wait(500), Visit]),
+    // Its next probe is due at the visit.
+    Situation("Silent", Nothing, "AliveIdle", &[FallSilent, Wait(100)]),
+    Situation("SilentVisited", Nothing, "Silent", &[Wait(500), Visit]),
+    Situation("SilentVisitedLate", Nothing, "Silent", &[Wait(4_000), Visit]),
+    Situation("SilentFramed", Frames, "SilentVisited", &[Frame]),
+    Situation("Doubted", Nothing, "Alive", &[Doubt, Wait(100)]),
+    Situation("DoubtedVisited", Nothing, "Doubted", &[Wait(1_000), Visit]),
+    // The sink took nothing for long: up, suspected, recovered; or suspected, recovered, suspected.
+    Situation(
+        "FullAlive",
+        Nothing,
+        "",
+        &[Stuck, Wait(20_000), Speak, Wait(4_500), FallSilent, Wait(500), ComeBack, Wait(100)],
+    ),
+    Situation("FullSuspect", Nothing, "FullAlive", &[TakeOne, Wait(4_400), FallSilent, Wait(100)]),
+    Situation("FinAlive", Grace, "FullAlive", &[Fin]),
+    Situation("FinSuspect", Grace, "FullSuspect", &[Fin]),
+    Situation("FinAliveWithRoom", Grace, "FinAlive", &[Take]),
+    Situation("FinSuspectWithRoom", Grace, "FinSuspect", &[Take]),
+    Situation("HalfClosed", Grace, "Alive", &[Fin, Wait(500)]),
+    Situation("HalfClosedFromSuspect", Grace, "Silent", &[Fin, Wait(500)]),
+    Situation("HalfClosedVisited", Grace, "HalfClosed", &[Wait(rules::GRACE - 500 + 1), Visit, Stall]),
+    Situation("HalfClosedOver", Grace, "HalfClosed", &[Wait(rules::GRACE), Over]),
+    Situation("HalfClosedVisitedOver", Grace, "HalfClosedOver", &[Visit]),
+    Situation("Dead", Nothing, "Alive", &[Die]),
+    Situation("DeadAndTaken", Nothing, "Dead", &[Take]),
+    Situation("DeadAndReleased", Nothing, "Dead", &[Release]),
+    Situation("Gone", Nothing, "DeadAndTaken", &[Release]),
+    Situation("Replaced", Nothing, "Gone", &[Replace]),
 ];
 
 impl Situation {
-    /// Whether there is such a thing in that world.
     pub fn exists(self, world: World) -> bool {
-        match self {
-            MuteFramed | AliveFramed | SilentFramed | Asked | AskedVisited => {
-                world.heartbeat == Heartbeat::Frames
-            }
-            FinAlive | FinSuspect | FinAliveWithRoom | FinSuspectWithRoom => world.grace,
-            HalfClosed
-            | HalfClosedFromSuspect
-            | HalfClosedVisited
-            | HalfClosedOver
-            | HalfClosedVisitedOver => world.grace,
-            _ => true,
+        match self.1 {
+            Nothing => true,
+            Frames => world.heartbeat == Heartbeat::Frames,
+            Grace => world.grace,
         }
+    }
+
+    /// All steps from the accept on.
+    fn way(self) -> Vec<Go> {
+        let before = SITUATIONS.iter().find(|situation| situation.0 == self.2);
+        let mut way = before.map_or(Vec::new(), |before| before.way());
+        way.extend(self.3);
+        way
     }
 }
 
@@ -147,12 +161,10 @@ impl Scene {
 
     pub fn reach(world: World, situation: Situation) -> Scene {
         let mut scene = Scene::new(world);
-        scene.stuck = matches!(
-            situation,
-            FullAlive | FullSuspect | FinAlive | FinSuspect | FinAliveWithRoom | FinSuspectWithRoom
-        );
+        let way = situation.way();
+        scene.stuck = way.contains(&Stuck);
         scene.settle();
-        scene.play(situation);
+        way.into_iter().for_each(|step| scene.go(step));
         scene.before.lived = scene.now.since(START).as_millis() as u64;
         scene.before.silent = scene.now.since(scene.life).as_millis() as u64;
         actions(&mut scene.tracker);
@@ -160,165 +172,96 @@ impl Scene {
         scene
     }
 
-    fn play(&mut self, situation: Situation) {
-        match situation {
-            Mute => self.wait(2_000),
-            MuteOverdue => self.wait(12_000),
-            MuteVisited => {
-                self.wait(4_200);
-                self.visit();
-            }
-            MuteVisitedLate => {
-                self.wait(12_000);
-                self.visit();
-            }
-            MuteFramed => {
-                self.play(MuteVisited);
-                self.frame();
-            }
-            Alive => {
-                self.wait(20_000);
-                self.speak();
-                self.wait(1_000);
-            }
-            AliveIdle => {
-                self.play(Alive);
-                self.wait(3_500);
-            }
-            AliveExpired => {
-                self.play(Alive);
-                self.wait(7_000);
-            }
-            AliveVisited => {
-                self.play(AliveIdle);
-                self.visit();
-            }
-            AliveVisitedLate => {
-                self.play(AliveExpired);
-                self.visit();
-            }
-            AliveFramed => {
-                self.play(AliveVisited);
-                self.frame();
-            }
-            Asked => {
-                self.play(Alive);
-                self.wait(3_500);
-                self.look();
-                self.before.probes = 1;
-                self.before.on_byte = true;
-                self.wait(100);
-            }
-            AskedVisited => {
-                self.play(Asked);
-                self.wait(500); // its answer is overdue
-                self.visit();
-            }
-            Silent => {
-                self.play(Alive);
-                self.wait(3_500);
-                self.fall_silent();
-                self.wait(100);
-            }
-            SilentVisited => {
-                self.play(Silent);
-                self.wait(500); // its next probe is due
-                self.visit();
-            }
-            SilentVisitedLate => {
-                self.play(Silent);
-                self.wait(4_000);
-                self.visit();
-            }
-            SilentFramed => {
-                self.play(SilentVisited);
-                self.frame();
-            }
-            Doubted => {
-                self.play(Alive);
-                let age = self.now.since(self.life);
-                let evidence = Evidence { unacked: 3, retransmits: 2, ..self.evidence(age) };
-                self.tell(Fact::Inspected(evidence));
-                self.before.stage = Stage::Doubted;
-                self.before.probes = 1;
-                self.before.on_byte = true;
+    fn go(&mut self, step: Go) {
+        let evidence = self.evidence(millis(0));
+        match step {
+            Wait(time) => self.now = self.now + millis(time),
+            Stuck => {}
+            TakeOne => drop(self.tracker.poll_event().expect("the sink takes one")),
+            Take => {
+                self.stuck = false;
+                self.before.room = true;
                 self.settle();
-                self.wait(100);
             }
-            DoubtedVisited => {
-                self.play(Doubted);
-                self.wait(1_000);
-                self.visit();
+            Speak => {
+                match self.world.heartbeat {
+                    Heartbeat::Frames => self.tell(Fact::Frame { kind: Kind::Pong, sequence: 1 }),
+                    Heartbeat::Bytes | Heartbeat::None => self.tell(Fact::Ready(PollMask(0x1))),
+                }
+                self.live();
             }
-            FullAlive => {
-                self.play(Alive);
-                self.wait(3_500);
-                self.fall_silent();
-                self.wait(500);
-                self.come_back(); // it owes up, suspected, recovered
+            Visit => {
+                self.tracker.handle_time(self.now);
+                let asked = actions(&mut self.tracker);
+                assert_eq!(asked.len(), 1, "a visit asks for one thing: {asked:?}");
+                self.before.visit = Visit::Begun;
+            }
+            Frame => {
+                self.tell(Fact::Frame { kind: Kind::Pong, sequence: 1 });
+                self.before.visit = Visit::Framed;
+            }
+            Ask => {
+                self.go(Visit);
+                self.tell(Fact::Emptied);
+                actions(&mut self.tracker);
+                self.tell(Fact::Inspected(self.evidence(self.now.since(self.life))));
+                self.settle();
+                self.before =
+                    Before { visit: Visit::No, probes: self.before.probes + 1, on_byte: true, ..self.before };
+            }
+            FallSilent => {
+                self.go(Ask);
+                if self.world.heartbeat == Heartbeat::Frames {
+                    self.go(Wait(rules::INTERVAL));
+                    self.go(Ask);
+                }
+                self.before.stage = Stage::Silent;
+            }
+            ComeBack => {
+                match self.world.heartbeat {
+                    Heartbeat::Frames => self.tell(Fact::Frame { kind: Kind::Pong, sequence: 2 }),
+                    Heartbeat::Bytes | Heartbeat::None => self.tell(Fact::Inspected(evidence)),
+                }
+                self.live();
                 self.before.room = false;
-                self.wait(100);
             }
-            FullSuspect => {
-                self.play(FullAlive);
-                self.tracker.poll_event().expect("the sink takes one");
-                self.wait(4_400);
-                self.fall_silent(); // suspected, recovered, suspected
-                self.wait(100);
+            Doubt => {
+                let evidence = self.evidence(self.now.since(self.life));
+                self.tell(Fact::Inspected(Evidence { unacked: 3, retransmits: 2, ..evidence }));
+                self.before = Before { stage: Stage::Doubted, probes: 1, on_byte: true, ..self.before };
+                self.settle();
             }
-            FinAlive | FinAliveWithRoom => {
-                self.play(FullAlive);
-                self.fin(situation == FinAliveWithRoom);
+            Fin => {
+                self.tell(Fact::End(Evidence { tcp_state: TcpState::CloseWait, ..evidence }));
+                self.before.fin = true;
+                if !self.stuck {
+                    self.before.stage = Stage::HalfClosed;
+                }
+                self.settle();
             }
-            FinSuspect | FinSuspectWithRoom => {
-                self.play(FullSuspect);
-                self.fin(situation == FinSuspectWithRoom);
-            }
-            HalfClosed | HalfClosedFromSuspect => {
-                self.play(if situation == HalfClosed { Alive } else { Silent });
-                self.fin(true);
-                self.before.stage = Stage::HalfClosed;
-                self.wait(500);
-            }
-            HalfClosedVisited => {
-                self.play(HalfClosed);
-                // The time of a grace is put off while the visit is on its way.
-                self.wait(rules::GRACE - 500 + 1);
-                self.visit();
+            Stall => {
                 self.tracker.handle_stall(self.now - millis(500), self.now);
                 assert!(events(&mut self.tracker).len() == 1);
             }
-            HalfClosedOver => {
-                self.play(HalfClosed);
-                self.wait(rules::GRACE);
-                self.before.over = true;
-            }
-            HalfClosedVisitedOver => {
-                self.play(HalfClosedOver);
-                self.visit();
-            }
-            Dead | DeadAndTaken | DeadAndReleased | Gone | Replaced => {
-                self.play(Alive);
-                let evidence = self.evidence(millis(0));
+            Over => self.before.over = true,
+            Die => {
                 self.tell(Fact::Bye(evidence));
                 actions(&mut self.tracker);
                 self.before.stage = Stage::Over;
-                if matches!(situation, DeadAndTaken | Gone | Replaced) {
-                    self.settle();
-                }
-                if matches!(situation, DeadAndReleased | Gone | Replaced) {
-                    self.tracker.release(self.peer);
-                }
-                if situation == Replaced {
-                    let next = self.tracker.accept(address(2), 7, self.now).expect("there is room");
-                    assert_eq!(next.index(), self.peer.index(), "the place is used again");
-                }
+            }
+            Release => self.tracker.release(self.peer),
+            Replace => {
+                let next = self.tracker.accept(address(2), 7, self.now).expect("there is room");
+                assert_eq!(next.index(), self.peer.index(), "the place is used again");
             }
         }
     }
 
-    fn wait(&mut self, time: u64) {
-        self.now = self.now + millis(time);
+    /// The peer has just given a proof of life.
+    fn live(&mut self) {
+        self.life = self.now;
+        self.before = Before { stage: Stage::Alive, probes: 0, on_byte: false, ..self.before };
+        actions(&mut self.tracker);
     }
 
     pub fn tell(&mut self, fact: Fact) {
@@ -336,76 +279,5 @@ impl Scene {
     fn evidence(&self, age: Duration) -> Evidence {
         let at = self.now - age;
         Evidence { received: 16, last_data: at, last_ack: at, ..Evidence::default() }
-    }
-
-    fn visit(&mut self) {
-        self.tracker.handle_time(self.now);
-        let asked = actions(&mut self.tracker);
-        assert_eq!(asked.len(), 1, "a visit asks for one thing: {asked:?}");
-        self.before.visit = Visit::Begun;
-    }
-
-    fn frame(&mut self) {
-        self.tell(Fact::Frame { kind: Kind::Pong, sequence: 1 });
-        self.before.visit = Visit::Framed;
-    }
-
-    fn speak(&mut self) {
-        match self.world.heartbeat {
-            Heartbeat::Frames => self.tell(Fact::Frame { kind: Kind::Pong, sequence: 1 }),
-            Heartbeat::Bytes | Heartbeat::None => self.tell(Fact::Ready(PollMask(0x1))),
-        }
-        self.life = self.now;
-        self.before.stage = Stage::Alive;
-        self.before.on_byte = false;
-        actions(&mut self.tracker);
-    }
-
-    /// A visit that finds nothing new.
-    fn look(&mut self) {
-        self.visit();
-        self.tell(Fact::Emptied);
-        actions(&mut self.tracker);
-        let evidence = self.evidence(self.now.since(self.life));
-        self.tell(Fact::Inspected(evidence));
-        self.before.visit = Visit::No;
-        self.settle();
-    }
-
-    /// From alive to suspect: by a visit, and with frames by another one, when the first probe was not answered.
-    fn fall_silent(&mut self) {
-        self.look();
-        self.before.probes = 1;
-        if self.world.heartbeat == Heartbeat::Frames {
-            self.wait(rules::INTERVAL);
-            self.look();
-            self.before.probes = 2;
-        }
-        self.before.stage = Stage::Silent;
-        self.before.on_byte = true;
-    }
-
-    fn come_back(&mut self) {
-        let evidence = self.evidence(millis(0));
-        match self.world.heartbeat {
-            Heartbeat::Frames => self.tell(Fact::Frame { kind: Kind::Pong, sequence: 2 }),
-            Heartbeat::Bytes | Heartbeat::None => self.tell(Fact::Inspected(evidence)),
-        }
-        self.life = self.now;
-        self.before.stage = Stage::Alive;
-        self.before.probes = 0;
-        self.before.on_byte = false;
-        actions(&mut self.tracker);
-    }
-
-    fn fin(&mut self, taken: bool) {
-        let evidence = Evidence { tcp_state: TcpState::CloseWait, ..self.evidence(millis(0)) };
-        self.tell(Fact::End(evidence));
-        self.before.fin = true;
-        if taken {
-            self.stuck = false;
-            self.before.room = true;
-        }
-        self.settle();
     }
 }

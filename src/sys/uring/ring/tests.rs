@@ -33,7 +33,7 @@ fn all_that_has_happened_is_reaped_at_once() {
     let (mut one, other) = UnixStream::pair().unwrap();
     let all = 200;
     for index in 0..all {
-        ring.watch_once(other.as_raw_fd(), libc::POLLIN as u16, Token::new(1, 0, index)).unwrap();
+        ring.watch_once(&other, libc::POLLIN as u16, Token::new(1, 0, index)).unwrap();
     }
     ring.submit_and_wait(Wait::NOT).unwrap();
     one.write_all(b"x").unwrap();
@@ -88,7 +88,7 @@ fn a_buffer_of_another_ring_is_not_taken_for_ours() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.write_all(b"x").unwrap();
     let (server, _) = listener.accept().unwrap();
-    rings[0].receive(server.as_raw_fd(), Token::new(1, 0, 0)).unwrap();
+    rings[0].receive(&server, Token::new(1, 0, 0)).unwrap();
     rings[0].submit_and_wait(Wait::NOT).unwrap();
     let mut seen = Vec::new();
     rings[0].reap(&mut seen, 1);
@@ -101,7 +101,7 @@ fn a_buffer_of_another_ring_is_not_taken_for_ours() {
 #[should_panic(expected = "looks like a FIN")]
 fn a_recv_of_nothing_is_never_submitted() {
     let mut ring = Ring::new(8, 16).unwrap();
-    let _ = ring.discard(0, 0, Token::new(1, 0, 0));
+    let _ = ring.discard(std::io::stdin(), 0, Token::new(1, 0, 0));
 }
 
 #[test]

@@ -1,9 +1,49 @@
-//! What goes into an engine's wait and what comes out of it, as plain values.
+//! What goes into an engine's wait and what comes out of it, as plain values: for the ring, and for epoll in its shape.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::token::Token;
+use crate::limits::GENERATION_BITS;
+
+/// The `user_data` of an operation: kind 8 | generation 24 | index 32. There are no special values:
+/// a kind says what the index means, and the generation tells lives in the same place apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(u64);
+
+impl Token {
+    /// The token of these parts. Panics when `generation` does not fit 24 bits.
+    #[must_use]
+    pub const fn new(kind: u8, generation: u32, index: u32) -> Token {
+        assert!(generation < 1 << GENERATION_BITS);
+        Token((kind as u64) << 56 | (generation as u64) << 32 | index as u64)
+    }
+
+    /// What kind of operation.
+    #[must_use]
+    pub const fn kind(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    /// The generation: it tells the lives of one place apart.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32 & ((1 << GENERATION_BITS) - 1)
+    }
+
+    /// The place in the slab.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    pub(super) const fn from_user_data(user_data: u64) -> Token {
+        Token(user_data)
+    }
+
+    pub(super) const fn user_data(self) -> u64 {
+        self.0
+    }
+}
 
 /// How long to wait, and for how much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,16 +85,16 @@ pub struct Lent {
 
 impl Lent {
     /// A number that no other pool of this process has.
-    pub(in crate::sys) fn pool_number() -> u32 {
+    pub(super) fn pool_number() -> u32 {
         static NUMBERS: AtomicU32 = AtomicU32::new(0);
         NUMBERS.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(in crate::sys) const fn new(pool: u32, buffer: u16) -> Lent {
+    pub(super) const fn new(pool: u32, buffer: u16) -> Lent {
         Lent { pool, buffer }
     }
 
-    pub(in crate::sys) fn of(&self, pool: u32) -> u16 {
+    pub(super) fn of(&self, pool: u32) -> u16 {
         assert_eq!(self.pool, pool, "this buffer is another pool's");
         self.buffer
     }
@@ -71,4 +111,17 @@ pub struct Counters {
     pub completions: u64,
     /// Times that the completion queue was found overflown.
     pub overflows: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_come_back_and_do_not_touch_each_other() {
+        for (kind, generation, index) in [(0, 0, 0), (255, (1 << 24) - 1, u32::MAX), (7, 1 << 23, 1)] {
+            let token = Token::from_user_data(Token::new(kind, generation, index).user_data());
+            assert_eq!((token.kind(), token.generation(), token.index()), (kind, generation, index));
+        }
+    }
 }
