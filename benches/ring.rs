@@ -5,12 +5,13 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use deadpeer::limits;
 use deadpeer::sys::rlimit::raise_nofile;
-use deadpeer::sys::uring::{Completion, Ring, Token, Wait};
+use deadpeer::sys::uring::{Completion, Engine, Ring, Token, Wait};
 
 const BATCHES: [usize; 3] = [1, 32, 512];
 const BEAT: [u8; 16] = [7; 16];
@@ -85,7 +86,10 @@ fn discard(criterion: &mut Criterion, bench: &mut Bench) {
                     }
                     let before = Instant::now();
                     for (index, (_, fd)) in connections[..batch].iter().enumerate() {
-                        bench.ring.discard(fd, limits::MAX_DISCARD, token(index)).expect("there is room");
+                        bench
+                            .ring
+                            .discard(fd.as_fd(), limits::MAX_DISCARD, token(index))
+                            .expect("there is room");
                     }
                     bench.turn(batch);
                     spent += before.elapsed();

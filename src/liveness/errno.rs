@@ -124,157 +124,97 @@ pub fn name(errno: i32) -> &'static str {
     row(errno).name
 }
 
-const FAMILIES: &str = "a socket of this kind cannot be made; an existing one does not give it";
-const FILES: &str = "of file systems; a socket does not give it";
-const HARDWARE: &str = "of old or special hardware; a socket does not give it";
-const KEYS: &str = "of the kernel's key rings; a socket does not give it";
-const LIBRARIES: &str = "of shared libraries; a socket does not give it";
-const PROCESSES: &str = "of processes and threads; a socket does not give it";
-const UNUSED: &str = "of STREAMS and remote file sharing; TCP on Linux does not give it";
-const XENIX: &str = "of XENIX; a socket does not give it";
-
-/// The rows in order, as they are written down.
+/// The rows, by meaning.
 #[rustfmt::skip]
-/// Declares the rows: the name as libc has it, which gives the number too, the meaning, and the reason.
+/// Declares the rows that share a meaning and its reason: their names as libc has them, which give the numbers too.
 macro_rules! rows {
-    ($($name:ident $meaning:ident: $reason:expr;)*) => {
+    ($($meaning:ident $reason:literal: $($name:ident)*;)*) => {
         static ROWS: &[Row] =
-            &[$(Row { errno: libc::$name, name: stringify!($name), meaning: Meaning::$meaning, reason: $reason }),*];
+            &[$($(Row { errno: libc::$name, name: stringify!($name), meaning: Meaning::$meaning, reason: $reason }),*),*];
     };
 }
 
 rows! {
-    EPERM Fault: "a security policy or a restricted ring forbids the request";
-    ENOENT Fault: "a cancellation found nothing to cancel";
-    ESRCH Fault: PROCESSES;
-    EINTR Again: "a signal came while the request waited";
-    EIO Fault: "the device failed, or a kTLS record that is not data waits to be read";
-    ENXIO Fault: "the ring has no such registered file or buffer";
-    E2BIG Fault: "the request is longer than the kernel accepts";
-    ENOEXEC Fault: PROCESSES;
-    EBADF Fault: "the descriptor is not open, or open for something else";
-    ECHILD Fault: PROCESSES;
-    EAGAIN Again: "nothing is there now";
-    ENOMEM Resources: "the kernel found no memory for the request";
-    EACCES HostUnreachable: "an IPv6 router or host refused the packets by policy";
-    EFAULT Fault: "the request points to memory that is not ours";
-    ENOTBLK Fault: FILES;
-    EBUSY Resources: "the completion queue is full; reap before asking again";
-    EEXIST Fault: "the thing exists, or a thread that does not own the ring used it";
-    EXDEV Fault: FILES;
-    ENODEV Fault: "the device is gone or cannot do this";
-    ENOTDIR Fault: FILES;
-    EISDIR Fault: FILES;
-    EINVAL Fault: "the kernel does not know a flag or a value of the request";
-    ENFILE Resources: "the system has no file left";
-    EMFILE Resources: "the process has no descriptor left";
-    ENOTTY Fault: "the descriptor does not know this ioctl";
-    ETXTBSY Fault: FILES;
-    EFBIG Fault: FILES;
-    ENOSPC Resources: "the user may not watch more descriptors";
-    ESPIPE Fault: "an offset was given for a socket";
-    EROFS Fault: FILES;
-    EMLINK Fault: FILES;
-    EPIPE Reset: "a RST came after the FIN, or our send came after it; unless we shut the sending side ourselves";
-    EDOM Fault: "an option's value is out of its range";
-    ERANGE Fault: "an option's value is out of its range";
-    EDEADLK Fault: PROCESSES;
-    ENAMETOOLONG Fault: FILES;
-    ENOLCK Fault: FILES;
-    ENOSYS Fault: "the kernel, or its seccomp filter, does not have the call";
-    ENOTEMPTY Fault: FILES;
-    ELOOP Fault: "pollers watch each other in a circle";
-    ENOMSG Fault: "of System V messages and semaphores; a socket does not give it";
-    EIDRM Fault: "of System V messages and semaphores; a socket does not give it";
-    ECHRNG Fault: HARDWARE;
-    EL2NSYNC Fault: HARDWARE;
-    EL3HLT Fault: HARDWARE;
-    EL3RST Fault: HARDWARE;
-    ELNRNG Fault: HARDWARE;
-    EUNATCH Fault: HARDWARE;
-    ENOCSI Fault: HARDWARE;
-    EL2HLT Fault: HARDWARE;
-    EBADE Fault: HARDWARE;
-    EBADR Fault: "the ring lost completions; every socket has to be looked at";
-    EXFULL Fault: HARDWARE;
-    ENOANO Fault: HARDWARE;
-    EBADRQC Fault: HARDWARE;
-    EBADSLT Fault: HARDWARE;
-    EBFONT Fault: HARDWARE;
-    ENOSTR Fault: UNUSED;
-    ENODATA Fault: "an attribute that is not there was asked for";
-    ETIME Cancelled: "a timeout of ours ran out";
-    ENOSR Fault: UNUSED;
-    ENONET NetUnreachable: "a router says that this host is isolated (ICMP code 8)";
-    ENOPKG Fault: UNUSED;
-    EREMOTE Fault: UNUSED;
-    ENOLINK Fault: UNUSED;
-    EADV Fault: UNUSED;
-    ESRMNT Fault: UNUSED;
-    ECOMM Fault: UNUSED;
-    EPROTO HostUnreachable: "a router or the host could not make sense of a packet's header (ICMP parameter problem)";
-    EMULTIHOP Fault: UNUSED;
-    EDOTDOT Fault: UNUSED;
-    EBADMSG Fault: "a kTLS record could not be decrypted";
-    EOVERFLOW Fault: "a number does not fit its field";
-    ENOTUNIQ Fault: UNUSED;
-    EBADFD Fault: "the ring is not enabled yet";
-    EREMCHG Fault: UNUSED;
-    ELIBACC Fault: LIBRARIES;
-    ELIBBAD Fault: LIBRARIES;
-    ELIBSCN Fault: LIBRARIES;
-    ELIBMAX Fault: LIBRARIES;
-    ELIBEXEC Fault: LIBRARIES;
-    EILSEQ Fault: "of text encodings; a socket does not give it";
-    ERESTART Again: "the kernel asks for the request to be made again";
-    ESTRPIPE Fault: UNUSED;
-    EUSERS Fault: "a table of users is full; TCP has none";
-    ENOTSOCK Fault: "the descriptor is no socket";
-    EDESTADDRREQ Fault: "the socket has no peer; TCP says ENOTCONN instead";
-    EMSGSIZE Fault: "the request has too many parts; the ICMP of that name goes to path MTU discovery";
-    EPROTOTYPE Fault: FAMILIES;
-    ENOPROTOOPT HostUnreachable: "the host says that it does not speak TCP (ICMP code 2)";
-    EPROTONOSUPPORT Fault: FAMILIES;
-    ESOCKTNOSUPPORT Fault: FAMILIES;
-    EOPNOTSUPP NetUnreachable: "a router could not follow a source route (ICMP code 5)";
-    EPFNOSUPPORT Fault: FAMILIES;
-    EAFNOSUPPORT Fault: FAMILIES;
-    EADDRINUSE Fault: "the local address is taken";
-    EADDRNOTAVAIL Fault: "the local address is not ours";
-    ENETDOWN NetUnreachable: "the interface on our side is down";
-    ENETUNREACH NetUnreachable: "no route, or a router said so (ICMP codes 0, 6, 9, 11)";
-    ENETRESET Fault: "the keepalive of other systems; TCP on Linux does not give it";
-    ECONNABORTED LocalAbort: "a program on this machine destroyed the socket (ss -K, SOCK_DESTROY)";
-    ECONNRESET Reset: "a RST came";
-    ENOBUFS Resources: "no buffer was left for what came";
-    EISCONN Fault: "the socket is connected already";
-    ENOTCONN LocalAbort: "the socket has no connection: never had one, or it was taken away";
-    ESHUTDOWN LocalAbort: "this side was shut down";
-    ETOOMANYREFS Fault: "too many descriptors on their way; TCP carries none";
-    ETIMEDOUT TimedOut: "keepalive, the user timeout or retransmission gave up";
-    ECONNREFUSED Reset: "the host says that no program listens there (ICMP port unreachable); an established recv gives it only so";
-    EHOSTDOWN HostUnreachable: "a router does not know the host (ICMP code 7)";
-    EHOSTUNREACH HostUnreachable: "no answer to ARP, or a router said so (ICMP codes 1, 10, 12 to 15, or time exceeded)";
-    EALREADY Fault: "the request is under way already, and cannot be cancelled any more";
-    EINPROGRESS Fault: "the connection is still being made";
-    ESTALE Fault: FILES;
-    EUCLEAN Fault: FILES;
-    ENOTNAM Fault: XENIX;
-    ENAVAIL Fault: XENIX;
-    EISNAM Fault: XENIX;
-    EREMOTEIO Fault: UNUSED;
-    EDQUOT Fault: FILES;
-    ENOMEDIUM Fault: "of removable disks; a socket does not give it";
-    EMEDIUMTYPE Fault: "of removable disks; a socket does not give it";
-    ECANCELED Cancelled: "we cancelled the request, or the ring did as it closed";
-    ENOKEY Fault: KEYS;
-    EKEYEXPIRED Fault: "a kTLS key is used up and waits for its successor";
-    EKEYREVOKED Fault: KEYS;
-    EKEYREJECTED Fault: KEYS;
-    EOWNERDEAD Fault: "the thread that polls the ring's submissions has died";
-    ENOTRECOVERABLE Fault: "of robust mutexes; a socket does not give it";
-    ERFKILL Fault: "a switch turned the radio off; the route, not the socket, notices";
-    EHWPOISON Fault: "a page of our memory is broken";
+    Reset "a RST came after the FIN, or our send came after it; unless we shut the sending side ourselves": EPIPE;
+    Reset "a RST came": ECONNRESET;
+    Reset "the host says that no program listens there (ICMP port unreachable); an established recv gives it only so": ECONNREFUSED;
+    TimedOut "keepalive, the user timeout or retransmission gave up": ETIMEDOUT;
+    HostUnreachable "an IPv6 router or host refused the packets by policy": EACCES;
+    HostUnreachable "a router or the host could not make sense of a packet's header (ICMP parameter problem)": EPROTO;
+    HostUnreachable "the host says that it does not speak TCP (ICMP code 2)": ENOPROTOOPT;
+    HostUnreachable "a router does not know the host (ICMP code 7)": EHOSTDOWN;
+    HostUnreachable "no answer to ARP, or a router said so (ICMP codes 1, 10, 12 to 15, or time exceeded)": EHOSTUNREACH;
+    NetUnreachable "a router says that this host is isolated (ICMP code 8)": ENONET;
+    NetUnreachable "a router could not follow a source route (ICMP code 5)": EOPNOTSUPP;
+    NetUnreachable "the interface on our side is down": ENETDOWN;
+    NetUnreachable "no route, or a router said so (ICMP codes 0, 6, 9, 11)": ENETUNREACH;
+    LocalAbort "a program on this machine destroyed the socket (ss -K, SOCK_DESTROY)": ECONNABORTED;
+    LocalAbort "the socket has no connection: never had one, or it was taken away": ENOTCONN;
+    LocalAbort "this side was shut down": ESHUTDOWN;
+    Again "a signal came while the request waited": EINTR;
+    Again "nothing is there now": EAGAIN;
+    Again "the kernel asks for the request to be made again": ERESTART;
+    Resources "the kernel found no memory for the request": ENOMEM;
+    Resources "the completion queue is full; reap before asking again": EBUSY;
+    Resources "the system has no file left": ENFILE;
+    Resources "the process has no descriptor left": EMFILE;
+    Resources "the user may not watch more descriptors": ENOSPC;
+    Resources "no buffer was left for what came": ENOBUFS;
+    Cancelled "a timeout of ours ran out": ETIME;
+    Cancelled "we cancelled the request, or the ring did as it closed": ECANCELED;
+    Fault "a security policy or a restricted ring forbids the request": EPERM;
+    Fault "a cancellation found nothing to cancel": ENOENT;
+    Fault "of processes and threads; a socket does not give it": ESRCH ENOEXEC ECHILD EDEADLK;
+    Fault "the device failed, or a kTLS record that is not data waits to be read": EIO;
+    Fault "the ring has no such registered file or buffer": ENXIO;
+    Fault "the request is longer than the kernel accepts": E2BIG;
+    Fault "the descriptor is not open, or open for something else": EBADF;
+    Fault "the request points to memory that is not ours": EFAULT;
+    Fault "of file systems; a socket does not give it":
+        ENOTBLK EXDEV ENOTDIR EISDIR ETXTBSY EFBIG EROFS EMLINK ENAMETOOLONG ENOLCK ENOTEMPTY ESTALE EUCLEAN
+        EDQUOT;
+    Fault "the thing exists, or a thread that does not own the ring used it": EEXIST;
+    Fault "the device is gone or cannot do this": ENODEV;
+    Fault "the kernel does not know a flag or a value of the request": EINVAL;
+    Fault "the descriptor does not know this ioctl": ENOTTY;
+    Fault "an offset was given for a socket": ESPIPE;
+    Fault "an option's value is out of its range": EDOM ERANGE;
+    Fault "the kernel, or its seccomp filter, does not have the call": ENOSYS;
+    Fault "pollers watch each other in a circle": ELOOP;
+    Fault "of System V messages and semaphores; a socket does not give it": ENOMSG EIDRM;
+    Fault "of old or special hardware; a socket does not give it":
+        ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI EL2HLT EBADE EXFULL ENOANO EBADRQC EBADSLT EBFONT;
+    Fault "the ring lost completions; every socket has to be looked at": EBADR;
+    Fault "of STREAMS and remote file sharing; TCP on Linux does not give it":
+        ENOSTR ENOSR ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EMULTIHOP EDOTDOT ENOTUNIQ EREMCHG ESTRPIPE
+        EREMOTEIO;
+    Fault "an attribute that is not there was asked for": ENODATA;
+    Fault "a kTLS record could not be decrypted": EBADMSG;
+    Fault "a number does not fit its field": EOVERFLOW;
+    Fault "the ring is not enabled yet": EBADFD;
+    Fault "of shared libraries; a socket does not give it": ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC;
+    Fault "of text encodings; a socket does not give it": EILSEQ;
+    Fault "a table of users is full; TCP has none": EUSERS;
+    Fault "the descriptor is no socket": ENOTSOCK;
+    Fault "the socket has no peer; TCP says ENOTCONN instead": EDESTADDRREQ;
+    Fault "the request has too many parts; the ICMP of that name goes to path MTU discovery": EMSGSIZE;
+    Fault "a socket of this kind cannot be made; an existing one does not give it":
+        EPROTOTYPE EPROTONOSUPPORT ESOCKTNOSUPPORT EPFNOSUPPORT EAFNOSUPPORT;
+    Fault "the local address is taken": EADDRINUSE;
+    Fault "the local address is not ours": EADDRNOTAVAIL;
+    Fault "the keepalive of other systems; TCP on Linux does not give it": ENETRESET;
+    Fault "the socket is connected already": EISCONN;
+    Fault "too many descriptors on their way; TCP carries none": ETOOMANYREFS;
+    Fault "the request is under way already, and cannot be cancelled any more": EALREADY;
+    Fault "the connection is still being made": EINPROGRESS;
+    Fault "of XENIX; a socket does not give it": ENOTNAM ENAVAIL EISNAM;
+    Fault "of removable disks; a socket does not give it": ENOMEDIUM EMEDIUMTYPE;
+    Fault "of the kernel's key rings; a socket does not give it": ENOKEY EKEYREVOKED EKEYREJECTED;
+    Fault "a kTLS key is used up and waits for its successor": EKEYEXPIRED;
+    Fault "the thread that polls the ring's submissions has died": EOWNERDEAD;
+    Fault "of robust mutexes; a socket does not give it": ENOTRECOVERABLE;
+    Fault "a switch turned the radio off; the route, not the socket, notices": ERFKILL;
+    Fault "a page of our memory is broken": EHWPOISON;
 }
 
 /// One more than the greatest errno.
@@ -290,7 +230,7 @@ const fn by_number() -> [Row; NUMBERS] {
     let mut index = 0;
     while index < ROWS.len() {
         let row = ROWS[index];
-        assert!(index == 0 || ROWS[index - 1].errno < row.errno, "the rows are in order, once each");
+        assert!(table[row.errno as usize].errno == 0, "each errno has one row");
         table[row.errno as usize] = row;
         index += 1;
     }
@@ -363,7 +303,7 @@ mod tests {
             assert_eq!(row(errno).meaning, meaning, "{}", name(errno));
         }
         let accused: Vec<&str> =
-            ROWS.iter().filter(|row| row.whose() == Whose::Peer).map(|row| row.name).collect();
+            TABLE.iter().filter(|row| row.whose() == Whose::Peer).map(|row| row.name).collect();
         assert_eq!(accused, ["EPIPE", "ECONNRESET", "ETIMEDOUT", "ECONNREFUSED"]);
     }
 

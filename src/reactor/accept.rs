@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::listener::{Listener, NotAccepted};
@@ -78,13 +78,13 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
 
     pub(super) fn poll_wakeup(&mut self) -> io::Result<()> {
         let token = Token::new(kind::WAKEUP, 0, 0);
-        self.sockets.engine().watch(&self.wakeup, PollMask::IN, token)
+        self.sockets.engine().watch(self.wakeup.as_fd(), PollMask::IN, token)
     }
 
     fn poll_listener(&mut self, index: usize) -> io::Result<()> {
         let Listening { listener, generation, .. } = &self.listeners.all[index];
         let token = Token::new(kind::LISTENER, *generation, index as u32);
-        self.sockets.engine().watch(listener, PollMask::IN, token)
+        self.sockets.engine().watch(listener.as_fd(), PollMask::IN, token)
     }
 
     pub(super) fn on_listener(&mut self, completion: &Completion) -> io::Result<()> {
@@ -108,7 +108,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
         for (index, Listening { listener, generation, .. }) in self.listeners.all.drain(..).enumerate() {
             let [poll, cancel] =
                 [kind::LISTENER, kind::CANCEL].map(|kind| Token::new(kind, generation, index as u32));
-            self.sockets.engine().cancel(&listener, poll, cancel)?;
+            self.sockets.engine().cancel(listener.as_fd(), poll, cancel)?;
             self.sockets.engine().submit_and_wait(Wait::NOT)?;
         }
         Ok(())

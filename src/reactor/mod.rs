@@ -46,7 +46,7 @@ use turn::touched;
 
 use crate::limits;
 use crate::liveness::{Event, TrackerCounts};
-use crate::sys::engine::{Counters, Engine};
+use crate::sys::engine::{self, Counters, EngineError};
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
 
@@ -248,11 +248,11 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
         sink: K,
         service: impl FnOnce() -> S,
     ) -> Result<Reactor<S, K>, StartError> {
-        let opened = Engine::open_and_tell(setup.io, limits::SQ_ENTRIES, limits::CQ_ENTRIES);
+        let opened = engine::open(setup.io, limits::SQ_ENTRIES, limits::CQ_ENTRIES);
         let (mut engine, why_not) = opened.map_err(StartError::Engine)?;
-        let obtained = obtained(&engine, why_not);
+        let obtained = obtained(&*engine, why_not);
         if setup.buffers {
-            engine.lend_buffers().map_err(StartError::Engine)?;
+            engine.lend_buffers().map_err(EngineError::Ring).map_err(StartError::Engine)?;
         }
         let service = service();
         // The above took a millisecond or more, which is no stall of the loop.

@@ -106,7 +106,7 @@ const _: () = assert!(size_of::<Option<Descriptor>>() == 8);
 
 /// The engine of a loop, and everything that a [`Service`](super::Service) does to descriptors through it.
 pub struct Sockets {
-    engine: Engine,
+    engine: Box<dyn Engine>,
     /// Descriptors that their owner gave up, by the token of their poll, until its last completion.
     retiring: HashMap<Token, Descriptor>,
     /// The next turn starts without a wait, since a verdict depends on what was submitted.
@@ -120,12 +120,12 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(engine: Engine) -> Sockets {
+    pub(super) fn new(engine: Box<dyn Engine>) -> Sockets {
         Sockets { engine, retiring: HashMap::new(), urgent: false, read_on: false, streams: false, rearms: 0 }
     }
 
-    pub(super) fn engine(&mut self) -> &mut Engine {
-        &mut self.engine
+    pub(super) fn engine(&mut self) -> &mut dyn Engine {
+        &mut *self.engine
     }
 
     pub(crate) fn counters(&self) -> Counters {
@@ -136,7 +136,7 @@ impl Sockets {
     pub(crate) fn poll(&mut self, descriptor: &mut Descriptor, mask: u16, token: Token) -> io::Result<()> {
         descriptor.clear(Descriptor::ONE_SHOT);
         descriptor.set(Descriptor::POLLED);
-        self.engine.watch(&descriptor.fd, mask, token)
+        self.engine.watch(descriptor.fd.as_fd(), mask, token)
     }
 
     /// Arms a poll that ends with its first completion.
@@ -147,19 +147,19 @@ impl Sockets {
         token: Token,
     ) -> io::Result<()> {
         descriptor.set(Descriptor::POLLED | Descriptor::ONE_SHOT);
-        self.engine.watch_once(&descriptor.fd, mask, token)
+        self.engine.watch_once(descriptor.fd.as_fd(), mask, token)
     }
 
     /// Submits a recv that throws up to `most` bytes away.
     pub(crate) fn discard(&mut self, descriptor: &mut Descriptor, most: u32, token: Token) -> io::Result<()> {
         descriptor.set(Descriptor::RECEIVING);
-        self.engine.discard(&descriptor.fd, most, token)
+        self.engine.discard(descriptor.fd.as_fd(), most, token)
     }
 
     /// Submits a recv into one of the engine's buffers.
     pub(crate) fn receive(&mut self, descriptor: &mut Descriptor, token: Token) -> io::Result<()> {
         descriptor.set(Descriptor::RECEIVING);
-        self.engine.receive(&descriptor.fd, token)
+        self.engine.receive(descriptor.fd.as_fd(), token)
     }
 
     /// The first `length` bytes of the buffer that a completion named.
@@ -183,7 +183,7 @@ impl Sockets {
         }
         if descriptor.is_polled() {
             let cancel = Token::new(kind::CANCEL, poll.generation(), poll.index());
-            self.engine.cancel(&descriptor.fd, poll, cancel)?;
+            self.engine.cancel(descriptor.fd.as_fd(), poll, cancel)?;
         }
         Ok(())
     }
@@ -212,12 +212,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sys::engine::{EngineChoice, Wait};
+    use crate::sys::engine::{self, EngineChoice, Wait};
 
     const POLL: Token = Token::new(kind::SERVICE, 1, 7);
 
     fn sockets(choice: EngineChoice) -> Sockets {
-        Sockets::new(Engine::open(choice, 8, 16).unwrap())
+        Sockets::new(engine::open(choice, 8, 16).unwrap().0)
     }
 
     fn pair() -> (Descriptor, TcpStream) {

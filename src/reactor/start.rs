@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::sys::clock;
-use crate::sys::engine::{Engine, EngineChoice, EngineError};
+use crate::sys::engine::{self, Engine, EngineChoice, EngineError};
 
 /// Why a loop does not start.
 #[derive(Debug)]
@@ -75,19 +75,15 @@ pub struct Probed {
 ///
 /// [`StartError`], whose message names the cause and the cure.
 pub fn probe(choice: EngineChoice) -> Result<Probed, StartError> {
-    Engine::open_and_tell(choice, 8, 16)
-        .map(|(engine, why_not)| obtained(&engine, why_not))
+    engine::open(choice, 8, 16)
+        .map(|(engine, why_not)| obtained(&*engine, why_not))
         .map_err(StartError::Engine)
 }
 
 /// Describes an engine.
-pub(crate) fn obtained(engine: &Engine, why_not: Option<EngineError>) -> Probed {
+pub(crate) fn obtained(engine: &dyn Engine, why_not: Option<EngineError>) -> Probed {
     let why_not = why_not.map(|error| error.to_string()).or_else(|| engine.missing());
-    let choice = match *engine {
-        Engine::Uring(_) => EngineChoice::Uring,
-        Engine::Epoll(_) => EngineChoice::Epoll,
-    };
-    Probed { choice, name: engine.name(), features: engine.features(), why_not }
+    Probed { choice: engine.choice(), name: engine.name(), features: engine.features(), why_not }
 }
 
 /// How long the machine was suspended since boot, in nanoseconds.

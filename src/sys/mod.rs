@@ -10,7 +10,7 @@
 //! - [`wakeup`]: an eventfd by which other threads wake a loop;
 //! - `uring`: the ring and its buffers;
 //! - `engine`: what a loop works through: that ring, or epoll in its shape;
-//! - `completion`: what goes into and comes out of both.
+//! - `operations`: what both do, and what it completes with.
 //!
 //! Every unsafe block says which value owns the memory and why it outlives the call, or, where the kernel writes
 //! later, the last completion.
@@ -18,12 +18,12 @@
 
 pub mod clock;
 #[cfg(feature = "tracker")]
-mod completion;
-#[cfg(feature = "tracker")]
 pub mod engine;
 pub mod epoll;
 pub mod hangup;
 pub mod nowait;
+#[cfg(feature = "tracker")]
+mod operations;
 pub mod process;
 pub mod rlimit;
 pub mod tcp;

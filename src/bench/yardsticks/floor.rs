@@ -12,7 +12,7 @@ use super::{Teller, accept, cause, listen};
 use crate::bench::now;
 use crate::limits;
 use crate::sys::tcp;
-use crate::sys::uring::{Completion, Ring, Token, Wait};
+use crate::sys::uring::{Completion, Engine, Ring, Token, Wait};
 
 /// The plan of the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,7 +275,11 @@ impl Floor {
                 }
                 connection.closing = true;
                 if connection.watched {
-                    self.ring.cancel(token(kind::WATCH, key), token(kind::CANCEL, key))?;
+                    self.ring.cancel(
+                        connection.socket.as_fd(),
+                        token(kind::WATCH, key),
+                        token(kind::CANCEL, key),
+                    )?;
                 }
                 self.close_if_quiet(key)
             }
@@ -310,7 +314,7 @@ impl Floor {
     }
 
     fn await_connections(&mut self) -> io::Result<()> {
-        self.ring.watch(&self.listener, libc::POLLIN as u16, token(kind::LISTENER, 0))
+        self.ring.watch(self.listener.as_fd(), libc::POLLIN as u16, token(kind::LISTENER, 0))
     }
 
     /// Arms the poll if it is not armed: in lazy mode one-shot, as deadpeer does.
@@ -319,7 +323,7 @@ impl Floor {
         if std::mem::replace(&mut connection.watched, true) {
             return Ok(());
         }
-        let (fd, token) = (&connection.socket, token(kind::WATCH, key));
+        let (fd, token) = (connection.socket.as_fd(), token(kind::WATCH, key));
         match self.wake {
             FloorWake::Lazy { .. } => self.ring.watch_once(fd, IN_AND_RDHUP, token),
             FloorWake::Beat { .. } => self.ring.watch(fd, IN_AND_RDHUP, token),
@@ -328,7 +332,7 @@ impl Floor {
 
     fn receive(&mut self, key: usize) -> io::Result<()> {
         self.connections[key].receiving = true;
-        self.ring.discard(&self.connections[key].socket, limits::MAX_DISCARD, token(kind::RECV, key))
+        self.ring.discard(self.connections[key].socket.as_fd(), limits::MAX_DISCARD, token(kind::RECV, key))
     }
 }
 

@@ -31,6 +31,12 @@ fn actions(tracker: &mut Tracker) -> Vec<Action> {
     std::iter::from_fn(|| tracker.poll_action()).collect()
 }
 
+/// Feeds a fact, and returns the actions that follow.
+fn tell(tracker: &mut Tracker, peer: PeerId, fact: Fact, at: Instant) -> Vec<Action> {
+    tracker.handle(peer, fact, at);
+    actions(tracker)
+}
+
 fn events(tracker: &mut Tracker) -> Vec<Event> {
     std::iter::from_fn(|| tracker.poll_event()).collect()
 }
@@ -63,6 +69,20 @@ fn after(time: u64) -> Instant {
 
 fn heard(last: Instant) -> Evidence {
     Evidence { received: 16, last_data: last, last_ack: last, ..Evidence::default() }
+}
+
+/// Bytes woke the poll.
+const BYTES: Fact = Fact::Ready(PollMask(0x1));
+
+const PONG: Fact = Fact::Frame { kind: Kind::Pong, sequence: 1 };
+
+/// A look at a socket whose last byte and acknowledgement came at `last`.
+fn seen(last: u64) -> Fact {
+    Fact::Inspected(heard(after(last)))
+}
+
+fn drain(peer: PeerId) -> Action {
+    Action::Drain { peer, to_end: false }
 }
 
 /// The step of a peer that an event tells of; `None` of an event of another kind.

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use super::Readiness;
 use crate::limits::{CQ_ENTRIES, FRAME_BUFFER_BYTES, FRAME_BUFFERS, MAX_COMPLETIONS_PER_TURN};
-use crate::sys::completion::{Completion, Counters, Lent, Token, Wait};
 use crate::sys::epoll::{Epoll, ReadyList};
+use crate::sys::operations::{Completion, Counters, Engine, EngineChoice, Lent, Token, Wait};
 use crate::sys::tcp;
+use crate::sys::uring::RingError;
 use crate::time::Instant;
 
 /// An operation that waits for the next submission.
@@ -65,38 +67,6 @@ impl EpollEngine {
         })
     }
 
-    pub(super) const fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    pub(super) fn lend_buffers(&mut self) {
-        self.buffers.get_or_insert_with(|| Buffers {
-            number: Lent::pool_number(),
-            memory: vec![0; usize::from(FRAME_BUFFERS) * FRAME_BUFFER_BYTES as usize],
-            free: (0..FRAME_BUFFERS).collect(),
-        });
-    }
-
-    pub(super) fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
-        let buffers = self.buffers.as_ref().expect("a lent buffer has a pool");
-        assert!(length <= FRAME_BUFFER_BYTES as usize);
-        &buffers.memory[start(lent.of(buffers.number))..][..length]
-    }
-
-    pub(super) fn recycle(&mut self, lent: Lent) {
-        let buffers = self.buffers.as_mut().expect("a lent buffer has a pool");
-        let buffer = lent.of(buffers.number);
-        buffers.free.push(buffer);
-    }
-
-    pub(super) fn watch(&mut self, fd: RawFd, mask: u16, token: Token) {
-        self.arm(fd, u32::from(mask) | libc::EPOLLET.cast_unsigned(), token, false);
-    }
-
-    pub(super) fn watch_once(&mut self, fd: RawFd, mask: u16, token: Token) {
-        self.arm(fd, u32::from(mask) | libc::EPOLLONESHOT.cast_unsigned(), token, true);
-    }
-
     /// Arms at once: what happens from now on is seen. A poll tells of RDHUP unasked; epoll does not.
     fn arm(&mut self, fd: RawFd, mask: u32, token: Token, once: bool) {
         self.armings = self.armings.wrapping_add(1);
@@ -126,51 +96,6 @@ impl EpollEngine {
                 self.complete(token, -error.raw_os_error().unwrap_or(libc::EIO), false);
             }
         }
-    }
-
-    pub(super) fn cancel(&mut self, fd: RawFd, what: Token) {
-        let place = usize::try_from(fd).unwrap_or(usize::MAX);
-        let Some(entry) = self.entries.get_mut(place) else { return };
-        if let Some(Entry { fired, .. }) = entry.take_if(|entry| entry.token == what) {
-            let _ = self.epoll.delete_number(fd); // at worst it was closed
-            if !fired {
-                self.complete(what, -libc::ECANCELED, false);
-            }
-        }
-    }
-
-    pub(super) fn discard(&mut self, fd: RawFd, length: u32, token: Token) {
-        assert!(length > 0, "a recv of nothing looks like a FIN");
-        self.queued.push(Queued::Discard { fd, length, token });
-    }
-
-    pub(super) fn receive(&mut self, fd: RawFd, token: Token) {
-        assert!(self.buffers.is_some(), "nothing to receive into");
-        self.queued.push(Queued::Receive { fd, token });
-    }
-
-    pub(super) fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
-        let waits = wait.completions > 0 && self.completed.is_empty();
-        let end = Instant::now() + wait.timeout;
-        let mut queued = std::mem::take(&mut self.queued);
-        self.counters.submitted += queued.len() as u64;
-        for operation in queued.drain(..) {
-            match operation {
-                Queued::Discard { fd, length, token } => {
-                    self.complete(token, tcp::discard(fd, length), false)
-                }
-                Queued::Receive { fd, token } => self.receive_now(fd, token),
-            }
-        }
-        self.queued = queued;
-        self.look(if waits && self.completed.is_empty() { wait.timeout } else { Duration::ZERO })?;
-        let some = !self.completed.is_empty() && self.completed.len() < wait.completions as usize;
-        if waits && some && !wait.window.is_zero() {
-            // Events of this time cause no wake-up.
-            std::thread::sleep(wait.window.min(end.since(Instant::now())));
-            self.look(Duration::ZERO)?;
-        }
-        Ok(())
     }
 
     /// Takes all that is ready, up to as much as a ring would hold.
@@ -215,22 +140,113 @@ impl EpollEngine {
     fn complete(&mut self, token: Token, result: i32, more: bool) {
         self.completed.push_back(Completion { token, result, more, buffer: None });
     }
+}
 
-    pub(super) fn is_ready(&self) -> bool {
+impl Engine for EpollEngine {
+    fn choice(&self) -> EngineChoice {
+        EngineChoice::Epoll
+    }
+
+    fn name(&self) -> &'static str {
+        "epoll"
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn lend_buffers(&mut self) -> Result<(), RingError> {
+        self.buffers.get_or_insert_with(|| Buffers {
+            number: Lent::pool_number(),
+            memory: vec![0; usize::from(FRAME_BUFFERS) * FRAME_BUFFER_BYTES as usize],
+            free: (0..FRAME_BUFFERS).collect(),
+        });
+        Ok(())
+    }
+
+    fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
+        let buffers = self.buffers.as_ref().expect("a lent buffer has a pool");
+        assert!(length <= FRAME_BUFFER_BYTES as usize);
+        &buffers.memory[start(lent.of(buffers.number))..][..length]
+    }
+
+    fn recycle(&mut self, lent: Lent) {
+        let buffers = self.buffers.as_mut().expect("a lent buffer has a pool");
+        let buffer = lent.of(buffers.number);
+        buffers.free.push(buffer);
+    }
+
+    fn watch(&mut self, fd: BorrowedFd<'_>, mask: u16, token: Token) -> io::Result<()> {
+        self.arm(fd.as_raw_fd(), u32::from(mask) | libc::EPOLLET.cast_unsigned(), token, false);
+        Ok(())
+    }
+
+    fn watch_once(&mut self, fd: BorrowedFd<'_>, mask: u16, token: Token) -> io::Result<()> {
+        self.arm(fd.as_raw_fd(), u32::from(mask) | libc::EPOLLONESHOT.cast_unsigned(), token, true);
+        Ok(())
+    }
+
+    fn cancel(&mut self, fd: BorrowedFd<'_>, what: Token, _: Token) -> io::Result<()> {
+        let entry = self.entries.get_mut(fd.as_raw_fd().cast_unsigned() as usize);
+        if let Some(Entry { fired, .. }) = entry.and_then(|entry| entry.take_if(|entry| entry.token == what))
+        {
+            let _ = self.epoll.delete_number(fd.as_raw_fd()); // at worst it was closed
+            if !fired {
+                self.complete(what, -libc::ECANCELED, false);
+            }
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, fd: BorrowedFd<'_>, length: u32, token: Token) -> io::Result<()> {
+        assert!(length > 0, "a recv of nothing looks like a FIN");
+        self.queued.push(Queued::Discard { fd: fd.as_raw_fd(), length, token });
+        Ok(())
+    }
+
+    fn receive(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        assert!(self.buffers.is_some(), "nothing to receive into");
+        self.queued.push(Queued::Receive { fd: fd.as_raw_fd(), token });
+        Ok(())
+    }
+
+    fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
+        let waits = wait.completions > 0 && self.completed.is_empty();
+        let end = Instant::now() + wait.timeout;
+        let mut queued = std::mem::take(&mut self.queued);
+        self.counters.submitted += queued.len() as u64;
+        for operation in queued.drain(..) {
+            match operation {
+                Queued::Discard { fd, length, token } => {
+                    self.complete(token, tcp::discard(fd, length), false)
+                }
+                Queued::Receive { fd, token } => self.receive_now(fd, token),
+            }
+        }
+        self.queued = queued;
+        self.look(if waits && self.completed.is_empty() { wait.timeout } else { Duration::ZERO })?;
+        let some = !self.completed.is_empty() && self.completed.len() < wait.completions as usize;
+        if waits && some && !wait.window.is_zero() {
+            // Events of this time cause no wake-up.
+            std::thread::sleep(wait.window.min(end.since(Instant::now())));
+            self.look(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    fn is_ready(&mut self) -> bool {
         !self.completed.is_empty()
     }
 
-    pub(super) fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
+    fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
         let count = most.min(self.completed.len());
         into.extend(self.completed.drain(..count));
         self.counters.completions += count as u64;
         !self.completed.is_empty()
     }
-}
 
-impl AsFd for EpollEngine {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+    fn readiness(&mut self) -> io::Result<Readiness> {
+        Ok(Readiness::Epoll(self.epoll.as_fd().try_clone_to_owned()?))
     }
 }
 
@@ -242,7 +258,6 @@ fn start(buffer: u16) -> usize {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
 
     use super::*;
 
@@ -266,14 +281,14 @@ mod tests {
     fn what_comes_between_a_shot_and_the_next_arming_is_not_lost() {
         let mut engine = EpollEngine::new().unwrap();
         let (mut server, mut client) = pair();
-        engine.watch_once(server.as_raw_fd(), IN, Token::new(1, 0, 1));
+        engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
         client.write_all(b"a").unwrap();
         assert_eq!(completions(&mut engine), [(1, 1, false)]);
         server.read_exact(&mut [0]).unwrap();
         client.write_all(b"b").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(completions(&mut engine), [], "one shot is one shot");
-        engine.watch_once(server.as_raw_fd(), IN, Token::new(1, 0, 1));
+        engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
         assert_eq!(completions(&mut engine), [(1, 1 | RDHUP, false)]);
     }
 
@@ -283,12 +298,12 @@ mod tests {
         let (server, mut client) = pair();
         let number = server.as_raw_fd();
         let duplicate = server.try_clone().unwrap();
-        engine.watch_once(number, IN, Token::new(1, 0, 1));
+        engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
         // The socket lives on in its duplicate, and so does its entry; the number means another one at once.
         let (other, mut its_client) = pair();
         // SAFETY: both are open descriptors of this test's.
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
-        engine.watch_once(number, IN, Token::new(1, 1, 2));
+        engine.watch_once(server.as_fd(), IN, Token::new(1, 1, 2)).unwrap();
         client.write_all(b"old").unwrap();
         assert_eq!(completions(&mut engine), []);
         its_client.write_all(b"new").unwrap();
@@ -301,17 +316,17 @@ mod tests {
         let (server, mut client) = pair();
         for reap_first in [false, true] {
             let mut engine = EpollEngine::new().unwrap();
-            engine.watch_once(server.as_raw_fd(), IN, Token::new(1, 0, 1));
+            engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
             client.write_all(b"x").unwrap();
             engine.submit_and_wait(Wait::NOT).unwrap();
             let mut found = Vec::new();
             engine.reap(&mut found, if reap_first { 9 } else { 0 });
-            engine.cancel(server.as_raw_fd(), Token::new(1, 0, 1));
+            engine.cancel(server.as_fd(), Token::new(1, 0, 1), Token::new(3, 0, 0)).unwrap();
             engine.submit_and_wait(Wait::NOT).unwrap();
             engine.reap(&mut found, 9);
             assert_eq!(found.len(), 1, "{found:?}");
-            engine.watch(server.as_raw_fd(), IN, Token::new(1, 0, 2));
-            engine.cancel(server.as_raw_fd(), Token::new(1, 0, 2));
+            engine.watch(server.as_fd(), IN, Token::new(1, 0, 2)).unwrap();
+            engine.cancel(server.as_fd(), Token::new(1, 0, 2), Token::new(3, 0, 0)).unwrap();
             assert_eq!(completions(&mut engine).last(), Some(&(2, -libc::ECANCELED, false)));
         }
     }
@@ -321,7 +336,7 @@ mod tests {
         let mut engine = EpollEngine::new().unwrap();
         let (server, mut client) = pair();
         client.write_all(b"x").unwrap();
-        engine.discard(server.as_raw_fd(), 9, Token::new(2, 0, 1));
+        engine.discard(server.as_fd(), 9, Token::new(2, 0, 1)).unwrap();
         let (window, timeout) = (Duration::from_secs(50), Duration::from_millis(20));
         let before = Instant::now();
         engine.submit_and_wait(Wait { completions: 8, window, timeout }).unwrap();
@@ -332,13 +347,13 @@ mod tests {
     #[test]
     fn an_empty_pool_starves_and_what_comes_back_is_used_again() {
         let mut engine = EpollEngine::new().unwrap();
-        engine.lend_buffers();
+        engine.lend_buffers().unwrap();
         let (server, mut client) = pair();
         client.write_all(b"abc").unwrap();
         let buffers = engine.buffers.as_mut().unwrap();
         let kept: Vec<_> = buffers.free.drain(1..).collect();
-        engine.receive(server.as_raw_fd(), Token::new(2, 0, 1));
-        engine.receive(server.as_raw_fd(), Token::new(2, 0, 2));
+        engine.receive(server.as_fd(), Token::new(2, 0, 1)).unwrap();
+        engine.receive(server.as_fd(), Token::new(2, 0, 2)).unwrap();
         engine.submit_and_wait(Wait::NOT).unwrap();
         let mut found = Vec::new();
         engine.reap(&mut found, 9);
@@ -346,7 +361,7 @@ mod tests {
         let lent = found.remove(0).buffer.unwrap();
         assert_eq!(engine.bytes(&lent, 3), b"abc");
         engine.recycle(lent);
-        engine.receive(server.as_raw_fd(), Token::new(2, 0, 3));
+        engine.receive(server.as_fd(), Token::new(2, 0, 3)).unwrap();
         assert_eq!(completions(&mut engine), [(3, -libc::EAGAIN, false)], "an empty recv keeps no buffer");
         assert_eq!(engine.buffers.as_ref().unwrap().free.len() + kept.len(), usize::from(FRAME_BUFFERS));
     }
@@ -356,8 +371,8 @@ mod tests {
         let mut engine = EpollEngine::new().unwrap();
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         let directory = std::fs::File::open("/proc").unwrap();
-        engine.watch(directory.as_raw_fd(), IN, Token::new(1, 0, 1));
-        engine.watch(-1, IN, Token::new(1, 0, 2));
+        engine.watch(directory.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
+        engine.arm(-1, IN.into(), Token::new(1, 0, 2), false);
         assert_eq!(completions(&mut engine), [(1, -libc::EPERM, false), (2, -libc::EBADF, false)]);
         drop(file);
     }

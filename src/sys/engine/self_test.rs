@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tests `engine`, which must have nothing else under way. Errors: [`SelfTestError::Mismatch`] names the step at
 /// which the kernel differs.
-pub fn self_test(engine: &mut Engine) -> Result<(), SelfTestError> {
+pub fn self_test(engine: &mut dyn Engine) -> Result<(), SelfTestError> {
     let (server, client) = pair().map_err(io("make a TCP connection over loopback"))?;
     let fd = server.as_fd();
     let mut bench = Bench { engine, reaped: Vec::new() };
@@ -107,7 +107,7 @@ pub fn self_test(engine: &mut Engine) -> Result<(), SelfTestError> {
 }
 
 struct Bench<'a> {
-    engine: &'a mut Engine,
+    engine: &'a mut dyn Engine,
     reaped: Vec<Completion>,
 }
 

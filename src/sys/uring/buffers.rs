@@ -7,7 +7,7 @@ use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
 use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS};
-use crate::sys::completion::Lent;
+use crate::sys::operations::Lent;
 
 /// A page, which the ring of entries must begin at.
 #[derive(Clone)]

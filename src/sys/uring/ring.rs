@@ -1,7 +1,7 @@
 //! The ring itself: set-up, operations, waiting, completions.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::register::{Probe, Restriction};
 use io_uring::types::Fd;
@@ -10,7 +10,9 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use super::buffers::BufferPool;
 use super::error::RingError;
 use super::features::RingFeatures;
-use crate::sys::completion::{Completion, Counters, Lent, Token, Wait};
+use crate::sys::engine::Readiness;
+use crate::sys::operations::{Completion, Counters, Engine, EngineChoice, Lent, Token, Wait};
+use crate::sys::wakeup::Wakeup;
 
 /// `IORING_REGISTER_EVENTFD` and `IORING_REGISTER_PBUF_RING` of `linux/io_uring.h`.
 const IORING_REGISTER_EVENTFD: u8 = 4;
@@ -107,98 +109,6 @@ impl Ring {
         Ok(Ring { inner, buffers: None, features, counters: Counters::default() })
     }
 
-    /// The features that the kernel granted.
-    #[must_use]
-    pub const fn features(&self) -> RingFeatures {
-        self.features
-    }
-
-    /// The counts of what the ring did so far.
-    #[must_use]
-    pub const fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// Lends the kernel [buffers](crate::limits::FRAME_BUFFERS) for [`Ring::receive`]. Errors: [`RingError`]: the
-    /// kernel is before 5.19, or memory is short.
-    pub fn lend_buffers(&mut self) -> Result<(), RingError> {
-        if self.buffers.is_none() {
-            let pool = BufferPool::new(&self.inner);
-            self.buffers = Some(pool.map_err(|source| RingError::new("lend buffers to io_uring", source))?);
-        }
-        Ok(())
-    }
-
-    /// The first `length` bytes of a buffer that a completion named. Panics if the buffer is another ring's, or
-    /// shorter.
-    #[must_use]
-    pub fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
-        self.buffers.as_ref().expect("a lent buffer has a pool").bytes(lent, length)
-    }
-
-    /// Gives a buffer back to the kernel with the next [`Ring::publish`]. Call it once for every completion that has
-    /// a buffer, whatever its result is. Panics if the buffer is another ring's.
-    pub fn recycle(&mut self, lent: Lent) {
-        self.buffers.as_mut().expect("a lent buffer has a pool").recycle(lent);
-    }
-
-    /// Publishes the buffers that were given back; once a batch.
-    pub fn publish(&mut self) {
-        if let Some(buffers) = &mut self.buffers {
-            buffers.publish();
-        }
-    }
-
-    /// Makes the kernel write to `eventfd` whenever there is a completion to reap. Errors: those of
-    /// `io_uring_register(2)`.
-    pub fn notify(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
-        self.inner.submitter().register_eventfd(eventfd.as_raw_fd())
-    }
-
-    /// Watches `fd` for the events in `mask` until [`Ring::cancel`], with one completion for each wake-up. A
-    /// completion without `more` ends the watch. Errors: those of `io_uring_enter(2)`, when a full queue had to be
-    /// submitted first.
-    pub fn watch(&mut self, fd: impl AsFd, mask: u16, token: Token) -> io::Result<()> {
-        self.push(&opcode::PollAdd::new(raw(fd), u32::from(mask)).multi(true).build(), token)
-    }
-
-    /// Watches `fd` for the first of the events in `mask`, which may be there already: one completion ends the watch.
-    /// Errors: as [`Ring::watch`].
-    pub fn watch_once(&mut self, fd: impl AsFd, mask: u16, token: Token) -> io::Result<()> {
-        self.push(&opcode::PollAdd::new(raw(fd), u32::from(mask)).build(), token)
-    }
-
-    /// Cancels the operation `what`. Its last completion still comes; a success of the cancellation is not reported.
-    /// Errors: as [`Ring::watch`].
-    pub fn cancel(&mut self, what: Token, token: Token) -> io::Result<()> {
-        let entry = opcode::AsyncCancel::new(what.user_data()).build().flags(squeue::Flags::SKIP_SUCCESS);
-        self.push(&entry, token)
-    }
-
-    /// Receives up to `length` bytes from a TCP socket and discards them, without waiting. Errors: as
-    /// [`Ring::watch`]. Panics if `length` is 0: a recv of 0 bytes returns 0, which means a FIN.
-    pub fn discard(&mut self, fd: impl AsFd, length: u32, token: Token) -> io::Result<()> {
-        assert!(length > 0, "a recv of nothing looks like a FIN");
-        // tcp(7): with MSG_TRUNC the kernel discards the bytes and does not touch the buffer, so there is none. A socket
-        // of another protocol returns EFAULT.
-        let entry = opcode::Recv::new(raw(fd), std::ptr::null_mut(), length)
-            .flags(libc::MSG_TRUNC | libc::MSG_DONTWAIT)
-            .build();
-        self.push(&entry, token)
-    }
-
-    /// Receives into a [lent](Ring::lend_buffers) buffer, without waiting. Errors: as [`Ring::watch`]. Panics if no
-    /// buffers were lent.
-    pub fn receive(&mut self, fd: impl AsFd, token: Token) -> io::Result<()> {
-        assert!(self.buffers.is_some(), "nothing to receive into");
-        let entry = opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
-            .flags(libc::MSG_DONTWAIT)
-            .buf_group(BufferPool::GROUP)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(&entry, token)
-    }
-
     /// Submits an operation that does nothing and completes, for measurements. Errors: as [`Ring::watch`].
     pub fn nop(&mut self, token: Token) -> io::Result<()> {
         self.push(&opcode::Nop::new().build(), token)
@@ -218,28 +128,6 @@ impl Ring {
             self.enter(0, events, None)?;
             events = true;
         }
-    }
-
-    /// Submits the queued operations and waits. If completions are there already, it does not wait. Errors: those of
-    /// `io_uring_enter(2)`, except for a timeout, a signal and a full queue.
-    pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
-        if wait.completions == 0 || !self.inner.completion().is_empty() {
-            return self.enter(0, true, None);
-        }
-        let timespec = libc::timespec {
-            tv_sec: wait.timeout.as_secs() as i64,
-            tv_nsec: wait.timeout.subsec_nanos().into(),
-        };
-        // The kernel checks the timeout only after the window. With a window of 0 it would wait for the whole batch.
-        let window = wait.window.min(wait.timeout).as_micros();
-        let batch = self.features.min_wait && window > 0;
-        let arg = GetEventsArg {
-            sigmask: 0,
-            sigmask_size: 0,
-            min_wait_usec: if batch { u32::try_from(window).unwrap_or(u32::MAX) } else { 0 },
-            timespec: (&raw const timespec) as u64,
-        };
-        self.enter(if batch { wait.completions } else { 1 }, true, Some(&arg))
     }
 
     fn enter(&mut self, want: u32, events: bool, arg: Option<&GetEventsArg>) -> io::Result<()> {
@@ -285,11 +173,118 @@ impl Ring {
         }
     }
 
-    /// Appends at most `most` completions to `into`, in order. Returns whether more are waiting.
-    ///
-    /// Returns all operations that were complete before the call: with DEFER_TASKRUN one call of the kernel processes only
-    /// some 20 (measured, 6.18), so it is called again until none is left.
-    pub fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
+    /// Makes the kernel process deferred work, if its flag says that there is some; returns whether completions came. The
+    /// flag may be set without work: it is raised after the work is queued, which may be done by then.
+    fn work_off(&mut self) -> bool {
+        // The next submission meets the error again and returns it.
+        self.has_put_off() && self.enter(0, true, None).is_ok() && !self.inner.completion().is_empty()
+    }
+
+    /// Whether the kernel says that it has deferred work.
+    fn has_put_off(&mut self) -> bool {
+        self.inner.submission().taskrun()
+    }
+}
+
+impl Engine for Ring {
+    fn choice(&self) -> EngineChoice {
+        EngineChoice::Uring
+    }
+
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+
+    fn features(&self) -> Vec<&'static str> {
+        self.features.names().collect()
+    }
+
+    fn missing(&self) -> Option<String> {
+        self.features.missing()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn lend_buffers(&mut self) -> Result<(), RingError> {
+        if self.buffers.is_none() {
+            let pool = BufferPool::new(&self.inner);
+            self.buffers = Some(pool.map_err(|source| RingError::new("lend buffers to io_uring", source))?);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, lent: &Lent, length: usize) -> &[u8] {
+        self.buffers.as_ref().expect("a lent buffer has a pool").bytes(lent, length)
+    }
+
+    fn recycle(&mut self, lent: Lent) {
+        self.buffers.as_mut().expect("a lent buffer has a pool").recycle(lent);
+    }
+
+    fn publish(&mut self) {
+        if let Some(buffers) = &mut self.buffers {
+            buffers.publish();
+        }
+    }
+
+    fn watch(&mut self, fd: BorrowedFd<'_>, mask: u16, token: Token) -> io::Result<()> {
+        self.push(&opcode::PollAdd::new(Fd(fd.as_raw_fd()), u32::from(mask)).multi(true).build(), token)
+    }
+
+    fn watch_once(&mut self, fd: BorrowedFd<'_>, mask: u16, token: Token) -> io::Result<()> {
+        self.push(&opcode::PollAdd::new(Fd(fd.as_raw_fd()), u32::from(mask)).build(), token)
+    }
+
+    fn cancel(&mut self, _: BorrowedFd<'_>, what: Token, token: Token) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(what.user_data()).build().flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(&entry, token)
+    }
+
+    fn discard(&mut self, fd: BorrowedFd<'_>, length: u32, token: Token) -> io::Result<()> {
+        assert!(length > 0, "a recv of nothing looks like a FIN");
+        // tcp(7): with MSG_TRUNC the kernel discards the bytes and does not touch the buffer, so there is none. A socket
+        // of another protocol returns EFAULT.
+        let entry = opcode::Recv::new(Fd(fd.as_raw_fd()), std::ptr::null_mut(), length)
+            .flags(libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+            .build();
+        self.push(&entry, token)
+    }
+
+    fn receive(&mut self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        assert!(self.buffers.is_some(), "nothing to receive into");
+        let entry = opcode::Recv::new(Fd(fd.as_raw_fd()), std::ptr::null_mut(), 0)
+            .flags(libc::MSG_DONTWAIT)
+            .buf_group(BufferPool::GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(&entry, token)
+    }
+
+    fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
+        if wait.completions == 0 || !self.inner.completion().is_empty() {
+            return self.enter(0, true, None);
+        }
+        let timespec = libc::timespec {
+            tv_sec: wait.timeout.as_secs() as i64,
+            tv_nsec: wait.timeout.subsec_nanos().into(),
+        };
+        // The kernel checks the timeout only after the window. With a window of 0 it would wait for the whole batch.
+        let window = wait.window.min(wait.timeout).as_micros();
+        let batch = self.features.min_wait && window > 0;
+        let arg = GetEventsArg {
+            sigmask: 0,
+            sigmask_size: 0,
+            min_wait_usec: if batch { u32::try_from(window).unwrap_or(u32::MAX) } else { 0 },
+            timespec: (&raw const timespec) as u64,
+        };
+        self.enter(if batch { wait.completions } else { 1 }, true, Some(&arg))
+    }
+
+    // Operations that were complete before the call are all returned: with DEFER_TASKRUN one call of the kernel processes
+    // only some 20 (measured, 6.18), so it is called again until none is left.
+    fn reap(&mut self, into: &mut Vec<Completion>, most: usize) -> bool {
         let before = into.len();
         loop {
             let mut queue = self.inner.completion();
@@ -316,34 +311,22 @@ impl Ring {
         }
     }
 
-    /// Makes the kernel process deferred work, if its flag says that there is some; returns whether completions came. The
-    /// flag may be set without work: it is raised after the work is queued, which may be done by then.
-    fn work_off(&mut self) -> bool {
-        // The next submission meets the error again and returns it.
-        self.has_put_off() && self.enter(0, true, None).is_ok() && !self.inner.completion().is_empty()
-    }
-
-    /// Whether the kernel says that it has deferred work.
-    fn has_put_off(&mut self) -> bool {
-        self.inner.submission().taskrun()
-    }
-
-    /// Whether there are completions to reap.
-    pub fn is_ready(&mut self) -> bool {
+    fn is_ready(&mut self) -> bool {
         !self.inner.completion().is_empty() || self.work_off()
     }
 
-    /// Whether the completion queue overflowed, so that the kernel holds completions back. They come with the next
-    /// [`Ring::submit_and_wait`] after some were reaped.
-    pub fn is_overflown(&mut self) -> bool {
+    fn is_overflown(&mut self) -> bool {
         let overflown = self.inner.submission().cq_overflow();
         self.counters.overflows += u64::from(overflown);
         overflown
     }
-}
 
-fn raw(fd: impl AsFd) -> Fd {
-    Fd(fd.as_fd().as_raw_fd())
+    // Not the ring's own descriptor: work that it puts off until it is asked is no readiness of that.
+    fn readiness(&mut self) -> io::Result<Readiness> {
+        let eventfd = Wakeup::new()?;
+        self.inner.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        Ok(Readiness::Eventfd(eventfd))
+    }
 }
 
 /// The operations that the program uses, and whether the kernel has them; empty if there is no ring to ask.

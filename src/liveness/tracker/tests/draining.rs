@@ -8,7 +8,7 @@ fn in_beat_mode_a_calm_peer_is_drained_every_so_many_beats_and_a_stream_at_once(
     let mut now = START;
     let mut beat = |gap: u64, bytes: u32| {
         now = now + millis(gap);
-        tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), now);
+        tracker.handle(peers[0], BYTES, now);
         let drained = matches!(actions(&mut tracker)[..], [Action::Drain { to_end: false, .. }]);
         if drained {
             tracker.handle(peers[0], Fact::Taken { bytes }, now);
@@ -98,7 +98,7 @@ fn from_its_first_second_on_no_steady_peer_wakes_us_whatever_it_began_with() {
                     "{every} {first} {late}: it woke us after {:?}",
                     now.since(START)
                 );
-                tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), now);
+                tracker.handle(peers[0], BYTES, now);
             } else {
                 tracker.handle_time(now);
             }
@@ -128,12 +128,11 @@ fn from_its_first_second_on_no_steady_peer_wakes_us_whatever_it_began_with() {
 #[test]
 fn who_was_drained_at_its_mark_needs_no_first_look() {
     let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
-    tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), after(900));
-    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }]);
+    assert_eq!(tell(&mut tracker, peers[0], BYTES, after(900)), [drain(peers[0])]);
     tracker.handle(peers[0], Fact::Taken { bytes: 1_024 }, after(900));
     let due = tracker.next_due().unwrap();
     tracker.handle_time(due);
-    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }], "as was foreseen");
+    assert_eq!(actions(&mut tracker), [drain(peers[0])], "as was foreseen");
 }
 
 #[test]
@@ -156,8 +155,7 @@ fn who_has_said_nothing_yet_is_looked_at_when_it_is_four_times_as_old() {
 fn a_full_window_is_taken_off_and_then_the_peer_is_judged_after_all() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Beat, 1));
     let full = Evidence { received: 1 << 20, ..heard(START) };
-    tracker.handle(peers[0], Fact::Inspected(full), after(7_000));
-    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }]);
+    assert_eq!(tell(&mut tracker, peers[0], Fact::Inspected(full), after(7_000)), [drain(peers[0])]);
     tracker.handle(peers[0], Fact::Taken { bytes: 1 << 20 }, after(7_000));
     tracker.handle(peers[0], Fact::Emptied, after(7_000));
     assert_eq!(tracker.poll_event(), None);
@@ -171,12 +169,10 @@ fn who_filled_its_window_while_we_were_late_gets_the_time_to_go_on() {
     // 300 ms of silence where 100 are granted; no stall says so, it was too short for one.
     let policy = Policy { idle: millis(100), interval: millis(50), probes: 1, ..Policy::STRICT };
     let (mut tracker, peers) = with_peers(TrackerConfig::new(policy, 1));
-    tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), after(50));
-    tracker.handle(peers[0], Fact::Taken { bytes: 1_024 }, after(50));
-    actions(&mut tracker);
+    tracker.handle(peers[0], BYTES, after(50));
+    tell(&mut tracker, peers[0], Fact::Taken { bytes: 1_024 }, after(50));
     let full = Evidence { received: 1 << 20, ..heard(after(60)) };
-    tracker.handle(peers[0], Fact::Inspected(full), after(360));
-    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }]);
+    assert_eq!(tell(&mut tracker, peers[0], Fact::Inspected(full), after(360)), [drain(peers[0])]);
     tracker.handle(peers[0], Fact::Taken { bytes: 1 << 19 }, after(361));
     tracker.handle(peers[0], Fact::Emptied, after(361));
     assert!(tracker.next_due().unwrap() >= after(460), "{:?}", tracker.next_due());
@@ -187,21 +183,17 @@ fn in_beat_mode_bytes_that_lie_there_at_two_looks_are_taken_off() {
     for recovered in [false, true] {
         let config = TrackerConfig { wake: Wake::Beat, ..TrackerConfig::new(Policy::STANDARD, 1) };
         let (mut tracker, peers) = with_peers(config);
-        let mut tell = |fact, time| {
-            tracker.handle(peers[0], fact, after(time));
-            actions(&mut tracker)
-        };
         for beat in 0..4 {
-            tell(Fact::Ready(PollMask(0x1)), 100 * beat);
-            tell(Fact::Taken { bytes: 16 }, 100 * beat);
+            tell(&mut tracker, peers[0], BYTES, after(100 * beat));
+            tell(&mut tracker, peers[0], Fact::Taken { bytes: 16 }, after(100 * beat));
         }
         if recovered {
-            tell(Fact::Inspected(heard(after(300))), 21_000);
-            tell(Fact::Inspected(heard(after(21_000))), 21_000);
+            tell(&mut tracker, peers[0], seen(300), after(21_000));
+            tell(&mut tracker, peers[0], seen(21_000), after(21_000));
         }
         // It is calm. A window that fills in one stroke wakes once and never again.
         let full = if recovered { 22_000 } else { 1_000 };
-        assert_eq!(tell(Fact::Ready(PollMask(0x1)), full), []);
+        assert_eq!(tell(&mut tracker, peers[0], BYTES, after(full)), []);
         let patience = 2 * (limits::MAX_UNDRAINED + millis(63)); // on the grid
         let done = run(&mut tracker, after(full) + patience, |_| heard(after(full)));
         assert!(matches!(done[..], [(_, Action::Drain { to_end: false, .. })]), "{done:?}");
@@ -213,16 +205,13 @@ fn an_end_in_sight_is_drained_again_at_each_visit_until_it_comes() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
     let shut = Evidence { tcp_state: TcpState::CloseWait, ..heard(START) };
     let to_end = [Action::Drain { peer: peers[0], to_end: true }];
-    tracker.handle(peers[0], Fact::Ready(PollMask(0x2001)), after(100));
-    assert_eq!(actions(&mut tracker), to_end);
+    assert_eq!(tell(&mut tracker, peers[0], Fact::Ready(PollMask(0x2001)), after(100)), to_end);
     // That drain is under way: a look meanwhile begins no second.
-    tracker.handle(peers[0], Fact::Inspected(shut), after(100));
-    assert_eq!(actions(&mut tracker), []);
+    assert_eq!(tell(&mut tracker, peers[0], Fact::Inspected(shut), after(100)), []);
     for visit in 1..=3 {
         tracker.handle_time(after(100 + 101 * visit));
         assert_eq!(actions(&mut tracker), [Action::Inspect(peers[0])]);
-        tracker.handle(peers[0], Fact::Inspected(shut), after(100 + 101 * visit));
-        assert_eq!(actions(&mut tracker), to_end);
+        assert_eq!(tell(&mut tracker, peers[0], Fact::Inspected(shut), after(100 + 101 * visit)), to_end);
     }
     tracker.handle(peers[0], Fact::End(shut), after(500));
     assert_eq!(death(tracker.poll_event()).cause, Cause::Closed);
@@ -231,8 +220,8 @@ fn an_end_in_sight_is_drained_again_at_each_visit_until_it_comes() {
 #[test]
 fn a_mark_is_set_once_and_to_what_was_wanted_last() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_500));
-    tracker.handle(peers[0], Fact::Inspected(heard(after(4_500))), after(4_500));
+    tracker.handle(peers[0], seen(0), after(4_500));
+    tracker.handle(peers[0], seen(4_500), after(4_500));
     assert_eq!(kinds(&mut tracker), ["suspected", "recovered"]);
     let asked = actions(&mut tracker);
     assert_eq!(asked.iter().filter(|action| matches!(action, Action::SetLowWater { .. })).count(), 1);
@@ -242,7 +231,9 @@ fn a_mark_is_set_once_and_to_what_was_wanted_last() {
 #[test]
 fn the_end_is_drained_instead_of_the_rest() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), after(1));
-    tracker.handle(peers[0], Fact::Ready(PollMask(0x2001)), after(1));
-    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: true }]);
+    tracker.handle(peers[0], BYTES, after(1));
+    assert_eq!(
+        tell(&mut tracker, peers[0], Fact::Ready(PollMask(0x2001)), after(1)),
+        [Action::Drain { peer: peers[0], to_end: true }]
+    );
 }

@@ -82,7 +82,7 @@ fn the_proof_says_what_the_peers_kernel_did_meanwhile() {
 fn a_policy_that_is_faster_than_keepalive_asks_nobody() {
     let fast = Policy { idle: millis(400), interval: millis(100), ..policy(Heartbeat::Bytes) };
     let (mut tracker, peers) = with_peers(TrackerConfig::new(fast, 1));
-    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(700));
+    tracker.handle(peers[0], seen(0), after(700));
     assert_eq!(death(tracker.poll_event()).proof.transport, Transport::Unasked);
 }
 
@@ -99,7 +99,7 @@ fn one_repetition_is_no_doubt_and_a_second_is() {
 #[test]
 fn a_ping_that_nobody_answered_is_a_question_too() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+    tracker.handle(peers[0], PONG, START);
     // Something of ours is out, so keepalive rests.
     run(&mut tracker, after(8_000), |_| Evidence { unacked: 1, ..heard(START) });
     let death = tracker.dead().next().expect("it died");
@@ -144,16 +144,14 @@ fn an_outage_ends_when_most_came_back_and_the_next_is_told_again() {
 #[test]
 fn a_ping_that_was_answered_is_no_question_in_a_later_silence() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+    tracker.handle(peers[0], PONG, START);
     let done = run(&mut tracker, after(4_500), |_| heard(START));
     assert!(done.iter().any(|(_, action)| matches!(action, Action::Probe { .. })));
-    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 2 }, after(5_000));
-    actions(&mut tracker);
+    tell(&mut tracker, peers[0], PONG, after(5_000));
     assert_eq!(kinds(&mut tracker), [""; 0]);
     // Nobody looks until its detection time is over. Something of ours is out, so keepalive rests.
     tracker.handle_time(after(13_000));
-    tracker.handle(peers[0], Fact::Emptied, after(13_000));
-    actions(&mut tracker);
+    tell(&mut tracker, peers[0], Fact::Emptied, after(13_000));
     let evidence = Evidence { unacked: 1, ..heard(after(5_000)) };
     tracker.handle(peers[0], Fact::Inspected(evidence), after(13_000));
     assert_eq!(death(tracker.poll_event()).proof.transport, Transport::Unasked);

@@ -7,7 +7,7 @@ fn a_suspect_is_asked_once_an_interval_and_a_stall_puts_that_off() {
     let mut probes = Vec::new();
     for stall in [0, 3_000] {
         let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Beat, 1));
-        tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+        tracker.handle(peers[0], PONG, START);
         let mut done = run(&mut tracker, after(4_500), |_| heard(START));
         if stall > 0 {
             tracker.handle_stall(after(4_500), after(4_500 + stall));
@@ -57,13 +57,13 @@ fn no_verdict_is_a_nanosecond_early() {
     let nanosecond = Duration::from_nanos(1);
     for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
         let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
-        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_000) - nanosecond);
+        tracker.handle(peers[0], seen(0), after(4_000) - nanosecond);
         assert_eq!(tracker.poll_event(), None);
-        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(4_000));
+        tracker.handle(peers[0], seen(0), after(4_000));
         assert_eq!(kinds(&mut tracker), ["suspected"]);
-        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(7_000) - nanosecond);
+        tracker.handle(peers[0], seen(0), after(7_000) - nanosecond);
         assert_eq!(tracker.poll_event(), None);
-        tracker.handle(peers[0], Fact::Inspected(heard(START)), after(7_000));
+        tracker.handle(peers[0], seen(0), after(7_000));
         assert_eq!(kinds(&mut tracker), ["died"]);
     }
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
@@ -76,21 +76,20 @@ fn no_verdict_is_a_nanosecond_early() {
 #[test]
 fn a_frame_that_came_after_the_drain_began_is_looked_for_before_the_verdict() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
-    actions(&mut tracker);
+    tell(&mut tracker, peers[0], PONG, START);
     // The drain of a visit at 6.9 s ends when the detection time is over.
     tracker.handle_time(after(6_900));
-    assert_eq!(actions(&mut tracker), [Action::Drain { peer: peers[0], to_end: false }]);
+    assert_eq!(actions(&mut tracker), [drain(peers[0])]);
     tracker.handle(peers[0], Fact::Emptied, after(7_100));
-    tracker.handle(peers[0], Fact::Inspected(heard(after(7_050))), after(7_100));
+    tracker.handle(peers[0], seen(7_050), after(7_100));
     assert_eq!(kinds(&mut tracker), ["suspected"], "its silence is known up to 6.9 s");
     actions(&mut tracker);
     // The next drain finds it.
     tracker.handle_time(after(7_101));
     actions(&mut tracker);
-    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 2 }, after(7_102));
+    tracker.handle(peers[0], PONG, after(7_102));
     tracker.handle(peers[0], Fact::Emptied, after(7_102));
-    tracker.handle(peers[0], Fact::Inspected(heard(after(7_050))), after(7_102));
+    tracker.handle(peers[0], seen(7_050), after(7_102));
     assert_eq!(kinds(&mut tracker), ["recovered"]);
 }
 
@@ -99,7 +98,7 @@ fn a_partial_frame_puts_no_deadline_off() {
     for wake in [Wake::Lazy, Wake::Beat] {
         let (mut tracker, peers) =
             with_peers(TrackerConfig { dead_kept: 1, ..config(Heartbeat::Frames, wake, 1) });
-        tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+        tracker.handle(peers[0], PONG, START);
         let done = run(&mut tracker, after(8_000), |_| heard(START + millis(3_000)));
         assert!(done.iter().any(|(_, action)| matches!(action, Action::Drain { .. })));
         assert_eq!(kinds(&mut tracker), ["suspected", "died"]);
@@ -114,7 +113,7 @@ fn evidence_of_the_future_is_evidence_of_now() {
     // The kernel's tick may be ahead of the hour that the turn has read.
     for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
         let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
-        tracker.handle(peers[0], Fact::Inspected(heard(after(2_004))), after(2_000));
+        tracker.handle(peers[0], seen(2_004), after(2_000));
         assert_eq!(tracker.peer(peers[0]).map(|view| view.last_life), Some(after(2_000)));
     }
 }
@@ -122,7 +121,7 @@ fn evidence_of_the_future_is_evidence_of_now() {
 #[test]
 fn a_suspend_longer_than_the_detection_time_puts_off_by_no_more() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Inspected(heard(START)), START);
+    tracker.handle(peers[0], seen(0), START);
     tracker.handle_suspend(after(1_000), Duration::from_secs(86_400));
     run(&mut tracker, after(13_990), |_| heard(START));
     assert_eq!(kinds(&mut tracker), ["stall", "suspected"]);
@@ -135,14 +134,10 @@ fn a_fin_that_waits_for_the_sink_is_told_soon_after_it_took_something() {
     let policy = Policy { half_closed_grace: millis(2_000), ..policy(Heartbeat::Bytes) };
     let mut tracker = Tracker::new(TrackerConfig::new(policy, 1), START);
     let peer = tracker.accept(address(0), 0, START).expect("there is room");
-    let mut tell = |fact, time| {
-        tracker.handle(peer, fact, after(time));
-        actions(&mut tracker);
-    };
-    tell(Fact::Inspected(heard(START)), 4_500);
-    tell(Fact::Inspected(heard(after(5_000))), 5_000);
+    tell(&mut tracker, peer, seen(0), after(4_500));
+    tell(&mut tracker, peer, seen(5_000), after(5_000));
     let shut = Evidence { tcp_state: TcpState::CloseWait, ..heard(after(5_000)) };
-    tell(Fact::End(shut), 6_000);
+    tell(&mut tracker, peer, Fact::End(shut), after(6_000));
     run(&mut tracker, after(30_000), |_| shut);
     assert_eq!(kinds(&mut tracker), ["up", "suspected", "recovered"]);
     run(&mut tracker, after(30_102), |_| shut);
@@ -158,9 +153,8 @@ fn a_stuck_sink_costs_no_transition_and_each_has_its_own_time() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
     for round in 0..5 {
         let base = 10_000 * round;
-        tracker.handle(peers[0], Fact::Inspected(heard(after(base))), after(base + 5_000));
-        tracker.handle(peers[0], Fact::Inspected(heard(after(base + 6_000))), after(base + 6_000));
-        actions(&mut tracker);
+        tracker.handle(peers[0], seen(base), after(base + 5_000));
+        tell(&mut tracker, peers[0], seen(base + 6_000), after(base + 6_000));
     }
     // Three wait; what comes then is held back until there is room, and is still true then.
     let told = events(&mut tracker);
@@ -176,20 +170,12 @@ fn a_stuck_sink_costs_no_transition_and_each_has_its_own_time() {
 #[test]
 fn a_recovery_that_waits_for_the_sink_still_knows_for_how_long_it_was_suspect() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
-    let mut tell = |fact, time| {
-        tracker.handle(peers[0], fact, after(time));
-        actions(&mut tracker);
-    };
-    tell(Fact::Inspected(heard(START)), 5_000);
+    tell(&mut tracker, peers[0], seen(0), after(5_000));
     assert!(matches!(tracker.poll_event(), Some(Event { kind: EventKind::Suspected { .. }, .. })));
-    let mut tell = |fact, time| {
-        tracker.handle(peers[0], fact, after(time));
-        actions(&mut tracker);
-    };
-    tell(Fact::Inspected(heard(after(6_000))), 6_000);
-    tell(Fact::Inspected(heard(after(6_000))), 11_000);
-    tell(Fact::Inspected(heard(after(12_000))), 12_000); // would push the first suspicion out
-    tell(Fact::Bye(heard(after(12_000))), 13_000);
+    tell(&mut tracker, peers[0], seen(6_000), after(6_000));
+    tell(&mut tracker, peers[0], seen(6_000), after(11_000));
+    tell(&mut tracker, peers[0], seen(12_000), after(12_000)); // would push the first suspicion out
+    tell(&mut tracker, peers[0], Fact::Bye(heard(after(12_000))), after(13_000));
     let told = events(&mut tracker);
     let EventKind::Recovered { suspected_for } = told[0].kind else { panic!("{told:?}") };
     assert_eq!(suspected_for, millis(1_000));
@@ -201,8 +187,7 @@ fn a_name_belongs_to_one_life() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
     let name = Identity::new("sensor-7").expect("it is a fit name");
     tracker.handle(peers[0], Fact::Hello(name), START);
-    tracker.handle(peers[0], Fact::Bye(heard(START)), START);
-    actions(&mut tracker);
+    tell(&mut tracker, peers[0], Fact::Bye(heard(START)), START);
     let named = |event: Option<Event>| event?.subject?.identity;
     assert_eq!(named(tracker.poll_event()).as_deref(), Some("sensor-7"));
     tracker.release(peers[0]);
@@ -251,8 +236,7 @@ fn stalls_that_nobody_takes_are_summed_up() {
 #[should_panic(expected = "released once")]
 fn a_second_release_is_refused() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Bye(heard(START)), START);
-    actions(&mut tracker);
+    tell(&mut tracker, peers[0], Fact::Bye(heard(START)), START);
     tracker.release(peers[0]);
     tracker.release(peers[0]);
 }
@@ -267,7 +251,7 @@ fn the_living_are_not_released() {
 #[test]
 fn a_silent_peer_is_found_dead_however_often_we_stall() {
     let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
-    tracker.handle(peers[0], Fact::Inspected(heard(START)), START);
+    tracker.handle(peers[0], seen(0), START);
     for round in 0..200 {
         run(&mut tracker, after(4_000 * round + 3_400), |_| heard(START));
         tracker.handle_stall(after(4_000 * round + 3_400), after(4_000 * round + 4_000));
@@ -298,19 +282,18 @@ fn a_peer_that_falls_silent_after_a_thousand_stalls_is_found_dead_in_time() {
 #[test]
 fn an_unasked_look_recovers_nobody_who_is_judged_by_frames() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+    tracker.handle(peers[0], PONG, START);
     run(&mut tracker, after(5_500), |_| heard(START));
     assert_eq!(kinds(&mut tracker), ["suspected"]);
-    tracker.handle(peers[0], Fact::Inspected(heard(START)), after(5_600));
+    tracker.handle(peers[0], seen(0), after(5_600));
     assert_eq!(tracker.poll_event(), None);
 }
 
 #[test]
 fn a_quiet_peer_that_answers_its_probes_is_no_suspect() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
-    let pong = Fact::Frame { kind: Kind::Pong, sequence: 1 };
     let mut now = START;
-    tracker.handle(peers[0], pong, now);
+    tracker.handle(peers[0], PONG, now);
     for _ in 0..10 {
         let heard_at = now;
         now = now + millis(4_100);
@@ -318,9 +301,8 @@ fn a_quiet_peer_that_answers_its_probes_is_no_suspect() {
         let probes = done.iter().filter(|(_, action)| matches!(action, Action::Probe { sequence: 1, .. }));
         assert_eq!(probes.count(), 1, "{done:?}");
         assert!(done.iter().any(|(_, action)| matches!(action, Action::SetLowWater { bytes: 1, .. })));
-        tracker.handle(peers[0], Fact::Ready(PollMask(0x1)), now);
-        tracker.handle(peers[0], pong, now);
-        let asked = actions(&mut tracker);
+        tracker.handle(peers[0], BYTES, now);
+        let asked = tell(&mut tracker, peers[0], PONG, now);
         assert!(matches!(asked[0], Action::SetLowWater { bytes: 1_024, .. }), "{asked:?}");
         assert_eq!(tracker.peer(peers[0]).unwrap().state, State::Alive);
     }
@@ -343,7 +325,7 @@ fn the_silence_of_an_adopted_socket_counts_from_its_adoption() {
         let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
         tracker.adopted(peers[0], 16);
         if heartbeat == Heartbeat::Frames {
-            tracker.handle(peers[0], Fact::Frame { kind: Kind::Pong, sequence: 1 }, START);
+            tracker.handle(peers[0], PONG, START);
         }
         let long_ago = heard(START - millis(60_000));
         run(&mut tracker, after(6_990), |_| Evidence { last_ack: START, ..long_ago });
@@ -409,7 +391,7 @@ fn an_identity_that_is_in_use_is_told_with_its_older_peer() {
 fn an_older_peer_of_the_same_identity_is_replaced_if_that_is_asked_for() {
     let (mut tracker, peers) = twins(OnDuplicate::Replace);
     assert!(actions(&mut tracker).contains(&Action::Inspect(peers[0])), "a death has a proof");
-    tracker.handle(peers[0], Fact::Inspected(heard(after(1_000))), after(2_001));
+    tracker.handle(peers[0], seen(1_000), after(2_001));
     assert!(actions(&mut tracker).contains(&Action::Close { peer: peers[0], abort: true }));
     let told = events(&mut tracker);
     let EventKind::Died(death) = &told[1].kind else { panic!("{told:?}") };
@@ -435,7 +417,7 @@ fn a_duplicate_is_told_before_its_death_however_late_the_sink_takes_it() {
 #[test]
 fn a_death_without_evidence_keeps_the_known_life() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::None, Wake::Lazy, 1));
-    tracker.handle(peers[0], Fact::Inspected(heard(after(1_000))), after(1_000));
+    tracker.handle(peers[0], seen(1_000), after(1_000));
     let gone = Evidence { tcp_state: TcpState::Close, ..Evidence::default() };
     tracker.handle(peers[0], Fact::Failed { errno: libc::EBADF, evidence: gone }, after(2_000));
     assert_eq!(death(tracker.poll_event()).proof.last_life, after(1_000));
