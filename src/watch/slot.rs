@@ -63,7 +63,8 @@ impl Slot {
         }
     }
 
-    /// Wakes all waiters, and runs the callbacks if the peer is gone.
+    /// Wakes all waiters, and runs the callbacks if the peer is gone. They are taken out of the slot first: an
+    /// [`end`](Slot::end) meanwhile neither calls nor waits for them.
     pub(super) fn notify(&self) {
         let mut inner = self.lock();
         let verdict = inner.verdict;
@@ -203,7 +204,7 @@ impl Token {
         Token { slot }
     }
 
-    /// The present verdict.
+    /// The verdict as it is now; the last one after the watch has ended.
     #[must_use]
     pub fn state(&self) -> Verdict {
         self.slot.verdict()
@@ -223,5 +224,48 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Token").field(&self.state()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::liveness::{Cause, Evidence, Transport};
+    use crate::time::Instant;
+
+    #[test]
+    fn a_watch_ends_without_waiting_for_the_callbacks_that_its_thread_has_taken() {
+        let slot = Slot::new();
+        let (begun, begins) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let (called, calls) = mpsc::channel();
+        slot.on_gone(Box::new(move |_| {
+            begun.send(()).unwrap();
+            goes_on.recv().unwrap();
+        }));
+        slot.on_gone(Box::new(move |verdict| called.send((verdict, std::thread::current().id())).unwrap()));
+        let verdict = Verdict::Gone(Cause::Closed);
+        let proof = Proof {
+            errno: None,
+            frame: None,
+            bye: false,
+            evidence: Evidence::default(),
+            last_life: Instant::ZERO,
+            transport: Transport::Answering,
+            outage: false,
+        };
+        slot.set(&Change { verdict, proof });
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| slot.notify()).thread().id();
+            begins.recv().unwrap();
+            slot.end();
+            let early = calls.try_recv();
+            go_on.send(()).unwrap();
+            assert!(early.is_err(), "the first callback still ran");
+            assert_eq!(calls.recv(), Ok((verdict, thread)));
+        });
+        assert!(calls.recv().is_err(), "it is called once");
     }
 }

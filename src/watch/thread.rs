@@ -143,7 +143,8 @@ impl Handle {
     }
 
     /// Ends a watch after a last look: the program's own read may see an end before the thread does, and drop the stream for
-    /// it. No callback begins after this returns; one that runs on the thread goes on.
+    /// it. This does not wait for the thread: the callbacks that it has taken out of the slot are called there, perhaps
+    /// after this returns. All others are called here if the peer is gone, and dropped otherwise.
     pub(super) fn leave(&self, ticket: &Ticket) {
         if self.process != std::process::id() {
             return; // the entry in epoll belongs to the parent

@@ -20,7 +20,7 @@ impl Watch {
         Watch { handle, ticket }
     }
 
-    /// The present verdict.
+    /// The verdict as it is now. It takes a lock and makes no system call.
     #[must_use]
     pub fn state(&self) -> Verdict {
         self.ticket.slot.verdict()
@@ -52,7 +52,26 @@ impl Watch {
 
     /// Calls `callback` once when the peer is gone: on the watcher's thread, where it must not block; at once on this thread
     /// if the peer is gone already; or on the thread that drops the watch, if the peer is gone by then and the watcher's
-    /// thread has not called it. It is dropped without a call if the watch ends while the peer is there.
+    /// thread has not taken it up. It is dropped without a call if the watch ends while the peer is there. Dropping the
+    /// watch does not wait for a callback: one that the watcher's thread has taken up is called there, before or after.
+    ///
+    /// ```
+    /// use deadpeer::{Policy, Watcher, WatcherConfig};
+    /// use std::net::{TcpListener, TcpStream};
+    /// use std::sync::mpsc;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    /// let (stream, _) = listener.accept()?;
+    ///
+    /// let watcher = Watcher::start(WatcherConfig::default())?;
+    /// let stream = watcher.watch(stream, Policy::STANDARD.transport_only())?;
+    /// let (tell, told) = mpsc::channel();
+    /// stream.on_gone(move |verdict| tell.send(verdict).unwrap());
+    /// drop(client);
+    /// assert!(told.recv()?.is_gone());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_gone(&self, callback: impl FnOnce(Verdict) + Send + 'static) {
         self.ticket.slot.on_gone(Box::new(callback));
     }
@@ -101,39 +120,39 @@ impl<S> Watched<S> {
         self.stream
     }
 
-    /// As [`Watch::state`].
+    /// The verdict as it is now, as [`Watch::state`].
     #[must_use]
     pub fn state(&self) -> Verdict {
         self.watch.state()
     }
 
-    /// As [`Watch::proof`].
+    /// What the verdict rests on, as [`Watch::proof`].
     #[must_use]
     pub fn proof(&self) -> Option<Proof> {
         self.watch.proof()
     }
 
-    /// As [`Watch::gone`].
+    /// Waits until the peer is gone, as [`Watch::gone`].
     pub fn gone(&self) -> Gone {
         self.watch.gone()
     }
 
-    /// As [`Watch::left`].
+    /// Waits until the peer has half-closed or is gone, as [`Watch::left`].
     pub fn left(&self) -> Gone {
         self.watch.left()
     }
 
-    /// As [`Watch::wait_gone`].
+    /// Blocks until the peer is gone, as [`Watch::wait_gone`].
     pub fn wait_gone(&self) -> Verdict {
         self.watch.wait_gone()
     }
 
-    /// As [`Watch::on_gone`].
+    /// Calls `callback` once when the peer is gone, as [`Watch::on_gone`].
     pub fn on_gone(&self, callback: impl FnOnce(Verdict) + Send + 'static) {
         self.watch.on_gone(callback);
     }
 
-    /// As [`Watch::token`].
+    /// A handle that waits without the stream, as [`Watch::token`].
     #[must_use]
     pub fn token(&self) -> Token {
         self.watch.token()
