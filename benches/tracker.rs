@@ -106,7 +106,7 @@ impl World {
                     self.tracker.handle(peer, Fact::Emptied, self.now);
                 }
                 Action::SetLowWater { .. } => {}
-                Action::Probe { .. } | Action::Close { .. } => unreachable!("all peers live: {action:?}"),
+                _ => unreachable!("all peers live: {action:?}"),
             }
         }
     }

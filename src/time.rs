@@ -36,13 +36,13 @@ impl Instant {
         Instant(nanos)
     }
 
-    /// Nanoseconds since the origin.
+    /// Nanoseconds since [`Instant::ZERO`].
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Whole microseconds since the origin.
+    /// Whole microseconds since [`Instant::ZERO`], rounded down.
     #[must_use]
     pub const fn as_micros(self) -> u64 {
         self.0 / 1_000
@@ -54,7 +54,7 @@ impl Instant {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads `CLOCK_MONOTONIC`.
+    /// Reads `CLOCK_MONOTONIC`, which stands still while the machine is suspended.
     #[must_use]
     pub fn now() -> Instant {
         Instant(clock::monotonic_nanos())
@@ -64,7 +64,7 @@ impl Instant {
 impl Add<Duration> for Instant {
     type Output = Instant;
 
-    /// Saturates at [`Instant::NEVER`].
+    /// The instant `after` later; at most [`Instant::NEVER`].
     fn add(self, after: Duration) -> Instant {
         Instant(self.0.saturating_add(nanos(after)))
     }
@@ -73,7 +73,7 @@ impl Add<Duration> for Instant {
 impl Sub<Duration> for Instant {
     type Output = Instant;
 
-    /// Saturates at [`Instant::ZERO`].
+    /// The instant `before` earlier; at least [`Instant::ZERO`].
     fn sub(self, before: Duration) -> Instant {
         Instant(self.0.saturating_sub(nanos(before)))
     }
@@ -97,7 +97,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// Reads both clocks.
+    /// Reads `CLOCK_MONOTONIC` and `CLOCK_REALTIME`, one after the other.
     #[must_use]
     pub fn read() -> WallClock {
         let monotonic = i128::from(clock::monotonic_nanos());

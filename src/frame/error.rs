@@ -7,6 +7,7 @@ use crate::limits::MAX_IDENTITY;
 
 /// Why a stream is not one of frames. Each is final for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FrameError {
     /// A frame did not begin with [`MAGIC`].
     BadMagic,
@@ -21,7 +22,7 @@ pub enum FrameError {
     /// An identity that is not UTF-8, or has control characters, with which a peer could control the terminal that
     /// shows its name.
     IdentityNotText,
-    /// Bytes after a BYE.
+    /// Bytes came after a BYE, which is the last frame of a stream.
     AfterBye,
 }
 

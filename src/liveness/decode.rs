@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_result_has_a_reading_and_none_of_ours_is_a_death() {
+    fn every_result_has_a_meaning_and_no_fault_of_this_side_is_a_death() {
         for result in [i32::MIN, i32::MIN + 1, -100_000, -134] {
             assert!(matches!(received(result), Received::Failed(_)));
         }

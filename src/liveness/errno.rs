@@ -37,6 +37,7 @@
 
 /// The meaning of an errno for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Meaning {
     /// The peer's kernel cut the connection.
     Reset,
@@ -48,7 +49,7 @@ pub enum Meaning {
     NetUnreachable,
     /// A program on this machine ended the connection, or this side of it.
     LocalAbort,
-    /// Nothing is there now.
+    /// Nothing is there now: wait for the next wake-up, or ask again.
     Again,
     /// This side ran out of something: replenish first, then ask again.
     Resources,
@@ -70,7 +71,7 @@ pub enum Whose {
 }
 
 impl Meaning {
-    /// Whose fault it is.
+    /// Returns whose fault an errno of this meaning is.
     #[must_use]
     pub const fn whose(self) -> Whose {
         match self {
@@ -87,8 +88,9 @@ impl Meaning {
 
 /// The row of one errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Row {
-    /// The number, positive.
+    /// The number of the errno, 1 to 133; 0 in the row of all numbers that Linux does not have.
     pub errno: i32,
     /// The name in the kernel's spelling.
     pub name: &'static str,
@@ -99,7 +101,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Whose fault it is.
+    /// Returns whose fault this errno is.
     #[must_use]
     pub const fn whose(&self) -> Whose {
         self.meaning.whose()
@@ -124,9 +126,7 @@ pub fn name(errno: i32) -> &'static str {
     row(errno).name
 }
 
-/// The rows, by meaning.
-#[rustfmt::skip]
-/// Declares the rows that share a meaning and its reason: their names as libc has them, which give the numbers too.
+/// Declares the rows by meaning: the meaning, its reason, and the names that share both, as libc has them.
 macro_rules! rows {
     ($($meaning:ident $reason:literal: $($name:ident)*;)*) => {
         static ROWS: &[Row] =
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_row_is_a_fault_of_ours() {
+    fn a_number_without_a_row_is_a_fault_of_this_side() {
         for errno in [i32::MIN, -104, -1, 0, 41, 58, 134, 512, 4_095, i32::MAX] {
             assert_eq!(name(errno), "E?");
             assert_eq!(meaning(errno), Meaning::Fault);
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_connection_can_die_of_is_told_apart_from_what_is_ours() {
+    fn errnos_that_end_a_connection_are_told_from_faults_of_this_side() {
         for (errno, meaning) in [
             (libc::ECONNRESET, Meaning::Reset),
             (libc::EPIPE, Meaning::Reset),

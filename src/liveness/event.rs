@@ -12,6 +12,7 @@ use crate::time::Instant;
 
 /// What a verdict rests on: the observations at that time.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Proof {
     /// The errno that `recv` returned (positive), if an error ended the connection.
     pub errno: Option<i32>,
@@ -54,10 +55,11 @@ impl Transport {
 
 /// The end of a peer, with its cause and proof.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Death {
-    /// The id of the peer.
+    /// The id of the peer, as its earlier events named it.
     pub peer: PeerId,
-    /// The peer's address.
+    /// The address and port of the peer's end of the connection.
     pub address: SocketAddr,
     /// The number of the local address it was connected to, as the driver counts them.
     pub local: u16,
@@ -104,10 +106,11 @@ pub struct Event {
 
 /// The peer that an event is about.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Subject {
-    /// The peer's id.
+    /// The id by which the tracker's methods name the peer.
     pub peer: PeerId,
-    /// The peer's address.
+    /// The address and port of the peer's end of the connection.
     pub address: SocketAddr,
     /// The number of the local address it is connected to, as the driver counts them.
     pub local: u16,
@@ -120,7 +123,7 @@ pub struct Subject {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The connection was accepted.
+    /// The connection was accepted: the first event of every peer.
     Up,
     /// The peer was silent for the [suspicion time](super::Policy::suspicion_time), or its path does not deliver. It is
     /// being probed.
@@ -139,12 +142,12 @@ pub enum EventKind {
     HalfClosed,
     /// The peer gave an identity in its HELLO that another living peer has. The newest of several is named.
     Duplicate {
-        /// The older peer.
+        /// The id of the older peer.
         of: PeerId,
-        /// The peer's address.
+        /// The address and port of the older peer.
         address: SocketAddr,
     },
-    /// The peer is dead.
+    /// The peer is dead: its last event.
     Died(Death),
     /// The loop was held up; deadlines were put off by as much.
     Stall {
@@ -153,7 +156,7 @@ pub enum EventKind {
     },
     /// At least half of the peers are silent and their kernels do not answer: a path is down.
     PathOutage {
-        /// The number of suspects.
+        /// The number of peers that are suspect at this time.
         suspects: u32,
         /// The number of living peers, the suspects included.
         peers: u32,
@@ -163,6 +166,6 @@ pub enum EventKind {
         /// The name of the limit.
         limit: &'static str,
     },
-    /// Connections are accepted again.
+    /// Connections are accepted again, after a [`Saturated`](EventKind::Saturated).
     Resumed,
 }

@@ -117,7 +117,7 @@ pub struct Evidence {
     pub mask: PollMask,
     /// `SO_ERROR`; `None` where it was not read because `recv` gave the error.
     pub so_error: Option<i32>,
-    /// `tcpi_state`.
+    /// `tcpi_state`: the state of the connection.
     pub tcp_state: TcpState,
     /// `tcpi_retransmits`: retransmissions in a row without an answer.
     pub retransmits: u8,
@@ -145,14 +145,26 @@ pub struct Evidence {
     pub last_ack: Instant,
 }
 
-/// An observation about one peer.
+/// An observation about one peer: the input of [`Tracker::handle`](super::Tracker::handle).
+///
+/// ```
+/// use deadpeer::{Evidence, Fact, Policy, PollMask, Tracker, TrackerConfig, Instant};
+///
+/// let now = Instant::from_nanos(1);
+/// let mut tracker = Tracker::new(TrackerConfig::new(Policy::STRICT, 1), now);
+/// let peer = tracker.accept("192.0.2.7:50000".parse().unwrap(), 0, now).unwrap();
+/// tracker.handle(peer, Fact::Ready(PollMask(PollMask::IN)), now); // its poll has completed
+/// tracker.handle(peer, Fact::Taken { bytes: 16 }, now); // a recv has returned 16 bytes
+/// tracker.handle(peer, Fact::Emptied, now); // and the next one EAGAIN
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Fact {
     /// A poll completed with these events.
     Ready(PollMask),
-    /// A `recv` returned bytes.
+    /// A `recv` returned bytes, which may be complete frames, parts of them, or no frames.
     Taken {
-        /// The number of bytes taken.
+        /// The number of bytes that were taken off the socket.
         bytes: u32,
     },
     /// Nothing more is there to read at the moment: the end of what [`Action::Drain`] began.
@@ -161,12 +173,12 @@ pub enum Fact {
     End(Evidence),
     /// A `recv` returned an error of the peer or the path, or the socket cannot be watched.
     Failed {
-        /// The errno, positive.
+        /// The errno of the `recv`, positive.
         errno: i32,
         /// The socket as it was right after.
         evidence: Evidence,
     },
-    /// The answer to [`Action::Inspect`].
+    /// The answer to [`Action::Inspect`]: the socket as it is now.
     Inspected(Evidence),
     /// A complete heartbeat frame was read.
     Frame {
@@ -183,8 +195,12 @@ pub enum Fact {
     Bye(Evidence),
 }
 
-/// An operation that the driver performs on one peer's socket.
+/// An operation that the driver performs on one peer's socket: the output of
+/// [`Tracker::poll_action`](super::Tracker::poll_action).
+///
+/// A later version may have more of them. A driver that meets one that it does not know leaves it: no verdict waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// Read what is unread. The driver answers with [`Fact::Emptied`], [`Fact::End`] or [`Fact::Failed`].
     Drain {
@@ -202,9 +218,9 @@ pub enum Action {
         /// 1 (every byte wakes), or [`TrackerConfig::unread`](super::TrackerConfig::unread).
         bytes: u32,
     },
-    /// Send a PING frame.
+    /// Send a PING frame. It needs no answer to the tracker: the peer's PONG is a [`Fact::Frame`].
     Probe {
-        /// The peer to ask.
+        /// The peer that is asked.
         peer: PeerId,
         /// The PING's sequence number, from 1.
         sequence: u32,

@@ -33,13 +33,13 @@ impl PeerId {
         PeerId { index, generation }
     }
 
-    /// The slot in the slab.
+    /// The slot in the slab: 0 to the capacity minus 1. No two living peers have the same.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
     }
 
-    /// The generation: 24 bits.
+    /// The generation, 0 to 2^24 - 1: it tells the connections apart that have used the slot.
     #[must_use]
     pub const fn generation(self) -> u32 {
         self.generation
@@ -60,8 +60,9 @@ impl fmt::Debug for PeerId {
 
 /// What happened in a transition of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Step {
-    /// It was accepted.
+    /// Its connection was accepted.
     Up,
     /// It became suspect because of its silence.
     Suspected,
@@ -409,12 +410,13 @@ fn unpack(octets: [u8; 16], port: u16) -> SocketAddr {
 
 /// The record of a peer as it is shown outside.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct PeerView {
-    /// The peer's id.
+    /// The id by which the tracker's methods name the peer.
     pub peer: PeerId,
-    /// The peer's address.
+    /// The address and port of the peer's end of the connection.
     pub address: SocketAddr,
-    /// The peer's state.
+    /// The state of the peer in the transition table.
     pub state: State,
     /// The last proof of life that was seen; it may be older than the last byte, which a visit reads.
     pub last_life: Instant,

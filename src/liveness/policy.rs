@@ -42,7 +42,16 @@ impl Heartbeat {
     }
 }
 
-/// The times that a peer is judged by, and what counts as life.
+/// The times that a peer is judged by, and what counts as life. Build one from a preset: fields may be added.
+///
+/// ```
+/// use deadpeer::Policy;
+/// use std::time::Duration;
+///
+/// let policy = Policy { idle: Duration::from_secs(10), probes: 2, ..Policy::STANDARD };
+/// assert_eq!(policy.check(), Ok(()));
+/// assert_eq!(policy.detection_time(), Duration::from_secs(18)); // 10 s + 2 x 4 s
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// What counts as a proof of life.
@@ -58,12 +67,14 @@ pub struct Policy {
     /// How long a peer may stay half-closed: 0 to 32,767 s. With 0 its FIN is its end.
     pub half_closed_grace: Duration,
     /// `TCP_USER_TIMEOUT`: makes a peer that does not take this side's bytes die, healthy ones with a closed window
-    /// included. `None` in the presets.
+    /// included. At least the time that keepalive needs ([`Policy::check`] names it), at most 2,147,483 s. `None` in the
+    /// presets.
     pub user_timeout: Option<Duration>,
 }
 
 /// A policy with a name, which promises a range for its verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Preset {
     /// Ordinary use: a verdict after 30 to 40 s of silence.
     Standard,
@@ -115,14 +126,15 @@ impl Preset {
 
 /// What the kernel is asked to do by itself, as options of `tcp(7)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeepalivePlan {
-    /// `TCP_KEEPIDLE`, in seconds.
+    /// `TCP_KEEPIDLE`: the silence before the first probe, 1 to 32,767 s.
     pub idle: u32,
-    /// `TCP_KEEPINTVL`, in seconds.
+    /// `TCP_KEEPINTVL`: the time between two probes, 1 to 32,767 s.
     pub interval: u32,
-    /// `TCP_KEEPCNT`.
+    /// `TCP_KEEPCNT`: the number of unanswered probes that end the connection, 1 to 127.
     pub count: u32,
-    /// `TCP_USER_TIMEOUT`.
+    /// `TCP_USER_TIMEOUT`: how long sent bytes may stay unacknowledged; `None` leaves the kernel's own limit.
     pub user_timeout: Option<Duration>,
 }
 
@@ -286,9 +298,9 @@ pub enum PolicyError {
         what: &'static str,
         /// The value that was asked for.
         value: Duration,
-        /// The least value.
+        /// The least value that is accepted.
         min: Duration,
-        /// The greatest value.
+        /// The greatest value that is accepted.
         max: Duration,
     },
     /// The number of probes is 0, or more than the kernel can be asked for.

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_of_ours_puts_the_death_of_a_kernel_off() {
+    fn a_stall_of_the_loop_puts_the_death_of_a_kernel_off() {
         let mut stalls = Stalls::default();
         stalls.add(START + Duration::from_secs(1), START + Duration::from_secs(6));
         let evidence = Evidence { probes: 4, last_ack: START, ..Evidence::default() };

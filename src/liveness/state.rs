@@ -111,7 +111,15 @@ pub const fn next(state: State, input: Input) -> State {
     }
 }
 
-/// Why a peer is dead. A closed set: the field's word is *diagnostic* (RFC 5880, section 4.1).
+/// Why a peer is dead. The field's word is *diagnostic* (RFC 5880, section 4.1).
+///
+/// ```
+/// use deadpeer::{Cause, Hop};
+///
+/// assert_eq!(Cause::HeartbeatExpired.as_str(), "heartbeat_expired");
+/// assert_eq!(Cause::Unreachable(Hop::Host).to_string(), "unreachable (host)");
+/// assert!(Cause::KeepaliveExpired.is_expiry());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
@@ -135,7 +143,7 @@ pub enum Cause {
     Local(LocalCause),
 }
 
-/// Where the path ended.
+/// The place at which a path ended: what the error says cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hop {
     /// The host does not answer (EHOSTUNREACH).
@@ -288,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_dead_is_terminal_and_dead_is_for_ever() {
+    fn only_dead_is_terminal() {
         for input in Input::ALL {
             assert_eq!(next(State::Dead, input), State::Dead);
         }
@@ -299,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_comes_back_from_a_half_close() {
+    fn no_peer_comes_back_from_a_half_close() {
         for input in Input::ALL {
             let to = next(State::HalfClosed, input);
             assert!(matches!(to, State::HalfClosed | State::Dead));

@@ -71,7 +71,7 @@ impl Wake {
 /// [`EventKind::Duplicate`], which names the older.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnDuplicate {
-    /// The older peer stays.
+    /// The older peer stays, and both are judged by themselves.
     #[default]
     Keep,
     /// The older peer dies as `local`, `replaced`, and its connection is reset.
@@ -89,7 +89,14 @@ impl OnDuplicate {
     }
 }
 
-/// The configuration of a tracker.
+/// The configuration of a tracker. Build one with [`TrackerConfig::new`]: fields may be added.
+///
+/// ```
+/// use deadpeer::{Policy, TrackerConfig, Wake};
+///
+/// let config = TrackerConfig { wake: Wake::Beat, ..TrackerConfig::new(Policy::STRICT, 10_000) };
+/// assert_eq!(config.first_low_water(), 1); // every byte wakes the loop
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct TrackerConfig {
     /// The times, and what counts as a proof of life.
@@ -98,9 +105,9 @@ pub struct TrackerConfig {
     pub capacity: usize,
     /// How a beat is noticed.
     pub wake: Wake,
-    /// The low-water mark in bytes (`SO_RCVLOWAT`): so many unread bytes wake the poll of a socket.
+    /// The low-water mark in bytes (`SO_RCVLOWAT`): so many unread bytes wake the poll of a socket. 1,024 by default.
     pub unread: u32,
-    /// Beat mode: the number of beats, at least 1, after which their bytes are read.
+    /// Beat mode: the number of beats, 1 to 255, after which their bytes are read. 8 by default.
     pub drain_every: u8,
     /// How many deaths [`Tracker::dead`] keeps after their events were taken: 0, the default, to
     /// [`limits::MAX_DEAD_KEPT`]. 256 bytes each.
@@ -133,24 +140,25 @@ impl TrackerConfig {
     }
 }
 
-/// Counts of a tracker.
+/// What a tracker has counted since its start, and how many peers it has now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TrackerCounts {
     /// Connections accepted since the start.
     pub opened: u64,
     /// Deaths since the start, by [`Cause::code`].
     pub died: [u64; Cause::ALL.len()],
-    /// Suspicions since the start.
+    /// Suspicions since the start; a peer may be suspected many times.
     pub suspected: u64,
-    /// Recoveries since the start.
+    /// Recoveries from a suspicion since the start.
     pub recovered: u64,
-    /// Visits since the start.
+    /// Visits since the start: how often a peer could be overdue and was looked at.
     pub visits: u64,
     /// Peers that are not dead now.
     pub living: u32,
     /// The number of peers that are suspect now.
     pub suspects: u32,
-    /// Half-closed peers now.
+    /// The number of peers that are half-closed now.
     pub half_closed: u32,
 }
 
@@ -174,7 +182,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// A tracker without peers. It reserves the memory for `capacity` peers, which is touched as it is used. What it
+    /// Makes a tracker without peers. It reserves the memory for `capacity` peers, which is touched as it is used. What it
     /// allocates later is the text of identities, under [`Heartbeat::Frames`]: at most [`limits::MAX_IDENTITY`] bytes
     /// and a header of 16 for each peer that gave one. The memory of the deaths of one turn, and of
     /// [those to keep](TrackerConfig::dead_kept), is touched here: a death that meets a new page waits 0.13 to
@@ -182,7 +190,8 @@ impl Tracker {
     ///
     /// # Panics
     ///
-    /// When the policy is one that [`Policy::check`] refuses, or the capacity is out of range.
+    /// When the policy is one that [`Policy::check`] refuses; when `capacity` is not 1 to [`limits::MAX_PEERS`],
+    /// `drain_every` is 0, or `dead_kept` is more than [`limits::MAX_DEAD_KEPT`].
     #[must_use]
     pub fn new(config: TrackerConfig, now: Instant) -> Tracker {
         assert!(config.policy.check().is_ok(), "{:?}", config.policy.check());
@@ -206,13 +215,13 @@ impl Tracker {
         }
     }
 
-    /// The configuration that it was made from.
+    /// The configuration that was given to [`Tracker::new`].
     #[must_use]
     pub fn config(&self) -> &TrackerConfig {
         &self.config
     }
 
-    /// Counts of a tracker.
+    /// What was counted since the start, and how many peers there are now.
     #[must_use]
     pub fn counts(&self) -> &TrackerCounts {
         &self.counts

@@ -100,10 +100,11 @@ pub struct Look {
 
 /// A verdict that has just been reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Change {
-    /// The new verdict.
+    /// The verdict that was reached.
     pub verdict: Verdict,
-    /// What it rests on.
+    /// What the verdict rests on: the socket as it was then, and the last proof of life.
     pub proof: Proof,
 }
 

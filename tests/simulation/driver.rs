@@ -180,7 +180,7 @@ impl Driver {
             until = until.min(self.starved_until);
         }
         if world.now < self.overflown_until {
-            // Its completions wake nobody; the flush does.
+            // Its completions wake no loop; the flush does.
             until = self.overflown_until;
         }
         if world.now < self.stuck_until {
@@ -466,6 +466,7 @@ impl Driver {
                     }
                     self.close_if_quiet(index, world);
                 }
+                other => panic!("{other:?} is not known to the simulation"),
             }
         }
     }

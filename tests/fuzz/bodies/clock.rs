@@ -92,7 +92,7 @@ impl World<'_> {
                     self.open.swap_remove(place.expect("a socket is closed once"));
                     self.tracker.release(peer);
                 }
-                Action::SetLowWater { .. } | Action::Probe { .. } => {}
+                _ => {}
             }
         }
         while let Some(event) = self.tracker.poll_event() {
