@@ -75,7 +75,7 @@ fn a_stream_of_tokio_urings_own_is_taken_over() {
         let listener = tokio_uring::net::TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        // Much of it: who seems to have that lying unread is not judged by his silence.
+        // Much of it: a peer that seems to have so much unread is not judged by its silence.
         let (mut sent, mut read) = (0, 0);
         while read < 100_000 {
             client.write_all(&[7; 10_000]).unwrap();
@@ -167,11 +167,11 @@ fn a_wait_that_is_given_up_loses_nothing_and_others_run_meanwhile() {
 }
 
 #[test]
-fn a_task_that_holds_the_thread_is_a_stall_and_nobody_dies_of_it() {
+fn a_task_that_holds_the_thread_is_a_stall_and_no_peer_dies_of_it() {
     everywhere(async |config| {
         let mut tracker = Tracker::new(config).unwrap();
         let (server, mut client) = pair();
-        std::thread::sleep(Duration::from_millis(600)); // nobody is kept waiting by this
+        std::thread::sleep(Duration::from_millis(600)); // this keeps no task waiting
         tracker.adopt(server).unwrap();
         let beating = std::thread::spawn(move || {
             for _ in 0..30 {
@@ -258,7 +258,7 @@ fn a_steady_flow_of_events_is_no_stall_and_lets_others_run() {
             }
         });
         others.await;
-        assert!(ran.get() > 0, "nobody else had a turn");
+        assert!(ran.get() > 0, "no other task had a turn");
     });
 }
 

@@ -428,7 +428,7 @@ mod messages {
 
     #[test]
     fn a_message_says_no_number_that_only_programmers_know() {
-        // A port that is taken, and where nobody listens.
+        // A port that is taken, and one where no program listens.
         let taken = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         taken.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
         let deaf = taken.local_addr().unwrap().as_socket().unwrap().to_string();

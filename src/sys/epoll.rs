@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_found_by_its_token_until_it_is_deleted() {
+    fn a_descriptor_is_found_by_its_token_until_it_is_deleted() {
         let epoll = Epoll::new().unwrap();
         let (mut one, other) = UnixStream::pair().unwrap();
         epoll.add(other.as_fd(), IN, 7).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_comes_with_the_next_wait() {
+    fn events_that_do_not_fit_come_with_the_next_wait() {
         let epoll = Epoll::new().unwrap();
         let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().unwrap()).collect();
         for (token, (one, other)) in pairs.iter().enumerate() {

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_reader_of_a_pipe_is_missed() {
+    fn a_hangup_comes_when_the_last_reader_of_a_pipe_is_gone() {
         let (reader, writer) = io::pipe().unwrap();
         let another = reader.try_clone().unwrap();
         let waits = std::thread::spawn(move || wait_for_hangup(writer.as_fd()));

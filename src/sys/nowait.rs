@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_reads_is_an_error() {
+    fn a_socket_without_a_reader_is_an_error() {
         let (reader, writer) = socket();
         drop(reader);
         let error = How::of(&writer).unwrap().write(&writer, b"x").unwrap_err();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_memory_is_written_as_ever() {
+    fn a_file_in_memory_is_written_plainly() {
         let mut file = crate::sys::process::memory_file(c"written").unwrap();
         assert_eq!(How::of(&file), Some(How::Plainly));
         assert_eq!(How::Plainly.write(&file, b"line\n").unwrap(), 5);

@@ -124,7 +124,7 @@ pub enum WatchError {
     NotConnected(TcpState),
     /// This descriptor is watched already.
     Twice,
-    /// The policy contradicts itself.
+    /// The policy contradicts itself: [`Policy::check`] refuses it.
     Policy(PolicyError),
     /// The policy wants heartbeat frames; a watcher reads no bytes.
     Frames,
@@ -135,9 +135,9 @@ pub enum WatchError {
     },
     /// The watcher was stopped, or this is a child that was forked without its thread.
     Stopped,
-    /// A system call failed.
+    /// A system call failed for another reason.
     Io {
-        /// What was attempted.
+        /// What was attempted, as the end of "cannot ...".
         attempted: &'static str,
         /// The error of the call.
         source: io::Error,
@@ -150,7 +150,7 @@ impl fmt::Display for WatchError {
             WatchError::NotTcp(source) => {
                 write!(
                     f,
-                    "this is no TCP socket ({}): only TCP tells who is there",
+                    "this is no TCP socket ({}): only TCP shows whether a peer is there",
                     crate::sys::describe(source)
                 )
             }

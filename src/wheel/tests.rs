@@ -101,7 +101,7 @@ fn a_key_that_is_due_can_still_be_cancelled_or_moved() {
 }
 
 #[test]
-fn what_is_left_over_stays_due_and_comes_before_what_is_later() {
+fn keys_that_were_not_taken_stay_due_and_come_before_later_ones() {
     let mut wheel = Wheel::with_capacity(100, at(0));
     for key in 0..100 {
         wheel.schedule(key, at(u64::from(key / 10)));
@@ -118,7 +118,7 @@ fn what_is_left_over_stays_due_and_comes_before_what_is_later() {
 }
 
 #[test]
-fn a_key_that_is_always_scheduled_for_the_past_starves_nobody() {
+fn a_key_that_is_always_scheduled_for_the_past_starves_no_other() {
     let mut wheel = Wheel::with_capacity(100, at(0));
     for key in 0..100 {
         wheel.schedule(key, at(1));

@@ -76,7 +76,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// A peer that says who it is and beats once.
+    /// A peer that gives an identity and beats once.
     fn speaking(daemon: &Daemon, name: &str) -> Peer {
         let mut peer = Peer::silent(daemon.address);
         peer.stream.write_all(&encode_hello(name, 1).unwrap()).unwrap();

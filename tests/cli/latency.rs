@@ -135,7 +135,7 @@ fn after_an_orderly_end_the_intervals_add_up_to_the_summary_and_leave_no_gap() {
     assert_eq!((sum("wake-to-verdict"), sum("silence")), (3, 1));
     if let Some(read) = log.read_by_python() {
         let counted = intervals.keys().map(|tag| (tag.clone(), sum(tag))).collect();
-        assert_eq!(read, counted, "somebody else's reader");
+        assert_eq!(read, counted, "another reader");
     }
     for pair in intervals["loop-turn"].windows(2) {
         // To the millisecond, rounded down twice.

@@ -98,7 +98,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// An address where nobody listens: its port was free a moment ago.
+/// An address where no program listens: its port was free a moment ago.
 pub fn nobody() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

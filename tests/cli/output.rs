@@ -16,7 +16,7 @@ use crate::skip::skip;
 
 const EVENTS: &str = "run --threads 1 --listen 127.0.0.1:0 --max-connections 3 --events -";
 
-/// A daemon whose output nobody reads, and its address from the first line.
+/// A daemon whose output is not read, and its address from the first line.
 fn unread(line: &str) -> (Killed, BufReader<ChildStdout>, String) {
     let child = deadpeer(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = Killed(child.unwrap());

@@ -108,7 +108,7 @@ fn an_events_path_that_cannot_be_opened_is_refused_with_the_reason() {
 }
 
 #[test]
-fn an_events_path_that_may_not_be_written_is_refused_with_who_must_allow_it() {
+fn an_events_path_that_may_not_be_written_is_refused_with_the_user_that_must_be_allowed() {
     let path = format!("{}/closed-{}.jsonl", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let closed = File::create(&path).unwrap();
     let mut permissions = closed.metadata().unwrap().permissions();
@@ -275,7 +275,7 @@ fn where_io_uring_is_forbidden_the_default_runs_on_epoll_and_says_why() {
 }
 
 #[test]
-fn where_io_uring_is_forbidden_the_proxy_serves_on_epoll_and_tells_who_left() {
+fn where_io_uring_is_forbidden_the_proxy_serves_on_epoll_and_reports_clients_that_left() {
     for (errno, reason) in FORBIDDEN_OR_HIDDEN {
         for io in ["", "--io auto"] {
             let upstream = TcpListener::bind("127.0.0.1:0").unwrap();

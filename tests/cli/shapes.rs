@@ -177,7 +177,7 @@ const SUMMARY: &[Field] = &[
     must("uptime_ms", Kind::Count),
 ];
 
-/// Every event: whom it is about, and what it has besides.
+/// Every event: the peer that it is about, and its other fields.
 pub const SHAPES: &[(&str, &[Field], &[Field])] = &[
     ("listening", &[], LISTENING),
     ("up", PEER, &[]),

@@ -313,7 +313,7 @@ fn devices() -> usize {
 }
 
 #[test]
-fn a_gateway_of_ten_thousand_knows_who_left() {
+fn a_gateway_of_ten_thousand_knows_which_clients_left() {
     let count = devices();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let watcher = watcher();

@@ -35,7 +35,7 @@ fn a_fin_behind_data_is_closed_and_all_data_is_counted() {
 }
 
 #[test]
-fn a_half_close_without_grace_is_closed_and_the_peer_gets_our_fin() {
+fn a_half_close_without_grace_is_closed_and_the_peer_gets_a_fin() {
     let mut watch = Watch::start(Setup::LAZY);
     let mut peer = watch.speaking_peer();
     half_close(&peer);
@@ -108,7 +108,7 @@ fn data_and_then_a_reset_gives_the_data_first() {
 }
 
 #[test]
-fn a_peer_that_closes_with_our_bytes_unread_is_aborted() {
+fn a_peer_that_closes_with_unread_bytes_is_aborted() {
     // The server speaks only frames: it answers a PING, and the peer closes without reading it.
     let mut watch = Watch::start(Setup::FRAMES);
     let mut peer = watch.peer();

@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, program};
 use crate::watch::{PATIENCE, QUICK, Setup, Watch, connect, is, reset, skip};
 
 #[test]
-fn at_the_limit_new_connections_wait_and_nobody_dies_for_it() {
+fn at_the_limit_new_connections_wait_and_no_peer_dies_for_it() {
     let mut watch = Watch::start(Setup { capacity: 3, ..Setup::LAZY });
     let mut peers: Vec<_> = (0..3).map(|_| watch.speaking_peer()).collect();
     let waiting = connect(watch.address);
@@ -26,7 +26,7 @@ fn at_the_limit_new_connections_wait_and_nobody_dies_for_it() {
     watch.wait(|event| matches!(event.kind, EventKind::Up) && is(event, address));
     watch.wait(|event| matches!(event.kind, EventKind::Resumed));
     let (events, _) = watch.finish();
-    // The limit may be met again by an accept that finds nobody waiting; it is said once a time.
+    // The limit may be met again by an accept that finds no connection waiting; it is said once a time.
     let mut limits = events.iter().filter(|event| event.subject.is_none()).map(|event| &event.kind);
     assert!(matches!(limits.next(), Some(EventKind::Saturated { limit: "max_connections" })));
     assert!(matches!(limits.next(), Some(EventKind::Resumed)));
@@ -48,7 +48,7 @@ fn a_sink_that_refuses_for_a_while_loses_nothing_and_ends_in_back_pressure() {
     let mut late = connect(watch.address);
     late.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     late.write_all(b"x").unwrap();
-    assert!(late.read(&mut [0; 1]).is_err(), "nobody closes it");
+    assert!(late.read(&mut [0; 1]).is_err(), "no side closes it");
     assert!(watch.seen().is_empty());
     watch.refuse(false);
     let late_address = late.local_addr().unwrap();
@@ -80,13 +80,13 @@ fn a_flapping_peer_behind_a_stuck_sink_keeps_the_place_of_its_death() {
 }
 
 #[test]
-fn who_ended_has_left_its_port() {
+fn a_daemon_that_has_ended_has_left_its_port() {
     // The kernel takes a ring apart in the background, so one round would prove little.
     for _ in 0..30 {
         let watch = Watch::start(Setup::LAZY);
         let address = watch.address;
         watch.finish();
-        bind(address, 1, &TrackerConfig::new(QUICK, 1)).expect("nobody listens there any more");
+        bind(address, 1, &TrackerConfig::new(QUICK, 1)).expect("no program listens there any more");
     }
 }
 
@@ -140,9 +140,9 @@ fn two_rings_share_port_and_limit_and_each_peer_belongs_to_one() {
     let ups: Vec<_> = daemon.seen.iter().filter(|event| event["event"] == "up").cloned().collect();
     // All by chance on one ring: once in 2^39.
     for ring in ["0", "1"] {
-        assert!(ups.iter().any(|up| ring_of(up) == ring), "nobody on ring {ring}");
+        assert!(ups.iter().any(|up| ring_of(up) == ring), "no peer on ring {ring}");
     }
-    // Room on one ring is room for whoever waits at the other.
+    // Room on one ring is room for a connection that waits at the other.
     let up = |address: &str| ups.iter().any(|up| up["peer"] == address);
     let (held, waiting): (Vec<_>, Vec<_>) =
         peers.drain(..).partition(|peer| up(&peer.local_addr().unwrap().to_string()));

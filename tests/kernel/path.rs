@@ -114,7 +114,7 @@ fn a_machine_that_vanishes_dies_of_keepalive_where_only_its_kernel_is_asked() {
 }
 
 #[test]
-fn with_a_probe_unacknowledged_the_deadline_is_ours_and_no_kernel_timer_is_waited_for() {
+fn with_a_probe_unacknowledged_the_policys_deadline_holds_and_no_kernel_timer_is_awaited() {
     let Some(net) = Net::new() else { return };
     let mut daemon = net.daemon(&[SECONDS, &["--heartbeat", "frames"]].concat());
     let _peer = beat(Some(&net.theirs), daemon.address, &["--every", "100ms"]);
@@ -143,7 +143,7 @@ fn a_user_timeout_that_the_policy_allows_does_not_overtake_its_verdict() {
 }
 
 #[test]
-fn when_only_our_side_is_heard_no_more_the_peer_dies_by_deadline_whatever_we_send() {
+fn when_the_peer_is_heard_no_more_it_dies_by_deadline_whatever_is_sent_to_it() {
     let Some(net) = Net::new() else { return };
     let mut daemon = net.daemon(&[SECONDS, &["--heartbeat", "frames"]].concat());
     let _peer = beat(Some(&net.theirs), daemon.address, &["--every", "100ms"]);

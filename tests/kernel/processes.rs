@@ -41,7 +41,7 @@ fn a_peer_that_pauses_for_less_than_the_deadline_recovers() {
     let mut daemon = Daemon::start(None, "127.0.0.1:0", &slow_to_judge);
     let peer = beat(None, daemon.address, &["--every", "50ms"]);
     daemon.wait_for("up");
-    daemon.listen_for(Duration::from_secs(1)); // who has not spoken yet is not suspected
+    daemon.listen_for(Duration::from_secs(1)); // a peer that has not spoken yet is not suspected
     peer.signal("-STOP");
     daemon.wait_for("suspected");
     peer.signal("-CONT");
@@ -60,7 +60,7 @@ fn a_killed_program_is_an_end_that_its_kernel_tells() {
 }
 
 #[test]
-fn when_we_are_stopped_ourselves_nobody_who_beats_dies_for_it() {
+fn when_the_daemon_is_stopped_no_peer_that_beats_dies_for_it() {
     for wake in ["lazy", "beat"] {
         let mut daemon = Daemon::start(None, "127.0.0.1:0", &[QUICK, &["--wake", wake]].concat());
         let _peers = beat(None, daemon.address, &["--count", "50", "--every", "50ms"]);

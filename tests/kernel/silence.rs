@@ -52,7 +52,7 @@ fn a_suspect_that_speaks_recovers_and_dies_only_of_the_next_silence() {
 }
 
 #[test]
-fn who_never_speaks_dies_of_the_handshake_deadline() {
+fn a_peer_that_never_speaks_dies_of_the_handshake_deadline() {
     for setup in [Setup::LAZY, Setup::BEAT, Setup::FRAMES] {
         let mut watch = Watch::start(setup);
         let peer = watch.peer();
@@ -65,7 +65,7 @@ fn who_never_speaks_dies_of_the_handshake_deadline() {
 }
 
 #[test]
-fn beats_below_the_mark_wake_nobody_and_keep_a_peer_alive() {
+fn beats_below_the_mark_wake_no_loop_and_keep_a_peer_alive() {
     // Shorter than the beats last, and longer than a busy machine keeps one back.
     let policy = Policy { idle: Duration::from_millis(1_200), ..QUICK };
     let mut watch = Watch::start(Setup { policy, unread: 4_096, ..Setup::LAZY });
@@ -163,7 +163,7 @@ fn without_heartbeats_a_quiet_program_stays_alive_while_its_kernel_answers() {
     let death = watch.death(address);
     assert_eq!((death.cause, death.proof.transport), (Cause::Closed, Transport::Answering));
     let (_, report) = watch.finish();
-    assert_eq!(report.counts.suspected, 0, "keepalive must answer before anybody is suspected");
+    assert_eq!(report.counts.suspected, 0, "keepalive must answer before a peer is suspected");
 }
 
 #[test]

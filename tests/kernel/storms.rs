@@ -1,4 +1,4 @@
-//! Many at once: places used again, everybody dying in one instant.
+//! Many at once: places used again, all dying in one instant.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -73,7 +73,7 @@ fn places_that_are_used_again_never_inherit_a_death() {
 }
 
 #[test]
-fn peers_that_are_let_go_see_our_fin_at_once_also_a_thousand_together() {
+fn peers_that_are_let_go_get_their_fin_at_once_also_a_thousand_together() {
     let mut watch = Watch::start(Setup::LAZY);
     let mut peers: Vec<_> = (0..500).map(|_| connect(watch.address)).collect();
     for peer in &mut peers {

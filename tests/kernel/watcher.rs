@@ -68,8 +68,8 @@ fn within(waiting: impl Future<Output = Verdict>) -> Verdict {
             return verdict;
         }
         thread::park_timeout(late.saturating_duration_since(Instant::now()));
-        // Before the next poll, which would find a verdict that nobody was woken for.
-        assert!(Instant::now() < late, "nobody was woken for a verdict");
+        // Before the next poll, which would find a verdict for which no waiter was woken.
+        assert!(Instant::now() < late, "no waiter was woken for a verdict");
     }
 }
 
@@ -147,7 +147,7 @@ fn a_reset_behind_a_fin_is_a_second_fact() {
 }
 
 #[test]
-fn whoever_finishes_first_an_orderly_end_is_one() {
+fn whichever_side_finishes_first_an_orderly_end_is_closed() {
     // The program first, as after a response with `Connection: close`.
     let (_watcher, mut server, mut client) = watched(GRACEFUL);
     server.write_all(b"a response").unwrap();
@@ -514,7 +514,7 @@ fn every_watch_has_one_verdict_also_where_callbacks_are_slow_and_owners_read_the
 }
 
 #[test]
-fn whoever_waits_is_woken_when_the_watch_ends() {
+fn all_waiters_are_woken_when_the_watch_ends() {
     let (watcher, server, _client) = watched(Policy::STANDARD);
     let (token, waiting): (Token, _) = (server.token(), server.gone());
     let waiter = thread::spawn(move || within(waiting));
@@ -589,7 +589,7 @@ fn a_verdict_is_awaited_on_any_executor() {
     drop(client);
     assert_eq!(server.wait_gone(), CLOSED);
     settle(&watcher);
-    assert_eq!(wakes.map(|counting| counting.0.load(Ordering::Relaxed)), [0, 1], "who polled last, once");
+    assert_eq!(wakes.map(|counting| counting.0.load(Ordering::Relaxed)), [0, 1], "the last to poll, once");
     assert_eq!(within(wandering), CLOSED);
 }
 
@@ -723,7 +723,7 @@ fn what_cannot_be_watched_is_refused_with_its_reason() {
 }
 
 #[test]
-fn a_socket_closed_behind_our_back_says_goodbye_at_once_and_disturbs_nobody() {
+fn a_socket_that_is_closed_without_its_watch_sends_its_fin_at_once_and_disturbs_no_other() {
     let watcher = start();
     let quick =
         Policy { idle: Duration::from_millis(300), interval: Duration::from_millis(100), ..Policy::STRICT };
@@ -779,7 +779,7 @@ fn resident_pages() -> usize {
     pages[1] - pages[2]
 }
 
-/// Alone in its process, where nobody else opens anything: see `play_the_leaker`.
+/// Alone in its process, where no other code opens anything: see `play_the_leaker`.
 #[test]
 fn ten_thousand_watches_leave_nothing_behind() {
     if std::env::var_os(ROLE).is_some() {
@@ -809,7 +809,7 @@ fn play_the_leaker() {
             .iter()
             .map(|(server, _)| {
                 let watch = watcher.observe(server, GRACEFUL).unwrap();
-                watch.on_gone(|_| unreachable!("nobody goes"));
+                watch.on_gone(|_| unreachable!("no peer goes"));
                 drop(watch.gone());
                 watch
             })
@@ -867,7 +867,7 @@ impl Wake for Panicking {
 }
 
 #[test]
-fn a_waker_that_panics_ends_nobody_elses_watch() {
+fn a_waker_that_panics_ends_no_other_watch() {
     let (watcher, server, client) = watched(Policy::STANDARD);
     let waker = Waker::from(Arc::new(Panicking));
     let mut waiting = std::pin::pin!(server.gone());

@@ -120,7 +120,7 @@ fn a_client_that_pipelines_more_than_is_held_and_leaves_is_reported_behind_its_u
 }
 
 #[test]
-fn a_fin_means_what_it_is_said_to_mean() {
+fn a_fin_is_treated_as_half_close_says() {
     let old = GET.replace("1.1", "1.0");
     on_each(|io| {
         for (options, request, at_least) in [
@@ -136,7 +136,7 @@ fn a_fin_means_what_it_is_said_to_mean() {
             assert_told(&told, &json!({ "phase": "waiting", "cause": "closed", "done": "reset" }));
             assert!(told["elapsed_ms"].as_u64().unwrap() >= at_least, "{io}, {options}: {told:#}");
             assert_eq!(log.ended(), End::Reset, "{io}, {options}");
-            assert_eq!(client.rest().0, b"", "{io}, {options}: nobody is answered");
+            assert_eq!(client.rest().0, b"", "{io}, {options}: no client is answered");
             proxy.finish();
         }
         // Passed on, it means what the upstream makes of it.

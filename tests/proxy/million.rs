@@ -179,7 +179,7 @@ impl Client {
 
     #[track_caller]
     fn expect_at_once(&mut self, kind: Kind, body: &[u8]) {
-        assert_eq!(self.expect(body), 0, "who has not half-closed is not asked");
+        assert_eq!(self.expect(body), 0, "a client that has not half-closed is not probed");
         self.count(kind);
     }
 

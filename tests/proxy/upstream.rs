@@ -63,7 +63,7 @@ impl Gate {
     pub fn pass(&self) {
         let open = self.0.0.lock().unwrap();
         let (open, _) = self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
-        assert!(*open, "nobody opened the gate");
+        assert!(*open, "the gate was not opened");
     }
 }
 

@@ -186,7 +186,7 @@ histogram.output_percentile_distribution(sys.stdout.buffer, 1000.0)
 ";
 
 #[test]
-fn our_spectrum_is_the_one_that_python_draws() {
+fn the_spectrum_is_the_one_that_python_draws() {
     let Some(mut python) = python() else { return };
     let mut result = sample::few(1);
     let mut rng = fastrand::Rng::with_seed(7);

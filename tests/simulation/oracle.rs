@@ -158,7 +158,7 @@ impl Oracle {
             return;
         };
         let Some(&life) = self.names.get(&subject.peer) else {
-            return self.report(None, format!("an event of {:?}, who never was", subject.peer));
+            return self.report(None, format!("an event of {:?}, which never was", subject.peer));
         };
         let record = &self.records[&life];
         let (told, last) = (record.told, record.last);
@@ -243,7 +243,7 @@ impl Oracle {
             self.report(None, format!("{} places are not free at the end", tracker.len()));
         }
         if (counts.living, counts.suspects, counts.half_closed) != (0, 0, 0) {
-            self.report(None, format!("nobody lives, but {counts:?}"));
+            self.report(None, format!("no peer lives, but {counts:?}"));
         }
         if tracker.dead().count() != self.dead_kept.min(died as usize) {
             self.report(None, format!("{} of {died} dead are remembered", tracker.dead().count()));
@@ -308,7 +308,7 @@ impl Oracle {
         })
     }
 
-    /// Whether it was we who kept it silent, for so long that a visit had to see it.
+    /// Whether this side kept it silent, for so long that a visit had to see it.
     fn was_blocked(&self, truth: &Truth, at: u64) -> bool {
         truth.blocked.is_some_and(|blocked| self.awake(blocked, at) > self.prompt())
     }
@@ -379,7 +379,7 @@ impl Oracle {
         self.check_return(record, truth, suspected, at)
     }
 
-    /// Nobody who came back stays a suspect for longer than it takes to see it; unless that takes so
+    /// No peer that came back stays a suspect for longer than it takes to see it; unless that takes so
     /// long that it is silent for its idle time again.
     fn check_return(&self, record: &Record, truth: &Truth, suspected: u64, at: u64) -> Result<(), String> {
         let back = truth.returns.iter().find(|&&(before, after)| before <= suspected && after > suspected);
@@ -480,7 +480,7 @@ impl Oracle {
         };
         let mute = truth.life.is_none() || truth.returns.iter().any(|&(before, _)| before == truth.connected);
         if !fits || (death.cause == Cause::HandshakeExpired && !mute) {
-            return Err(format!("{} of one who last lived at {:?}", death.cause, truth.life));
+            return Err(format!("{} of one that last lived at {:?}", death.cause, truth.life));
         }
         let silent = if death.cause == Cause::HandshakeExpired && truth.life.is_none() {
             self.awake(record.accepted_at, at) >= nanos(long)

@@ -21,7 +21,7 @@ pub const SECOND: u64 = 1_000 * MS;
 pub const TICK: u64 = 4 * MS;
 /// A receive window: so much may lie unread.
 const WINDOW: u64 = 65_536;
-/// Far more than a heartbeat's: whoever left so much unread is given the time to go on, after it was taken
+/// Far more than a heartbeat's: a peer that left so much unread is given the time to go on, after it was taken
 /// off, before its silence is judged.
 const HEAP: u64 = 4_096;
 /// To the peer's kernel and back.
@@ -37,7 +37,7 @@ const EINTR: i32 = 4;
 const ECANCELED: i32 = 125;
 const EPIPE: i32 = 32;
 
-/// What a peer, its kernel or somebody else does to a connection.
+/// What a peer, its kernel or another program does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Sends so many bytes of its stream: in frame mode of an endless stream of beats.
@@ -54,7 +54,7 @@ pub enum Act {
     CrossingClose,
     /// Resets.
     Reset,
-    /// Resets, and somebody else takes the error.
+    /// Resets, and another reader takes the error.
     ResetTaken,
     /// Nothing of it is heard any more, not even its kernel.
     Vanish,
@@ -81,7 +81,7 @@ pub struct Cut {
     pub cause: Cause,
 }
 
-/// What was true of one life, whoever noticed.
+/// What was true of one life, noticed or not.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
     /// When the connection was made.
@@ -213,7 +213,7 @@ impl World {
         }
     }
 
-    /// Notes something about everybody.
+    /// Notes something about every life.
     pub fn note_all(&mut self, text: impl FnOnce() -> String) {
         self.note(usize::MAX, text);
     }
@@ -352,7 +352,7 @@ impl World {
         }
     }
 
-    /// Puts the next act of everybody off by up to `most`: their machines cannot reach ours.
+    /// Puts the next act of every peer off by up to `most`: their machines cannot reach ours.
     pub fn interrupt_all(&mut self, most: u64) {
         let mut delayed = Vec::new();
         for Reverse((at, number, what)) in std::mem::take(&mut self.heap) {
@@ -887,7 +887,7 @@ pub fn script(rng: &mut Rng, config: &TrackerConfig) -> VecDeque<(u64, Act)> {
             }
         }
         if manner == 8 {
-            // It trickles for longer than anybody waits.
+            // It trickles for longer than any deadline.
             for _ in 0..rng.u8(1..15) {
                 script.push_back((rng.u64(..idle), Act::Send(1)));
             }
@@ -902,7 +902,7 @@ pub fn script(rng: &mut Rng, config: &TrackerConfig) -> VecDeque<(u64, Act)> {
             script.push_back((rng.u64(..idle), Act::Write));
         }
         7 => {
-            // It sends and is gone before anybody looked.
+            // It sends and is gone before the driver looked.
             script.push_back((wait, Act::Send(16 * rng.u32(1..200))));
             script.push_back((rng.u64(..MS / 5), ending(rng, frames)));
         }
@@ -929,7 +929,7 @@ pub fn script(rng: &mut Rng, config: &TrackerConfig) -> VecDeque<(u64, Act)> {
         }
         _ => script.push_back((wait, ending(rng, frames))),
     }
-    // In the end everybody goes, also those whose kernel would answer for ever.
+    // In the end every peer goes, also those whose kernel would answer for ever.
     script.push_back((2 * detection + rng.u64(..idle), Act::Vanish));
     script
 }

@@ -1,4 +1,4 @@
-//! The tracker held against its rules: pair by pair, in sequences that nobody would write, and
+//! The tracker held against its rules: pair by pair, in sequences that no person would write, and
 //! beside a model that is too simple to be wrong.
 
 use std::net::SocketAddr;

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_sink_keeps_the_sum_of_stalls_and_whether_we_are_at_a_limit() {
+    fn a_stuck_sink_keeps_the_sum_of_stalls_and_whether_a_limit_is_reached() {
         let mut events = TrackerEvents::new();
         for round in 0..1_000 {
             events.push(event(3 * round, EventKind::Stall { held: Duration::from_secs(1) }));

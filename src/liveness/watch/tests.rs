@@ -62,7 +62,7 @@ fn a_reset_behind_a_fin_ends_the_grace() {
 }
 
 #[test]
-fn an_end_of_ours_that_was_answered_is_told_from_a_reset_whose_error_was_taken() {
+fn an_acknowledged_end_of_this_side_is_told_from_a_reset_whose_error_was_taken() {
     let closed = ended(TcpState::Close);
     let finished = Look { acknowledged_beyond_data: closed.acknowledged_beyond_data + 1, ..closed };
     assert_eq!(verdict(Policy::STRICT, &finished, SECOND), Some(Verdict::Gone(Cause::Closed)));
@@ -72,7 +72,7 @@ fn an_end_of_ours_that_was_answered_is_told_from_a_reset_whose_error_was_taken()
 }
 
 #[test]
-fn what_was_under_way_at_the_first_look_spoils_no_later_count() {
+fn bytes_under_way_at_the_first_look_spoil_no_later_count() {
     let mut watches = Watches::new(8, START);
     let busy = with(Look { acknowledged_beyond_data: -500, ..heard(START) }, |evidence| evidence.unacked = 1);
     let id = watches.add(Policy::STRICT, &busy, START).unwrap();
@@ -135,7 +135,7 @@ fn after_its_fin_a_peer_is_judged_by_its_kernel() {
 }
 
 #[test]
-fn an_own_stall_is_held_against_nobody() {
+fn a_stall_of_the_watcher_is_held_against_no_peer() {
     let (mut watches, id) = watch(Policy::STRICT);
     watches.handle_stall(START + SECOND, START + 9 * SECOND);
     assert_eq!(watches.look(id, &heard(START), START + 9 * SECOND), None);
@@ -145,7 +145,7 @@ fn an_own_stall_is_held_against_nobody() {
 }
 
 #[test]
-fn a_socket_that_is_not_there_any_more_was_closed_by_us() {
+fn a_socket_that_does_not_exist_any_more_was_closed_by_this_side() {
     let (mut watches, id) = watch(Policy::STRICT);
     let change = watches.lost(id, START + SECOND).unwrap();
     assert_eq!(change.verdict, Verdict::Gone(Cause::Local(LocalCause::Shutdown)));
@@ -166,7 +166,7 @@ fn a_stale_id_changes_nothing_and_room_is_bounded() {
 }
 
 #[test]
-fn while_it_is_here_the_proof_weighs_its_programs_silence() {
+fn while_a_peer_is_here_its_proof_weighs_the_silence_of_its_program() {
     let (watches, id) = watch(Policy::STRICT.transport_only());
     let later = START + 20 * SECOND;
     let answering = with(heard(START), |evidence| evidence.last_ack = later);
@@ -176,7 +176,7 @@ fn while_it_is_here_the_proof_weighs_its_programs_silence() {
 }
 
 #[test]
-fn many_are_looked_at_in_one_wake_and_the_silent_again_at_their_own_hour() {
+fn many_are_looked_at_in_one_wake_and_the_silent_again_at_their_own_deadlines() {
     let mut watches = Watches::new(1_000, START);
     for number in 0..1_000 {
         let now = START + Duration::from_millis(number);
@@ -198,7 +198,7 @@ proptest! {
     /// Peers that speak at known times, are looked at when the wheel names them, and fall silent: the verdict
     /// comes within a tick of the wheel after the detection time, and never before it.
     #[test]
-    fn who_falls_silent_is_named_and_judged_in_time(
+    fn a_peer_that_falls_silent_is_named_and_judged_in_time(
         gaps in prop::collection::vec(0_u64..7_000, 0..40),
         by_kernel: bool,
     ) {
@@ -211,7 +211,7 @@ proptest! {
         let last = *spoke.last().unwrap();
         let (mut now, mut looks) = (START, 0);
         let told = loop {
-            let due = watches.next_due().expect("whoever is not gone has an hour");
+            let due = watches.next_due().expect("a peer that is not gone has an appointment");
             now = now.max(due);
             while let Some(named) = watches.expire(now) {
                 prop_assert_eq!(named, id);

@@ -257,18 +257,13 @@ fn start(buffer: u16) -> usize {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::net::Shutdown;
 
+    use super::super::self_test::pair;
     use super::*;
 
     const IN: u16 = libc::POLLIN as u16;
     const RDHUP: i32 = libc::POLLRDHUP as i32;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener.accept().unwrap().0, client)
-    }
 
     fn completions(engine: &mut EpollEngine) -> Vec<(u32, i32, bool)> {
         engine.submit_and_wait(Wait::NOT).unwrap();
@@ -278,9 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_between_a_shot_and_the_next_arming_is_not_lost() {
+    fn events_between_one_shot_and_the_next_arming_are_not_lost() {
         let mut engine = EpollEngine::new().unwrap();
-        let (mut server, mut client) = pair();
+        let (mut server, mut client) = pair().unwrap();
         engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
         client.write_all(b"a").unwrap();
         assert_eq!(completions(&mut engine), [(1, 1, false)]);
@@ -295,12 +290,12 @@ mod tests {
     #[test]
     fn a_number_that_is_given_out_again_is_another_socket() {
         let mut engine = EpollEngine::new().unwrap();
-        let (server, mut client) = pair();
+        let (server, mut client) = pair().unwrap();
         let number = server.as_raw_fd();
         let duplicate = server.try_clone().unwrap();
         engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
         // The socket lives on in its duplicate, and so does its entry; the number means another one at once.
-        let (other, mut its_client) = pair();
+        let (other, mut its_client) = pair().unwrap();
         // SAFETY: both are open descriptors of this test's.
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
         engine.watch_once(server.as_fd(), IN, Token::new(1, 1, 2)).unwrap();
@@ -312,8 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn everything_completes_once_also_what_is_cancelled_after_it_fired() {
-        let (server, mut client) = pair();
+    fn every_watch_completes_once_also_one_that_is_cancelled_after_it_fired() {
+        let (server, mut client) = pair().unwrap();
         for reap_first in [false, true] {
             let mut engine = EpollEngine::new().unwrap();
             engine.watch_once(server.as_fd(), IN, Token::new(1, 0, 1)).unwrap();
@@ -334,7 +329,7 @@ mod tests {
     #[test]
     fn a_batch_is_waited_for_within_the_timeout_also_behind_a_recv() {
         let mut engine = EpollEngine::new().unwrap();
-        let (server, mut client) = pair();
+        let (server, mut client) = pair().unwrap();
         client.write_all(b"x").unwrap();
         engine.discard(server.as_fd(), 9, Token::new(2, 0, 1)).unwrap();
         let (window, timeout) = (Duration::from_secs(50), Duration::from_millis(20));
@@ -345,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_pool_starves_and_what_comes_back_is_used_again() {
+    fn an_empty_pool_starves_and_a_buffer_that_comes_back_is_used_again() {
         let mut engine = EpollEngine::new().unwrap();
         engine.lend_buffers().unwrap();
-        let (server, mut client) = pair();
+        let (server, mut client) = pair().unwrap();
         client.write_all(b"abc").unwrap();
         let buffers = engine.buffers.as_mut().unwrap();
         let kept: Vec<_> = buffers.free.drain(1..).collect();
@@ -367,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_watched_completes_with_its_errno() {
+    fn a_descriptor_that_cannot_be_watched_completes_with_its_errno() {
         let mut engine = EpollEngine::new().unwrap();
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         let directory = std::fs::File::open("/proc").unwrap();

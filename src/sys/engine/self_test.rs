@@ -82,7 +82,7 @@ pub fn self_test(engine: &mut dyn Engine) -> Result<(), SelfTestError> {
     (&client).write_all(b"abc").map_err(io("write"))?;
     let unread = tcp::info(server.as_fd()).map_err(io("read TCP_INFO"))?.tcpi_bytes_received;
     check(unread == 3, "TCP_INFO counts unread bytes", "3", || unread.to_string())?;
-    bench.none("a low-water mark of 4 keeps 3 bytes from waking anyone")?;
+    bench.none("a low-water mark of 4 keeps 3 bytes from waking the poll")?;
     (&client).write_all(b"d").map_err(io("write"))?;
     bench.mask("the fourth byte wakes a multishot poll, which goes on", "IN", |mask| mask & IN != 0)?;
 
@@ -212,7 +212,7 @@ fn io(attempted: &'static str) -> impl FnOnce(io::Error) -> SelfTestError {
 }
 
 /// Two ends of one connection over loopback, of whichever family there is.
-fn pair() -> io::Result<(TcpStream, TcpStream)> {
+pub(super) fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .or_else(|_| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)))?;
     let client = TcpStream::connect(listener.local_addr()?)?;

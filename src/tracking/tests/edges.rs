@@ -24,6 +24,18 @@ const PATIENT: Policy = Policy { idle: Duration::from_secs(100), ..Policy::STAND
 /// The same, and a FIN is not the end.
 const GRACE: Policy = Policy { half_closed_grace: Duration::from_secs(100), ..PATIENT };
 
+/// One peer that was accepted, and its address.
+fn one(mut rig: Rig) -> (Rig, TcpStream, SocketAddr) {
+    let peer = rig.peer();
+    let address = peer.local_addr().unwrap();
+    (rig, peer, address)
+}
+
+/// The kernel gives up when what this side sent is not acknowledged for a second.
+fn hasty(listen: &str) -> Rig {
+    Rig::with(PATIENT, listen, |listener| listener.set_tcp_user_timeout(Some(SECOND)).unwrap())
+}
+
 /// Repeats until it is so, for as long as patience lasts.
 fn until(holds: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
@@ -56,9 +68,7 @@ fn fill(socket: &SockRef<'_>) {
 
 #[test]
 fn a_reset_whose_error_another_reader_took_is_aborted_and_not_closed() {
-    let mut rig = Rig::new(PATIENT);
-    let peer = rig.peer();
-    let address = peer.local_addr().unwrap();
+    let (mut rig, peer, address) = one(Rig::new(PATIENT));
     reset(peer);
     let ours = rig.ours(address);
     until(|| match (&mut &*ours).read(&mut [0; 8]) {
@@ -72,11 +82,9 @@ fn a_reset_whose_error_another_reader_took_is_aborted_and_not_closed() {
 }
 
 #[test]
-fn a_reading_side_that_we_shut_ourselves_is_a_local_end() {
+fn a_reading_side_that_this_side_shut_is_a_local_end() {
     for policy in [PATIENT, GRACE] {
-        let mut rig = Rig::new(policy);
-        let mut peer = rig.peer();
-        let address = peer.local_addr().unwrap();
+        let (mut rig, mut peer, address) = one(Rig::new(policy));
         peer.write_all(b"beat").unwrap();
         until(|| rig.info(address).tcpi_bytes_received == 4);
         rig.ours(address).shutdown(Shutdown::Read).unwrap();
@@ -89,9 +97,7 @@ fn a_reading_side_that_we_shut_ourselves_is_a_local_end() {
 #[test]
 fn a_simultaneous_close_is_closed() {
     for policy in [PATIENT, GRACE] {
-        let mut rig = Rig::new(policy);
-        let peer = rig.peer();
-        let address = peer.local_addr().unwrap();
+        let (mut rig, peer, address) = one(Rig::new(policy));
         // The peer does not read, so our FIN waits behind our bytes, and the peer's overtakes it.
         fill(&rig.ours(address));
         rig.ours(address).shutdown(Shutdown::Write).unwrap();
@@ -103,10 +109,8 @@ fn a_simultaneous_close_is_closed() {
 }
 
 #[test]
-fn a_peer_that_closed_altogether_is_half_closed_until_we_write() {
-    let mut rig = Rig::new(GRACE);
-    let peer = rig.peer();
-    let address = peer.local_addr().unwrap();
+fn a_peer_that_closed_altogether_is_half_closed_until_this_side_writes() {
+    let (mut rig, peer, address) = one(Rig::new(GRACE));
     drop(peer);
     rig.event(address, |kind| matches!(kind, EventKind::HalfClosed));
     write(&rig.ours(address), b"still there?").unwrap();
@@ -117,9 +121,7 @@ fn a_peer_that_closed_altogether_is_half_closed_until_we_write() {
 
 #[test]
 fn a_send_that_finds_the_pipe_broken_takes_the_error_and_the_death_is_told_once() {
-    let mut rig = Rig::new(GRACE);
-    let peer = rig.peer();
-    let address = peer.local_addr().unwrap();
+    let (mut rig, peer, address) = one(Rig::new(GRACE));
     peer.shutdown(Shutdown::Write).unwrap();
     rig.event(address, |kind| matches!(kind, EventKind::HalfClosed));
     reset(peer);
@@ -134,9 +136,7 @@ fn a_send_that_finds_the_pipe_broken_takes_the_error_and_the_death_is_told_once(
 #[test]
 fn a_fin_before_a_reset_is_no_byte() {
     for said in [0, 1, 700] {
-        let mut rig = Rig::new(PATIENT);
-        let mut peer = rig.peer();
-        let address = peer.local_addr().unwrap();
+        let (mut rig, mut peer, address) = one(Rig::new(PATIENT));
         peer.write_all(&vec![7; said as usize]).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
         reset(peer);
@@ -179,7 +179,7 @@ fn ends_that_come_together_are_told_as_those_that_come_alone() {
 // --- local --------------------------------------------------------------------------------------
 
 #[test]
-fn when_the_frame_buffers_run_out_nobody_dies_and_every_frame_is_read() {
+fn when_the_frame_buffers_run_out_no_peer_dies_and_every_frame_is_read() {
     crate::sys::rlimit::raise_nofile().unwrap();
     let policy = Policy { heartbeat: Heartbeat::Frames, idle: 2 * SECOND, probes: 100, ..PATIENT };
     let mut rig = Rig::new(policy);
@@ -288,14 +288,10 @@ fn the_kernels_own_keepalive_says_so_where_all_was_quiet() {
 }
 
 #[test]
-fn what_was_sent_and_never_acknowledged_is_a_user_timeout() {
+fn bytes_that_were_never_acknowledged_are_a_user_timeout() {
     alone(|| {
         for (hook, left) in [("input", true), ("output", false)] {
-            let mut rig = Rig::with(PATIENT, "127.0.0.1:0", |listener| {
-                listener.set_tcp_user_timeout(Some(SECOND)).unwrap();
-            });
-            let peer = rig.peer();
-            let address = peer.local_addr().unwrap();
+            let (mut rig, _peer, address) = one(hasty("127.0.0.1:0"));
             break_path(rig.address, hook, "drop");
             write(&rig.ours(address), b"anyone?").unwrap();
             let death = rig.death(address);
@@ -311,11 +307,7 @@ fn what_was_sent_and_never_acknowledged_is_a_user_timeout() {
 
 #[test]
 fn a_user_timeout_ends_also_a_peer_that_is_there_and_does_not_read() {
-    let mut rig = Rig::with(PATIENT, "127.0.0.1:0", |listener| {
-        listener.set_tcp_user_timeout(Some(SECOND)).unwrap();
-    });
-    let peer = rig.peer();
-    let address = peer.local_addr().unwrap();
+    let (mut rig, _peer, address) = one(hasty("127.0.0.1:0"));
     fill(&rig.ours(address));
     let death = rig.death(address);
     assert_eq!((death.cause, death.proof.errno), (Cause::UserTimeout, Some(libc::ETIMEDOUT)));
@@ -323,7 +315,7 @@ fn a_user_timeout_ends_also_a_peer_that_is_there_and_does_not_read() {
 }
 
 #[test]
-fn a_ping_that_waits_for_a_closed_window_has_asked_nobody() {
+fn a_ping_that_waits_behind_a_closed_window_asks_nothing() {
     let policy = Policy {
         heartbeat: Heartbeat::Frames,
         idle: SECOND / 2,
@@ -331,9 +323,7 @@ fn a_ping_that_waits_for_a_closed_window_has_asked_nobody() {
         probes: 3,
         ..Policy::STANDARD
     };
-    let mut rig = Rig::new(policy);
-    let mut peer = rig.peer();
-    let address = peer.local_addr().unwrap();
+    let (mut rig, mut peer, address) = one(Rig::new(policy));
     fill(&rig.ours(address));
     // The loop rests until the window probes are further apart than the detection time.
     until(|| rig.info(address).tcpi_backoff >= 4);
@@ -344,7 +334,7 @@ fn a_ping_that_waits_for_a_closed_window_has_asked_nobody() {
 }
 
 #[test]
-fn a_path_that_says_nobody_is_there_gives_the_cause_when_the_kernel_gives_up() {
+fn a_path_that_says_unreachable_gives_the_cause_when_the_kernel_gives_up() {
     alone(|| {
         for (listen, answer, hop, errno) in [
             ("127.0.0.1:0", "icmp type host-unreachable", Hop::Host, libc::EHOSTUNREACH),
@@ -352,11 +342,7 @@ fn a_path_that_says_nobody_is_there_gives_the_cause_when_the_kernel_gives_up() {
             ("[::1]:0", "icmpv6 type addr-unreachable", Hop::Host, libc::EHOSTUNREACH),
             ("[::1]:0", "icmpv6 type no-route", Hop::Net, libc::ENETUNREACH),
         ] {
-            let mut rig = Rig::with(PATIENT, listen, |listener| {
-                listener.set_tcp_user_timeout(Some(SECOND)).unwrap();
-            });
-            let peer = rig.peer();
-            let address = peer.local_addr().unwrap();
+            let (mut rig, _peer, address) = one(hasty(listen));
             break_path(rig.address, "input", &format!("reject with {answer}"));
             write(&rig.ours(address), b"anyone?").unwrap();
             let death = rig.death(address);
@@ -397,9 +383,7 @@ fn a_soft_error_makes_a_suspect_that_recovers_when_the_path_does() {
 fn a_path_that_says_it_is_broken_is_in_doubt_although_the_peer_is_heard() {
     alone(|| {
         let policy = Policy { idle: 2 * SECOND, interval: SECOND / 2, probes: 40, ..Policy::STANDARD };
-        let mut rig = Rig::new(policy);
-        let mut peer = rig.peer();
-        let address = peer.local_addr().unwrap();
+        let (mut rig, mut peer, address) = one(Rig::new(policy));
         // What this side sends does not arrive; what the peer sends does.
         break_path(rig.address, "input", "meta length > 500 reject with icmp type host-unreachable");
         write(&rig.ours(address), &[0; 1_000]).unwrap();

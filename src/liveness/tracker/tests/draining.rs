@@ -36,7 +36,7 @@ fn in_beat_mode_a_calm_peer_is_drained_every_so_many_beats_and_a_stream_at_once(
 }
 
 #[test]
-fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_us() {
+fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_the_loop() {
     // 16 bytes every 100 ms: the mark of 1,024 bytes would be reached after 6.4 s. A peer that is drained more often than
     // it could be missed is looked at once, to learn its pace.
     for (policy, every, most_looks) in
@@ -75,7 +75,7 @@ fn in_lazy_mode_a_steady_peer_is_drained_shortly_before_it_would_wake_us() {
 }
 
 #[test]
-fn from_its_first_second_on_no_steady_peer_wakes_us_whatever_it_began_with() {
+fn after_its_first_second_no_steady_peer_wakes_the_loop_whatever_it_began_with() {
     // Its first bytes are as many as you like and say nothing of its pace, and it begins at once or late.
     for (every, first, late) in (0..2_000).map(|n| (20 + 37 * n % 3_000, 16 + 97 * n % 5_000, 71 * n % 900)) {
         let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
@@ -126,7 +126,7 @@ fn from_its_first_second_on_no_steady_peer_wakes_us_whatever_it_began_with() {
 }
 
 #[test]
-fn who_was_drained_at_its_mark_needs_no_first_look() {
+fn a_peer_that_was_drained_at_its_mark_needs_no_first_look() {
     let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
     assert_eq!(tell(&mut tracker, peers[0], BYTES, after(900)), [drain(peers[0])]);
     tracker.handle(peers[0], Fact::Taken { bytes: 1_024 }, after(900));
@@ -136,7 +136,7 @@ fn who_was_drained_at_its_mark_needs_no_first_look() {
 }
 
 #[test]
-fn who_has_said_nothing_yet_is_looked_at_when_it_is_four_times_as_old() {
+fn a_peer_without_bytes_is_looked_at_again_when_it_is_four_times_as_old() {
     let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
     let mut looks = Vec::new();
     while let Some(now) = tracker.next_due().filter(|&due| due < after(9_000)) {
@@ -165,7 +165,7 @@ fn a_full_window_is_taken_off_and_then_the_peer_is_judged_after_all() {
 }
 
 #[test]
-fn who_filled_its_window_while_we_were_late_gets_the_time_to_go_on() {
+fn a_peer_that_filled_its_window_while_the_loop_was_late_gets_the_time_to_go_on() {
     // 300 ms of silence where 100 are granted; no stall says so, it was too short for one.
     let policy = Policy { idle: millis(100), interval: millis(50), probes: 1, ..Policy::STRICT };
     let (mut tracker, peers) = with_peers(TrackerConfig::new(policy, 1));
@@ -218,7 +218,7 @@ fn an_end_in_sight_is_drained_again_at_each_visit_until_it_comes() {
 }
 
 #[test]
-fn a_mark_is_set_once_and_to_what_was_wanted_last() {
+fn a_low_water_mark_is_set_once_and_to_the_last_value_that_was_requested() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Bytes, Wake::Lazy, 1));
     tracker.handle(peers[0], seen(0), after(4_500));
     tracker.handle(peers[0], seen(4_500), after(4_500));

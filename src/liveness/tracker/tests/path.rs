@@ -35,7 +35,7 @@ fn half_of_all_silent_at_once_are_one_outage_told_before_their_deaths() {
         assert_eq!(before, dying, "{peers:?}");
         if told {
             assert_eq!(outages, [(16, 32, 0)]);
-            assert_eq!(marked, 16, "who dies of the outage does not end it for the others");
+            assert_eq!(marked, 16, "a peer that dies of the outage does not end it for the others");
         } else {
             assert_eq!((outages.len(), marked), (0, 0));
         }
@@ -43,7 +43,7 @@ fn half_of_all_silent_at_once_are_one_outage_told_before_their_deaths() {
 }
 
 #[test]
-fn who_answers_while_silent_is_no_outage() {
+fn peers_whose_kernels_answer_are_no_outage() {
     let (mut tracker, _) = with_peers(config(Heartbeat::Bytes, Wake::Beat, 20));
     let mut now = START;
     while now < after(20_000) {
@@ -79,7 +79,7 @@ fn the_proof_says_what_the_peers_kernel_did_meanwhile() {
 }
 
 #[test]
-fn a_policy_that_is_faster_than_keepalive_asks_nobody() {
+fn a_policy_that_is_faster_than_keepalive_leaves_the_kernel_unasked() {
     let fast = Policy { idle: millis(400), interval: millis(100), ..policy(Heartbeat::Bytes) };
     let (mut tracker, peers) = with_peers(TrackerConfig::new(fast, 1));
     tracker.handle(peers[0], seen(0), after(700));
@@ -97,7 +97,7 @@ fn one_repetition_is_no_doubt_and_a_second_is() {
 }
 
 #[test]
-fn a_ping_that_nobody_answered_is_a_question_too() {
+fn a_ping_without_an_answer_makes_the_kernel_silent() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
     tracker.handle(peers[0], PONG, START);
     // Something of ours is out, so keepalive rests.
@@ -142,7 +142,7 @@ fn an_outage_ends_when_most_came_back_and_the_next_is_told_again() {
 }
 
 #[test]
-fn a_ping_that_was_answered_is_no_question_in_a_later_silence() {
+fn a_ping_that_was_answered_does_not_count_in_a_later_silence() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
     tracker.handle(peers[0], PONG, START);
     let done = run(&mut tracker, after(4_500), |_| heard(START));

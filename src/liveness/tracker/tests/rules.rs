@@ -1,4 +1,4 @@
-//! A second, plain reading of `docs/LIVENESS.md`: what each fact must lead to, for a peer of whom only
+//! A second, plain reading of `docs/LIVENESS.md`: what each fact must lead to, for a peer of which only
 //! what an onlooker could say is known. Nothing here calls the tracker.
 
 use std::collections::BTreeSet;
@@ -199,7 +199,7 @@ fn end(world: World, before: Before, look: Look, so_error: Option<i32>) -> Outco
         TcpState::CloseWait if world.grace => return half_closed(before),
         TcpState::Close => match so_error {
             Some(errno) if errno != 0 => errno_cause(errno, false),
-            Some(_) | None => Cause::Aborted, // somebody else took the error
+            Some(_) | None => Cause::Aborted, // another reader took the error
         },
         TcpState::Established => Cause::Local(LocalCause::Shutdown), // no FIN came
         TcpState::CloseWait
@@ -290,7 +290,7 @@ fn inspected(world: World, before: Before, look: Look) -> Outcome {
         // A kernel answers with a full window too.
         let excused = full && world.heartbeat == Heartbeat::Bytes;
         let mut judged = if excused && silent.is_some_and(|silent| silent >= IDLE) {
-            nothing() // it may be we who keep it silent
+            nothing() // this side may keep it silent
         } else {
             weighed(world, before, silent, look.doubt)
         };

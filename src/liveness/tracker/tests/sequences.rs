@@ -79,7 +79,7 @@ enum Op {
     Accept,
     /// Bytes or a frame come, and wake us.
     Speak(usize),
-    /// Bytes come, and wake nobody.
+    /// Bytes come, and do not wake the loop.
     Arrive(usize),
     Acknowledge(usize),
     Doubt(usize, bool),
@@ -113,23 +113,23 @@ fn telling() -> impl Strategy<Value = Telling> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let who = || prop_oneof![8 => 0..3_usize, 1 => 0..64_usize];
+    let number = || prop_oneof![8 => 0..3_usize, 1 => 0..64_usize];
     let ends = vec![TcpState::CloseWait, TcpState::Close, TcpState::Closing];
     prop_oneof![
         10 => Just(Op::Accept),
-        24 => who().prop_map(Op::Speak),
-        6 => who().prop_map(Op::Arrive),
-        4 => who().prop_map(Op::Acknowledge),
-        6 => (who(), any::<bool>()).prop_map(|(who, doubt)| Op::Doubt(who, doubt)),
-        2 => (who(), proptest::sample::select(ends)).prop_map(|(who, socket)| Op::Shut(who, socket)),
-        24 => (who(), telling()).prop_map(|(who, telling)| Op::Tell(who, telling)),
+        24 => number().prop_map(Op::Speak),
+        6 => number().prop_map(Op::Arrive),
+        4 => number().prop_map(Op::Acknowledge),
+        6 => (number(), any::<bool>()).prop_map(|(number, doubt)| Op::Doubt(number, doubt)),
+        2 => (number(), proptest::sample::select(ends)).prop_map(|(number, socket)| Op::Shut(number, socket)),
+        24 => (number(), telling()).prop_map(|(number, telling)| Op::Tell(number, telling)),
         30 => (0..500_u64).prop_map(Op::Pass),
         1 => (1..3_000_u64).prop_map(Op::Stall),
         1 => (1..3_000_u64).prop_map(Op::Suspend),
         30 => Just(Op::Visit),
         24 => Just(Op::Perform),
         10 => (0..4_usize).prop_map(Op::Take),
-        16 => who().prop_map(Op::Release),
+        16 => number().prop_map(Op::Release),
     ]
 }
 
@@ -185,10 +185,10 @@ impl Story {
         listened(&self.stalls, from, self.now)
     }
 
-    /// One call, and all that must hold after it. `whom`: the peer that it may change; `None`: any.
+    /// One call, and all that must hold after it. `target`: the peer that it may change; `None`: any.
     fn call(
         &mut self,
-        whom: Option<usize>,
+        target: Option<usize>,
         reason: Option<Telling>,
         act: impl FnOnce(&mut Tracker, Instant),
     ) {
@@ -197,14 +197,14 @@ impl Story {
         self.tracker.audit();
         for (number, before) in views.into_iter().enumerate() {
             let after = self.tracker.peer(self.lives[number].peer);
-            if whom.is_some_and(|whom| whom != number) {
+            if target.is_some_and(|target| target != number) {
                 assert_eq!(before, after, "changed by what was told of another");
             }
             let (Some(before), Some(after)) = (before, after) else {
-                assert!(self.lives[number].is_gone(), "nobody else's place is free");
+                assert!(self.lives[number].is_gone(), "no other place is free");
                 continue;
             };
-            assert!(!self.lives[number].is_gone(), "whoever is gone has no place");
+            assert!(!self.lives[number].is_gone(), "a peer that is gone has no place");
             self.follow(number, &before, &after, reason);
         }
         self.count();
@@ -328,16 +328,16 @@ impl Story {
         });
     }
 
-    fn tell(&mut self, who: usize, telling: Telling) {
+    fn tell(&mut self, number: usize, telling: Telling) {
         let now = self.now;
         let frames = self.policy.heartbeat == Heartbeat::Frames;
-        if matches!(telling, Telling::Ready(mask) if mask & 1 != 0) && self.lives[who].received == 0 {
-            self.arrive(who); // old bytes may wake us, none cannot
+        if matches!(telling, Telling::Ready(mask) if mask & 1 != 0) && self.lives[number].received == 0 {
+            self.arrive(number); // old bytes may wake us, none cannot
         }
-        let life = &mut self.lives[who];
+        let life = &mut self.lives[number];
         if matches!(telling, Telling::Frame | Telling::Hello) {
             if !frames {
-                return; // nobody parses them
+                return; // no frames are parsed
             }
             if !life.is_dead() {
                 life.received += 16;
@@ -353,21 +353,23 @@ impl Story {
             Telling::Failed(errno) => Fact::Failed { errno, evidence },
             Telling::Inspected => Fact::Inspected(evidence),
             Telling::Frame => Fact::Frame { kind: Kind::Pong, sequence: 0 },
-            Telling::Hello => Fact::Hello(Identity::new(&format!("sensor-{who}")).expect("it is a fit name")),
+            Telling::Hello => {
+                Fact::Hello(Identity::new(&format!("sensor-{number}")).expect("it is a fit name"))
+            }
             Telling::Garbage => Fact::Garbage(FrameError::BadMagic, evidence),
             Telling::Bye => Fact::Bye(evidence),
         };
         let peer = life.peer;
         let dead = life.is_dead();
         let printed = dead.then(|| print(&self.tracker));
-        self.call(Some(who), Some(telling), |tracker, now| tracker.handle(peer, fact, now));
+        self.call(Some(number), Some(telling), |tracker, now| tracker.handle(peer, fact, now));
         if let Some(printed) = printed {
             assert_eq!(print(&self.tracker), printed, "the dead are not changed");
         }
     }
 
-    fn arrive(&mut self, who: usize) {
-        let life = &mut self.lives[who];
+    fn arrive(&mut self, number: usize) {
+        let life = &mut self.lives[number];
         if life.socket == TcpState::Established {
             life.received += 24;
             (life.last_data, life.last_ack) = (self.now, self.now);
@@ -380,8 +382,8 @@ impl Story {
             assert!(round < 1_000, "it never ends");
             let Some(action) = self.tracker.poll_action() else { break };
             let peer = peer_of(&action);
-            let who = self.lives.iter().position(|life| life.peer == peer).expect("it lives");
-            let life = &mut self.lives[who];
+            let number = self.lives.iter().position(|life| life.peer == peer).expect("it lives");
+            let life = &mut self.lives[number];
             assert!(!life.closing, "{action:?} after its close");
             assert_eq!(life.is_dead(), matches!(action, Action::Close { .. }), "{action:?}");
             match action {
@@ -389,10 +391,10 @@ impl Story {
                     let unread =
                         life.received.saturating_sub(self.tracker.peer(peer).expect("it lives").taken);
                     let ended = to_end && life.socket != TcpState::Established;
-                    self.tell(who, Telling::Taken(unread as u32));
-                    self.tell(who, if ended { Telling::End } else { Telling::Emptied });
+                    self.tell(number, Telling::Taken(unread as u32));
+                    self.tell(number, if ended { Telling::End } else { Telling::Emptied });
                 }
-                Action::Inspect(_) => self.tell(who, Telling::Inspected),
+                Action::Inspect(_) => self.tell(number, Telling::Inspected),
                 Action::SetLowWater { .. } => {}
                 Action::Probe { sequence, .. } => {
                     assert_eq!(self.policy.heartbeat, Heartbeat::Frames, "only there the server speaks");
@@ -444,18 +446,18 @@ impl Story {
         true
     }
 
-    fn release(&mut self, who: usize) {
-        let life = &mut self.lives[who];
+    fn release(&mut self, number: usize) {
+        let life = &mut self.lives[number];
         if life.closing && !life.released {
             life.released = true;
             let peer = life.peer;
-            self.call(Some(who), None, |tracker, _| tracker.release(peer));
+            self.call(Some(number), None, |tracker, _| tracker.release(peer));
         }
     }
 
     fn play(&mut self, op: Op) {
         let count = self.lives.len().max(1);
-        let round = move |who: usize| count - 1 - who % count;
+        let round = move |number: usize| count - 1 - number % count;
         match op {
             Op::Accept => self.accept(),
             Op::Pass(time) => {
@@ -485,46 +487,46 @@ impl Story {
                 self.call(None, None, |tracker, now| tracker.handle_suspend(now, millis(time)));
             }
             _ if self.lives.is_empty() => {}
-            Op::Speak(who) if self.policy.heartbeat == Heartbeat::Frames => {
-                self.tell(round(who), Telling::Frame);
+            Op::Speak(number) if self.policy.heartbeat == Heartbeat::Frames => {
+                self.tell(round(number), Telling::Frame);
             }
-            Op::Speak(who) => {
-                self.arrive(round(who));
-                self.tell(round(who), Telling::Ready(0x1));
+            Op::Speak(number) => {
+                self.arrive(round(number));
+                self.tell(round(number), Telling::Ready(0x1));
             }
-            Op::Arrive(who) => self.arrive(round(who)),
-            Op::Acknowledge(who) => self.lives[round(who)].last_ack = self.now,
-            Op::Doubt(who, doubt) => self.lives[round(who)].doubt = doubt,
-            Op::Shut(who, socket) => {
-                let life = &mut self.lives[round(who)];
+            Op::Arrive(number) => self.arrive(round(number)),
+            Op::Acknowledge(number) => self.lives[round(number)].last_ack = self.now,
+            Op::Doubt(number, doubt) => self.lives[round(number)].doubt = doubt,
+            Op::Shut(number, socket) => {
+                let life = &mut self.lives[round(number)];
                 if life.socket != TcpState::Close {
                     life.socket = socket;
                 }
             }
             // A peer that is judged by frames is looked at only when that was asked for.
             Op::Tell(_, Telling::Inspected) if self.policy.heartbeat == Heartbeat::Frames => {}
-            Op::Tell(who, Telling::End) if self.lives[round(who)].socket == TcpState::Established => {}
-            Op::Tell(who, telling @ Telling::Failed(_)) => {
+            Op::Tell(number, Telling::End) if self.lives[round(number)].socket == TcpState::Established => {}
+            Op::Tell(number, telling @ Telling::Failed(_)) => {
                 self.perform(); // one recv at a time
-                self.tell(round(who), telling);
+                self.tell(round(number), telling);
             }
-            Op::Tell(who, telling) => self.tell(round(who), telling),
-            Op::Release(who) => self.release(round(who)),
+            Op::Tell(number, telling) => self.tell(round(number), telling),
+            Op::Release(number) => self.release(round(number)),
         }
     }
 
     /// Ends every life that is left.
     fn end(mut self) {
-        for who in 0..self.lives.len() {
-            self.tell(who, Telling::Bye);
+        for number in 0..self.lives.len() {
+            self.tell(number, Telling::Bye);
         }
         self.perform();
         while self.take() {}
-        for who in 0..self.lives.len() {
-            self.release(who);
+        for number in 0..self.lives.len() {
+            self.release(number);
         }
         self.count();
-        assert!(self.lives.iter().all(Life::is_gone), "somebody was not told to the end");
+        assert!(self.lives.iter().all(Life::is_gone), "a death was not told");
         assert!(self.tracker.is_empty());
         assert_eq!(self.tracker.next_due(), None);
         assert_eq!(self.tracker.poll_action(), None);

@@ -33,7 +33,7 @@ fn a_suspect_is_asked_once_an_interval_and_a_stall_puts_that_off() {
 }
 
 #[test]
-fn a_turn_visits_a_bounded_number_and_forgets_nobody() {
+fn a_turn_visits_a_bounded_number_and_forgets_no_peer() {
     let capacity = 2 * limits::VISITS_AT_ONCE + 10;
     let (mut tracker, _) = with_peers(config(Heartbeat::Bytes, Wake::Beat, capacity));
     let mut visited = Vec::new();
@@ -109,7 +109,7 @@ fn a_partial_frame_puts_no_deadline_off() {
 }
 
 #[test]
-fn evidence_of_the_future_is_evidence_of_now() {
+fn evidence_that_is_dated_after_now_counts_as_now() {
     // The kernel's tick may be ahead of the hour that the turn has read.
     for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
         let (mut tracker, peers) = with_peers(config(heartbeat, Wake::Lazy, 1));
@@ -183,7 +183,7 @@ fn a_recovery_that_waits_for_the_sink_still_knows_for_how_long_it_was_suspect() 
 }
 
 #[test]
-fn a_name_belongs_to_one_life() {
+fn an_identity_belongs_to_one_connection() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
     let name = Identity::new("sensor-7").expect("it is a fit name");
     tracker.handle(peers[0], Fact::Hello(name), START);
@@ -195,14 +195,14 @@ fn a_name_belongs_to_one_life() {
     assert_eq!((next.index(), next == peers[0]), (peers[0].index(), false));
     let up = tracker.poll_event();
     assert_eq!(
-        up.as_ref().and_then(|up| up.subject.as_ref()).map(|who| (who.peer, who.local)),
+        up.as_ref().and_then(|up| up.subject.as_ref()).map(|subject| (subject.peer, subject.local)),
         Some((next, 3))
     );
     assert_eq!(named(up), None);
 }
 
 #[test]
-fn the_dead_are_remembered_in_order_and_nobody_is_forgotten_before_it_was_told() {
+fn deaths_are_kept_in_order_and_none_is_dropped_before_its_event_was_taken() {
     let few = TrackerConfig { dead_kept: 3, ..config(Heartbeat::Bytes, Wake::Lazy, 10) };
     let (mut tracker, peers) = with_peers(few);
     for peer in &peers {
@@ -218,7 +218,7 @@ fn the_dead_are_remembered_in_order_and_nobody_is_forgotten_before_it_was_told()
 }
 
 #[test]
-fn stalls_that_nobody_takes_are_summed_up() {
+fn stalls_whose_events_are_not_taken_are_summed_up() {
     let mut tracker = Tracker::new(config(Heartbeat::Bytes, Wake::Lazy, 1), START);
     for round in 0..100 {
         tracker.handle_stall(after(2_000 * round), after(2_000 * round + 700));
@@ -249,7 +249,7 @@ fn the_living_are_not_released() {
 }
 
 #[test]
-fn a_silent_peer_is_found_dead_however_often_we_stall() {
+fn a_silent_peer_is_found_dead_however_often_the_loop_stalls() {
     let (mut tracker, peers) = with_peers(TrackerConfig::new(Policy::STANDARD, 1));
     tracker.handle(peers[0], seen(0), START);
     for round in 0..200 {
@@ -280,7 +280,7 @@ fn a_peer_that_falls_silent_after_a_thousand_stalls_is_found_dead_in_time() {
 }
 
 #[test]
-fn an_unasked_look_recovers_nobody_who_is_judged_by_frames() {
+fn a_look_that_was_not_requested_recovers_no_peer_that_is_judged_by_frames() {
     let (mut tracker, peers) = with_peers(config(Heartbeat::Frames, Wake::Lazy, 1));
     tracker.handle(peers[0], PONG, START);
     run(&mut tracker, after(5_500), |_| heard(START));
@@ -337,7 +337,7 @@ fn the_silence_of_an_adopted_socket_counts_from_its_adoption() {
 }
 
 #[test]
-fn a_peer_is_not_told_to_be_silent_for_longer_than_it_lived() {
+fn a_reported_silence_is_no_longer_than_the_peers_life() {
     for heartbeat in [Heartbeat::Bytes, Heartbeat::None] {
         let (mut tracker, _) = with_peers(config(heartbeat, Wake::Lazy, 1));
         // It waited for its accept, and spoke before it.

@@ -128,7 +128,7 @@ fn check_proof(death: &Death, fact: &Fact, scene: &Scene) {
         Fact::Bye(evidence) => (None, None, true, evidence),
         Fact::End(evidence) | Fact::Inspected(evidence) => (None, None, false, evidence),
         Fact::Ready(_) | Fact::Taken { .. } | Fact::Emptied | Fact::Frame { .. } | Fact::Hello(_) => {
-            panic!("{fact:?} ends nobody")
+            panic!("{fact:?} ends no peer")
         }
     };
     let proof = &death.proof;
@@ -167,7 +167,7 @@ fn check(world: World, situation: Situation, seen: Seen) {
     let new = events(&mut scene.tracker).split_off(owed);
     assert!(new.len() <= 1, "one fact, one transition: {new:?}");
     let (Some(view), Some(after)) = (view, after) else {
-        assert!(asked.is_empty() && new.is_empty(), "of nobody: {asked:?} {new:?}");
+        assert!(asked.is_empty() && new.is_empty(), "of no peer: {asked:?} {new:?}");
         return;
     };
     let life = match after.last_life {
@@ -236,7 +236,7 @@ fn every_fact_means_in_every_situation_what_the_rules_say() {
 }
 
 #[test]
-fn the_situations_are_what_they_are_called() {
+fn the_situations_have_the_state_that_their_names_say() {
     for world in worlds() {
         for situation in SITUATIONS.into_iter().filter(|situation| situation.exists(world)) {
             let scene = Scene::reach(world, situation);

@@ -1,8 +1,6 @@
 //! Clients that leave by a reset, in every phase, and what becomes of their upstreams.
 
-use std::time::Duration;
-
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, secs};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, OnGone, Rules};
@@ -40,10 +38,10 @@ fn a_reset_while_idle_interrupts_nothing() {
 fn a_reset_within_a_head_interrupts_and_the_upstream_knows_nothing() {
     for (on_gone, ..) in WAYS {
         let mut world = World::new(Rules { on_gone, ..RULES });
-        world.after(Duration::from_secs(1)).client(&GET[..9]).after(Duration::from_secs(2)).client_reset();
+        world.after(secs(1)).client(&GET[..9]).after(secs(2)).client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.method, told.target), (Phase::Receiving, None, None));
-        assert_eq!((told.request_bytes, told.elapsed), (9, Duration::from_secs(3)));
+        assert_eq!((told.request_bytes, told.elapsed), (9, secs(3)));
         assert_eq!((told.action, told.saved, told.cause), (UpstreamAction::Nothing, false, Cause::Aborted));
         world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::None);
         // Nor does one that answered another request before.
@@ -59,10 +57,10 @@ fn a_reset_within_a_head_interrupts_and_the_upstream_knows_nothing() {
 fn a_reset_while_a_body_is_gathered_leaves_the_upstream_in_peace() {
     for (on_gone, ..) in WAYS {
         let mut world = World::new(Rules { on_gone, ..RULES });
-        world.client(format!("{POST}hel")).after(Duration::from_secs(2)).client_reset();
+        world.client(format!("{POST}hel")).after(secs(2)).client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.method.as_deref()), (Phase::Receiving, Some("POST")));
-        assert_eq!((told.request_bytes, told.elapsed), (POST.len() as u64 + 3, Duration::from_secs(2)));
+        assert_eq!((told.request_bytes, told.elapsed), (POST.len() as u64 + 3, secs(2)));
         assert_eq!((told.action, told.saved), (UpstreamAction::Nothing, false));
         world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::None);
         let mut world = World::answered(Rules { on_gone, ..RULES });
@@ -88,7 +86,7 @@ fn a_reset_before_the_upstream_is_connected_leaves_nothing_to_be_done() {
 }
 
 #[test]
-fn a_reset_while_a_body_streams_is_done_what_is_said() {
+fn a_reset_while_a_body_streams_ends_the_upstream_as_on_gone_says() {
     for (on_gone, action, saved) in WAYS {
         let mut world = World::new(Rules { on_gone, request_buffer: 0, ..RULES });
         world.client(POST).connected().client("hel").upstream_got(format!("{POST}hel")).client_reset();
@@ -107,17 +105,17 @@ fn a_reset_while_a_body_streams_is_done_what_is_said() {
 }
 
 #[test]
-fn a_reset_while_the_upstream_works_is_done_what_is_said() {
+fn a_reset_while_the_upstream_works_ends_it_as_on_gone_says() {
     for (on_gone, action, saved) in WAYS {
         // Behind another request, and with a third one behind it.
         let mut world = World::answered(Rules { on_gone, ..RULES });
-        world.after(Duration::from_secs(7)).client(format!("{GET}{GET}")).upstream_got(GET);
-        world.after(Duration::from_secs(3)).client_reset();
+        world.after(secs(7)).client(format!("{GET}{GET}")).upstream_got(GET);
+        world.after(secs(3)).client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.method.as_deref()), (Phase::Waiting, Some("GET")));
         assert_eq!((told.target.as_deref(), told.status), (Some("/a"), None));
         assert_eq!((told.request_bytes, told.response_bytes), (GET.len() as u64, 0));
-        assert_eq!((told.elapsed, told.after), (Duration::from_secs(3), None));
+        assert_eq!((told.elapsed, told.after), (secs(3), None));
         assert_eq!((told.asked, told.cause), (None, Cause::Aborted));
         assert_eq!((told.action, told.saved), (action, saved));
         world.sockets_are(ClientSocket::Ended(End::Close), left(action)).client_got("").upstream_got("");
@@ -125,22 +123,22 @@ fn a_reset_while_the_upstream_works_is_done_what_is_said() {
 }
 
 #[test]
-fn a_reset_within_a_response_is_done_what_is_said() {
+fn a_reset_within_a_response_ends_the_upstream_as_on_gone_says() {
     for (on_gone, action, saved) in WAYS {
         let mut world = World::asked(Rules { on_gone, ..RULES });
-        world.after(Duration::from_secs(2)).upstream(&OK[..OK.len() - 1]).after(Duration::from_secs(3));
+        world.after(secs(2)).upstream(&OK[..OK.len() - 1]).after(secs(3));
         world.client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.status), (Phase::Sending, Some(200)));
         assert_eq!(told.response_bytes, OK.len() as u64 - 1);
-        assert_eq!((told.elapsed, told.after), (Duration::from_secs(5), Some(Duration::from_secs(3))));
+        assert_eq!((told.elapsed, told.after), (secs(5), Some(secs(3))));
         assert_eq!((told.action, told.saved), (action, saved));
         world.sockets_are(ClientSocket::Ended(End::Close), left(action));
     }
 }
 
 #[test]
-fn a_reset_in_a_tunnel_is_done_what_is_said() {
+fn a_reset_in_a_tunnel_ends_the_upstream_as_on_gone_says() {
     for (on_gone, action, saved) in WAYS {
         let mut world = World::new(Rules { on_gone, http: false, ..RULES });
         world.connected().client("hello").upstream("you").client_reset();
@@ -193,18 +191,18 @@ fn the_upstream_of_an_ignored_client_works_to_the_end() {
     }
     // It has no more time than it has for any client.
     let mut world = gone();
-    world.after(Duration::from_secs(60)).client_got("");
+    world.after(secs(60)).client_got("");
     assert_eq!(world.told_upstream_failed().answered, None);
     assert!(matches!(world.sockets.upstream, UpstreamSocket::Ended(_)));
 }
 
 #[test]
-fn one_exchange_is_interrupted_once_and_what_waits_behind_it_never() {
+fn one_exchange_is_interrupted_once_and_the_requests_behind_it_never() {
     for (on_gone, ..) in WAYS {
         let mut world = World::asked(Rules { on_gone, ..RULES });
         world.client(format!("{GET}{GET}{}", &GET[..5])).client_fin().client_reset();
         world.told_interrupted();
-        world.after(Duration::from_secs(10));
+        world.after(secs(10));
         if world.sockets.upstream == UpstreamSocket::Open {
             world.upstream(OK);
         }
@@ -213,7 +211,7 @@ fn one_exchange_is_interrupted_once_and_what_waits_behind_it_never() {
 }
 
 #[test]
-fn a_reset_behind_the_last_word_is_no_interruption() {
+fn a_reset_behind_the_last_response_is_no_interruption() {
     let mut world = World::new(RULES);
     world.client("GET\n").connected().told();
     world.upstream("bye").upstream_fin().client_reset().told_nothing();
@@ -223,7 +221,7 @@ fn a_reset_behind_the_last_word_is_no_interruption() {
 }
 
 #[test]
-fn where_nothing_is_followed_the_last_word_says_whether_the_client_waits() {
+fn in_a_tunnel_of_http_the_last_bytes_say_whether_the_client_waits() {
     // HTTP that is not followed: a client that was answered last may leave.
     let mut world = World::new(RULES);
     world.client("GET\n").told();
@@ -237,8 +235,7 @@ fn where_nothing_is_followed_the_last_word_says_whether_the_client_waits() {
     world.client_reset().told_nothing();
     // And a server that closes has finished with its client.
     let mut world = World::new(RULES);
-    world.client("GET\n").connected().upstream("answer").upstream_fin();
-    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    world.client("GET\n").connected().upstream("answer").upstream_fin().over();
     // Another protocol has other customs.
     let mut world = World::new(RULES);
     world.client("\x16\x03").told();

@@ -1,8 +1,6 @@
 //! Upstreams that fail, and what their clients make of it.
 
-use std::time::Duration;
-
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, secs};
 use crate::proxy::event::{Failure, Phase};
 use crate::proxy::session::{End, HalfClose, Rules, SessionFact};
 
@@ -66,7 +64,7 @@ fn an_upstream_that_ends_before_its_response_is_a_bad_gateway() {
 }
 
 #[test]
-fn an_upstream_that_ends_a_used_connection_is_met_as_it_would_be_without_us() {
+fn an_upstream_that_ends_a_used_connection_gives_the_client_the_same_end() {
     for failure in [Failure::Closed, Failure::Reset] {
         let mut world = World::answered(RULES);
         world.client(GET);
@@ -77,13 +75,13 @@ fn an_upstream_that_ends_a_used_connection_is_met_as_it_would_be_without_us() {
         };
         let told = world.told_upstream_failed();
         assert_eq!((told.failure, told.answered), (failure, None));
-        world.client_got("").sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+        world.client_got("").over();
     }
     // But a timeout is an answer at any time.
     let mut world = World::answered(RULES);
     world.client(GET).upstream_gone(Failure::TimedOut).client_got_our(504).told_upstream_failed();
     let mut world = World::answered(RULES);
-    world.client(GET).after(Duration::from_secs(60)).client_got_our(504).told_upstream_failed();
+    world.client(GET).after(secs(60)).client_got_our(504).told_upstream_failed();
 }
 
 #[test]
@@ -128,8 +126,7 @@ fn an_upstream_may_close_while_nothing_is_asked_of_it() {
             } else {
                 world.upstream_fin()
             };
-            world.told_nothing().client_got("");
-            world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+            world.told_nothing().client_got("").over();
         }
     }
 }
@@ -163,8 +160,7 @@ fn an_upstream_that_fails_while_the_client_still_sends_is_told_at_once() {
 fn a_fin_of_the_upstream_behind_its_early_response_ends_both() {
     let mut world = World::new(Rules { request_buffer: 0, ..RULES });
     world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").connected().upstream(OK).client_got(OK);
-    world.told_completed(1).upstream_gone(Failure::Reset).told_nothing();
-    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    world.told_completed(1).upstream_gone(Failure::Reset).told_nothing().over();
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Where messages end, and what goes on in between.
 
-use std::time::Duration;
-
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, secs};
 use crate::http::Reason;
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
 use crate::proxy::event::{Phase, ProxyEvent};
-use crate::proxy::session::{Effect, End, Rules};
+use crate::proxy::session::{Effect, Rules};
 
 const POST: &str = "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
 
@@ -32,12 +30,12 @@ fn the_next_request_goes_to_the_same_upstream() {
         world.client(GET).upstream_got(GET).in_phase(Phase::Waiting);
         world.upstream(OK).client_got(OK).told_completed(1).in_phase(Phase::Idle);
     }
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open);
-    world.client_fin().sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close)).told_nothing();
+    world.both_open();
+    world.client_fin().over().told_nothing();
 }
 
 #[test]
-fn what_is_sent_ahead_waits_for_the_response_before_it() {
+fn a_request_that_is_sent_ahead_waits_for_the_response_before_it() {
     let mut world = World::new(RULES);
     let [first, second, third] = ["/1", "/2", "/3"].map(|target| GET.replace("/a", target));
     world.client(format!("{first}{second}{}", &third[..7])).connected().upstream_got(&first);
@@ -83,7 +81,7 @@ fn a_body_that_is_larger_than_is_gathered_streams() {
 }
 
 #[test]
-fn chunks_beyond_what_is_gathered_stream() {
+fn chunks_beyond_the_request_buffer_stream() {
     let head = "POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut world = World::new(Rules { request_buffer: 64, ..RULES });
     world.client(head).client("5\r\nhello\r\n").sockets_are(ClientSocket::Open, UpstreamSocket::None);
@@ -110,7 +108,7 @@ fn chunks_are_followed_both_ways_to_behind_their_trailers() {
 }
 
 #[test]
-fn what_a_connect_takes_longer_for_than_the_body_waits() {
+fn a_body_that_is_whole_before_the_upstream_is_connected_waits() {
     let mut world = World::new(Rules { request_buffer: 0, ..RULES });
     world.client(POST).client("hel").client(format!("lo{GET}"));
     world.in_phase(Phase::Waiting).upstream_got("");
@@ -194,7 +192,7 @@ fn a_response_may_end_with_its_connection() {
     world.client(GET);
     world.upstream("HTTP/1.1 200 OK\r\n\r\nsome").upstream(" more").in_phase(Phase::Sending).told_nothing();
     world.upstream_fin().client_got("HTTP/1.1 200 OK\r\n\r\nsome more").told_completed(1).upstream_got("");
-    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    world.over();
 }
 
 #[test]
@@ -204,8 +202,7 @@ fn behind_a_response_that_is_the_last_nothing_is_asked() {
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ] {
         let mut world = World::asked(RULES);
-        world.client(GET).upstream(last).client_got(last).told_completed(1).upstream_got("");
-        world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+        world.client(GET).upstream(last).client_got(last).told_completed(1).upstream_got("").over();
         // What it still sends is taken, so that our close is no reset, and thrown away.
         assert!(world.session.wants_client());
         world.client(GET).client_fin().client_reset().told_nothing();
@@ -246,10 +243,7 @@ fn a_response_may_come_while_the_body_still_streams() {
     let mut world = World::new(rules);
     let last = "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     world.client(format!("{POST}h")).connected().upstream(last).client_got(last).told_completed(1);
-    world
-        .sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close))
-        .client("ello")
-        .told_nothing();
+    world.over().client("ello").told_nothing();
 }
 
 #[test]
@@ -260,17 +254,16 @@ fn a_client_that_was_answered_early_is_free_to_leave() {
         world.client(format!("{POST}h")).connected().upstream(OK).client_got(OK).told_completed(1);
         world
     };
-    let over = (ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
-    early().client_fin().told_nothing().sockets_are(over.0, over.1);
-    early().upstream_fin().told_nothing().sockets_are(over.0, over.1);
+    early().client_fin().told_nothing().over();
+    early().upstream_fin().told_nothing().over();
     early().client_reset().told_nothing();
-    early().after(Duration::from_secs(30)).told_nothing().client_got("").sockets_are(over.0, over.1);
+    early().after(secs(30)).told_nothing().client_got("").over();
     // It stops in the middle of its body while the response flows.
     let mut world = World::new(rules);
     world.client(format!("{POST}h")).connected().upstream(&OK[..OK.len() - 1]).client_fin().told_nothing();
     // Its server must not wait for the rest.
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
-    world.upstream("k").client_got(OK).told_completed(1).sockets_are(over.0, over.1);
+    world.finned();
+    world.upstream("k").client_got(OK).told_completed(1).over();
 }
 
 #[test]
@@ -295,15 +288,13 @@ fn a_response_without_a_request_is_passed_on_and_not_followed() {
 #[test]
 fn empty_lines_between_requests_are_no_request() {
     let mut world = World::answered(RULES);
-    world.client("\r\n").in_phase(Phase::Idle).after(Duration::from_secs(1_000)).told_nothing();
+    world.client("\r\n").in_phase(Phase::Idle).after(secs(1_000)).told_nothing();
     world.client_got("").client(GET).upstream_got(format!("\r\n{GET}")).upstream(OK).told_completed(1);
     world.client("\r\n\r").in_phase(Phase::Idle);
-    world.client_fin().told_nothing();
-    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    world.client_fin().told_nothing().over();
     // And behind the last one, with the FIN on their heels.
     let mut world = World::asked(RULES);
-    world.client("\r\n").client_fin().client_got_a_probe().upstream(OK).told_completed(1);
-    world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    world.client("\r\n").client_fin().client_got_a_probe().upstream(OK).told_completed(1).over();
 }
 
 #[test]
@@ -324,19 +315,18 @@ fn a_tunnel_ends_side_by_side() {
         world.connected();
         world
     };
-    let over = (ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
     // The upstream first: what the client still says goes its way.
     let mut world = tunnel();
     world.upstream("bye").upstream_fin().client_got("bye");
     world.sockets_are(ClientSocket::Finned, UpstreamSocket::Open);
     world.client("and this").upstream_got("and this");
-    world.client_fin().sockets_are(over.0, over.1).told_nothing();
+    world.client_fin().over().told_nothing();
     // The client first: once the upstream speaks to it, it is known to listen, and its FIN goes its way.
     let mut world = tunnel();
-    world.client("question").client_fin().sockets_are(ClientSocket::Open, UpstreamSocket::Open);
-    world.upstream("answer").client_got("answer").sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
-    world.after(Duration::from_secs(100)).upstream("more").client_got("more").told_nothing();
-    world.upstream_fin().sockets_are(over.0, over.1).told_nothing();
+    world.client("question").client_fin().both_open();
+    world.upstream("answer").client_got("answer").finned();
+    world.after(secs(100)).upstream("more").client_got("more").told_nothing();
+    world.upstream_fin().over().told_nothing();
 }
 
 #[test]

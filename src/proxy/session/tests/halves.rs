@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::world::{ClientSocket, GET, OK, OLD_GET, RULES, UpstreamSocket, World};
+use super::world::{ClientSocket, GET, OK, OLD_GET, RULES, UpstreamSocket, World, millis, secs};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules, SessionFact};
 
 const RULINGS: [HalfClose; 4] =
-    [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(Duration::from_secs(3)), HalfClose::Forward];
-
-const OVER: (ClientSocket, UpstreamSocket) = (ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+    [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(secs(3)), HalfClose::Forward];
 
 const POST: &str = "POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
 
@@ -25,7 +23,7 @@ fn a_fin_while_idle_is_an_orderly_end() {
         world.client_fin().told_nothing().client_got("");
         world.sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
         let mut world = World::answered(ruled(half_close));
-        world.client_fin().told_nothing().sockets_are(OVER.0, OVER.1);
+        world.client_fin().told_nothing().over();
     }
 }
 
@@ -49,8 +47,8 @@ fn a_fin_while_receiving_is_an_interruption() {
 #[test]
 fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
     let mut world = World::asked(RULES);
-    world.after(Duration::from_secs(1)).client_fin().client_got_a_probe().told_nothing();
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).in_phase(Phase::Waiting);
+    world.after(secs(1)).client_fin().client_got_a_probe().told_nothing();
+    world.both_open().in_phase(Phase::Waiting);
     assert!(!world.session.wants_client());
     // No: it has left.
     world.sockets.acknowledges = false;
@@ -66,8 +64,8 @@ fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     // Yes: it gets what it waits for, and then the end.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().after(Duration::from_millis(500)).client_got("");
-    world.upstream(OK).client_got(OK).told_completed(1).sockets_are(OVER.0, OVER.1);
+    world.client_fin().client_got_a_probe().after(millis(500)).client_got("");
+    world.upstream(OK).client_got(OK).told_completed(1).over();
 }
 
 #[test]
@@ -85,7 +83,7 @@ fn a_client_that_is_there_is_probed_again_after_a_second_and_after_eight_and_the
         world.after(time);
     }
     assert_eq!(asked, [0, 1_001, 9_002], "each a time after the answer, which is looked for after 1 ms");
-    world.after(Duration::from_secs(10_000)).client_got("").told_nothing();
+    world.after(secs(10_000)).client_got("").told_nothing();
     world.client_reset();
     assert_eq!(world.told_interrupted().asked, None, "nothing was asked lately");
     assert_eq!(world.sockets.questions, [3, 0, 3]);
@@ -96,17 +94,17 @@ fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
     world.client_fin().client_got_a_probe();
-    world.after(Duration::from_secs(20)).client_got("").told_nothing();
+    world.after(secs(20)).client_got("").told_nothing();
     world.feed(SessionFact::ClientGone(Cause::UserTimeout));
     let told = world.told_interrupted();
-    assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(Duration::from_secs(20))));
+    assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(secs(20))));
     assert_eq!(world.sockets.questions, [1, 0, 0], "silence is no answer");
     // Or it answers late.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
-    world.client_fin().client_got_a_probe().after(Duration::from_secs(10));
+    world.client_fin().client_got_a_probe().after(secs(10));
     world.sockets.acknowledges = true;
-    world.after(Duration::from_millis(1_600)).client_got_a_probe().told_nothing();
+    world.after(millis(1_600)).client_got_a_probe().told_nothing();
     world.upstream(OK).client_got(OK).told_completed(1);
 }
 
@@ -130,14 +128,14 @@ fn each_exchange_has_its_own_questions() {
     let mut world = World::asked(RULES);
     world.client(format!("{GET}{GET}")).client_fin();
     for _ in 0..3 {
-        world.client_got_a_probe().after(Duration::from_millis(1_001)).client_got_a_probe();
+        world.client_got_a_probe().after(millis(1_001)).client_got_a_probe();
         world.upstream_got(if world.sockets.to_upstream.is_empty() { "" } else { GET });
         world.upstream(OK).told_completed(1);
         let got = std::mem::take(&mut world.sockets.to_client);
         assert!(got.starts_with(OK.as_bytes()));
         world.sockets.to_client = got[OK.len()..].to_vec();
     }
-    world.client_got("").sockets_are(OVER.0, OVER.1);
+    world.client_got("").over();
 }
 
 #[test]
@@ -145,34 +143,34 @@ fn a_response_that_begins_ends_the_questions() {
     let interim = "HTTP/1.1 103 Early\r\n\r\n";
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream(interim).client_got(interim);
-    world.after(Duration::from_millis(1_500)).client_got_a_probe();
+    world.after(millis(1_500)).client_got_a_probe();
     world.upstream(&OK[..OK.len() - 1]).client_got(&OK[..OK.len() - 1]);
     assert_eq!(world.session.deadline(&world.rules), None);
-    world.after(Duration::from_secs(100)).client_got("").told_nothing();
+    world.after(secs(100)).client_got("").told_nothing();
     world.client_reset();
     let told = world.told_interrupted();
     assert_eq!((told.phase, told.asked), (Phase::Sending, None));
     // The beginning of a head is not passed on, and proves nothing.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().upstream(&OK[..9]).after(Duration::from_millis(1_500));
+    world.client_fin().client_got_a_probe().upstream(&OK[..9]).after(millis(1_500));
     world.client_got_a_probe().upstream(&OK[9..]).client_got(OK).told_completed(1);
 }
 
 #[test]
 fn a_client_of_http_1_0_is_not_probed_but_waited_for() {
     let mut world = World::asked_with(RULES, OLD_GET);
-    world.client_fin().client_got("").after(Duration::from_millis(999)).told_nothing();
-    world.after(Duration::from_millis(1)).client_got("");
+    world.client_fin().client_got("").after(millis(999)).told_nothing();
+    world.after(millis(1)).client_got("");
     let told = world.told_interrupted();
     assert_eq!((told.phase, told.cause, told.asked), (Phase::Waiting, Cause::Closed, None));
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     let mut world = World::asked_with(RULES, OLD_GET);
-    world.client_fin().after(Duration::from_millis(999)).upstream(&OK[..OK.len() - 1]);
-    world.after(Duration::from_secs(100)).told_nothing().upstream("k").told_completed(1).client_got(OK);
+    world.client_fin().after(millis(999)).upstream(&OK[..OK.len() - 1]);
+    world.after(secs(100)).told_nothing().upstream("k").told_completed(1).client_got(OK);
 }
 
 #[test]
-fn a_fin_means_that_the_client_is_gone_where_that_is_said() {
+fn a_fin_means_that_the_client_is_gone_with_half_close_gone() {
     for request in [GET, OLD_GET] {
         let mut world = World::asked_with(ruled(HalfClose::Gone), request);
         world.client_fin().client_got("");
@@ -190,91 +188,82 @@ fn a_fin_means_that_the_client_is_gone_where_that_is_said() {
 }
 
 #[test]
-fn a_fin_is_waited_out_where_that_is_said() {
+fn a_fin_is_waited_out_with_half_close_wait() {
     for request in [GET, OLD_GET] {
-        let rules = ruled(HalfClose::Wait(Duration::from_secs(3)));
+        let rules = ruled(HalfClose::Wait(secs(3)));
         let mut world = World::asked_with(rules, request);
-        world.client_fin().after(Duration::from_millis(2_999)).told_nothing().client_got("");
-        world.after(Duration::from_millis(1));
-        assert_eq!(world.told_interrupted().elapsed, Duration::from_secs(3));
+        world.client_fin().after(millis(2_999)).told_nothing().client_got("");
+        world.after(millis(1));
+        assert_eq!(world.told_interrupted().elapsed, secs(3));
         let mut world = World::asked_with(rules, request);
-        world.client_fin().after(Duration::from_millis(2_999)).upstream(&OK[..OK.len() - 1]);
-        world.after(Duration::from_secs(100)).told_nothing();
-        world.upstream("k").told_completed(1).client_got(OK).sockets_are(OVER.0, OVER.1);
+        world.client_fin().after(millis(2_999)).upstream(&OK[..OK.len() - 1]);
+        world.after(secs(100)).told_nothing();
+        world.upstream("k").told_completed(1).client_got(OK).over();
     }
 }
 
 #[test]
-fn a_fin_is_passed_on_where_that_is_said() {
+fn a_fin_is_passed_on_with_half_close_forward() {
     let forward = ruled(HalfClose::Forward);
-    let finned = (ClientSocket::Open, UpstreamSocket::Finned);
     for request in [GET, OLD_GET] {
         let mut world = World::asked_with(forward, request);
-        world.client_fin().client_got("").sockets_are(finned.0, finned.1).told_nothing();
-        world.after(Duration::from_secs(50)).upstream(OK).client_got(OK).told_completed(1);
-        world.sockets_are(OVER.0, OVER.1);
+        world.client_fin().client_got("").finned().told_nothing();
+        world.after(secs(50)).upstream(OK).client_got(OK).told_completed(1).over();
     }
     // Before it is connected, behind the request.
     let mut world = World::new(forward);
-    world.client(GET).client_fin().connected().upstream_got(GET).sockets_are(finned.0, finned.1);
+    world.client(GET).client_fin().connected().upstream_got(GET).finned();
     // In the middle of a response.
     let mut world = World::asked(forward);
-    world.upstream(&OK[..OK.len() - 1]).client_fin().sockets_are(finned.0, finned.1);
-    world.upstream("k").client_got(OK).told_completed(1).sockets_are(OVER.0, OVER.1);
+    world.upstream(&OK[..OK.len() - 1]).client_fin().finned();
+    world.upstream("k").client_got(OK).told_completed(1).over();
     // In a tunnel, connected or not.
     let mut world = World::new(Rules { http: false, ..forward });
-    world.client("all").client_fin().connected().upstream_got("all").sockets_are(finned.0, finned.1);
-    world.upstream("of").upstream("it").client_got("ofit").upstream_fin().sockets_are(OVER.0, OVER.1);
-    world.told_nothing();
+    world.client("all").client_fin().connected().upstream_got("all").finned();
+    world.upstream("of").upstream("it").client_got("ofit").upstream_fin().over().told_nothing();
     // Once, also where the response is not followed then.
     let mut world = World::asked(forward);
     world.client_fin().upstream("what").upstream("ever").client_got("whatever");
-    world.sockets_are(finned.0, finned.1).upstream_fin().sockets_are(OVER.0, OVER.1);
+    world.finned().upstream_fin().over();
 }
 
 #[test]
 fn a_fin_behind_requests_that_wait_is_passed_on_behind_them() {
     let forward = ruled(HalfClose::Forward);
     let mut world = World::asked(forward);
-    world.client(format!("{GET}{GET}")).client_fin();
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open);
-    world.upstream(OK).upstream_got(GET).sockets_are(ClientSocket::Open, UpstreamSocket::Open);
-    world.upstream(OK).upstream_got(GET).sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
-    world.upstream(OK).told_completed(3).sockets_are(OVER.0, OVER.1);
+    world.client(format!("{GET}{GET}")).client_fin().both_open();
+    world.upstream(OK).upstream_got(GET).both_open();
+    world.upstream(OK).upstream_got(GET).finned();
+    world.upstream(OK).told_completed(3).over();
     // In the middle of a response.
     let mut world = World::asked(forward);
     world.upstream(&OK[..OK.len() - 1]).client(GET).client_fin();
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).upstream("k").upstream_got(GET);
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+    world.both_open().upstream("k").upstream_got(GET).finned();
     // Before the upstream is connected.
     let mut world = World::new(forward);
     world.client(format!("{GET}{GET}")).client_fin().connected().upstream_got(GET);
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).upstream(OK).upstream_got(GET);
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+    world.both_open().upstream(OK).upstream_got(GET).finned();
     // One that lies in the socket behind bytes that are not taken off yet is not passed on before them.
     let mut world = World::asked(forward);
-    world.client_fin_ahead().sockets_are(ClientSocket::Open, UpstreamSocket::Open);
-    world.upstream(OK).client(GET).upstream_got(GET).client_fin();
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned);
+    world.client_fin_ahead().both_open();
+    world.upstream(OK).client(GET).upstream_got(GET).client_fin().finned();
 }
 
 #[test]
 fn the_upstream_does_not_hear_of_a_fin_that_is_judged_here() {
-    for half_close in [HalfClose::Probe, HalfClose::Wait(Duration::from_secs(3))] {
+    for half_close in [HalfClose::Probe, HalfClose::Wait(secs(3))] {
         let mut world = World::asked(ruled(half_close));
-        world.client_fin().after(Duration::from_secs(2)).upstream(&OK[..OK.len() - 1]);
-        world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).after(Duration::from_secs(100));
-        world.sockets_are(ClientSocket::Open, UpstreamSocket::Open).upstream("k").sockets_are(OVER.0, OVER.1);
+        world.client_fin().after(secs(2)).upstream(&OK[..OK.len() - 1]).both_open().after(secs(100));
+        world.both_open().upstream("k").over();
     }
 }
 
 #[test]
 fn a_fin_while_a_response_is_sent_is_answered_by_its_bytes() {
-    for half_close in [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(Duration::from_secs(3))] {
+    for half_close in [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(secs(3))] {
         let mut world = World::asked(ruled(half_close));
-        world.upstream(&OK[..OK.len() - 1]).client_fin().after(Duration::from_secs(100));
-        world.told_nothing().sockets_are(ClientSocket::Open, UpstreamSocket::Open);
-        world.upstream("k").client_got(OK).told_completed(1).sockets_are(OVER.0, OVER.1);
+        world.upstream(&OK[..OK.len() - 1]).client_fin().after(secs(100)).told_nothing().both_open();
+        world.upstream("k").client_got(OK).told_completed(1).over();
         let mut world = World::asked(ruled(half_close));
         world.upstream(&OK[..OK.len() - 1]).client_fin().client_reset();
         assert_eq!(world.told_interrupted().phase, Phase::Sending);
@@ -319,16 +308,16 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     // All probes are sent to a client whose FIN is seen twice.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.client_fin_ahead().client_got_a_probe().client_fin().client_got("");
-    world.after(Duration::from_millis(1_001)).client_got_a_probe().after(Duration::from_secs(100));
+    world.after(millis(1_001)).client_got_a_probe().after(secs(100));
     world.client_got_a_probe().client_fin().client_fin_ahead().client_got("");
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
-    world.client_fin_ahead().after(Duration::from_secs(100));
+    world.client_fin_ahead().after(secs(100));
     assert_eq!(world.sockets.to_client.len(), 3 * 25);
-    world.client_fin().after(Duration::from_secs(100));
+    world.client_fin().after(secs(100));
     assert_eq!(world.sockets.to_client.len(), 3 * 25, "at most three");
     // The wait for a client that cannot be probed does not start again.
-    let mut world = World::asked(ruled(HalfClose::Wait(Duration::from_secs(3))));
-    world.client_fin_ahead().after(Duration::from_secs(2)).client_fin().after(Duration::from_secs(1));
+    let mut world = World::asked(ruled(HalfClose::Wait(secs(3))));
+    world.client_fin_ahead().after(secs(2)).client_fin().after(secs(1));
     world.told_interrupted();
     let mut world = World::asked(ruled(HalfClose::Gone));
     world.client_fin_ahead();
@@ -337,11 +326,11 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
 
 #[test]
 fn a_fin_in_a_tunnel_is_waited_out() {
-    for (half_close, wait) in [(HalfClose::Probe, 1), (HalfClose::Wait(Duration::from_secs(3)), 3)] {
+    for (half_close, wait) in [(HalfClose::Probe, 1), (HalfClose::Wait(secs(3)), 3)] {
         let mut world = World::new(Rules { http: false, ..ruled(half_close) });
         world.connected().client("hello").client_fin().client_got("");
-        world.after(Duration::from_secs(wait) - Duration::from_millis(1)).told_nothing();
-        world.after(Duration::from_millis(1));
+        world.after(secs(wait) - millis(1)).told_nothing();
+        world.after(millis(1));
         let told = world.told_interrupted();
         assert_eq!(
             (told.phase, told.cause, told.action),
@@ -351,18 +340,18 @@ fn a_fin_in_a_tunnel_is_waited_out() {
 }
 
 #[test]
-fn a_half_closed_client_that_gets_what_is_not_followed_is_in_a_tunnel() {
+fn a_half_closed_client_whose_response_is_not_followed_is_in_a_tunnel() {
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream("what").client_got("what").in_phase(Phase::Tunnel);
     // It was passed on, and is the probe; so its FIN has nothing to wait for any more.
-    world.sockets_are(ClientSocket::Open, UpstreamSocket::Finned).after(Duration::from_secs(100));
+    world.finned().after(secs(100));
     world.upstream("ever").client_got("ever").told();
-    world.upstream_fin().sockets_are(OVER.0, OVER.1).told_nothing();
+    world.upstream_fin().over().told_nothing();
     // What it sent ahead and was not followed has no answer yet.
     let mut world = World::asked(RULES);
     world.client("\0").client_fin().client_got_a_probe().upstream(OK).client_got(OK).upstream_got("\0");
     world.told();
-    world.after(Duration::from_secs(1));
+    world.after(secs(1));
     assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
 }
 
@@ -388,7 +377,7 @@ fn a_client_that_sent_a_fin_and_is_gone_is_treated_as_the_rules_say() {
 #[test]
 fn a_timeout_comes_also_to_a_client_that_is_there() {
     let mut world = World::asked(RULES);
-    world.client_fin().after(Duration::from_secs(60));
+    world.client_fin().after(secs(60));
     world.sockets.to_client.drain(..3 * 25);
     world.client_got_our(504).told_upstream_failed();
 }
@@ -409,19 +398,19 @@ fn the_proxys_own_absence_is_held_against_no_client() {
         (HalfClose::Probe, |world| _ = world.client(POST)),
         (HalfClose::Probe, |world| _ = world.client(GET).connected()),
         (HalfClose::Probe, |world| _ = world.client(OLD_GET).connected().client_fin()),
-        (HalfClose::Wait(Duration::from_secs(3)), |world| _ = world.client(GET).connected().client_fin()),
+        (HalfClose::Wait(secs(3)), |world| _ = world.client(GET).connected().client_fin()),
     ];
     for (half_close, say) in says {
         let mut world = World::new(ruled(half_close));
         say(&mut world);
         let left = |world: &World| world.session.deadline(&world.rules).unwrap().since(world.now);
         let before = left(&world);
-        let held = Duration::from_secs(100);
+        let held = secs(100);
         world.now = world.now + held;
         world.session.put_off(held);
         assert_eq!(left(&world), before);
-        world.after(before - Duration::from_millis(1)).told_nothing();
-        world.after(Duration::from_millis(1));
+        world.after(before - millis(1)).told_nothing();
+        world.after(millis(1));
         assert_eq!(world.session.deadline(&world.rules), None, "and then it is judged");
     }
 }

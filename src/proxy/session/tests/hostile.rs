@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn where_both_tamper_what_is_passed_on_is_still_what_came(
+    fn where_both_sides_tamper_their_bytes_are_still_passed_on_as_they_came(
         exchanges in prop::collection::vec(exchange(), 1..6),
         tamperings in prop::collection::vec(tampering(), 0..4),
         others in prop::collection::vec(tampering(), 0..4),
@@ -236,7 +236,7 @@ fn a_byte_behind_an_answer_is_unsolicited_or_the_beginning_of_the_next_one() {
 }
 
 #[test]
-fn a_flood_is_held_up_to_what_was_said_and_not_further() {
+fn a_flood_is_held_up_to_its_limit_and_not_further() {
     let floods: [(&[u8], &[u8]); 8] = [
         (b"", b"\r\n"),
         (b"", b"x"),

@@ -1,8 +1,6 @@
 //! What is refused, what is only not followed, and for what one is too late.
 
-use std::time::Duration;
-
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World};
+use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, millis, secs};
 use crate::http::Reason;
 use crate::limits::MAX_HEAD;
 use crate::proxy::event::{Failure, Phase, ProxyEvent};
@@ -88,8 +86,7 @@ fn a_request_that_is_not_followed_is_refused_where_that_is_wanted() {
             world.client(request).told_not_followed(reason, true).upstream_got("").client_got_our(400);
             continue;
         }
-        world.client(request);
-        world.told_not_followed(reason, true).upstream_got("").client_got_our(400);
+        world.client(request).told_not_followed(reason, true).upstream_got("").client_got_our(400);
         assert!(!matches!(world.sockets.upstream, UpstreamSocket::Open | UpstreamSocket::Connecting));
         // Also where its upstream has some of it, and may think what it likes of it.
         let mut world = World::answered(STRICT);
@@ -202,17 +199,17 @@ fn a_head_that_is_too_large_is_refused() {
 #[test]
 fn a_head_has_its_time() {
     let mut world = World::new(RULES);
-    world.after(Duration::from_secs(9)).client("GET").after(Duration::from_secs(9)).client(" ");
-    world.client_got("").after(Duration::from_millis(999)).client_got("");
-    world.after(Duration::from_millis(1)).client_got_our(408).told_nothing();
+    world.after(secs(9)).client("GET").after(secs(9)).client(" ");
+    world.client_got("").after(millis(999)).client_got("");
+    world.after(millis(1)).client_got_our(408).told_nothing();
     // Also on a connection that has been idle for long.
     let mut world = World::answered(RULES);
-    world.after(Duration::from_secs(1_000)).client("GET").after(Duration::from_secs(9)).client_got("");
-    world.after(Duration::from_secs(1)).client_got_our(408);
+    world.after(secs(1_000)).client("GET").after(secs(9)).client_got("");
+    world.after(secs(1)).client_got_our(408);
     // Also behind another request: it counts from when that was answered.
     let mut world = World::asked(RULES);
-    world.client("GET").after(Duration::from_secs(50)).upstream(OK).client_got(OK);
-    world.after(Duration::from_secs(9)).client_got("").after(Duration::from_secs(1)).client_got_our(408);
+    world.client("GET").after(secs(50)).upstream(OK).client_got(OK);
+    world.after(secs(9)).client_got("").after(secs(1)).client_got_our(408);
 }
 
 #[test]
@@ -222,15 +219,15 @@ fn a_body_has_time_for_each_of_its_pieces() {
         let mut world = World::new(Rules { request_buffer, ..RULES });
         world.client(post);
         for _ in 0..5 {
-            world.after(Duration::from_secs(19)).client("x").client_got("");
+            world.after(secs(19)).client("x").client_got("");
         }
-        world.after(Duration::from_secs(20)).client_got_our(408).told_nothing();
+        world.after(secs(20)).client_got_our(408).told_nothing();
         let mut world = World::answered(Rules { request_buffer, ..RULES });
         world.client(post);
         for _ in 0..5 {
-            world.after(Duration::from_secs(19)).client("x").client_got("");
+            world.after(secs(19)).client("x").client_got("");
         }
-        world.after(Duration::from_secs(20)).client_got_our(408);
+        world.after(secs(20)).client_got_our(408);
         world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
     }
     // An interim response is no answer yet.
@@ -238,57 +235,47 @@ fn a_body_has_time_for_each_of_its_pieces() {
     let go = "HTTP/1.1 100 Continue\r\n\r\n";
     let mut world = World::new(RULES);
     world.client(&expects).connected().upstream(go).client_got(go);
-    world.after(Duration::from_secs(20)).client_got_our(408);
+    world.after(secs(20)).client_got_our(408);
     // A client that waits for a 100 is not slow: its upstream is, and has its own time.
     let mut world = World::new(Rules { response_timeout: None, ..RULES });
-    world
-        .client(&expects)
-        .connected()
-        .after(Duration::from_secs(600))
-        .client_got("")
-        .upstream(go)
-        .client_got(go);
-    world.after(Duration::from_secs(19)).client_got("").after(Duration::from_secs(1)).client_got_our(408);
-    let mut world = World::new(Rules { response_timeout: Some(Duration::from_secs(30)), ..RULES });
-    world.client(&expects).connected().after(Duration::from_secs(29)).client_got("");
-    world.after(Duration::from_secs(1)).client_got_our(504);
+    world.client(&expects).connected().after(secs(600)).client_got("").upstream(go).client_got(go);
+    world.after(secs(19)).client_got("").after(secs(1)).client_got_our(408);
+    let mut world = World::new(Rules { response_timeout: Some(secs(30)), ..RULES });
+    world.client(&expects).connected().after(secs(29)).client_got("");
+    world.after(secs(1)).client_got_our(504);
 }
 
 #[test]
-fn a_client_that_says_nothing_is_closed_without_a_word() {
+fn a_client_that_sends_nothing_is_closed_without_an_answer() {
     let mut world = World::new(RULES);
-    world.after(Duration::from_millis(9_999)).sockets_are(ClientSocket::Open, UpstreamSocket::None);
-    world.after(Duration::from_millis(1)).sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
+    world.after(millis(9_999)).sockets_are(ClientSocket::Open, UpstreamSocket::None);
+    world.after(millis(1)).sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
     world.client_got("").told_nothing();
     // One that was answered may be quiet as long as its upstream bears it.
     let mut world = World::answered(RULES);
-    world.after(Duration::from_secs(100_000)).sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+    world.after(secs(100_000)).both_open();
 }
 
 #[test]
 fn an_upstream_has_its_time_to_answer() {
     let mut world = World::new(RULES);
-    world.client(GET).after(Duration::from_secs(59)).connected();
+    world.client(GET).after(secs(59)).connected();
     world.upstream("HTTP/1.1 103 Early\r\n\r\n").client_got("HTTP/1.1 103 Early\r\n\r\n");
-    world.after(Duration::from_millis(59_999)).client_got("").after(Duration::from_millis(1));
-    world.client_got_our(504);
+    world.after(millis(59_999)).client_got("").after(millis(1)).client_got_our(504);
     let told = world.told_upstream_failed();
     assert_eq!((told.failure, told.phase, told.answered), (Failure::TimedOut, Phase::Waiting, Some(504)));
     // Once it has begun, it may take as long as it likes.
     let mut world = World::asked(RULES);
-    world.upstream(&OK[..OK.len() - 1]).after(Duration::from_secs(100_000)).told_nothing();
+    world.upstream(&OK[..OK.len() - 1]).after(secs(100_000)).told_nothing();
     // And where no time is given, before.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
-    world
-        .after(Duration::from_secs(100_000))
-        .told_nothing()
-        .sockets_are(ClientSocket::Open, UpstreamSocket::Open);
+    world.after(secs(100_000)).told_nothing().both_open();
 }
 
 #[test]
 fn a_client_that_waits_long_for_a_connection_meets_the_same_timeout() {
     let mut world = World::new(RULES);
-    world.client(GET).after(Duration::from_secs(60)).client_got_our(504);
+    world.client(GET).after(secs(60)).client_got_our(504);
     world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Abort));
 }
 
@@ -333,11 +320,10 @@ fn a_body_that_stands_still_has_its_time_also_while_its_response_is_sent() {
         world
     };
     let mut world = sending();
-    world.after(Duration::from_secs(19)).client("x").after(Duration::from_secs(19)).upstream("k");
-    world.client_got("k").told_completed(1);
+    world.after(secs(19)).client("x").after(secs(19)).upstream("k").client_got("k").told_completed(1);
     // An answer of ours would stand in the middle of the other.
     let mut world = sending();
-    world.after(Duration::from_secs(20)).client_got("").told_nothing();
+    world.after(secs(20)).client_got("").told_nothing();
     world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
 }
 
@@ -347,19 +333,15 @@ fn a_client_that_is_not_read_is_not_too_slow() {
     let mut world = World::new(Rules { request_buffer: 0, ..RULES });
     world.client(post).connected();
     for _ in 0..5 {
-        world.after(Duration::from_secs(19)).client_got("");
+        world.after(secs(19)).client_got("");
         world.session.hold_up(world.now);
     }
-    world.after(Duration::from_secs(20)).client_got_our(408);
+    world.after(secs(20)).client_got_our(408);
 }
 
 #[test]
 fn an_upstreams_time_begins_when_its_request_is_whole() {
     let mut world = World::answered(RULES);
-    world.client(&GET[..5]).after(Duration::from_secs(9)).client(&GET[5..]);
-    world
-        .after(Duration::from_millis(59_999))
-        .client_got("")
-        .after(Duration::from_millis(1))
-        .client_got_our(504);
+    world.client(&GET[..5]).after(secs(9)).client(&GET[5..]);
+    world.after(millis(59_999)).client_got("").after(millis(1)).client_got_our(504);
 }

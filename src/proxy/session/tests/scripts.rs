@@ -557,7 +557,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 16_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_known_of_a_conversation_is_what_is_told_of_it(
+    fn the_events_of_a_conversation_are_those_that_were_generated(
         exchanges in prop::collection::vec(exchange(), 1..9),
         rules in rules(),
         cut in cut(),

@@ -375,6 +375,23 @@ impl World {
         self
     }
 
+    /// The client has all that it gets, and the upstream's connection is closed.
+    #[track_caller]
+    pub(super) fn over(&mut self) -> &mut World {
+        self.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close))
+    }
+
+    #[track_caller]
+    pub(super) fn both_open(&mut self) -> &mut World {
+        self.sockets_are(ClientSocket::Open, UpstreamSocket::Open)
+    }
+
+    /// The client's FIN was passed on to the upstream.
+    #[track_caller]
+    pub(super) fn finned(&mut self) -> &mut World {
+        self.sockets_are(ClientSocket::Open, UpstreamSocket::Finned)
+    }
+
     /// A GET that the upstream has.
     pub(super) fn asked(rules: Rules) -> World {
         World::asked_with(rules, GET)
@@ -395,6 +412,14 @@ impl World {
         assert_eq!(world.phase(), Phase::Idle);
         world
     }
+}
+
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(super) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }
 
 pub(super) const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -6,7 +6,7 @@ use crate::sys::engine::self_test;
 use crate::time::Instant;
 
 #[test]
-fn completions_beyond_the_queue_are_kept_by_the_kernel_and_said_to_be() {
+fn completions_beyond_the_queue_are_kept_by_the_kernel_which_says_so() {
     let mut ring = Ring::with_nop(8, 16).unwrap();
     let all = 100;
     for index in 0..all {
@@ -27,7 +27,7 @@ fn completions_beyond_the_queue_are_kept_by_the_kernel_and_said_to_be() {
 }
 
 #[test]
-fn all_that_has_happened_is_reaped_at_once() {
+fn all_completions_that_are_there_are_reaped_at_once() {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     let mut ring = Ring::new(256, 1024).unwrap();
@@ -51,7 +51,7 @@ fn all_that_has_happened_is_reaped_at_once() {
 }
 
 #[test]
-fn what_is_missing_is_named_with_the_kernel_that_has_it() {
+fn missing_features_are_named_with_the_kernel_that_has_them() {
     let all = RingFeatures {
         defer_taskrun: true,
         no_sqarray: true,
@@ -65,7 +65,7 @@ fn what_is_missing_is_named_with_the_kernel_that_has_it() {
 }
 
 #[test]
-fn what_we_do_not_use_is_refused_by_the_kernel() {
+fn operations_that_the_program_does_not_use_are_refused_by_the_kernel() {
     let mut ring = Ring::new(8, 16).unwrap();
     assert!(ring.features.restricted, "every kernel that we know takes restrictions");
     ring.nop(Token::new(1, 0, 7)).unwrap();
@@ -80,7 +80,7 @@ fn what_we_do_not_use_is_refused_by_the_kernel() {
 
 #[test]
 #[should_panic(expected = "another pool's")]
-fn a_buffer_of_another_ring_is_not_taken_for_ours() {
+fn a_buffer_of_another_ring_is_refused() {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     let mut rings = [Ring::new(8, 16).unwrap(), Ring::new(8, 16).unwrap()];
