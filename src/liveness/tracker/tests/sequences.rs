@@ -59,20 +59,6 @@ impl Life {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Telling {
-    Ready(u16),
-    Taken(u32),
-    Emptied,
-    End,
-    Failed(i32),
-    Inspected,
-    Frame,
-    Hello,
-    Garbage,
-    Bye,
-}
-
 /// The number of a peer is counted from the youngest, round among all that ever lived.
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -84,7 +70,8 @@ enum Op {
     Acknowledge(usize),
     Doubt(usize, bool),
     Shut(usize, TcpState),
-    Tell(usize, Telling),
+    /// A fact, whose evidence and identity are filled in.
+    Tell(usize, Fact),
     Pass(u64),
     Stall(u64),
     Suspend(u64),
@@ -94,21 +81,22 @@ enum Op {
     Release(usize),
 }
 
-fn telling() -> impl Strategy<Value = Telling> {
+fn fact() -> impl Strategy<Value = Fact> {
     let masks = proptest::sample::select(vec![0x0, 0x1, 0x8, 0x2001, 0x2011, 0x2018, 0x2019]);
     let errnos =
         [libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ECONNABORTED];
+    let evidence = Evidence::default();
     prop_oneof![
-        24 => masks.prop_map(Telling::Ready),
-        10 => (1..5_000_u32).prop_map(Telling::Taken),
-        20 => Just(Telling::Emptied),
-        10 => Just(Telling::End),
-        3 => proptest::sample::select(errnos.to_vec()).prop_map(Telling::Failed),
-        20 => Just(Telling::Inspected),
-        10 => Just(Telling::Frame),
-        5 => Just(Telling::Hello),
-        1 => Just(Telling::Garbage),
-        1 => Just(Telling::Bye),
+        24 => masks.prop_map(|mask| Fact::Ready(PollMask(mask))),
+        10 => (1..5_000_u32).prop_map(|bytes| Fact::Taken { bytes }),
+        20 => Just(Fact::Emptied),
+        10 => Just(Fact::End(evidence)),
+        3 => proptest::sample::select(errnos.to_vec()).prop_map(move |errno| Fact::Failed { errno, evidence }),
+        20 => Just(Fact::Inspected(evidence)),
+        10 => Just(PONG),
+        5 => Just(Fact::Hello(Identity::new("").expect("it may be empty"))),
+        1 => Just(Fact::Garbage(FrameError::BadMagic, evidence)),
+        1 => Just(Fact::Bye(evidence)),
     ]
 }
 
@@ -122,7 +110,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => number().prop_map(Op::Acknowledge),
         6 => (number(), any::<bool>()).prop_map(|(number, doubt)| Op::Doubt(number, doubt)),
         2 => (number(), proptest::sample::select(ends)).prop_map(|(number, socket)| Op::Shut(number, socket)),
-        24 => (number(), telling()).prop_map(|(number, telling)| Op::Tell(number, telling)),
+        24 => (number(), fact()).prop_map(|(number, fact)| Op::Tell(number, fact)),
         30 => (0..500_u64).prop_map(Op::Pass),
         1 => (1..3_000_u64).prop_map(Op::Stall),
         1 => (1..3_000_u64).prop_map(Op::Suspend),
@@ -186,12 +174,7 @@ impl Story {
     }
 
     /// One call, and all that must hold after it. `target`: the peer that it may change; `None`: any.
-    fn call(
-        &mut self,
-        target: Option<usize>,
-        reason: Option<Telling>,
-        act: impl FnOnce(&mut Tracker, Instant),
-    ) {
+    fn call(&mut self, target: Option<usize>, reason: Option<Fact>, act: impl FnOnce(&mut Tracker, Instant)) {
         let views: Vec<_> = self.lives.iter().map(|life| self.tracker.peer(life.peer)).collect();
         act(&mut self.tracker, self.now);
         self.tracker.audit();
@@ -211,7 +194,7 @@ impl Story {
     }
 
     /// From one look at a record to the next.
-    fn follow(&mut self, number: usize, before: &PeerView, after: &PeerView, reason: Option<Telling>) {
+    fn follow(&mut self, number: usize, before: &PeerView, after: &PeerView, reason: Option<Fact>) {
         let life = &self.lives[number];
         if before.history == after.history {
             assert_eq!(before.state, after.state, "a state changed in silence");
@@ -224,7 +207,7 @@ impl Story {
 
         let heartbeat = self.policy.heartbeat;
         let silent = self.listened(life.last_sign(heartbeat));
-        let soft = matches!(reason, Some(Telling::Failed(_)));
+        let soft = matches!(reason, Some(Fact::Failed { .. }));
         let spoke = match heartbeat {
             Heartbeat::Bytes => life.received > 0,
             Heartbeat::Frames => life.last_frame.is_some(),
@@ -268,7 +251,7 @@ impl Story {
                     }
                     (_, None) => {}
                 }
-                let by_fact = matches!(reason, Some(Telling::End | Telling::Bye));
+                let by_fact = matches!(reason, Some(Fact::End(_) | Fact::Bye(_)));
                 if before.state == State::HalfClosed && cause == Cause::Closed && !by_fact {
                     let since = before.history.iter().flatten().last().expect("its half-close").at();
                     assert!(self.listened(since) >= self.policy.half_closed_grace, "grace cut short");
@@ -328,14 +311,14 @@ impl Story {
         });
     }
 
-    fn tell(&mut self, number: usize, telling: Telling) {
+    fn tell(&mut self, number: usize, mut fact: Fact) {
         let now = self.now;
         let frames = self.policy.heartbeat == Heartbeat::Frames;
-        if matches!(telling, Telling::Ready(mask) if mask & 1 != 0) && self.lives[number].received == 0 {
-            self.arrive(number); // old bytes may wake us, none cannot
+        if matches!(fact, Fact::Ready(mask) if mask.has(PollMask::IN)) && self.lives[number].received == 0 {
+            self.arrive(number); // old bytes may wake the loop, none cannot
         }
         let life = &mut self.lives[number];
-        if matches!(telling, Telling::Frame | Telling::Hello) {
+        if matches!(fact, Fact::Frame { .. } | Fact::Hello(_)) {
             if !frames {
                 return; // no frames are parsed
             }
@@ -344,25 +327,21 @@ impl Story {
                 (life.last_data, life.last_ack, life.last_frame) = (now, now, Some(now));
             }
         }
-        let evidence = life.evidence();
-        let fact = match telling {
-            Telling::Ready(mask) => Fact::Ready(PollMask(mask)),
-            Telling::Taken(bytes) => Fact::Taken { bytes },
-            Telling::Emptied => Fact::Emptied,
-            Telling::End => Fact::End(evidence),
-            Telling::Failed(errno) => Fact::Failed { errno, evidence },
-            Telling::Inspected => Fact::Inspected(evidence),
-            Telling::Frame => Fact::Frame { kind: Kind::Pong, sequence: 0 },
-            Telling::Hello => {
-                Fact::Hello(Identity::new(&format!("sensor-{number}")).expect("it is a fit name"))
+        match &mut fact {
+            Fact::End(evidence)
+            | Fact::Inspected(evidence)
+            | Fact::Bye(evidence)
+            | Fact::Garbage(_, evidence)
+            | Fact::Failed { evidence, .. } => *evidence = life.evidence(),
+            Fact::Hello(identity) => {
+                *identity = Identity::new(&format!("sensor-{number}")).expect("it is a fit name");
             }
-            Telling::Garbage => Fact::Garbage(FrameError::BadMagic, evidence),
-            Telling::Bye => Fact::Bye(evidence),
-        };
+            Fact::Ready(_) | Fact::Taken { .. } | Fact::Emptied | Fact::Frame { .. } => {}
+        }
         let peer = life.peer;
         let dead = life.is_dead();
         let printed = dead.then(|| print(&self.tracker));
-        self.call(Some(number), Some(telling), |tracker, now| tracker.handle(peer, fact, now));
+        self.call(Some(number), Some(fact), |tracker, now| tracker.handle(peer, fact, now));
         if let Some(printed) = printed {
             assert_eq!(print(&self.tracker), printed, "the dead are not changed");
         }
@@ -381,7 +360,7 @@ impl Story {
         for round in 0.. {
             assert!(round < 1_000, "it never ends");
             let Some(action) = self.tracker.poll_action() else { break };
-            let peer = peer_of(&action);
+            let (peer, evidence) = (peer_of(&action), Evidence::default());
             let number = self.lives.iter().position(|life| life.peer == peer).expect("it lives");
             let life = &mut self.lives[number];
             assert!(!life.closing, "{action:?} after its close");
@@ -391,10 +370,10 @@ impl Story {
                     let unread =
                         life.received.saturating_sub(self.tracker.peer(peer).expect("it lives").taken);
                     let ended = to_end && life.socket != TcpState::Established;
-                    self.tell(number, Telling::Taken(unread as u32));
-                    self.tell(number, if ended { Telling::End } else { Telling::Emptied });
+                    self.tell(number, Fact::Taken { bytes: unread as u32 });
+                    self.tell(number, if ended { Fact::End(evidence) } else { Fact::Emptied });
                 }
-                Action::Inspect(_) => self.tell(number, Telling::Inspected),
+                Action::Inspect(_) => self.tell(number, Fact::Inspected(evidence)),
                 Action::SetLowWater { .. } => {}
                 Action::Probe { sequence, .. } => {
                     assert_eq!(self.policy.heartbeat, Heartbeat::Frames, "only there the server speaks");
@@ -488,11 +467,11 @@ impl Story {
             }
             _ if self.lives.is_empty() => {}
             Op::Speak(number) if self.policy.heartbeat == Heartbeat::Frames => {
-                self.tell(round(number), Telling::Frame);
+                self.tell(round(number), PONG);
             }
             Op::Speak(number) => {
                 self.arrive(round(number));
-                self.tell(round(number), Telling::Ready(0x1));
+                self.tell(round(number), BYTES);
             }
             Op::Arrive(number) => self.arrive(round(number)),
             Op::Acknowledge(number) => self.lives[round(number)].last_ack = self.now,
@@ -504,13 +483,13 @@ impl Story {
                 }
             }
             // A peer that is judged by frames is looked at only when that was asked for.
-            Op::Tell(_, Telling::Inspected) if self.policy.heartbeat == Heartbeat::Frames => {}
-            Op::Tell(number, Telling::End) if self.lives[round(number)].socket == TcpState::Established => {}
-            Op::Tell(number, telling @ Telling::Failed(_)) => {
+            Op::Tell(_, Fact::Inspected(_)) if self.policy.heartbeat == Heartbeat::Frames => {}
+            Op::Tell(number, Fact::End(_)) if self.lives[round(number)].socket == TcpState::Established => {}
+            Op::Tell(number, fact @ Fact::Failed { .. }) => {
                 self.perform(); // one recv at a time
-                self.tell(round(number), telling);
+                self.tell(round(number), fact);
             }
-            Op::Tell(number, telling) => self.tell(round(number), telling),
+            Op::Tell(number, fact) => self.tell(round(number), fact),
             Op::Release(number) => self.release(round(number)),
         }
     }
@@ -518,7 +497,7 @@ impl Story {
     /// Ends every life that is left.
     fn end(mut self) {
         for number in 0..self.lives.len() {
-            self.tell(number, Telling::Bye);
+            self.tell(number, Fact::Bye(Evidence::default()));
         }
         self.perform();
         while self.take() {}
