@@ -100,6 +100,9 @@
 //! Linux only: 6.1 or newer for io_uring. Where a ring is missing or forbidden, the loop runs on epoll; the watcher always
 //! does.
 
+#[macro_use]
+mod words;
+
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

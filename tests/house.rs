@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("liveness", &["frame", "limits", "time", "wheel"]),
     ("sys", &["limits", "time"]),
     ("safe_text", &[]),
+    ("words", &[]),
     ("measure", &["liveness", "limits", "safe_text", "time"]),
     ("evidence", &["liveness", "sys"]),
     ("reactor", &["limits", "liveness", "sys", "time"]),

@@ -2,26 +2,16 @@
 
 use crate::measure::report::show::count as grouped;
 
-/// How serious a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// Nothing to do.
-    Ok,
-    /// The program starts, and this limits it.
-    Warn,
-    /// The program does not start.
-    Bad,
-}
-
-impl Verdict {
-    /// The name in text and JSON: `ok`, `warn` or `bad`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Bad => "bad",
-        }
+words! {
+    /// How serious a finding is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Verdict {
+        /// Nothing to do.
+        Ok = "ok",
+        /// The program starts, and this limits it.
+        Warn = "warn",
+        /// The program does not start.
+        Bad = "bad",
     }
 }
 

@@ -5,51 +5,26 @@ use std::fmt;
 use super::layout::{MAGIC, VERSION};
 use crate::limits::MAX_IDENTITY;
 
-/// Why a stream is not one of frames. Each is final for its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// A frame did not begin with [`MAGIC`].
-    BadMagic,
-    /// A frame of another version than [`VERSION`].
-    WrongVersion,
-    /// A kind that version 1 does not have.
-    UnknownKind,
-    /// A HELLO that is not the first frame.
-    LateHello,
-    /// An identity of more than [`MAX_IDENTITY`] bytes.
-    IdentityTooLong,
-    /// An identity that is not UTF-8, or has control characters, with which a peer could control the terminal that
-    /// shows its name.
-    IdentityNotText,
-    /// Bytes came after a BYE, which is the last frame of a stream.
-    AfterBye,
-}
-
-impl FrameError {
-    /// All errors, in the order of their declaration.
-    pub const ALL: [FrameError; 7] = [
-        FrameError::BadMagic,
-        FrameError::WrongVersion,
-        FrameError::UnknownKind,
-        FrameError::LateHello,
-        FrameError::IdentityTooLong,
-        FrameError::IdentityNotText,
-        FrameError::AfterBye,
-    ];
-
-    /// The name in events and in `docs/PROTOCOL.md`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            FrameError::BadMagic => "bad_magic",
-            FrameError::WrongVersion => "wrong_version",
-            FrameError::UnknownKind => "unknown_kind",
-            FrameError::LateHello => "late_hello",
-            FrameError::IdentityTooLong => "identity_too_long",
-            FrameError::IdentityNotText => "identity_not_text",
-            FrameError::AfterBye => "after_bye",
-        }
+words! {
+    /// Why a stream is not one of frames. Each is final for its connection.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum FrameError {
+        /// A frame did not begin with [`MAGIC`].
+        BadMagic = "bad_magic",
+        /// A frame of another version than [`VERSION`].
+        WrongVersion = "wrong_version",
+        /// A kind that version 1 does not have.
+        UnknownKind = "unknown_kind",
+        /// A HELLO that is not the first frame.
+        LateHello = "late_hello",
+        /// An identity of more than [`MAX_IDENTITY`] bytes.
+        IdentityTooLong = "identity_too_long",
+        /// An identity that is not UTF-8, or has control characters, with which a peer could control the terminal that
+        /// shows its name.
+        IdentityNotText = "identity_not_text",
+        /// Bytes came after a BYE, which is the last frame of a stream.
+        AfterBye = "after_bye",
     }
 }
 

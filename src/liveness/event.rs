@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fact::Evidence;
-use super::peer::{PeerId, Transition};
+use super::peer::{Peer, PeerId, Step, Transition};
+use super::policy::Policy;
 use super::state::Cause;
 use crate::frame::FrameError;
 use crate::time::Instant;
@@ -30,26 +31,16 @@ pub struct Proof {
     pub outage: bool,
 }
 
-/// The transport axis of a verdict: what the peer's kernel did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// It acknowledged something after the peer's last life: the machine works, the program does not.
-    Answering,
-    /// It was asked and did not answer: the machine or the path is gone.
-    Silent,
-    /// Nothing was sent that it should have answered.
-    Unasked,
-}
-
-impl Transport {
-    /// The word used in events.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Transport::Answering => "answering",
-            Transport::Silent => "silent",
-            Transport::Unasked => "unasked",
-        }
+words! {
+    /// The transport axis of a verdict: what the peer's kernel did.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Transport {
+        /// It acknowledged something after the peer's last life: the machine works, the program does not.
+        Answering = "answering",
+        /// It was asked and did not answer: the machine or the path is gone.
+        Silent = "silent",
+        /// Nothing was sent that it should have answered.
+        Unasked = "unasked",
     }
 }
 
@@ -168,4 +159,32 @@ pub enum EventKind {
     },
     /// Connections are accepted again, after a [`Saturated`](EventKind::Saturated).
     Resumed,
+}
+
+impl EventKind {
+    /// The event of a transition of `peer`, which `before` preceded. `None` for a death, which the log of deaths tells.
+    pub(super) fn of(
+        transition: Transition,
+        before: Option<Transition>,
+        peer: &Peer,
+        policy: &Policy,
+    ) -> Option<EventKind> {
+        let at = transition.at();
+        Some(match transition.step() {
+            Step::Up => EventKind::Up,
+            step @ (Step::Suspected | Step::Doubted) => {
+                // The record's last life may be newer than the suspicion, and then says nothing of the silence before.
+                let silent = at.since(peer.last_life);
+                let doubt = step == Step::Doubted;
+                let at_least = if doubt { Duration::ZERO } else { policy.suspicion_time() };
+                EventKind::Suspected { silent_for: silent.max(at_least), doubt }
+            }
+            Step::Recovered => {
+                let suspected_at = before.map_or(peer.accepted_at, Transition::at);
+                EventKind::Recovered { suspected_for: at.since(suspected_at) }
+            }
+            Step::HalfClosed => EventKind::HalfClosed,
+            Step::Died(_) => return None,
+        })
+    }
 }

@@ -20,7 +20,7 @@ use slab::Slab;
 
 use super::event::{Death, Event, EventKind, Subject};
 use super::fact::{Action, Fact};
-use super::peer::{Flags, Peer, PeerId, PeerView, PendingActions, Step};
+use super::peer::{Flags, Peer, PeerId, PeerView, PendingActions};
 use super::policy::{Heartbeat, Policy};
 use super::stalls::Stalls;
 use super::state::{Cause, State};
@@ -422,27 +422,13 @@ impl Tracker {
         let Some((transition, before)) = peer.take_transition() else {
             unreachable!("a peer in the queue has an event");
         };
-        let at = transition.at();
-        let kind = match transition.step() {
-            Step::Up => EventKind::Up,
-            step @ (Step::Suspected | Step::Doubted) => {
-                // The record's last life may be newer than the suspicion, and then says nothing of the silence before.
-                let silent = at.since(peer.last_life);
-                let doubt = step == Step::Doubted;
-                let at_least = if doubt { Duration::ZERO } else { self.config.policy.suspicion_time() };
-                EventKind::Suspected { silent_for: silent.max(at_least), doubt }
-            }
-            Step::Recovered => {
-                let suspected_at = before.map_or(peer.accepted_at, |before| before.at());
-                EventKind::Recovered { suspected_for: at.since(suspected_at) }
-            }
-            Step::HalfClosed => EventKind::HalfClosed,
-            Step::Died(_) => {
+        match EventKind::of(transition, before, peer, &self.config.policy) {
+            Some(kind) => (transition.at(), kind),
+            None => {
                 let death = self.death_log.tell(peer.death());
-                return (death.at, EventKind::Died(death));
+                (death.at, EventKind::Died(death))
             }
-        };
-        (at, kind)
+        }
     }
 
     /// Reports that the driver has closed the descriptor of a dead peer and has no operation on it under way. The slot is
