@@ -27,7 +27,7 @@ use clap::Args;
 
 use super::exit::{ExitError, spawn_thread, thread_ended, watch_signals};
 use crate::events::encoder::{Encoder, Filter, Format, Stream};
-use crate::events::sink::{Callback, Finish, Outlet, Output, Sink};
+use crate::events::sink::{Callback, Finish, Outlet, Output, Sink, SinkError};
 use crate::events::start::Start;
 use crate::limits;
 use crate::liveness::TrackerConfig;
@@ -99,10 +99,9 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
     let started = Instant::now();
     probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
     let (listeners, addresses) = listen(setup.listen, setup.threads, setup.sockets)?;
-    let (format, output) = setup.output.destination();
-    let to_stdout = matches!(output, Output::Stdout);
     // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
-    let output = output.opened().map_err(ExitError::failed)?;
+    let (format, to_stdout, output) = setup.output.destination();
+    let output = output.map_err(ExitError::failed)?;
     let supervisor = Supervisor::new();
     service.prepare(&supervisor)?;
     supervisor.watch_signals()?;
@@ -214,11 +213,12 @@ pub struct OutputArgs {
 
 impl OutputArgs {
     /// Without `--events`, sentences for people on standard output; with it, JSON Lines where it says.
-    fn destination(&self) -> (Format, Output) {
+    /// Also whether that is standard output.
+    fn destination(&self) -> (Format, bool, Result<Output, SinkError>) {
         match &self.events {
-            None => (Format::human_on_stdout(), Output::Stdout),
-            Some(path) if path.as_os_str() == "-" => (Format::JsonLines, Output::Stdout),
-            Some(path) => (Format::JsonLines, Output::File(path.clone())),
+            None => (Format::human_on_stdout(), true, Output::stdout()),
+            Some(path) if path.as_os_str() == "-" => (Format::JsonLines, true, Output::stdout()),
+            Some(path) => (Format::JsonLines, false, Output::file(path)),
         }
     }
 

@@ -79,7 +79,7 @@
 //! }
 //!
 //! let (mut reader, writer) = std::io::pipe().unwrap();
-//! let output = Output::Writer { name: "a pipe".into(), writer: Box::new(writer) };
+//! let output = Output::writer("a pipe", writer);
 //! let (sink, mut outlets) =
 //!     Sink::spawn(Numbers, Format::JsonLines, Filter::default(), output, 1).unwrap();
 //! sink.announce(End("hello"));
@@ -142,12 +142,12 @@ impl<S: Stream> fmt::Debug for Sink<S> {
 }
 
 impl<S: Stream> Sink<S> {
-    /// Opens the output and starts the thread, with one outlet for each loop. Nothing is written before
+    /// Starts the thread, with one outlet for each loop. Nothing is written before
     /// [`Sink::announce`].
     ///
     /// # Errors
     ///
-    /// When the output cannot be opened or the thread cannot be started.
+    /// When the thread cannot be started.
     pub fn spawn(
         stream: S,
         format: Format,
@@ -157,8 +157,7 @@ impl<S: Stream> Sink<S> {
     ) -> Result<(Sink<S>, Vec<Outlet<S>>), SinkError> {
         let counters: Arc<[Counters]> = std::iter::repeat_with(Counters::default).take(rings).collect();
         let encoder = Encoder::with_counters(stream, format, filter, Arc::clone(&counters));
-        let name = output.name();
-        let out = output.open()?;
+        let Output { name, out } = output;
         let shared = Arc::new(Shared {
             rings: std::iter::repeat_with(Ring::default).take(rings).collect(),
             accepted: AtomicU64::new(0),

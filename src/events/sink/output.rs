@@ -4,81 +4,65 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::sys::describe;
 
-/// Where to write.
-pub enum Output {
-    /// The standard output of the process.
-    Stdout,
-    /// A file, created if it does not exist, otherwise appended to. Opening a FIFO waits for its reader.
-    File(PathBuf),
-    /// An open file, pipe or socket.
-    Open {
-        /// Its name in messages.
-        name: String,
-        /// The open file.
-        file: File,
-    },
-    /// Anything else that accepts bytes.
-    Writer {
-        /// Its name in messages.
-        name: String,
-        /// Accepts the bytes. Called on the sink's thread only; it may block.
-        writer: Box<dyn Write + Send>,
-    },
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name())
-    }
-}
-
-impl Output {
-    /// Its name in messages.
-    pub(super) fn name(&self) -> String {
-        match self {
-            Output::Stdout => "standard output".to_owned(),
-            Output::File(path) => path.display().to_string(),
-            Output::Open { name, .. } | Output::Writer { name, .. } => name.clone(),
-        }
-    }
-
-    /// Opens the output now; opening a FIFO waits for its reader.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened.
-    pub fn opened(self) -> Result<Output, SinkError> {
-        let name = self.name();
-        let opened = match self {
-            // Not `io::stdout`: its buffer by lines would cut one write into many.
-            Output::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-            Output::File(path) => OpenOptions::new().append(true).create(true).open(path),
-            Output::Open { .. } | Output::Writer { .. } => return Ok(self),
-        };
-        match opened {
-            Ok(file) => Ok(Output::Open { name, file }),
-            Err(source) => Err(SinkError::Open { name, source }),
-        }
-    }
-
-    /// Opens the output, as what the bytes go to.
-    pub(super) fn open(self) -> Result<Out, SinkError> {
-        match self.opened()? {
-            Output::Open { file, .. } => Ok(Out::File(file)),
-            Output::Writer { writer, .. } => Ok(Out::Other(writer)),
-            Output::Stdout | Output::File(_) => unreachable!("what was opened is open"),
-        }
-    }
+/// Where to write, and its name in messages.
+pub struct Output {
+    pub(super) name: String,
+    pub(super) out: Out,
 }
 
 /// Where the bytes go.
 pub(super) enum Out {
     File(File),
     Other(Box<dyn Write + Send>),
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Output {
+    /// The standard output of the process.
+    ///
+    /// # Errors
+    ///
+    /// When its descriptor cannot be duplicated.
+    pub fn stdout() -> Result<Output, SinkError> {
+        // Not `io::stdout`: its buffer by lines would cut one write into many.
+        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        Output::opened("standard output".to_owned(), file)
+    }
+
+    /// A file, created if it does not exist, otherwise appended to. Opening a FIFO waits for its reader.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn file(path: &Path) -> Result<Output, SinkError> {
+        Output::opened(path.display().to_string(), OpenOptions::new().append(true).create(true).open(path))
+    }
+
+    fn opened(name: String, file: io::Result<File>) -> Result<Output, SinkError> {
+        match file {
+            Ok(file) => Ok(Output::open(name, file)),
+            Err(source) => Err(SinkError::Open { name, source }),
+        }
+    }
+
+    /// An open file, pipe or socket.
+    pub fn open(name: impl Into<String>, file: File) -> Output {
+        Output { name: name.into(), out: Out::File(file) }
+    }
+
+    /// Anything else that accepts bytes. It is called on the sink's thread only, and may block.
+    pub fn writer(name: impl Into<String>, writer: impl Write + Send + 'static) -> Output {
+        Output { name: name.into(), out: Out::Other(Box::new(writer)) }
+    }
 }
 
 /// Why a sink could not start, or stopped.

@@ -3,6 +3,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Instant as StdInstant;
 
@@ -85,7 +86,7 @@ impl Rig {
     }
 
     fn on_rings(name: &str, writer: impl Write + Send + 'static, rings: usize) -> Rig {
-        let output = Output::Writer { name: name.to_owned(), writer: Box::new(writer) };
+        let output = Output::writer(name, writer);
         Rig::new(Format::JsonLines, output, rings)
     }
 
@@ -104,7 +105,7 @@ impl Rig {
     /// On a socket: no write to it waits.
     fn prompt(rings: usize) -> (UnixStream, Rig) {
         let (reader, writer) = UnixStream::pair().unwrap();
-        let output = Output::Open { name: "a socket".to_owned(), file: File::from(OwnedFd::from(writer)) };
+        let output = Output::open("a socket", File::from(OwnedFd::from(writer)));
         (reader, Rig::new(Format::JsonLines, output, rings))
     }
 
@@ -316,7 +317,7 @@ fn a_reader_that_has_gone_ends_the_sink_quietly() {
 
 #[test]
 fn a_full_disk_is_an_error_with_its_path_and_cure() {
-    let mut rig = Rig::new(Format::JsonLines, Output::File("/dev/full".into()), 1);
+    let mut rig = Rig::new(Format::JsonLines, Output::file(Path::new("/dev/full")).unwrap(), 1);
     rig.on_closed().recv_timeout(PATIENCE).expect("the callback");
     rig.offer(0, 7);
     match rig.finish() {
@@ -345,10 +346,7 @@ fn what_cannot_be_opened_is_named_with_its_cure() {
     for (path, cure) in
         [("/nonexistent/directory/events", "create its directory"), ("/tmp", "name a file in it")]
     {
-        let numbers = Numbers(mpsc::channel().0);
-        let output = Output::File(path.into());
-        let refused = Sink::spawn(numbers, Format::JsonLines, Filter::default(), output, 1);
-        let message = refused.unwrap_err().to_string();
+        let message = Output::file(Path::new(path)).unwrap_err().to_string();
         assert!(message.contains(path) && message.contains(cure), "{message}");
     }
 }
@@ -357,7 +355,7 @@ fn what_cannot_be_opened_is_named_with_its_cure() {
 fn a_file_is_appended_to() {
     let path = std::env::temp_dir().join(format!("deadpeer-appended-{}", std::process::id()));
     for _ in 0..2 {
-        let mut rig = Rig::new(Format::JsonLines, Output::File(path.clone()), 1);
+        let mut rig = Rig::new(Format::JsonLines, Output::file(&path).unwrap(), 1);
         rig.offer(0, 1);
         assert!(matches!(rig.finish(), Finish::Delivered));
     }
@@ -455,7 +453,7 @@ fn read_statuses(reader: &mut impl Read, statuses: usize) -> String {
 fn a_status_line_is_written_anew_when_nothing_happens_and_is_gone_at_the_end() {
     const CLEAR: &str = "\r\x1b[K";
     let (mut reader, writer) = io::pipe().unwrap();
-    let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
+    let output = Output::writer("a pipe", writer);
     let format = Format::Human { colour: false, screen: Screen::Columns(80) };
     let mut rig = Rig::new(format, output, 1);
     let idle = read_statuses(&mut reader, 2);

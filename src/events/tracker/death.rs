@@ -1,12 +1,11 @@
 //! `died`: the fields, the proof and the sentence of a death. A new cause has its sentence here.
 
-use std::fmt::{self, Display};
 use std::time::Duration;
 
 use crate::events::body::{Body, Shown};
 use crate::events::human::{Count, Span};
 use crate::events::json::{Errno, micros, millis};
-use crate::liveness::{Cause, Death, Hop, LocalCause, Transport};
+use crate::liveness::{Cause, Death, Evidence, Hop, LocalCause, Transport};
 
 /// Appends the fields of a death.
 pub(super) fn fields(death: &Death, body: &mut Body<'_>) {
@@ -48,97 +47,62 @@ pub(super) fn fields(death: &Death, body: &mut Body<'_>) {
 }
 
 /// Why a peer counts as dead, in words of TCP.
-pub(super) struct Sentence<'a>(pub(super) &'a Death);
-
-impl Display for Sentence<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sentence(death) = *self;
-        let (proof, evidence) = (&death.proof, &death.proof.evidence);
-        let silent = Span(death.silent_for());
-        let errno = MaybeErrno(proof.errno.or(evidence.so_error.filter(|&errno| errno != 0)));
-        match death.cause {
-            Cause::Closed if proof.bye => write!(f, "said goodbye (BYE)")?,
-            Cause::Closed => write!(f, "hung up (FIN)")?,
-            Cause::Aborted => match errno {
-                MaybeErrno(None) => write!(f, "reset the connection (RST)")?,
-                errno => write!(f, "reset the connection{errno}")?,
-            },
-            Cause::HeartbeatExpired => {
-                write!(f, "silent {silent}, program silent, ")?;
-                match proof.transport {
-                    Transport::Answering => {
-                        let ack = Span(Duration::from_millis(u64::from(evidence.last_ack_ms)));
-                        write!(f, "kernel answering (last ack {ack} ago)")?;
-                    }
-                    Transport::Silent => write!(f, "kernel silent too{}", Unanswered(death))?,
-                    Transport::Unasked => write!(f, "kernel not asked")?,
+pub(super) fn sentence(death: &Death) -> String {
+    let (proof, evidence) = (&death.proof, &death.proof.evidence);
+    let silent = Span(death.silent_for());
+    let errno = proof.errno.or(evidence.so_error.filter(|&errno| errno != 0));
+    let errno = errno.map_or_else(String::new, |errno| format!(" ({})", Errno(errno)));
+    let mut text = match death.cause {
+        Cause::Closed if proof.bye => "said goodbye (BYE)".to_owned(),
+        Cause::Closed => "hung up (FIN)".to_owned(),
+        Cause::Aborted if errno.is_empty() => "reset the connection (RST)".to_owned(),
+        Cause::Aborted => format!("reset the connection{errno}"),
+        Cause::HeartbeatExpired => {
+            let kernel = match proof.transport {
+                Transport::Answering => {
+                    let ack = Span(Duration::from_millis(u64::from(evidence.last_ack_ms)));
+                    format!("answering (last ack {ack} ago)")
                 }
-            }
-            Cause::KeepaliveExpired if proof.errno.is_some() => {
-                write!(f, "silent {silent}, its kernel answered no keepalive{errno}")?;
-            }
-            Cause::KeepaliveExpired => {
-                write!(f, "silent {silent}, its kernel does not answer{}", Unanswered(death))?;
-            }
-            Cause::UserTimeout => {
-                write!(f, "did not acknowledge what we sent{errno}")?;
-            }
-            Cause::Unreachable(Hop::Host) => write!(f, "its host cannot be reached{errno}")?,
-            Cause::Unreachable(Hop::Net) => write!(f, "its network cannot be reached{errno}")?,
-            Cause::HandshakeExpired => {
-                write!(f, "connected and did not speak for {silent}")?;
-                if death.bytes > 0 {
-                    write!(f, " (no complete heartbeat)")?;
-                }
-            }
-            Cause::Protocol => match proof.frame {
-                Some(error) => write!(f, "sent what is no heartbeat: {error}")?,
-                None => write!(f, "sent what is no heartbeat")?,
-            },
-            Cause::Local(LocalCause::Destroyed) => write!(f, "killed on this machine, as by ss -K{errno}")?,
-            Cause::Local(LocalCause::Shutdown) => write!(f, "our own side was shut down{errno}")?,
-            Cause::Local(LocalCause::Replaced) => {
-                write!(f, "replaced by a newer connection of its identity")?
-            }
-            Cause::Local(LocalCause::Unwatchable) => {
-                write!(f, "could not be watched: our fault, not the peer's{errno}")?;
-            }
+                Transport::Silent => format!("silent too{}", unanswered(evidence)),
+                Transport::Unasked => "not asked".to_owned(),
+            };
+            format!("silent {silent}, program silent, kernel {kernel}")
         }
-        if proof.outage {
-            write!(f, "; half of all peers are silent, so rather a path than this peer")?;
+        Cause::KeepaliveExpired if proof.errno.is_some() => {
+            format!("silent {silent}, its kernel answered no keepalive{errno}")
         }
-        write!(f, "; lived {}, {}", Span(death.at.since(death.accepted_at)), Count(death.bytes, "byte"))
+        Cause::KeepaliveExpired => {
+            format!("silent {silent}, its kernel does not answer{}", unanswered(evidence))
+        }
+        Cause::UserTimeout => format!("did not acknowledge what we sent{errno}"),
+        Cause::Unreachable(Hop::Host) => format!("its host cannot be reached{errno}"),
+        Cause::Unreachable(Hop::Net) => format!("its network cannot be reached{errno}"),
+        Cause::HandshakeExpired => {
+            let incomplete = if death.bytes > 0 { " (no complete heartbeat)" } else { "" };
+            format!("connected and did not speak for {silent}{incomplete}")
+        }
+        Cause::Protocol => {
+            let fault = proof.frame.map_or_else(String::new, |error| format!(": {error}"));
+            format!("sent what is no heartbeat{fault}")
+        }
+        Cause::Local(LocalCause::Destroyed) => format!("killed on this machine, as by ss -K{errno}"),
+        Cause::Local(LocalCause::Shutdown) => format!("our own side was shut down{errno}"),
+        Cause::Local(LocalCause::Replaced) => "replaced by a newer connection of its identity".to_owned(),
+        Cause::Local(LocalCause::Unwatchable) => {
+            format!("could not be watched: our fault, not the peer's{errno}")
+        }
+    };
+    if proof.outage {
+        text.push_str("; half of all peers are silent, so rather a path than this peer");
     }
-}
-
-/// ` (ECONNRESET)`, or nothing.
-struct MaybeErrno(Option<i32>);
-
-impl Display for MaybeErrno {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(errno) => write!(f, " ({})", Errno(errno)),
-            None => Ok(()),
-        }
-    }
+    let (lived, bytes) = (Span(death.at.since(death.accepted_at)), Count(death.bytes, "byte"));
+    format!("{text}; lived {lived}, {bytes}")
 }
 
 /// ` (3 probes and 2 retransmissions unanswered)`, or nothing.
-struct Unanswered<'a>(&'a Death);
-
-impl Display for Unanswered<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let evidence = &self.0.proof.evidence;
-        match (u64::from(evidence.probes), u64::from(evidence.retransmits)) {
-            (0, 0) => Ok(()),
-            (probes, 0) => write!(f, " ({} unanswered)", Count(probes, "probe")),
-            (0, retransmits) => write!(f, " ({} unanswered)", Count(retransmits, "retransmission")),
-            (probes, retransmits) => write!(
-                f,
-                " ({} and {} unanswered)",
-                Count(probes, "probe"),
-                Count(retransmits, "retransmission")
-            ),
-        }
-    }
+fn unanswered(evidence: &Evidence) -> String {
+    let sent = [(evidence.probes, "probe"), (evidence.retransmits, "retransmission")].into_iter();
+    let sent = sent.filter(|&(count, _)| count > 0);
+    let sent: Vec<_> = sent.map(|(count, what)| Count(u64::from(count), what).to_string()).collect();
+    if sent.is_empty() { String::new() } else { format!(" ({} unanswered)", sent.join(" and ")) }
 }

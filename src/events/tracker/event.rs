@@ -131,7 +131,7 @@ impl Stream for TrackerStream {
             }
             EventKind::Died(death) => {
                 death::fields(death, body);
-                body.text(format_args!("{:<CAUSE$}  {}", death.cause.as_str(), death::Sentence(death)));
+                body.text(format_args!("{:<CAUSE$}  {}", death.cause.as_str(), death::sentence(death)));
             }
             EventKind::Stall { held } => {
                 body.field("held_ms", millis(*held)).text(format_args!(

@@ -1,7 +1,7 @@
 //! The lines for people.
 
 use super::*;
-use crate::events::tracker::death::Sentence;
+use crate::events::tracker::death::sentence;
 use crate::liveness::{Cause, EventKind};
 
 const PLAIN: Format = Format::Human { colour: false, screen: Screen::None };
@@ -56,7 +56,7 @@ fn every_cause_has_its_sentence() {
         .into_iter()
         .map(|event| match event.kind {
             EventKind::Died(death) => {
-                let sentence = Sentence(&death).to_string();
+                let sentence = sentence(&death);
                 let end = "; lived 4.234 s, 480 bytes";
                 format!("{}: {}", death.cause.as_str(), sentence.strip_suffix(end).unwrap())
             }
@@ -91,13 +91,13 @@ fn every_cause_has_its_sentence() {
 #[test]
 fn what_the_proof_leaves_out_the_sentence_leaves_out() {
     let hung_up = samples::death(Cause::Closed);
-    assert!(Sentence(&hung_up).to_string().starts_with("hung up (FIN); lived"));
+    assert!(sentence(&hung_up).starts_with("hung up (FIN); lived"));
     let unasked = samples::death(Cause::HeartbeatExpired);
-    assert!(Sentence(&unasked).to_string().contains("kernel not asked"));
+    assert!(sentence(&unasked).contains("kernel not asked"));
     let mut unreachable = samples::death(Cause::KeepaliveExpired);
     unreachable.proof.evidence.probes = 1;
     unreachable.proof.evidence.retransmits = 2;
-    let sentence = Sentence(&unreachable).to_string();
+    let sentence = sentence(&unreachable);
     assert!(sentence.contains("does not answer (1 probe and 2 retransmissions unanswered)"), "{sentence}");
 }
 
@@ -151,7 +151,7 @@ fn the_status_line_counts_and_stays_on_its_row() {
 #[test]
 fn people_get_sentences_and_the_status_line_is_gone_at_the_end() {
     let (mut reader, writer) = io::pipe().unwrap();
-    let output = Output::Writer { name: "a pipe".to_owned(), writer: Box::new(writer) };
+    let output = Output::writer("a pipe", writer);
     let format = Format::Human { colour: false, screen: Screen::Columns(200) };
     let stream = TrackerStream::new(samples::locals());
     let (sink, mut outlets) = Sink::spawn(stream, format, Filter::default(), output, 2).unwrap();
