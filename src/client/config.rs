@@ -46,16 +46,16 @@ impl ClientConfig {
 
     pub(super) fn check(&self) -> Result<(), ClientError> {
         if self.address.port() == 0 {
-            return Err(ClientError::NoPort { address: self.address });
+            return Err(ClientError::NoPort(self.address));
         }
         if !(1..=MAX_COUNT).contains(&self.count) {
-            return Err(ClientError::Count { count: self.count });
+            return Err(ClientError::Count(self.count));
         }
         if !(MIN_EVERY..=MAX_EVERY).contains(&self.every) {
-            return Err(ClientError::Every { every: self.every });
+            return Err(ClientError::Every(self.every));
         }
         // The last connection has the longest number in its name.
         let identity = self.identity(self.count - 1);
-        Identity::new(&identity).map(|_| ()).map_err(|source| ClientError::Identity { identity, source })
+        Identity::new(&identity).map(|_| ()).map_err(|source| ClientError::Identity(identity, source))
     }
 }

@@ -40,11 +40,11 @@ impl Client {
                 let open = self.progress.connected + self.progress.connecting - 1;
                 return match source.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        Err(ClientError::Socket { open, address, source })
+                        Err(ClientError::Socket(address, open, source))
                     }
                     // With `reconnect`, ports in TIME_WAIT become free in time.
                     Some(libc::EADDRNOTAVAIL) if !self.config.reconnect => {
-                        Err(ClientError::LocalPorts { open, address, source })
+                        Err(ClientError::LocalPorts(address, open, source))
                     }
                     _ => {
                         self.connect_failed(index, &source, now);
@@ -55,7 +55,7 @@ impl Client {
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered = self.poll.registry().register(&mut stream, Token(index + 1), interest);
-        registered.map_err(|source| ClientError::Watch { address, source })?;
+        registered.map_err(|source| ClientError::Watch(address, source))?;
         self.connections[index].stream = Some(stream);
         self.set_timer(index, now + CONNECT_PATIENCE);
         Ok(())

@@ -15,32 +15,15 @@ use crate::sys::describe;
 #[non_exhaustive]
 pub enum ClientError {
     /// The address has port 0, which no server listens on.
-    NoPort {
-        /// The address as given.
-        address: SocketAddr,
-    },
+    NoPort(SocketAddr),
     /// The number of connections is out of range.
-    Count {
-        /// The number as given.
-        count: usize,
-    },
+    Count(usize),
     /// The interval is out of range.
-    Every {
-        /// The interval as given.
-        every: Duration,
-    },
-    /// The identity cannot be sent.
-    Identity {
-        /// The longest name that a connection would have had.
-        identity: String,
-        /// Why it cannot be sent.
-        source: FrameError,
-    },
+    Every(Duration),
+    /// The longest name that a connection would have had cannot be sent.
+    Identity(String, FrameError),
     /// The limit on open descriptors could not be read or raised.
-    Descriptors {
-        /// The kernel's error.
-        source: io::Error,
-    },
+    Descriptors(io::Error),
     /// The hard limit on open descriptors is too low.
     TooFewDescriptors {
         /// Descriptors for the connections and for the program itself.
@@ -49,77 +32,43 @@ pub enum ClientError {
         limit: u64,
     },
     /// The epoll instance could not be created or used.
-    Poll {
-        /// The kernel's error.
-        source: io::Error,
-    },
-    /// The kernel refused a socket.
-    Socket {
-        /// Connections that were open or opening.
-        open: usize,
-        /// The address of the server.
-        address: SocketAddr,
-        /// The kernel's error.
-        source: io::Error,
-    },
-    /// No local port was free for a further connection.
-    LocalPorts {
-        /// Connections that were open or opening.
-        open: usize,
-        /// The address of the server.
-        address: SocketAddr,
-        /// The kernel's error.
-        source: io::Error,
-    },
-    /// A socket could not be added to the epoll instance.
-    Watch {
-        /// The address of the server.
-        address: SocketAddr,
-        /// The kernel's error.
-        source: io::Error,
-    },
+    Poll(io::Error),
+    /// The kernel refused a socket for the server of this address, beside so many connections.
+    Socket(SocketAddr, usize, io::Error),
+    /// No local port was free for a connection to this address, beside so many others.
+    LocalPorts(SocketAddr, usize, io::Error),
+    /// A socket for the server of this address could not be added to the epoll instance.
+    Watch(SocketAddr, io::Error),
 }
 
 impl ClientError {
     /// Whether the configuration is at fault, and not the machine.
     #[must_use]
     pub fn is_configuration(&self) -> bool {
-        match self {
-            ClientError::NoPort { .. }
-            | ClientError::Count { .. }
-            | ClientError::Every { .. }
-            | ClientError::Identity { .. } => true,
-            ClientError::Descriptors { .. }
-            | ClientError::TooFewDescriptors { .. }
-            | ClientError::Poll { .. }
-            | ClientError::Socket { .. }
-            | ClientError::LocalPorts { .. }
-            | ClientError::Watch { .. } => false,
-        }
+        use ClientError::{Count, Every, Identity, NoPort};
+        matches!(self, NoPort(_) | Count(_) | Every(_) | Identity(..))
     }
 }
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::NoPort { address } => {
-                write!(
-                    f,
-                    "cannot connect to {address}: port 0 is no port; give the port that the server printed"
-                )
-            }
-            ClientError::Count { count } => write!(
+            ClientError::NoPort(address) => write!(
+                f,
+                "cannot connect to {address}: port 0 is no port; give the port that the server printed"
+            ),
+            ClientError::Count(count) => write!(
                 f,
                 "cannot hold {count} connections: one client holds 1 to {MAX_COUNT}; for more, start several, \
                  from different local addresses"
             ),
-            ClientError::Every { every } => {
+            ClientError::Every(every) => {
                 write!(f, "cannot beat every {every:?}: choose from {MIN_EVERY:?} to {MAX_EVERY:?}")
             }
-            ClientError::Identity { identity, source } => {
+            ClientError::Identity(identity, source) => {
                 write!(f, "cannot say HELLO as {identity:?}: {source}; choose a shorter or plainer name")
             }
-            ClientError::Descriptors { source } => write!(
+            ClientError::Descriptors(source) => write!(
                 f,
                 "cannot raise the limit on open descriptors: {}; raise it before the start with `ulimit -n`",
                 describe(source)
@@ -129,24 +78,24 @@ impl fmt::Display for ClientError {
                 "cannot open {wanted} descriptors: the hard limit is {limit}; raise it with `ulimit -Hn \
                  {wanted}` as root (or LimitNOFILE= in the unit), or lower the count"
             ),
-            ClientError::Poll { source } => write!(
+            ClientError::Poll(source) => write!(
                 f,
                 "cannot wait for sockets with epoll: {}; raise `ulimit -n` if descriptors ran out",
                 describe(source)
             ),
-            ClientError::Socket { open, address, source } => write!(
+            ClientError::Socket(address, open, source) => write!(
                 f,
                 "cannot open another socket for {address} beside {open}: {}; raise `ulimit -n` (this process) \
                  or sysctl fs.file-max (the machine), or lower the count",
                 describe(source)
             ),
-            ClientError::LocalPorts { open, address, source } => write!(
+            ClientError::LocalPorts(address, open, source) => write!(
                 f,
                 "cannot connect to {address} beside {open} connections: {}; no local port is free: widen sysctl \
                  net.ipv4.ip_local_port_range, or wait a minute for those in TIME_WAIT",
                 describe(source)
             ),
-            ClientError::Watch { address, source } => write!(
+            ClientError::Watch(address, source) => write!(
                 f,
                 "cannot watch a connection to {address}: {}; raise sysctl fs.epoll.max_user_watches",
                 describe(source)
@@ -157,17 +106,12 @@ impl fmt::Display for ClientError {
 
 impl Error for ClientError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        use ClientError::{Descriptors, Identity, LocalPorts, Poll, Socket, Watch};
         match self {
-            ClientError::NoPort { .. }
-            | ClientError::Count { .. }
-            | ClientError::Every { .. }
-            | ClientError::TooFewDescriptors { .. } => None,
-            ClientError::Identity { source, .. } => Some(source),
-            ClientError::Descriptors { source }
-            | ClientError::Poll { source }
-            | ClientError::Socket { source, .. }
-            | ClientError::LocalPorts { source, .. }
-            | ClientError::Watch { source, .. } => Some(source),
+            Identity(_, source) => Some(source),
+            Descriptors(source) | Poll(source) | Watch(_, source) => Some(source),
+            Socket(_, _, source) | LocalPorts(_, _, source) => Some(source),
+            _ => None,
         }
     }
 }

@@ -123,13 +123,13 @@ impl Client {
     /// [`ClientError`]: a value of the configuration is out of its range, or the limit on descriptors is too low.
     pub fn new(config: ClientConfig) -> Result<Client, ClientError> {
         config.check()?;
-        let limit = raise_nofile().map_err(|source| ClientError::Descriptors { source })?;
+        let limit = raise_nofile().map_err(ClientError::Descriptors)?;
         let wanted = config.count as u64 + RESERVED_FDS;
         if wanted > limit {
             return Err(ClientError::TooFewDescriptors { wanted, limit });
         }
-        let poll = Poll::new().map_err(|source| ClientError::Poll { source })?;
-        let waker = Waker::new(poll.registry(), STOP).map_err(|source| ClientError::Poll { source })?;
+        let poll = Poll::new().map_err(ClientError::Poll)?;
+        let waker = Waker::new(poll.registry(), STOP).map_err(ClientError::Poll)?;
         let rng = fastrand::Rng::with_seed(config.seed);
         Ok(Client {
             poll,
@@ -198,7 +198,7 @@ impl Client {
                 events.clear();
                 Ok(())
             }
-            Err(source) => Err(ClientError::Poll { source }),
+            Err(source) => Err(ClientError::Poll(source)),
             Ok(()) => Ok(()),
         }
     }

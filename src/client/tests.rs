@@ -24,10 +24,13 @@ fn config(address: SocketAddr, count: usize) -> ClientConfig {
     }
 }
 
-fn listener() -> (TcpListener, SocketAddr) {
+/// A listener, a client of it with `count` connections, and what stops the client.
+fn client(count: usize) -> (TcpListener, Client, Stop) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    (listener, address)
+    let client = Client::new(config(address, count)).unwrap();
+    let stop = client.stop_handle();
+    (listener, client, stop)
 }
 
 fn accept(listener: &TcpListener) -> StdStream {
@@ -58,9 +61,8 @@ fn read_until(stream: &mut StdStream, decoder: &mut Decoder, mut seen: impl FnMu
 #[test]
 fn every_connection_says_hello_beats_and_leaves_with_a_bye() {
     const COUNT: usize = 40;
-    let (listener, address) = listener();
-    let client = Client::new(config(address, COUNT)).unwrap();
-    let (stop, ready) = (client.stop_handle(), Arc::new(AtomicUsize::new(0)));
+    let (listener, client, stop) = client(COUNT);
+    let ready = Arc::new(AtomicUsize::new(0));
     let server = thread::spawn(move || {
         let mut readers = Vec::new();
         for _ in 0..COUNT {
@@ -115,9 +117,7 @@ fn every_connection_says_hello_beats_and_leaves_with_a_bye() {
 
 #[test]
 fn a_ping_is_answered_with_its_own_count_and_time() {
-    let (listener, address) = listener();
-    let client = Client::new(config(address, 1)).unwrap();
-    let stop = client.stop_handle();
+    let (listener, client, stop) = client(1);
     let server = thread::spawn(move || {
         let mut stream = accept(&listener);
         let ping = Frame { kind: Kind::Ping, sequence: 77, timestamp: 123_456_789 };
@@ -139,9 +139,7 @@ fn a_ping_is_answered_with_its_own_count_and_time() {
 
 #[test]
 fn a_server_that_ends_connections_is_counted_by_how_it_did() {
-    let (listener, address) = listener();
-    let client = Client::new(config(address, 4)).unwrap();
-    let stop = client.stop_handle();
+    let (listener, client, stop) = client(4);
     let server = thread::spawn(move || {
         let mut streams: Vec<StdStream> = (0..4).map(|_| accept(&listener)).collect();
         for stream in &mut streams {
@@ -168,8 +166,7 @@ fn a_server_that_ends_connections_is_counted_by_how_it_did() {
 
 #[test]
 fn a_client_without_reconnect_ends_when_no_connection_is_left() {
-    let (listener, address) = listener();
-    let client = Client::new(config(address, 2)).unwrap();
+    let (listener, client, _) = client(2);
     let server = thread::spawn(move || (0..2).map(|_| accept(&listener)).for_each(drop));
     let totals = client.run(|_| ()).unwrap();
     server.join().unwrap();
@@ -189,9 +186,8 @@ fn a_refused_connect_is_reported_and_not_an_error() {
 
 #[test]
 fn a_lost_connection_comes_back_when_asked_to() {
-    let (listener, address) = listener();
-    let client = Client::new(ClientConfig { reconnect: true, ..config(address, 1) }).unwrap();
-    let stop = client.stop_handle();
+    let (listener, mut client, stop) = client(1);
+    client.config.reconnect = true;
     let server = thread::spawn(move || {
         drop(accept(&listener));
         let mut stream = accept(&listener);
@@ -211,9 +207,8 @@ fn a_lost_connection_comes_back_when_asked_to() {
 
 #[test]
 fn a_flood_from_the_server_does_not_end_the_beats() {
-    let (listener, address) = listener();
-    let client = Client::new(config(address, 2)).unwrap();
-    let (stop, flooded) = (client.stop_handle(), Arc::new(AtomicBool::new(false)));
+    let (listener, client, stop) = client(2);
+    let flooded = Arc::new(AtomicBool::new(false));
     let over = flooded.clone();
     let server = thread::spawn(move || {
         let (mut flood, mut quiet) = (accept(&listener), accept(&listener));
