@@ -18,12 +18,16 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub io: Io,
 
+    /// Check for `deadpeer run` with this --threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 
     /// Print a seccomp profile that allows io_uring, for Docker, Podman, containerd or Kubernetes, and exit
-    #[arg(long, conflicts_with_all = ["io", "json"])]
+    #[arg(long, conflicts_with_all = ["io", "threads", "json"])]
     pub seccomp_profile: bool,
 }
 
@@ -33,7 +37,9 @@ pub fn doctor(args: DoctorArgs) -> ExitCode {
     if args.seccomp_profile {
         return print(SECCOMP_PROFILE, 0);
     }
-    let diagnosis = examine(&Facts::read(), args.io.choice());
+    let mut facts = Facts::read();
+    facts.threads = args.threads.map_or(facts.threads, usize::from);
+    let diagnosis = examine(&facts, args.io.choice());
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let colour = io::stdout().is_terminal() && !plain;

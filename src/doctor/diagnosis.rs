@@ -2,7 +2,7 @@
 
 use super::check::{Check, Verdict};
 use super::facts::{EngineFacts, Facts};
-use super::{engine, network, resources};
+use super::{engine, resources};
 use crate::reactor::EngineChoice;
 
 /// What a machine offers to `deadpeer run`.
@@ -49,13 +49,13 @@ pub fn examine(facts: &Facts, io: EngineChoice) -> Diagnosis {
         resources::tick(facts),
         resources::cores(facts),
         resources::memory(facts),
-        network::backlog(facts),
-        network::syn_backlog(facts),
-        network::tcp_memory(facts),
-        network::orphans(facts),
-        network::conntrack(facts),
-        network::ports(facts),
-        network::keepalive(facts),
+        resources::backlog(facts),
+        resources::syn_backlog(facts),
+        resources::tcp_memory(facts),
+        resources::orphans(facts),
+        resources::conntrack(facts),
+        resources::ports(facts),
+        resources::keepalive(facts),
         resources::user(facts),
     ];
     let engine = engine::taken(facts, io);

@@ -146,7 +146,7 @@ pub(super) fn memlock(facts: &Facts, io: EngineChoice) -> Check {
     if facts.locks_memory {
         return Check::ok(name, format!("{size}, which CAP_IPC_LOCK overrides"));
     }
-    let (rings, needed) = (bytes / RING_BYTES, facts.cores as u64);
+    let (rings, needed) = (bytes / RING_BYTES, facts.threads as u64);
     // After a restart the rings of the process before may still count.
     let verdict = match io {
         EngineChoice::Epoll => Verdict::Ok,
@@ -157,7 +157,7 @@ pub(super) fn memlock(facts: &Facts, io: EngineChoice) -> Check {
     Check::new(
         name,
         verdict,
-        format!("{size}: room for {rings} rings of this user; a thread needs one"),
+        format!("{size}: room for {rings} rings of this user; {needed} threads need one each"),
         "`ulimit -l unlimited` (LimitMEMLOCK=256M in a unit, --ulimit memlock=268435456 for a container)",
     )
 }

@@ -87,6 +87,8 @@ pub struct Facts {
     pub tick: Duration,
     /// Processors that this process may use.
     pub cores: usize,
+    /// Threads of the `deadpeer run` that is judged; by default one for each core.
+    pub threads: usize,
     /// The tightest quota of the control groups; `None` is no quota.
     pub quota: Option<Quota>,
     /// Memory of the machine, in bytes.
@@ -117,12 +119,14 @@ impl Facts {
     /// Reads all facts now. Raises the soft limit on descriptors, as `deadpeer run` does.
     #[must_use]
     pub fn read() -> Facts {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from); // as `run` counts them
         Facts {
             ring: EngineFacts::read(EngineChoice::Uring),
             epoll: EngineFacts::read(EngineChoice::Epoll),
             operations: uring::supported_operations(),
             tick: TickClock::new().tick(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from), // as `run` counts them
+            cores,
+            threads: cores,
             nofile: rlimit::raise_nofile().unwrap_or(0),
             ..Facts::read_from(Path::new("/"))
         }
@@ -171,6 +175,7 @@ impl Facts {
             file_max: sysctl("fs/file-max"),
             tick: Duration::from_millis(4),
             cores: 1,
+            threads: 1,
             quota: quota(root),
             memory: meminfo(root),
             cgroup_memory: of_cgroups(root, "memory.max")

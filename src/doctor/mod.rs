@@ -35,7 +35,6 @@ mod check;
 mod diagnosis;
 mod engine;
 mod facts;
-mod network;
 mod resources;
 mod show;
 

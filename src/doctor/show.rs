@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::check::Verdict;
+use super::check::{Check, Verdict};
 use super::diagnosis::Diagnosis;
 use crate::reactor::EngineChoice;
 
@@ -60,9 +60,8 @@ fn wrapped(text: &str, indent: usize) -> String {
 
 fn conclusion(diagnosis: &Diagnosis) -> String {
     let command = match diagnosis.io {
-        EngineChoice::Auto => "deadpeer run",
-        EngineChoice::Uring => "deadpeer run --io uring",
-        EngineChoice::Epoll => "deadpeer run --io epoll",
+        EngineChoice::Auto => "deadpeer run".to_owned(),
+        io => format!("deadpeer run --io {}", name(io)),
     };
     let (warnings, bad) = (diagnosis.count(Verdict::Warn), diagnosis.count(Verdict::Bad));
     match (diagnosis.engine, bad, warnings) {
@@ -76,32 +75,27 @@ fn conclusion(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// One JSON object: `version`, `io`, `engine`, `verdict` (the most serious) and `checks`.
-#[must_use]
-pub fn json(diagnosis: &Diagnosis) -> String {
-    let checks: Vec<_> = diagnosis
-        .checks
-        .iter()
-        .map(|check| {
-            serde_json::json!({
-                "name": check.name,
-                "verdict": check.verdict.as_str(),
-                "found": check.found,
-                "cure": check.cure,
-            })
-        })
-        .collect();
-    let io = match diagnosis.io {
+fn name(io: EngineChoice) -> &'static str {
+    match io {
         EngineChoice::Auto => "auto",
         EngineChoice::Uring => "uring",
         EngineChoice::Epoll => "epoll",
-    };
+    }
+}
+
+/// One JSON object: `version`, `io`, `engine`, `verdict` (the most serious) and `checks`.
+#[must_use]
+pub fn json(diagnosis: &Diagnosis) -> String {
+    let checks = diagnosis.checks.iter().map(|check| {
+        let Check { name, verdict, found, cure } = check;
+        serde_json::json!({ "name": name, "verdict": verdict.as_str(), "found": found, "cure": cure })
+    });
     let object = serde_json::json!({
         "version": 1,
-        "io": io,
+        "io": name(diagnosis.io),
         "engine": diagnosis.engine,
         "verdict": diagnosis.verdict().as_str(),
-        "checks": checks,
+        "checks": checks.collect::<Vec<_>>(),
     });
     format!("{object:#}\n")
 }

@@ -9,6 +9,10 @@ use super::resources::capacity;
 use super::*;
 use crate::reactor::EngineChoice;
 
+fn forbidden() -> EngineFacts {
+    EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into())
+}
+
 /// A machine on which every check is ok.
 fn fine() -> Facts {
     Facts {
@@ -26,6 +30,7 @@ fn fine() -> Facts {
         file_max: Some(u64::MAX / 2),
         tick: Duration::from_millis(4),
         cores: 2,
+        threads: 2,
         quota: None,
         memory: Some(64 << 30),
         cgroup_memory: None,
@@ -64,8 +69,6 @@ fn a_machine_without_faults_has_no_cures() {
 #[test]
 fn each_fault_is_reported_with_its_cure_and_no_other_check_is() {
     use Verdict::{Bad, Warn};
-    let forbidden =
-        || EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
     let no_epoll =
         || EngineFacts::Short("cannot set up epoll: Too many open files; raise `ulimit -n`".into());
     let cases: &[(&str, Verdict, &str, u8, Facts)] = &[
@@ -159,15 +162,16 @@ fn without_a_ring_the_verdict_depends_on_the_io_that_is_asked_for() {
             assert_eq!((found.verdict(), found.engine, found.exit_code), (Bad, None, 1), "{io:?}");
         }
     }
-    let crowded = Facts { memlock: Some(600 << 10), cores: 2, ..fine() };
+    let crowded = Facts { memlock: Some(600 << 10), ..fine() };
     assert_eq!(examine(&crowded, Uring).exit_code, 1, "the second thread has no ring");
     assert_eq!(examine(&crowded, Auto).exit_code, 0, "the second thread takes epoll");
+    let alone = Facts { threads: 1, ..crowded };
+    assert_eq!(examine(&alone, Uring).exit_code, 0, "it is the threads that need rings, and not the cores");
 }
 
 #[test]
 fn the_text_fits_80_columns_and_breaks_no_command() {
-    let ring = EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
-    let facts = Facts { ring, seccomp: Some(2), io_uring_disabled: Some(2), ..fine() };
+    let facts = Facts { ring: forbidden(), seccomp: Some(2), io_uring_disabled: Some(2), ..fine() };
     let shown = text(&examine(&facts, EngineChoice::Uring), false);
     for line in shown.lines() {
         let command = line.contains("echo kernel.io_uring_disabled=0 > /etc");
@@ -178,21 +182,16 @@ fn the_text_fits_80_columns_and_breaks_no_command() {
 
 #[test]
 fn a_seccomp_filter_is_suspected_if_the_ring_is_forbidden() {
-    let ring = EngineFacts::Forbidden("cannot set up io_uring: Operation not permitted; allow it".into());
-    let filtered = Facts { ring, seccomp: Some(2), ..fine() };
-    assert!(
-        one(&filtered, "seccomp")
-            .cure
-            .unwrap()
-            .contains("`deadpeer doctor --seccomp-profile > deadpeer.json`")
-    );
+    let filtered = one(&Facts { ring: forbidden(), seccomp: Some(2), ..fine() }, "seccomp");
+    assert!(filtered.cure.unwrap().contains("`deadpeer doctor --seccomp-profile > deadpeer.json`"));
     assert_eq!(one(&Facts { seccomp: Some(2), ..fine() }, "seccomp").verdict, Verdict::Ok);
-    let cookies = Facts { syn_backlog: Some(1), syn_cookies: Some(1), ..fine() };
-    assert_eq!(one(&cookies, "syn-backlog").verdict, Verdict::Ok);
-    let older = Facts { kernel: "6.8.0".into(), memlock: Some(0), ..fine() };
-    assert_eq!(one(&older, "memlock").verdict, Verdict::Ok);
-    let privileged = Facts { memlock: Some(0), locks_memory: true, ..fine() };
-    assert_eq!(one(&privileged, "memlock").verdict, Verdict::Ok);
+    for (name, facts) in [
+        ("syn-backlog", Facts { syn_backlog: Some(1), syn_cookies: Some(1), ..fine() }),
+        ("memlock", Facts { kernel: "6.8.0".into(), memlock: Some(0), ..fine() }),
+        ("memlock", Facts { memlock: Some(0), locks_memory: true, ..fine() }),
+    ] {
+        assert_eq!(one(&facts, name).verdict, Verdict::Ok, "{facts:?}");
+    }
 }
 
 struct Root(PathBuf);
