@@ -13,7 +13,7 @@ use crate::cli::io::Io;
 use crate::cli::serve::{
     Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
 };
-use crate::cli::values::{MODES, ON_GONE, POLICIES, VERSIONS, one_of};
+use crate::cli::values::{MODES, ON_GONE, PROXY_POLICIES, VERSIONS, one_of};
 use crate::events::proxy::{Closing, Listening, ProxyStream};
 use crate::events::start::Start;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
@@ -53,9 +53,8 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "WHAT", default_value = "reset", value_parser = one_of(&ON_GONE), help_heading = "Verdict")]
     pub on_gone: OnGone,
 
-    /// How long a client or an upstream may be silent while TCP keepalive probes it: standard (a verdict after 32 to
-    /// 40 s) or strict (after 7 to 9 s)
-    #[arg(long, value_name = "NAME", default_value = "standard", value_parser = one_of(&POLICIES),
+    /// How long a client or an upstream may be silent while TCP keepalive probes it
+    #[arg(long, value_name = "NAME", default_value = "standard", value_parser = one_of(&PROXY_POLICIES),
           help_heading = "Verdict")]
     pub policy: Preset,
 

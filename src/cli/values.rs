@@ -16,7 +16,7 @@ pub(super) fn one_of<T: Clone + Send + Sync + 'static>(
     })
 }
 
-/// The values of `--policy`.
+/// The values of `--policy` of `run`.
 pub(super) static POLICIES: [(&str, &str, Preset); 2] = [
     ("standard", "A verdict after 32 s of silence", Preset::Standard),
     ("strict", "A verdict after 7 s of silence", Preset::Strict),
@@ -57,3 +57,9 @@ pub(super) static ON_GONE: [(&str, &str, OnGone); 3] = [
 /// The values of `--send-proxy`.
 pub(super) static VERSIONS: [(&str, &str, SendProxy); 2] =
     [("v1", "A line of text", SendProxy::V1), ("v2", "Binary", SendProxy::V2)];
+
+/// The values of `--policy` of `proxy`, where the kernel finds the silence.
+pub(super) static PROXY_POLICIES: [(&str, &str, Preset); 2] = [
+    ("standard", "A verdict after 32 to 40 s of silence", Preset::Standard),
+    ("strict", "A verdict after 7 to 9 s of silence", Preset::Strict),
+];
