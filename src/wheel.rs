@@ -118,11 +118,8 @@ pub struct Wheel {
 }
 
 impl Wheel {
-    /// A wheel for keys below `keys`, whose hand stands at `now`.
-    ///
-    /// # Panics
-    ///
-    /// When `keys` is more than [`limits::MAX_PEERS`].
+    /// A wheel for keys below `keys`, whose hand stands at `now`. Panics when `keys` is more than
+    /// [`limits::MAX_PEERS`].
     #[must_use]
     pub fn with_capacity(keys: usize, now: Instant) -> Wheel {
         assert!(keys <= limits::MAX_PEERS, "{keys} keys are more than MAX_PEERS");
@@ -140,12 +137,8 @@ impl Wheel {
 
     /// Schedules `key` for `at`, rounded up to a tick; a key that is scheduled already is moved.
     ///
-    /// A deadline in the past is due at the first tick that was not visited yet. One beyond reach
-    /// comes out early, at the last tick of the round.
-    ///
-    /// # Panics
-    ///
-    /// When `key` is not below the capacity.
+    /// A deadline in the past is due at the first tick that was not visited yet. One beyond reach comes out early, at
+    /// the last tick of the round. Panics when `key` is not below the capacity.
     pub fn schedule(&mut self, key: u32, at: Instant) {
         let index = key as usize;
         assert!(index < self.keys, "key {key} in a wheel for {}", self.keys);

@@ -256,44 +256,43 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The table as the text of `docs/LIVENESS.md`: one row a state, one column an input.
-#[must_use]
-pub fn table_markdown() -> String {
-    let mut text = String::from("| |");
-    for input in Input::ALL {
-        text += &format!(" {} |", input.as_str());
-    }
-    text += "\n|---|";
-    text += &"---|".repeat(Input::ALL.len());
-    for state in State::ALL {
-        text += &format!("\n| **{}** |", state.as_str());
-        for input in Input::ALL {
-            let to = next(state, input);
-            text += &if to == state { " · |".to_owned() } else { format!(" {} |", to.as_str()) };
-        }
-    }
-    text
-}
-
-/// The diagram as the text of `docs/LIVENESS.md`, in Mermaid's notation.
-#[must_use]
-pub fn diagram_mermaid() -> String {
-    let mut text = String::from("stateDiagram-v2\n    [*] --> alive");
-    for from in State::ALL {
-        for to in State::ALL {
-            let inputs: Vec<_> = Input::ALL.into_iter().filter(|&input| next(from, input) == to).collect();
-            if from != to && !inputs.is_empty() {
-                let words: Vec<_> = inputs.iter().map(|input| input.as_str()).collect();
-                text += &format!("\n    {} --> {}: {}", from.as_str(), to.as_str(), words.join(", "));
-            }
-        }
-    }
-    text + "\n    dead --> [*]"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The table as the text of `docs/LIVENESS.md`: one row a state, one column an input.
+    fn table_markdown() -> String {
+        let mut text = String::from("| |");
+        for input in Input::ALL {
+            text += &format!(" {} |", input.as_str());
+        }
+        text += "\n|---|";
+        text += &"---|".repeat(Input::ALL.len());
+        for state in State::ALL {
+            text += &format!("\n| **{}** |", state.as_str());
+            for input in Input::ALL {
+                let to = next(state, input);
+                text += &if to == state { " · |".to_owned() } else { format!(" {} |", to.as_str()) };
+            }
+        }
+        text
+    }
+
+    /// The diagram as the text of `docs/LIVENESS.md`, in Mermaid's notation.
+    fn diagram_mermaid() -> String {
+        let mut text = String::from("stateDiagram-v2\n    [*] --> alive");
+        for from in State::ALL {
+            for to in State::ALL {
+                let inputs: Vec<_> =
+                    Input::ALL.into_iter().filter(|&input| next(from, input) == to).collect();
+                if from != to && !inputs.is_empty() {
+                    let words: Vec<_> = inputs.iter().map(|input| input.as_str()).collect();
+                    text += &format!("\n    {} --> {}: {}", from.as_str(), to.as_str(), words.join(", "));
+                }
+            }
+        }
+        text + "\n    dead --> [*]"
+    }
 
     #[test]
     fn only_dead_is_terminal() {

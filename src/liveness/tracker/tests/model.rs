@@ -356,13 +356,12 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
     )
         .prop_map(|(heartbeat, wake, (idle, interval, probes), grace, unread)| {
             let policy = Policy {
-                heartbeat,
                 idle: millis(idle),
                 interval: millis(interval),
                 probes,
                 handshake: millis(idle + 700),
                 half_closed_grace: millis(grace),
-                user_timeout: None,
+                ..policy(heartbeat)
             };
             TrackerConfig { wake, unread, dead_kept: 0, ..TrackerConfig::new(policy, 64) }
         })
@@ -522,13 +521,12 @@ proptest! {
 #[test]
 fn a_stall_that_begins_at_the_instant_of_a_verdict() {
     let policy = Policy {
-        heartbeat: Heartbeat::Bytes,
         idle: millis(2_000),
         interval: millis(100),
         probes: 3,
         handshake: millis(2_700),
         half_closed_grace: Duration::ZERO,
-        user_timeout: None,
+        ..policy(Heartbeat::Bytes)
     };
     let config =
         TrackerConfig { wake: Wake::Lazy, unread: 16, dead_kept: 0, ..TrackerConfig::new(policy, 64) };

@@ -134,13 +134,12 @@ pub struct Scene {
 impl Scene {
     fn new(world: World) -> Scene {
         let policy = Policy {
-            heartbeat: world.heartbeat,
             idle: millis(rules::IDLE),
             interval: millis(rules::INTERVAL),
             probes: rules::PROBES as u32,
             handshake: millis(rules::HANDSHAKE),
             half_closed_grace: if world.grace { millis(rules::GRACE) } else { Duration::ZERO },
-            user_timeout: None,
+            ..policy(world.heartbeat)
         };
         let config = TrackerConfig { wake: world.wake, dead_kept: 2, ..TrackerConfig::new(policy, 2) };
         let mut tracker = Tracker::new(config, START);

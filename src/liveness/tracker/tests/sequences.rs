@@ -133,13 +133,12 @@ fn config() -> impl Strategy<Value = TrackerConfig> {
     )
         .prop_map(|(heartbeat, wake, interval, grace, capacity)| {
             let policy = Policy {
-                heartbeat,
                 idle: if heartbeat == Heartbeat::None { millis(2_000) } else { millis(800) },
                 interval: millis(interval),
                 probes: 2,
                 handshake: millis(1_000),
                 half_closed_grace: millis(grace),
-                user_timeout: None,
+                ..policy(heartbeat)
             };
             TrackerConfig { wake, dead_kept: 2, drain_every: 3, ..TrackerConfig::new(policy, capacity) }
         })

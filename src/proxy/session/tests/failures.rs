@@ -80,8 +80,7 @@ fn an_upstream_that_ends_a_used_connection_gives_the_client_the_same_end() {
     // But a timeout is an answer at any time.
     let mut world = World::answered(RULES);
     world.client(GET).upstream_gone(Failure::TimedOut).client_got_our(504).told_upstream_failed();
-    let mut world = World::answered(RULES);
-    world.client(GET).after(secs(60)).client_got_our(504).told_upstream_failed();
+    World::answered(RULES).client(GET).after(secs(60)).client_got_our(504).told_upstream_failed();
 }
 
 #[test]

@@ -22,8 +22,7 @@ fn a_fin_while_idle_is_an_orderly_end() {
         let mut world = World::new(ruled(half_close));
         world.client_fin().told_nothing().client_got("");
         world.sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
-        let mut world = World::answered(ruled(half_close));
-        world.client_fin().told_nothing().over();
+        World::answered(ruled(half_close)).client_fin().told_nothing().over();
     }
 }
 
@@ -211,8 +210,7 @@ fn a_fin_is_passed_on_with_half_close_forward() {
         world.after(secs(50)).upstream(OK).client_got(OK).told_completed(1).over();
     }
     // Before it is connected, behind the request.
-    let mut world = World::new(forward);
-    world.client(GET).client_fin().connected().upstream_got(GET).finned();
+    World::new(forward).client(GET).client_fin().connected().upstream_got(GET).finned();
     // In the middle of a response.
     let mut world = World::asked(forward);
     world.upstream(&OK[..OK.len() - 1]).client_fin().finned();
@@ -296,8 +294,7 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     world.client_reset();
     assert!(world.told_interrupted().asked.is_some());
     // No probe is sent where no upstream works, or where the bytes of the response find out.
-    let mut world = World::answered(RULES);
-    world.client_fin_ahead().client_got("").told_nothing();
+    World::answered(RULES).client_fin_ahead().client_got("").told_nothing();
     let mut world = World::asked(RULES);
     world
         .upstream(&OK[..9])

@@ -180,8 +180,7 @@ fn a_response_whose_head_is_too_large_is_not_followed() {
     world.upstream(&response).told_not_followed(Reason::ResponseHead, true).client_got_our(502);
     // Behind an interim response in the same piece, and in order.
     let interim = "HTTP/1.1 103 Early\r\n\r\n";
-    let mut world = World::asked(RULES);
-    world.upstream(format!("{interim}{response}")).client_got(format!("{interim}{response}"));
+    World::asked(RULES).upstream(format!("{interim}{response}")).client_got(format!("{interim}{response}"));
 }
 
 #[test]
@@ -191,8 +190,7 @@ fn a_head_that_is_too_large_is_refused() {
         let mut world = World::new(rules);
         world.client(&head[..MAX_HEAD - 1]).client_got("").client(&head[MAX_HEAD - 1..]).client_got_our(431);
         world.told_nothing().sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
-        let mut world = World::answered(rules);
-        world.client(&head).client_got_our(431).upstream_got("");
+        World::answered(rules).client(&head).client_got_our(431).upstream_got("");
     }
 }
 
@@ -252,8 +250,7 @@ fn a_client_that_sends_nothing_is_closed_without_an_answer() {
     world.after(millis(1)).sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
     world.client_got("").told_nothing();
     // One that was answered may be quiet as long as its upstream bears it.
-    let mut world = World::answered(RULES);
-    world.after(secs(100_000)).both_open();
+    World::answered(RULES).after(secs(100_000)).both_open();
 }
 
 #[test]
@@ -265,11 +262,9 @@ fn an_upstream_has_its_time_to_answer() {
     let told = world.told_upstream_failed();
     assert_eq!((told.failure, told.phase, told.answered), (Failure::TimedOut, Phase::Waiting, Some(504)));
     // Once it has begun, it may take as long as it likes.
-    let mut world = World::asked(RULES);
-    world.upstream(&OK[..OK.len() - 1]).after(secs(100_000)).told_nothing();
+    World::asked(RULES).upstream(&OK[..OK.len() - 1]).after(secs(100_000)).told_nothing();
     // And where no time is given, before.
-    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
-    world.after(secs(100_000)).told_nothing().both_open();
+    World::asked(Rules { response_timeout: None, ..RULES }).after(secs(100_000)).told_nothing().both_open();
 }
 
 #[test]

@@ -24,8 +24,9 @@ pub(super) const RULES: Rules = Rules {
 };
 
 /// What has become of the client's socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ClientSocket {
+    #[default]
     Open,
     /// We sent a FIN, and may still read.
     Finned,
@@ -35,8 +36,9 @@ pub(super) enum ClientSocket {
 }
 
 /// What has become of the upstream's socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum UpstreamSocket {
+    #[default]
     None,
     Connecting,
     Open,
@@ -46,7 +48,7 @@ pub(super) enum UpstreamSocket {
 }
 
 /// Everything that was decided, and the sockets that it was decided about.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sockets {
     pub(super) client: ClientSocket,
     pub(super) upstream: UpstreamSocket,
@@ -150,18 +152,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(rules: Rules) -> World {
-        let mut sockets = Sockets {
-            client: ClientSocket::Open,
-            upstream: UpstreamSocket::None,
-            to_client: Vec::new(),
-            to_upstream: Vec::new(),
-            relayed: Vec::new(),
-            probes: 0,
-            told: Vec::new(),
-            questions: [0; 3],
-            acknowledges: true,
-            room: usize::MAX,
-        };
+        let mut sockets = Sockets { acknowledges: true, room: usize::MAX, ..Sockets::default() };
         let now = Instant::from_nanos(1_000_000);
         let (budget, mut effects) = (sockets.budget(), Effects::default());
         let session = Session::new(&mut Context { rules: &rules, now, budget, effects: &mut effects });
