@@ -75,9 +75,9 @@ pub use crate::tracking::{AdoptError, Report};
 /// What a hosted tracker is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The tracker's part.
+    /// The policy, the number of peers, and how their beats are noticed.
     pub tracker: TrackerConfig,
-    /// On what it waits.
+    /// What the loop waits on: a ring, epoll, or the first of both that this machine allows.
     pub io: EngineChoice,
 }
 
@@ -206,13 +206,13 @@ impl Tracker {
         self.locals.get(number)
     }
 
-    /// How many, of what.
+    /// What was counted since the start, and how many peers there are now.
     #[must_use]
     pub fn counts(&self) -> &TrackerCounts {
         self.driver.tracker().counts()
     }
 
-    /// The judgement, for looking at.
+    /// The tracker inside the loop, with the records of its peers, to be read.
     #[must_use]
     pub fn judgement(&self) -> &liveness::Tracker {
         self.driver.tracker()

@@ -237,7 +237,7 @@ pub const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long an upstream that failed is left out, at first, and at most: the time doubles with each failure in a row.
 pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(100);
-/// See [`UPSTREAM_PAUSE`].
+/// The longest [pause](UPSTREAM_PAUSE) of an upstream that fails again and again.
 pub const MAX_UPSTREAM_PAUSE: Duration = Duration::from_secs(30);
 
 /// Events of one proxy thread that the sink has not taken. Beyond that it takes no more from its clients.

@@ -10,7 +10,7 @@ use crate::frame::Identity;
 /// What a client connects to, and how often it sends heartbeats.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// The server's address.
+    /// The address and port of the server, which every connection goes to.
     pub address: SocketAddr,
     /// The number of connections to hold: 1 to [`MAX_COUNT`].
     pub count: usize,

@@ -17,9 +17,9 @@ pub struct Totals {
     pub lost_path: u64,
     /// Connections that the client ended because the server's bytes were no frames.
     pub lost_protocol: u64,
-    /// The number of heartbeats sent.
+    /// The number of heartbeats that were sent, answers to PINGs not included.
     pub beats: u64,
-    /// The number of PINGs answered.
+    /// The number of PINGs of the server that were answered.
     pub pongs_answered: u64,
     /// Heartbeats and answers that were not sent, because the socket was full or the client's thread was late by more
     /// than one interval.
@@ -41,12 +41,12 @@ impl Totals {
 /// The states of all connections, and the totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Connections that are up.
+    /// Connections that are up, on which heartbeats are sent.
     pub connected: usize,
     /// Connects that are not answered yet.
     pub connecting: usize,
     /// Connections that wait to connect, or for the end of their backoff.
     pub waiting: usize,
-    /// The counts until now.
+    /// The counts since the client started.
     pub totals: Totals,
 }

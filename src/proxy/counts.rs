@@ -1,14 +1,14 @@
-//! How many, of what.
+//! The counts of a relay.
 
 use crate::liveness::Cause;
 use crate::proxy::event::{Interrupted, Phase, ProbeOutcome};
 
-/// What one thread's relay counts.
+/// What the relay of one thread has counted since its start.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Connections that were accepted.
+    /// Connections of clients that were accepted.
     pub opened: u64,
-    /// Connections that are open.
+    /// Connections of clients that are open now.
     pub open: u64,
     /// Exchanges that were passed on whole.
     pub completed: u64,
@@ -18,15 +18,15 @@ pub struct Counts {
     pub by_phase: [[u64; Cause::ALL.len()]; Phase::ALL.len()],
     /// Of those, how often the upstream was spared the rest.
     pub saved: u64,
-    /// Upstreams that failed.
+    /// How often an upstream failed, one that could not be reached included.
     pub upstream_failed: u64,
     /// Connections that were not followed any more.
     pub not_followed: u64,
-    /// Bytes that came from clients, and from upstreams.
+    /// Bytes that came from clients.
     pub client_bytes: u64,
-    /// See [`Counts::client_bytes`].
+    /// Bytes that came from upstreams.
     pub upstream_bytes: u64,
-    /// Questions to half-closed clients.
+    /// Half-close probes that were sent to clients.
     pub asked: u64,
     /// Of those, how many a RST answered.
     pub asked_gone: u64,
@@ -57,7 +57,7 @@ impl Counts {
         } += 1;
     }
 
-    /// Adds another thread's.
+    /// Adds the counts of another thread.
     pub fn add(&mut self, other: &Counts) {
         self.opened += other.opened;
         self.open += other.open;

@@ -12,7 +12,7 @@ use crate::liveness::errno::{self, Meaning};
 pub enum Phase {
     /// There is no request, or the last one was answered.
     Idle,
-    /// A request is coming.
+    /// The head or the body of a request is coming.
     Receiving,
     /// The upstream works on the request.
     Waiting,
@@ -27,7 +27,7 @@ impl Phase {
     pub const ALL: [Phase; 5] =
         [Phase::Idle, Phase::Receiving, Phase::Waiting, Phase::Sending, Phase::Tunnel];
 
-    /// The name in events.
+    /// The word used in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,14 +47,14 @@ pub enum UpstreamAction {
     Nothing,
     /// It was aborted with a RST.
     Reset,
-    /// It was closed.
+    /// It was closed with a FIN.
     Close,
     /// It stays open, and the upstream works on.
     Ignored,
 }
 
 impl UpstreamAction {
-    /// The name in events.
+    /// The word used in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,14 +66,14 @@ impl UpstreamAction {
     }
 }
 
-/// How an upstream failed.
+/// The way in which an upstream failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It refused the connection.
+    /// It refused the connection: no program listens at its port.
     Refused,
     /// It did not answer in time.
     TimedOut,
-    /// It cannot be reached.
+    /// Its host or network cannot be reached.
     Unreachable,
     /// It closed its connection without a response.
     Closed,
@@ -100,7 +100,7 @@ impl Failure {
         }
     }
 
-    /// The name in events.
+    /// The word used in events.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -146,7 +146,7 @@ pub struct Interrupted {
     pub elapsed: Duration,
     /// Time since the response began.
     pub after: Option<Duration>,
-    /// How the client left.
+    /// How the client left: by a RST, a FIN, or a silence of its kernel.
     pub cause: Cause,
     /// Time from the half-close probe to its answer, if there was one.
     pub asked: Option<Duration>,
@@ -156,10 +156,10 @@ pub struct Interrupted {
     pub saved: bool,
 }
 
-/// An upstream has failed.
+/// An upstream has failed before it had sent its whole response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamFailed {
-    /// How it failed.
+    /// The way in which it failed.
     pub failure: Failure,
     /// The phase in which it failed.
     pub phase: Phase,
@@ -182,7 +182,7 @@ pub enum ProxyEvent {
     Interrupted(Box<Interrupted>),
     /// An exchange was passed on whole.
     Completed,
-    /// An upstream has failed.
+    /// An upstream has failed before it had sent its whole response.
     UpstreamFailed(Box<UpstreamFailed>),
     /// A connection is no longer followed.
     NotFollowed {
@@ -196,8 +196,8 @@ pub enum ProxyEvent {
 /// The two ends of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parties {
-    /// The client's address.
+    /// The address and port of the client.
     pub client: SocketAddr,
-    /// The upstream's address, if one was chosen.
+    /// The address and port of the upstream, if one was chosen.
     pub upstream: Option<SocketAddr>,
 }

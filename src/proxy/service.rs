@@ -36,7 +36,7 @@ const COUNTS_EVERY: Duration = Duration::from_secs(1);
 /// What a [`Relay`] is made from.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How connections are treated.
+    /// The rules by which every session is treated.
     pub rules: Rules,
     /// How long silence may last; sets both sides' keepalive.
     pub policy: Policy,
@@ -50,18 +50,18 @@ pub struct Config {
     pub send_proxy: Option<SendProxy>,
     /// Bytes of requests that this thread may hold.
     pub hold: usize,
-    /// Connections of all threads.
+    /// The greatest number of clients at once, of all threads together.
     pub capacity: usize,
-    /// On what to wait.
+    /// What the loop waits on: a ring, epoll, or the first of both that this machine allows.
     pub io: EngineChoice,
 }
 
 /// What a relay did, returned when it ends.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// How many, of what.
+    /// What was counted since the start.
     pub counts: Counts,
-    /// What its engine did.
+    /// What its engine did: system calls, operations and completions.
     pub engine: Counters,
     /// Events that the sink did not take before the end.
     pub untold: u64,

@@ -8,7 +8,7 @@ pub enum HalfClose {
     /// The client is asked by an interim response. Where that is not possible, this is [`Wait`](HalfClose::Wait) for
     /// one second.
     Probe,
-    /// The client is gone.
+    /// A FIN means that the client is gone.
     Gone,
     /// The client is gone if the response does not begin within this time.
     Wait(Duration),
@@ -21,7 +21,7 @@ pub enum HalfClose {
 pub enum OnGone {
     /// It is aborted with a RST.
     Reset,
-    /// It is closed.
+    /// It is closed with a FIN.
     Close,
     /// It stays open until the upstream has finished its work.
     Ignore,
