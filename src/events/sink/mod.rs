@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A loop may have [`EVENT_BATCHES`] batches on their way; each comes back empty, to be filled again. When all are on
-//! their way, [`Outlet::offer`] returns the batch, and the outlet's waker is called once there is room. Meanwhile
+//! their way, [`Outlet::offer`](crate::reactor::EventSink::offer) returns the batch, and the outlet's waker is called once there is room. Meanwhile
 //! events wait where they came from: a tracker's peers keep their places until their deaths were accepted, which ends in
 //! back-pressure at the connection limit.
 //!
