@@ -1,9 +1,6 @@
 //! From bytes to frames.
 
-use super::encode::Frame;
-use super::error::FrameError;
-use super::identity::Identity;
-use super::layout::{FRAME_BYTES, Kind, MAGIC, MAX_FRAME_BYTES, VERSION};
+use super::layout::{FRAME_BYTES, Frame, FrameError, Identity, Kind, MAGIC, MAX_FRAME_BYTES, VERSION};
 use crate::limits::MAX_IDENTITY;
 
 /// One complete frame. The identity stays unboxed: the value lives for one step of a loop, and a box would cost an

@@ -1,4 +1,6 @@
-//! The bytes of a frame.
+//! Frames, the identity in a HELLO, their bytes, and why a stream is refused.
+
+use std::fmt;
 
 use crate::limits::MAX_IDENTITY;
 
@@ -41,3 +43,166 @@ impl Kind {
         }
     }
 }
+
+/// A frame without an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// PING, PONG, BYE, or a HELLO without an identity.
+    pub kind: Kind,
+    /// In a PING the sender's count of PINGs. In a PONG the sequence of the PING that it answers, or the sender's count
+    /// of heartbeats. In a BYE the sequence of the next heartbeat.
+    pub sequence: u32,
+    /// Nanoseconds of the monotonic clock of the side that sent the PING, opaque to the other side; 0 if the frame
+    /// neither asks nor answers.
+    pub timestamp: u64,
+}
+
+impl Frame {
+    /// The ordinary heartbeat: a PONG that answers no PING.
+    #[must_use]
+    pub const fn beat(sequence: u32) -> Frame {
+        Frame { kind: Kind::Pong, sequence, timestamp: 0 }
+    }
+
+    /// The frame before an end on purpose.
+    #[must_use]
+    pub const fn bye(sequence: u32) -> Frame {
+        Frame { kind: Kind::Bye, sequence, timestamp: 0 }
+    }
+
+    /// The answer that this frame asks for: a PONG with the same sequence and timestamp for a PING, `None` for others.
+    #[must_use]
+    pub fn answer(&self) -> Option<Frame> {
+        (self.kind == Kind::Ping).then_some(Frame { kind: Kind::Pong, ..*self })
+    }
+
+    /// The sixteen bytes of the frame.
+    ///
+    /// # Panics
+    ///
+    /// If the frame is a HELLO with a `sequence` other than 0: that field is the length of the identity, which a `Frame`
+    /// does not have. [`encode_hello`] writes such a HELLO.
+    #[must_use]
+    pub fn encode(&self) -> [u8; FRAME_BYTES] {
+        assert!(
+            self.kind != Kind::Hello || self.sequence == 0,
+            "a HELLO with an identity is not sixteen bytes"
+        );
+        header(self.kind, self.sequence, self.timestamp)
+    }
+}
+
+/// The bytes of a HELLO with its identity, which may be empty.
+///
+/// # Errors
+///
+/// [`FrameError::IdentityTooLong`] and [`FrameError::IdentityNotText`], which a decoder would report.
+pub fn encode_hello(identity: &str, timestamp: u64) -> Result<Vec<u8>, FrameError> {
+    let identity = Identity::new(identity)?;
+    let mut bytes = header(Kind::Hello, identity.as_str().len() as u32, timestamp).to_vec();
+    bytes.extend_from_slice(identity.as_str().as_bytes());
+    Ok(bytes)
+}
+
+pub(super) fn header(kind: Kind, sequence: u32, timestamp: u64) -> [u8; FRAME_BYTES] {
+    let mut bytes = [0; FRAME_BYTES];
+    bytes[..2].copy_from_slice(&MAGIC);
+    bytes[2] = VERSION;
+    bytes[3] = kind as u8;
+    bytes[4..8].copy_from_slice(&sequence.to_be_bytes());
+    bytes[8..].copy_from_slice(&timestamp.to_be_bytes());
+    bytes
+}
+
+/// The name that a peer gives itself: text of at most [`MAX_IDENTITY`] bytes without control characters, stored inline.
+/// It is a claim and proves nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    bytes: [u8; MAX_IDENTITY],
+    length: u8,
+}
+
+impl Identity {
+    /// An identity from text.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::IdentityTooLong`] and [`FrameError::IdentityNotText`].
+    pub fn new(text: &str) -> Result<Identity, FrameError> {
+        if text.len() > MAX_IDENTITY {
+            return Err(FrameError::IdentityTooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(FrameError::IdentityNotText);
+        }
+        let mut bytes = [0; MAX_IDENTITY];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Identity { bytes, length: text.len() as u8 })
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Identity, FrameError> {
+        Identity::new(std::str::from_utf8(bytes).map_err(|_| FrameError::IdentityNotText)?)
+    }
+
+    /// The identity as text, 1 to 64 bytes of UTF-8.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let text = std::str::from_utf8(&self.bytes[..usize::from(self.length)]);
+        text.expect("`new` copies a whole str")
+    }
+
+    /// Whether the text is empty: a HELLO may have no name.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+words! {
+    /// Why a stream is not one of frames. Each is final for its connection.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum FrameError {
+        /// A frame did not begin with [`MAGIC`].
+        BadMagic = "bad_magic",
+        /// A frame of another version than [`VERSION`].
+        WrongVersion = "wrong_version",
+        /// A kind that version 1 does not have.
+        UnknownKind = "unknown_kind",
+        /// A HELLO that is not the first frame.
+        LateHello = "late_hello",
+        /// An identity of more than [`MAX_IDENTITY`] bytes.
+        IdentityTooLong = "identity_too_long",
+        /// An identity that is not UTF-8, or has control characters, with which a peer could control the terminal that
+        /// shows its name.
+        IdentityNotText = "identity_not_text",
+        /// Bytes came after a BYE, which is the last frame of a stream.
+        AfterBye = "after_bye",
+    }
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::BadMagic => {
+                write!(f, "a frame begins with {:02x} {:02x}, this does not", MAGIC[0], MAGIC[1])
+            }
+            FrameError::WrongVersion => write!(f, "the frame is not of version {VERSION}"),
+            FrameError::UnknownKind => write!(f, "the frame's kind is not 1, 2, 3 or 4"),
+            FrameError::LateHello => write!(f, "a HELLO came after another frame"),
+            FrameError::IdentityTooLong => write!(f, "the identity has more than {MAX_IDENTITY} bytes"),
+            FrameError::IdentityNotText => {
+                write!(f, "the identity is not UTF-8 or contains control characters")
+            }
+            FrameError::AfterBye => write!(f, "bytes came after a BYE"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}

@@ -35,16 +35,12 @@
 //! ```
 
 mod decoder;
-mod encode;
-mod error;
-mod identity;
 mod layout;
 
 pub use decoder::{Decoded, Decoder};
-pub use encode::{Frame, encode_hello};
-pub use error::FrameError;
-pub use identity::Identity;
-pub use layout::{FRAME_BYTES, Kind, MAGIC, MAX_FRAME_BYTES, VERSION};
+pub use layout::{
+    FRAME_BYTES, Frame, FrameError, Identity, Kind, MAGIC, MAX_FRAME_BYTES, VERSION, encode_hello,
+};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::encode::header;
+use super::layout::header;
 use super::*;
 use crate::limits::MAX_IDENTITY;
 

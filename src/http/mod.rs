@@ -36,7 +36,6 @@
 //! ```
 
 mod body;
-mod chunked;
 mod head;
 mod reason;
 #[cfg(test)]
