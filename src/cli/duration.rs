@@ -38,24 +38,18 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             "`{text}` is not a duration: write it like `500us`, `20ms`, `1.5s`, `2m` or `1h`"
         ));
     }
-    let digits = || whole.bytes().chain(fraction.bytes());
     if unit.is_empty() {
-        return if digits().all(|digit| digit == b'0') {
-            Ok(Duration::ZERO)
-        } else {
-            Err(format!("`{text}` has no unit: write `{text}s` for seconds or `{text}ms` for milliseconds"))
-        };
+        let zero = number.bytes().all(|digit| matches!(digit, b'0' | b'.'));
+        let unitless =
+            format!("`{text}` has no unit: write `{text}s` for seconds or `{text}ms` for milliseconds");
+        return if zero { Ok(Duration::ZERO) } else { Err(unitless) };
     }
     let Some(&(_, length)) = UNITS.iter().find(|(name, _)| *name == unit) else {
         return Err(format!("`{unit}` in `{text}` is not a unit: there are h, m, s, ms, us and ns"));
     };
     let too_long = || format!("`{text}` is too long: durations end at 584 years");
     // The digits without the point, times the unit, divided by the place of the point.
-    let mut value = 0_u128;
-    for digit in digits() {
-        let tenfold = value.checked_mul(10).and_then(|tenfold| tenfold.checked_add(u128::from(digit - b'0')));
-        value = tenfold.ok_or_else(too_long)?;
-    }
+    let value: u128 = format!("{whole}{fraction}").parse().map_err(|_| too_long())?;
     let place = u32::try_from(fraction.len()).ok().and_then(|digits| 10_u128.checked_pow(digits));
     let place = place.ok_or_else(|| finer(text))?;
     let nanos = value.checked_mul(u128::from(length)).ok_or_else(too_long)?;

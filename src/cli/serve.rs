@@ -27,6 +27,7 @@ use clap::Args;
 
 use super::exit::{ExitError, spawn_thread, thread_ended, watch_signals};
 use crate::events::encoder::{Encoder, Filter, Format, Stream};
+use crate::events::human::Screen;
 use crate::events::sink::{Callback, Finish, Outlet, Output, Sink, SinkError};
 use crate::events::start::Start;
 use crate::limits;
@@ -216,7 +217,7 @@ impl OutputArgs {
     /// Also whether that is standard output.
     fn destination(&self) -> (Format, bool, Result<Output, SinkError>) {
         match &self.events {
-            None => (Format::human_on_stdout(), true, Output::stdout()),
+            None => (Format::human_on(Screen::Stdout), true, Output::stdout()),
             Some(path) if path.as_os_str() == "-" => (Format::JsonLines, true, Output::stdout()),
             Some(path) => (Format::JsonLines, false, Output::file(path)),
         }

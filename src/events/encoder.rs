@@ -90,20 +90,15 @@ pub enum Format {
 }
 
 impl Format {
-    /// For people on standard output: with colour and a status line on a terminal that can show them (not
-    /// `TERM=dumb`), and without colour where `NO_COLOR` is set.
+    /// For people on standard output or standard error: with colour and a status line on a terminal that can show them
+    /// (not `TERM=dumb`), and without colour where `NO_COLOR` is set.
     #[must_use]
-    pub fn human_on_stdout() -> Format {
-        Format::human(io::stdout().is_terminal(), Screen::Stdout)
-    }
-
-    /// The same on standard error.
-    #[must_use]
-    pub fn human_on_stderr() -> Format {
-        Format::human(io::stderr().is_terminal(), Screen::Stderr)
-    }
-
-    fn human(terminal: bool, screen: Screen) -> Format {
+    pub fn human_on(screen: Screen) -> Format {
+        let terminal = match screen {
+            Screen::Stdout => io::stdout().is_terminal(),
+            Screen::Stderr => io::stderr().is_terminal(),
+            Screen::None | Screen::Columns(_) => false,
+        };
         let capable = terminal && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let colourless = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Format::Human { colour: capable && !colourless, screen: if capable { screen } else { Screen::None } }
@@ -163,7 +158,12 @@ impl<S: Stream> Encoder<S> {
     /// status line.
     #[must_use]
     pub fn console(stream: S, counters: &Arc<[Counters]>) -> Encoder<S> {
-        Encoder::with_counters(stream, Format::human_on_stderr(), Filter::default(), Arc::clone(counters))
+        Encoder::with_counters(
+            stream,
+            Format::human_on(Screen::Stderr),
+            Filter::default(),
+            Arc::clone(counters),
+        )
     }
 
     /// The status line as of now. Reads the clocks.

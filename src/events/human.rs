@@ -289,23 +289,12 @@ impl Display for Span {
     }
 }
 
-/// The percentiles that a sample carries.
-pub(super) struct Numbers<'a> {
-    pub(super) numbers: &'a Percentiles,
-    pub(super) unit: &'static str,
-}
-
-impl Display for Numbers<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Percentiles { count, min, p50, p90, p99, p999, max, clipped: _ } = *self.numbers;
-        let named = [("min", min), ("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max)];
-        for (name, value) in named {
-            if let Some(value) = value {
-                write!(f, "{name} {value} {}, ", self.unit)?;
-            }
-        }
-        write!(f, "of {count}")
-    }
+/// The percentiles that a sample carries, in `unit`.
+pub(super) fn numbers(sample: &Percentiles, unit: &str) -> String {
+    let Percentiles { count, min, p50, p90, p99, p999, max, .. } = *sample;
+    let named = [("min", min), ("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max)];
+    let carried = named.into_iter().filter_map(|(name, value)| Some(format!("{name} {} {unit}, ", value?)));
+    format!("{}of {count}", carried.collect::<String>())
 }
 
 #[cfg(test)]

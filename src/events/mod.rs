@@ -60,3 +60,6 @@ pub mod tracker;
 
 /// The name and the version of the program.
 pub(crate) const PROGRAM: &str = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests;

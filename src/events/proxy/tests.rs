@@ -6,6 +6,7 @@ use super::*;
 use crate::events::encoder::{Filter, Format, Stream};
 use crate::events::human::Screen;
 use crate::events::start::{self, Start};
+use crate::events::tests::{names_all, shows_each_line};
 use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::proxy::{
@@ -106,33 +107,13 @@ fn written(format: Format, lines: Vec<Line>) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Without line ends and the blanks that follow them, as a document folds long lines.
-fn unfolded(text: &str) -> String {
-    text.lines().map(str::trim_start).collect()
-}
-
 #[test]
 fn the_document_shows_each_line_as_it_is_written() {
-    let written = written(Format::JsonLines, lines());
-    let document = unfolded(DOCUMENT);
-    for line in written.lines() {
-        assert!(document.contains(line), "docs/HTTP.md does not show\n{line}");
-    }
+    shows_each_line(DOCUMENT, &written(Format::JsonLines, lines()));
 }
 
 #[test]
 fn the_document_names_every_field_and_every_word() {
-    let written = written(Format::JsonLines, lines());
-    let prose: String = DOCUMENT.split("```").step_by(2).collect();
-    let mut missing = Vec::new();
-    for line in written.lines() {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        for name in value.as_object().unwrap().keys() {
-            if !prose.contains(&format!("`{name}`")) {
-                missing.push(name.clone());
-            }
-        }
-    }
     let failures = [
         Failure::Refused,
         Failure::TimedOut,
@@ -144,8 +125,7 @@ fn the_document_names_every_field_and_every_word() {
     ];
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(Phase::ALL.map(Phase::as_str));
     let words = words.chain(failures.map(Failure::as_str));
-    missing.extend(words.filter(|word| !prose.contains(&format!("`{word}`"))).map(str::to_owned));
-    assert!(missing.is_empty(), "docs/HTTP.md does not say what these are: {missing:?}");
+    names_all(DOCUMENT, &written(Format::JsonLines, lines()), words);
 }
 
 #[test]

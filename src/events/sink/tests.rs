@@ -81,25 +81,24 @@ impl Rig {
         Rig { sink, outlets, speakers }
     }
 
-    fn on(name: &str, writer: impl Write + Send + 'static) -> Rig {
-        Rig::on_rings(name, writer, 1)
-    }
-
-    fn on_rings(name: &str, writer: impl Write + Send + 'static, rings: usize) -> Rig {
-        let output = Output::writer(name, writer);
-        Rig::new(Format::JsonLines, output, rings)
+    fn on(rings: usize, take: impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) -> Rig {
+        Rig::new(Format::JsonLines, Output::writer("a function", Taker(take)), rings)
     }
 
     fn piped(rings: usize) -> (PipeReader, Rig) {
-        let (reader, writer) = io::pipe().unwrap();
-        (reader, Rig::on_rings("a pipe", writer, rings))
+        let (reader, mut pipe) = io::pipe().unwrap();
+        (reader, Rig::on(rings, move |bytes| pipe.write(bytes)))
     }
 
     /// On a pipe that takes nothing until the sender is dropped, as if its reader slept and it were full.
     fn stuck(rings: usize) -> (mpsc::Sender<()>, PipeReader, Rig) {
         let (open, gate) = mpsc::channel();
-        let (reader, pipe) = io::pipe().unwrap();
-        (open, reader, Rig::on_rings("a pipe", Gated { gate, pipe }, rings))
+        let (reader, mut pipe) = io::pipe().unwrap();
+        let rig = Rig::on(rings, move |bytes| {
+            let _ = gate.recv(); // an error, for ever, once the other end was dropped: it is open
+            pipe.write(bytes)
+        });
+        (open, reader, rig)
     }
 
     /// On a socket: no write to it waits.
@@ -155,15 +154,12 @@ impl Rig {
     }
 }
 
-struct Gated {
-    gate: mpsc::Receiver<()>,
-    pipe: io::PipeWriter,
-}
+/// An output that a function is.
+struct Taker<F>(F);
 
-impl Write for Gated {
+impl<F: FnMut(&[u8]) -> io::Result<usize>> Write for Taker<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.gate.recv(); // an error, for ever, once the other end was dropped: it is open
-        self.pipe.write(bytes)
+        (self.0)(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -385,53 +381,31 @@ fn batches_come_back_and_no_more_of_them_are_made_than_are_needed() {
     reading.join().unwrap();
 }
 
-/// Takes a few bytes at a time, and often none.
-struct Reluctant(mpsc::Sender<u8>, u32);
-
-impl Write for Reluctant {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.1 += 1;
-        match self.1 % 40 {
+#[test]
+fn an_output_that_takes_little_at_a_time_gets_everything() {
+    let (send, receive) = mpsc::channel();
+    let mut calls = 0;
+    let mut rig = Rig::on(1, move |bytes| {
+        calls += 1;
+        match calls % 40 {
             1 => Err(io::ErrorKind::WouldBlock.into()),
             2 => Err(io::ErrorKind::Interrupted.into()),
             _ => {
                 let some = &bytes[..bytes.len().min(97)];
-                some.iter().for_each(|&byte| self.0.send(byte).unwrap());
+                some.iter().for_each(|&byte| send.send(byte).unwrap());
                 Ok(some.len())
             }
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn an_output_that_takes_little_at_a_time_gets_everything() {
-    let (send, receive) = mpsc::channel();
-    let mut rig = Rig::on("reluctant", Reluctant(send, 0));
+    });
     offer_all(&mut rig.outlets[0], 500, |_| 20);
     assert!(matches!(rig.finish(), Finish::Delivered));
     let bytes: Vec<u8> = receive.iter().collect();
     assert_eq!(check(&*bytes, 1), [500]);
 }
 
-struct Bug;
-
-impl Write for Bug {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        panic!("a bug of the writer's, for the test");
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_panic_on_the_sinks_thread_is_reported_and_spreads_no_further() {
-    let mut rig = Rig::on("bug", Bug);
+    let mut rig = Rig::on(1, |_| panic!("a bug of the writer's, for the test"));
     rig.on_closed().recv_timeout(PATIENCE).expect("the callback");
     rig.offer(0, 3);
     let finish = rig.finish();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::events::PROGRAM;
 use crate::events::encoder::Record;
-use crate::events::human::{Count, HumanEncoder, Numbers, Span};
+use crate::events::human::{Count, HumanEncoder, Span, numbers};
 use crate::events::json::{JsonEncoder, VERSION, micros, millis};
 use crate::events::start::{Start, list};
 use crate::liveness::{Cause, Heartbeat, Policy, TrackerCounts};
@@ -196,14 +196,14 @@ impl Record for Closing {
         };
         human.plain(format_args!("  {suspected} suspected, {recovered} recovered{stalls}"), out);
         let measures = &self.measures;
-        for (what, unit, numbers) in [
+        for (what, unit, sample) in [
             ("wake to verdict", "us", &measures.verdict_us),
             ("lateness of expiries", "us", &measures.lateness_us),
             ("silence before a verdict", "ms", &measures.silence_ms),
             ("heartbeat round trip", "us", &measures.rtt_us),
         ] {
-            if numbers.count > 0 {
-                human.plain(format_args!("  {what:<24} {}", Numbers { numbers, unit }), out);
+            if sample.count > 0 {
+                human.plain(format_args!("  {what:<24} {}", numbers(sample, unit)), out);
             }
         }
         if self.undelivered > 0 {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::events::tests::{names_all, shows_each_line};
 use crate::frame::FrameError;
 use crate::liveness::Cause;
 use crate::tracking::LocalAddresses;
@@ -41,11 +42,7 @@ fn all_lines() -> Vec<String> {
 
 #[test]
 fn the_document_shows_each_line_as_it_is_written() {
-    // Without line ends and the blanks that follow them, as the document folds long lines.
-    let document: String = DOCUMENT.lines().map(str::trim_start).collect();
-    for line in stream().replace(env!("CARGO_PKG_VERSION"), "0.1.0").lines() {
-        assert!(document.contains(line), "docs/EVENTS.md does not show\n{line}");
-    }
+    shows_each_line(DOCUMENT, &stream().replace(env!("CARGO_PKG_VERSION"), "0.1.0"));
 }
 
 #[test]
@@ -118,33 +115,12 @@ proptest! {
 
 const DOCUMENT: &str = include_str!("../../../../docs/EVENTS.md");
 
-fn names(value: &Value, into: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                into.insert(name.clone());
-                names(value, into);
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| names(value, into)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
 #[test]
 fn the_document_names_every_field_and_every_word() {
-    let mut wanted = BTreeSet::new();
-    for line in all_lines() {
-        let value: Value = serde_json::from_str(&line).unwrap();
-        wanted.insert(value["event"].as_str().unwrap().to_owned());
-        names(&value, &mut wanted);
-    }
-    wanted.insert("clipped".to_owned());
-    wanted.extend(Cause::ALL.into_iter().map(|cause| cause.as_str().to_owned()));
-    wanted.extend(Cause::ALL.into_iter().filter_map(|cause| cause.detail().map(str::to_owned)));
-    wanted.extend(FrameError::ALL.into_iter().map(|error| error.as_str().to_owned()));
-    let missing: Vec<_> = wanted.iter().filter(|name| !DOCUMENT.contains(&format!("`{name}`"))).collect();
-    assert!(missing.is_empty(), "docs/EVENTS.md does not say what these are: {missing:?}");
+    let causes = Cause::ALL.into_iter();
+    let words = causes.clone().map(Cause::as_str).chain(causes.filter_map(Cause::detail));
+    let words = words.chain(FrameError::ALL.map(FrameError::as_str)).chain(["clipped"]);
+    names_all(DOCUMENT, &all_lines().join("\n"), words);
 }
 
 #[test]
