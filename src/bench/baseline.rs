@@ -30,7 +30,7 @@ use crate::measure::result::BareRecv;
 use crate::sys::process;
 use crate::time::{Instant, sleep_until};
 
-/// The number of rounds. Several, so that few descriptors are open at a time.
+/// Several, so that few descriptors are open at a time.
 const ROUNDS: u32 = 4;
 /// Ends in a round: all rounds together have enough for a p99.
 const ENDS: u32 = 250;
@@ -43,7 +43,6 @@ const REST_NS: u64 = 10_000_000;
 /// The longest wait for a recv or an accept.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Measures the bare recv.
 pub fn recv(server_cores: &[usize], load_cores: &[usize]) -> io::Result<BareRecv> {
     let mut found = BareRecv::default();
     for _ in 0..ROUNDS {

@@ -31,7 +31,6 @@ pub struct Line {
 }
 
 impl Line {
-    /// The whole line as a value of type `T`.
     pub fn parse<T: serde::de::DeserializeOwned>(&self) -> io::Result<T> {
         let mut fields = self.rest.clone();
         fields.insert("peer".into(), self.peer.clone().into());
@@ -116,7 +115,6 @@ impl Child {
         pipe.write_all(&text)
     }
 
-    /// All lines that it has written so far.
     pub fn lines(&mut self) -> io::Result<&[Line]> {
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -139,7 +137,6 @@ impl Child {
         Ok(&self.lines)
     }
 
-    /// Waits for the first line of that event.
     pub fn wait_for(&mut self, event: &str, patience: Duration) -> io::Result<&Line> {
         if self.wait_count(event, 1, patience)? == 0 {
             return Err(self.complain(&format!("printed no '{event}' within {patience:?}")));
@@ -194,7 +191,6 @@ impl Child {
         self.wait_end(patience)
     }
 
-    /// Asks the child to end by SIGTERM.
     pub fn ask_to_end(&mut self) -> io::Result<()> {
         if self.process.try_wait()?.is_none() {
             process::signal(self.pid(), libc::SIGTERM);

@@ -94,7 +94,7 @@ pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<Compare
         options.settings.rounds = finished;
     }
     doubts.of_rounds(finished, &runs);
-    let engine = stage.engine();
+    let engine = stage.engine.into_inner();
     doubts.all.extend(of_the_engine(engine.as_ref()));
     let comparison = Comparison { settings: options.settings, subjects, runs };
     Ok(Compared { comparison, engine, doubts: doubts.into_sorted(), interrupted })

@@ -16,7 +16,6 @@ pub(super) const FOREIGN_SHARE: f64 = 0.02;
 /// The number of samples that a p99 needs.
 const CARRIES_P99: u64 = 1_000;
 
-/// Makes a doubt.
 pub fn doubt(kind: DoubtKind, text: impl Into<String>, remedy: &str) -> Doubt {
     Doubt { kind, text: text.into(), remedy: remedy.into() }
 }
@@ -64,7 +63,6 @@ pub fn no_round() -> Doubt {
     doubt(DoubtKind::NotMeasured, text, "let it run to its end")
 }
 
-/// The doubts about an experiment.
 pub fn of_an_experiment(experiment: &Experiment, seen: &Circumstances) -> Vec<Doubt> {
     let mut doubts: Vec<Doubt> =
         of_the_build().into_iter().chain(of_the_engine(seen.engine.as_ref())).collect();

@@ -185,20 +185,11 @@ fn start_peers(
 ) -> io::Result<Vec<Group>> {
     let start = |connections: usize, dies: Dies| -> io::Result<Group> {
         let [near, far] = [tracker.addresses[0], *tracker.addresses.last().unwrap_or(&tracker.addresses[0])];
-        let beyond = net.filter(|_| dies == Dies::Together(Way::PathLoss));
-        let server = if beyond.is_some() { far } else { near };
-        let plan = PeersPlan::new(server, connections, BEAT_BYTES);
-        let command = role_command("peers", &PeersPlan { source: beyond.map(Net::source), ..plan })?;
-        let command = match net {
-            None => command,
-            Some(net) => {
-                if beyond.is_some() {
-                    net.far(&command)
-                } else {
-                    net.near(&command)
-                }
-            }
-        };
+        let beyond = dies == Dies::Together(Way::PathLoss);
+        let plan = PeersPlan::new(if beyond { far } else { near }, connections, BEAT_BYTES);
+        let source = beyond.then_some(path::THEIRS.into());
+        let command = role_command("peers", &PeersPlan { source, ..plan })?;
+        let command = net.map(|net| net.within(beyond, &command)).unwrap_or(command);
         Ok(Group { child: Child::start("peers", command, cores, OutputKind::Memory)?, connections, dies })
     };
     let mut groups = Vec::new();

@@ -20,16 +20,12 @@ use crate::measure::result::Way;
 use crate::sys::{process, rlimit};
 use crate::time::{Instant, sleep_until};
 
-/// The plan of the role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeersPlan {
-    /// The server's address.
     pub server: SocketAddr,
     /// The source address; `None` for any.
     pub source: Option<IpAddr>,
-    /// The number of connections.
     pub connections: usize,
-    /// The bytes of a beat.
     pub beat_bytes: usize,
     /// The time between two strokes, in nanoseconds. See [`PACE_NS`].
     pub pace_ns: u64,
@@ -64,7 +60,6 @@ pub struct Phase {
     pub deaths: Vec<Death>,
 }
 
-/// One death to cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Death {
     /// The planned instant.
@@ -82,11 +77,9 @@ pub struct Death {
 pub struct Caused {
     /// The peer's address, as the server sees it.
     pub peer: SocketAddr,
-    /// The way to die.
     pub way: Way,
     /// The planned instant.
     pub at: u64,
-    /// The planned instant of the FIN of a `half-close-rst`.
     pub fin_at: u64,
     /// The instant before its system call.
     pub called: u64,
@@ -99,7 +92,6 @@ pub struct Caused {
     pub sent: Vec<(u64, u64)>,
 }
 
-/// The line `done`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Done {
     /// The number of beats from `count_from` on.
@@ -110,7 +102,6 @@ pub struct Done {
     pub refused: u64,
     /// The number of beats that were dropped, as the process was too late.
     pub unsent: u64,
-    /// The lateness of the counted beats.
     pub late: Recorded,
 }
 
@@ -146,7 +137,6 @@ pub fn run(plan: &PeersPlan) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes one line to the parent.
 fn say(event: &str, content: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_value(content)?;
     line["event"] = event.into();

@@ -11,19 +11,15 @@ use serde_json::json;
 
 use super::now;
 
-/// The plan of the role.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct StreamPlan {
-    /// The server's address.
     pub server: SocketAddr,
     /// How long it sends, in nanoseconds.
     pub lasts_ns: u64,
 }
 
-/// The bytes of one send.
 const CHUNK: usize = 1 << 18;
 
-/// Runs the role.
 pub fn run(plan: &StreamPlan) -> io::Result<()> {
     let mut stream = TcpStream::connect(plan.server)?;
     let peer = stream.local_addr()?;

@@ -29,7 +29,6 @@ use super::now;
 use crate::sys::rlimit;
 use crate::sys::tcp::{self, TcpInfo};
 
-/// The plan of a yardstick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct YardstickPlan {
     /// The silence after which a connection is dead, in milliseconds.

@@ -26,9 +26,7 @@ use crate::cli::io::Io;
 use crate::cli::values::{WAKES, one_of};
 use crate::liveness::Wake;
 use crate::measure::report::{Format, render};
-use crate::measure::result::{
-    Comparison, Doubt, EngineUsed, Experiment, FORMAT, Machine, OutputKind, Program, ResultFile, VERSION, Way,
-};
+use crate::measure::result::{FORMAT, OutputKind, Program, ResultFile, VERSION, Way};
 use crate::time::{Instant, WallClock, nanos};
 
 /// Arguments of `deadpeer bench`.
@@ -140,8 +138,8 @@ pub fn bench(args: BenchArgs) -> ExitCode {
         let _ = writeln!(io::stderr(), "deadpeer bench: {text}");
     };
     match measure(&args) {
-        Ok(Ended::Complete) => ExitCode::SUCCESS,
-        Ok(Ended::Interrupted) => {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => {
             say("interrupted; the report and the result hold what was finished");
             ExitCode::from(INTERRUPTED)
         }
@@ -161,14 +159,8 @@ pub fn bench(args: BenchArgs) -> ExitCode {
 /// The exit code after SIGINT or SIGTERM, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// How a measurement ended.
-enum Ended {
-    Complete,
-    /// By a signal, with something to show.
-    Interrupted,
-}
-
-fn measure(args: &BenchArgs) -> io::Result<Ended> {
+/// Returns whether a signal ended it, with something to show.
+fn measure(args: &BenchArgs) -> io::Result<bool> {
     let out = args.out.as_deref().map(Destination::new).transpose()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -177,82 +169,75 @@ fn measure(args: &BenchArgs) -> io::Result<Ended> {
     let bar = Progress::new();
     let mut progress = |what: &str, lasts: Duration| bar.step(what, lasts);
     let (began, date) = (Instant::now(), WallClock::read());
-    let options = options(args);
     let mut observer = Observer { interrupted: &interrupted, progress: &mut progress };
-    let outcome = run(args, &options, &mut observer);
-    bar.end();
-    let Found { machine, experiment, comparison, engine, doubts, ended } = outcome?;
-    let result = ResultFile {
+    let (server_cores, load_cores) = machine::share_out(usize::from(args.threads));
+    let mut result = ResultFile {
         format: FORMAT.into(),
         version: VERSION,
         program: Program {
             version: env!("CARGO_PKG_VERSION").into(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
             commit: option_env!("DEADPEER_COMMIT").map(str::to_owned),
-            engine,
+            engine: None,
         },
         command: std::env::args().collect(),
         started: date.rfc3339(began),
-        took_ns: nanos(Instant::now().since(began)),
+        took_ns: 0,
         seed: args.seed,
-        machine,
-        experiment,
-        comparison,
-        doubts,
+        machine: machine::describe(&server_cores, &load_cores),
+        experiment: None,
+        comparison: None,
+        doubts: Vec::new(),
     };
+    let interrupted = run(args, [&server_cores, &load_cores], &mut observer, &mut result);
+    bar.end();
+    let interrupted = interrupted?;
+    result.took_ns = nanos(Instant::now().since(began));
+    result.doubts.sort();
+    result.doubts.dedup();
     if let Some(out) = &out {
         out.write(&result.to_json())?;
     }
-    print(&result)?;
-    Ok(ended)
+    let text = render(&[result], Format::Text, &super::report::for_standard_output());
+    super::report::print(&text.map_err(io::Error::other)?)?;
+    Ok(interrupted)
 }
 
-/// What was measured.
-struct Found {
-    machine: Machine,
-    experiment: Option<Experiment>,
-    comparison: Option<Comparison>,
-    engine: Option<EngineUsed>,
-    doubts: Vec<Doubt>,
-    ended: Ended,
-}
-
-/// The machine, and then the experiment, or the comparison, or both where both are asked for.
-fn run(args: &BenchArgs, options: &experiment::Options, observer: &mut Observer<'_>) -> io::Result<Found> {
-    let mut doubts = Vec::new();
-    let (server_cores, load_cores) = machine::share_out(options.threads);
-    let mut machine = machine::describe(&server_cores, &load_cores);
+/// The bare recv, and then the experiment, or the comparison, or both where both are asked for. Returns whether a
+/// signal ended it.
+fn run(
+    args: &BenchArgs,
+    [server_cores, load_cores]: [&[usize]; 2],
+    observer: &mut Observer<'_>,
+    result: &mut ResultFile,
+) -> io::Result<bool> {
+    let ResultFile { program, machine, experiment, comparison, doubts, .. } = result;
     observer.step("bare recv", baseline::LASTS)?;
-    let bare_recv = baseline::recv(&server_cores, &load_cores);
+    let bare_recv = baseline::recv(server_cores, load_cores);
     doubts.extend(doubts::of_the_machine(&bare_recv));
     machine.bare_recv = bare_recv.ok();
-    let (mut experiment, mut comparison, mut engine) = (None, None, None);
-    let mut ended = Ended::Complete;
     if args.against.is_empty() || args.ways.is_some() {
-        let (found, seen) = experiment::run(options, observer)?;
+        let (found, seen) = experiment::run(&options(args), observer)?;
         doubts.extend(doubts::of_an_experiment(&found, &seen));
-        (experiment, engine) = (Some(found), seen.engine);
+        (*experiment, program.engine) = (Some(found), seen.engine);
     }
-    if !args.against.is_empty() {
-        match compare::run(&comparison_options(args), observer) {
-            Ok(found) => {
-                doubts.extend(found.doubts);
-                (comparison, engine) = (Some(found.comparison), engine.or(found.engine));
-                if found.interrupted {
-                    ended = Ended::Interrupted;
-                }
-            }
-            // The experiment before it is finished.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && experiment.is_some() => {
-                doubts.push(doubts::no_round());
-                ended = Ended::Interrupted;
-            }
-            Err(error) => return Err(error),
+    if args.against.is_empty() {
+        return Ok(false);
+    }
+    match compare::run(&comparison_options(args), observer) {
+        Ok(found) => {
+            doubts.extend(found.doubts);
+            *comparison = Some(found.comparison);
+            program.engine = program.engine.take().or(found.engine);
+            Ok(found.interrupted)
         }
+        // The experiment before it is finished.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted && experiment.is_some() => {
+            doubts.push(doubts::no_round());
+            Ok(true)
+        }
+        Err(error) => Err(error),
     }
-    doubts.sort();
-    doubts.dedup();
-    Ok(Found { machine, experiment, comparison, engine, doubts, ended })
 }
 
 fn comparison_options(args: &BenchArgs) -> compare::Options {
@@ -302,14 +287,4 @@ fn options(args: &BenchArgs) -> experiment::Options {
 /// A value as it is written on the command line.
 fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
-}
-
-fn print(result: &ResultFile) -> io::Result<()> {
-    let text = render(std::slice::from_ref(result), Format::Text, &super::report::for_standard_output());
-    let mut out = io::stdout().lock();
-    match out.write_all(text.map_err(io::Error::other)?.as_bytes()).and_then(|()| out.flush()) {
-        // A reader that closed the output wants no more: no fault.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -11,9 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
-use std::{fmt, thread};
 
+use crate::cli::exit::ExitError;
 use crate::limits;
 use crate::measure::Recorder;
 use crate::measure::hlog::{HlogWriter, complete_lines};
@@ -21,29 +22,6 @@ use crate::measure::intervals::{Interval, IntervalReceiver, IntervalSender, chan
 use crate::sys::{describe, process};
 use crate::time::{Instant, WallClock};
 use crate::tracking::Report;
-
-/// Why the latency log could not start.
-#[derive(Debug)]
-pub struct LatencyLogError {
-    path: PathBuf,
-    source: io::Error,
-}
-
-impl fmt::Display for LatencyLogError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, error) = (self.path.display(), describe(&self.source));
-        write!(
-            f,
-            "cannot write the latency log {path}: {error}; name a file that can be written with --latency-log"
-        )
-    }
-}
-
-impl std::error::Error for LatencyLogError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
 
 /// The end of a line is looked for in this many bytes. A line has some hundreds, and at most 10 KB.
 const TAIL: u64 = 64 * 1024;
@@ -84,13 +62,18 @@ impl LatencyLog {
     /// # Errors
     ///
     /// When the file cannot be opened or holds something else, or when the thread cannot be started.
-    pub fn start(
+    pub(super) fn start(
         path: &Path,
         every: Duration,
         rings: usize,
         guard: impl Send + 'static,
-    ) -> Result<(LatencyLog, Vec<IntervalSender>), LatencyLogError> {
-        let failed = |source| LatencyLogError { path: path.to_owned(), source };
+    ) -> Result<(LatencyLog, Vec<IntervalSender>), ExitError> {
+        let failed = |error| {
+            let (path, error) = (path.display(), describe(&error));
+            ExitError::failed(format!(
+                "cannot write the latency log {path}: {error}; name a file that can be written with --latency-log"
+            ))
+        };
         let now = Instant::now();
         let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
         mend(path, &file).map_err(failed)?;
@@ -162,8 +145,7 @@ impl Writer {
             }
             if let Err(source) = self.out.interval(tag, start, length, histogram) {
                 if !std::mem::replace(&mut self.complained, true) {
-                    let path = self.path.display();
-                    let error = describe(&source);
+                    let (path, error) = (self.path.display(), describe(&source));
                     let cure = match source.kind() {
                         io::ErrorKind::FileTooLarge => {
                             "raise the limit on file sizes (ulimit -f), it is tried again with every interval"
@@ -281,7 +263,7 @@ mod tests {
     fn a_file_that_is_no_log_is_refused_and_left_as_it_was() {
         for content in ["notes\nhalf a line", "# a line without an end"] {
             let scratch = Scratch::new("notes", content);
-            let error = LatencyLog::start(&scratch.0, SECOND, 1, ()).unwrap_err().to_string();
+            let error = LatencyLog::start(&scratch.0, SECOND, 1, ()).unwrap_err().message;
             assert!(error.contains("something else than a latency log"), "{error}");
             assert_eq!(scratch.text(), content);
         }

@@ -130,13 +130,14 @@ fn make(args: &ReportArgs) -> Result<Vec<String>, ExitError> {
 }
 
 fn write(args: &ReportArgs, text: &str) -> Result<(), ExitError> {
-    match &args.out {
-        Some(path) => {
-            fs::write(path, text).map_err(|error| unwritable(&path.display().to_string(), &error))?
-        }
-        None => print(text)?,
-    }
-    Ok(())
+    let written = args.out.as_ref().map_or_else(|| print(text), |path| fs::write(path, text));
+    written.map_err(|error| {
+        let place = args.out.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
+        let error = describe(&error);
+        ExitError::failed(format!(
+            "cannot write the report to {place}: {error}; name another place with --out"
+        ))
+    })
 }
 
 /// What a file holds.
@@ -195,16 +196,12 @@ pub(super) fn for_standard_output() -> Options {
     Options { width, bold: terminal && !plain, ..Options::default() }
 }
 
-fn print(text: &str) -> Result<(), ExitError> {
+/// Writes a report to standard output.
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // A reader that closed our output has seen enough. That is no fault.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritable("standard output", &error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn unwritable(place: &str, error: &io::Error) -> ExitError {
-    let error = describe(error);
-    ExitError::failed(format!("cannot write the report to {place}: {error}; name another place with --out"))
 }

@@ -239,8 +239,7 @@ impl Service for Tracking {
     fn prepare(&mut self, supervisor: &Supervisor) -> Result<(), ExitError> {
         if let Some((path, every)) = &self.latency_log {
             let guard = supervisor.panic_guard("latency-log");
-            let (log, taps) =
-                LatencyLog::start(path, *every, self.threads, guard).map_err(ExitError::failed)?;
+            let (log, taps) = LatencyLog::start(path, *every, self.threads, guard)?;
             self.log = Some(log);
             self.taps = taps.into_iter();
         }

@@ -46,6 +46,7 @@ mod text;
 pub mod threshold;
 pub mod unit;
 
+pub use document::Stretch;
 pub use options::{Format, Options, ReportError};
 
 use super::log::Log;

@@ -48,7 +48,12 @@ pub(super) fn live(bench: &mut Bench<'_, '_>, row: &Row, run: &mut Run) -> io::R
         run.beats = Some(beats);
         sent = bytes;
         if row.judges() {
-            bench.doubts.deaths_of_the_living(row.name, server.deaths()?.count());
+            match server.deaths()?.count() {
+                0 => {}
+                count => bench
+                    .doubts
+                    .mistake(row.name, &format!("{count} peers were called dead while all were beating")),
+            }
         }
     }
     if options.measures(Measure::Detection) && row.judges() {
@@ -79,7 +84,9 @@ fn all_are_told(bench: &mut Bench<'_, '_>, row: &Row, server: &mut Server, sent:
     let connections = usize::try_from(bench.options.settings.connections).expect("fewer than descriptors");
     let told = server.wait_deaths(connections, PATIENCE)?;
     let counted = server.deaths()?.map(|death| death.bytes).sum();
-    bench.doubts.deaths_untold(row.name, connections, told);
+    if told != connections {
+        bench.doubts.mistake(row.name, &format!("{told} deaths were reported of {connections} connections"));
+    }
     bench.doubts.bytes_uncounted(row.name, sent, counted);
     Ok(())
 }
@@ -151,7 +158,7 @@ impl Window {
         bench.doubts.load(row.name, &done, nanos(bench.options.stroke));
         let machine = after.around.machine.since(before.around.machine);
         let beats = Beats {
-            connections: load.connections(),
+            connections: load.connections,
             count: done.beats,
             window_ns: self.window_ns,
             process_ns: after.server.cpu_ns - before.server.cpu_ns,
@@ -179,7 +186,7 @@ struct Moment {
 
 impl Moment {
     fn read(stage: &Stage, server: &Server, load: &Load) -> io::Result<Moment> {
-        let pids = [server.child.pid(), load.pid()];
+        let pids = [server.child.pid(), load.child.pid()];
         let [server, load] = pids.map(Process::read);
         Ok(Moment { server: server?, load: load?, around: Surroundings::read(&pids, &stage.cores())? })
     }

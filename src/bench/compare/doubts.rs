@@ -78,19 +78,17 @@ impl Doubts {
         }
     }
 
-    fn mistake(&mut self, text: String) {
-        self.add(DoubtKind::Mistakes, text, "run it again; a fault that comes again is a bug of that server");
+    pub(super) fn mistake(&mut self, name: &str, what: &str) {
+        let remedy = "run it again; a fault that comes again is a bug of that server";
+        self.add(DoubtKind::Mistakes, format!("{name}: {what}"), remedy);
     }
 
     /// The doubts that are known before anything runs.
     pub(super) fn of_plan(&mut self, options: &Options, rows: &[Row], stage: &Stage) {
         let settings = &options.settings;
-        if stage.is_shared() {
-            self.add(
-                DoubtKind::SharedCore,
-                "there is only one core: server and load take turns on it",
-                "run on two cores or more",
-            );
+        if stage.server_cores == stage.load_cores {
+            let text = "there is only one core: server and load take turns on it";
+            self.add(DoubtKind::SharedCore, text, "run on two cores or more");
         }
         let seconds = settings.window_ns as f64 / 1e9;
         if options.measures(Measure::Beats) && settings.window_ns < VISITS_NS {
@@ -108,57 +106,41 @@ impl Doubts {
         }
         let beats = settings.beats_per_second as f64 * seconds / settings.connections as f64;
         if options.measures(Measure::Beats) && beats < WINDOW_BEATS as f64 {
-            self.add(
-                DoubtKind::ShortWindow,
-                format!("each connection beats {beats:.0} times in the window, fewer than {WINDOW_BEATS}"),
-                "take a longer --window",
-            );
+            let text =
+                format!("each connection beats {beats:.0} times in the window, fewer than {WINDOW_BEATS}");
+            self.add(DoubtKind::ShortWindow, text, "take a longer --window");
         }
         if options.measures(Measure::Detection) && !carries(settings.deaths, 99.0) {
-            self.add(
-                DoubtKind::TooFewSamples,
-                format!("{} deaths in a round carry no p99", settings.deaths),
-                "let at least 1,000 connections die in a round",
-            );
+            let text = format!("{} deaths in a round carry no p99", settings.deaths);
+            self.add(DoubtKind::TooFewSamples, text, "let at least 1,000 connections die in a round");
         }
     }
 
     pub(super) fn too_few_descriptors(&mut self, wanted: u64, most: u64) {
-        self.add(
-            DoubtKind::NotMeasured,
-            format!("{wanted} connections were wanted and {most} measured: the limit on descriptors"),
-            "raise the hard limit (`ulimit -Hn`)",
-        );
+        let text = format!("{wanted} connections were wanted and {most} measured: the limit on descriptors");
+        self.add(DoubtKind::NotMeasured, text, "raise the hard limit (`ulimit -Hn`)");
     }
 
     pub(super) fn no_slabs(&mut self) {
-        self.add(
-            DoubtKind::NotMeasured,
-            "no figures of kernel memory: only root may read /proc/slabinfo",
-            "run as root",
-        );
+        let text = "no figures of kernel memory: only root may read /proc/slabinfo";
+        self.add(DoubtKind::NotMeasured, text, "run as root");
     }
 
     pub(super) fn load(&mut self, name: &str, done: &Done, stroke_ns: u64) {
         let late = done.late.histogram().value_at_quantile(0.99);
         if (done.late.count() > 0 && late > stroke_ns + LOAD_LATE_NS) || done.unsent > 0 {
-            let unsent = match done.unsent {
-                0 => String::new(),
-                unsent => format!(" and {unsent} beats unsent"),
-            };
-            const ABOUT: (DoubtKind, &str, &str) = (
-                DoubtKind::LoadLate,
-                "the load fell behind its schedule, at p99 by",
-                "run on a quieter or faster machine, or with fewer beats a second",
-            );
-            self.add_worst(ABOUT, name, late as f64, format!("{:.1} ms{unsent}", late as f64 / 1e6));
+            let mut amount = format!("{:.1} ms", late as f64 / 1e6);
+            if done.unsent > 0 {
+                amount += &format!(" and {} beats unsent", done.unsent);
+            }
+            let what = "the load fell behind its schedule, at p99 by";
+            let remedy = "run on a quieter or faster machine, or with fewer beats a second";
+            self.add_worst((DoubtKind::LoadLate, what, remedy), name, late as f64, amount);
         }
         if done.refused > 0 {
-            self.add(
-                DoubtKind::LoadLate,
-                format!("{name}: {} beats were refused by their sockets", done.refused),
-                "the server does not read what was sent: take fewer beats a second",
-            );
+            let text = format!("{name}: {} beats were refused by their sockets", done.refused);
+            let remedy = "the server does not read what was sent: take fewer beats a second";
+            self.add(DoubtKind::LoadLate, text, remedy);
         }
     }
 
@@ -178,12 +160,10 @@ impl Doubts {
     pub(super) fn injector(&mut self, name: &str, detection: &Detection) {
         let Some(late) = detection.injector_late.percentile(99.0) else { return };
         if late > INJECTOR_LATE_NS {
-            const ABOUT: (DoubtKind, &str, &str) = (
-                DoubtKind::InjectorLate,
-                "the injector itself was late, which is part of the latency, at p99 by",
-                "run on a quieter machine, or with fewer beats a second",
-            );
-            self.add_worst(ABOUT, name, late as f64, format!("{:.0} us", late as f64 / 1e3));
+            let what = "the injector itself was late, which is part of the latency, at p99 by";
+            let remedy = "run on a quieter machine, or with fewer beats a second";
+            let amount = format!("{:.0} us", late as f64 / 1e3);
+            self.add_worst((DoubtKind::InjectorLate, what, remedy), name, late as f64, amount);
         }
     }
 
@@ -196,48 +176,30 @@ impl Doubts {
             (joined.early, "verdicts are dated before the death they are about"),
         ] {
             if count > 0 {
-                self.mistake(format!("{name}: {count} {what}"));
+                self.mistake(name, &format!("{count} {what}"));
             }
-        }
-    }
-
-    pub(super) fn deaths_of_the_living(&mut self, name: &str, count: usize) {
-        if count > 0 {
-            self.mistake(format!("{name}: {count} peers were called dead while all were beating"));
-        }
-    }
-
-    pub(super) fn deaths_untold(&mut self, name: &str, connections: usize, told: usize) {
-        if told != connections {
-            self.mistake(format!("{name}: {told} deaths were reported of {connections} connections"));
         }
     }
 
     pub(super) fn bytes_uncounted(&mut self, name: &str, sent: u64, counted: u64) {
         if sent != counted {
-            self.mistake(format!("{name}: it counted {counted} bytes of the {sent} that were sent"));
+            self.mistake(name, &format!("it counted {counted} bytes of the {sent} that were sent"));
         }
     }
 
     /// The comparison was ended early.
     pub(super) fn interrupted(&mut self, finished: u64, wanted: u64) {
-        self.add(
-            DoubtKind::NotMeasured,
-            format!("interrupted: {finished} of {wanted} rounds are finished, and these are here"),
-            "let it run to its end",
-        );
+        let text = format!("interrupted: {finished} of {wanted} rounds are finished, and these are here");
+        self.add(DoubtKind::NotMeasured, text, "let it run to its end");
     }
 
     /// The doubts that are known after the last round.
     pub(super) fn of_rounds(&mut self, rounds: u64, runs: &[Run]) {
         if rounds < ENOUGH_ROUNDS {
-            self.add(
-                DoubtKind::TooFewSamples,
-                format!(
-                    "{rounds} rounds are fewer than {ENOUGH_ROUNDS}: their minimum and maximum say little"
-                ),
-                "take --rounds 5 or more",
+            let text = format!(
+                "{rounds} rounds are fewer than {ENOUGH_ROUNDS}: their minimum and maximum say little"
             );
+            self.add(DoubtKind::TooFewSamples, text, "take --rounds 5 or more");
         }
         for (figure, about) in NOISY {
             let mut rounds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();

@@ -12,7 +12,6 @@ use crate::bench::stream::StreamPlan;
 use crate::measure::result::Run;
 use crate::time::nanos;
 
-/// The number of peers at each rate.
 const PEERS: usize = 300;
 /// Beats a second of each of them.
 const RATES: [u32; 3] = [1, 10, 100];

@@ -26,12 +26,11 @@ pub(super) struct Stage {
     pub(super) server_cores: Vec<usize>,
     pub(super) load_cores: Vec<usize>,
     pub(super) all_cores: Vec<usize>,
-    /// The output of servers.
     output: OutputKind,
     /// The engine that is asked for.
     io: String,
     /// The engine that the first deadpeer with `io` said it runs on.
-    engine: RefCell<Option<EngineUsed>>,
+    pub(super) engine: RefCell<Option<EngineUsed>>,
 }
 
 impl Stage {
@@ -46,14 +45,6 @@ impl Stage {
             io: options.io.clone(),
             engine: RefCell::new(None),
         }
-    }
-
-    pub(super) fn engine(self) -> Option<EngineUsed> {
-        self.engine.into_inner()
-    }
-
-    pub(super) fn is_shared(&self) -> bool {
-        self.server_cores == self.load_cores
     }
 
     /// Starts a server for connections that will send `bytes_per_second` each.
@@ -78,7 +69,6 @@ impl Stage {
         Ok(Load { child, connections: plan.connections as u64, phases: 0 })
     }
 
-    /// Starts a role on the load's cores.
     pub(super) fn start_role(&self, role: &str, plan: &impl serde::Serialize) -> io::Result<Child> {
         Child::start(role, role_command(role, plan)?, &self.load_cores, OutputKind::Memory)
     }
@@ -118,7 +108,6 @@ impl Server {
         }
     }
 
-    /// The deaths that it has reported so far.
     pub(super) fn deaths(&mut self) -> io::Result<impl Iterator<Item = &Line>> {
         Ok(self.child.lines()?.iter().filter(|line| line.event == "died"))
     }
@@ -137,23 +126,13 @@ impl Server {
     }
 }
 
-/// A process of peers.
 pub(super) struct Load {
-    child: Child,
-    connections: u64,
+    pub(super) child: Child,
+    pub(super) connections: u64,
     phases: usize,
 }
 
 impl Load {
-    /// The number of its connections.
-    pub(super) fn connections(&self) -> u64 {
-        self.connections
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
     pub(super) fn begin(&mut self, phase: &Phase) -> io::Result<()> {
         self.phases += 1;
         self.child.tell(phase)

@@ -30,7 +30,6 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// The measurements that are made by default.
     pub const USUAL: [Measure; 6] =
         [Measure::Accept, Measure::Beats, Measure::Detection, Measure::Idle, Measure::Death, Measure::Storm];
 }
@@ -45,7 +44,6 @@ pub struct Options {
     pub against: Vec<Yardstick>,
     /// The load on each subject.
     pub settings: ComparisonSettings,
-    /// The measurements to make.
     pub measures: BTreeSet<Measure>,
     /// The names of the subjects to run; `None` for all.
     pub subjects: Option<Vec<String>>,

@@ -23,7 +23,6 @@ pub enum Yardstick {
     Floor,
 }
 
-/// The program of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     /// `deadpeer run` with these arguments.
@@ -40,7 +39,6 @@ enum Start {
     Hold,
 }
 
-/// A row of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) name: &'static str,

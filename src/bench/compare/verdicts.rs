@@ -7,13 +7,11 @@ use crate::bench::experiment::verdicts::causes;
 use crate::bench::peers::Caused;
 use crate::measure::result::Detection;
 
-/// The result of a join.
 #[derive(Default)]
 pub(super) struct Joined {
     pub(super) detection: Detection,
     /// The number of verdicts with another cause than that of the way to die.
     pub(super) misnamed: u64,
-    /// The number of verdicts before the death.
     pub(super) early: u64,
     /// The instant of the last verdict; 0 for none.
     pub(super) last_verdict: u64,

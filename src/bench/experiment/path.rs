@@ -5,15 +5,15 @@
 //! process that was killed are removed by the next one.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::sys::{describe, process};
 
-/// Addresses that RFC 2544 reserves for benchmarks.
-const OURS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-const THEIRS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The tracker's address, and that of the peers at the far end: RFC 2544 reserves them for benchmarks.
+pub const OURS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub const THEIRS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const PREFIX: &str = "deadpeer-bench-";
 const LINK: &str = "dp0";
 
@@ -25,7 +25,6 @@ pub struct Net {
 }
 
 impl Net {
-    /// Makes the namespaces and the path.
     pub fn new() -> Result<Net, String> {
         if !process::is_root() {
             return Err("only root can make network namespaces: run it as root".into());
@@ -45,24 +44,12 @@ impl Net {
         Ok(net)
     }
 
-    /// The tracker's address at this end of the path.
-    pub fn address(&self) -> IpAddr {
-        OURS.into()
-    }
-
-    /// The source address of the peers at the far end.
-    pub fn source(&self) -> IpAddr {
-        THEIRS.into()
-    }
-
-    /// The same program in the tracker's namespace.
-    pub fn near(&self, command: &Command) -> Command {
-        within(&self.near, command)
-    }
-
-    /// The same program at the far end of the path.
-    pub fn far(&self, command: &Command) -> Command {
-        within(&self.far, command)
+    /// The same program in the tracker's namespace, or at the far end of the path.
+    pub fn within(&self, far: bool, command: &Command) -> Command {
+        let namespace = if far { &self.far } else { &self.near };
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());
+        inside
     }
 
     /// Cuts the path: every packet is lost, without an error for either end.
@@ -78,12 +65,6 @@ impl Drop for Net {
             let _ = ip(&["netns", "del", name]);
         }
     }
-}
-
-fn within(namespace: &str, command: &Command) -> Command {
-    let mut inside = Command::new("ip");
-    inside.args(["netns", "exec", namespace]).arg(command.get_program()).args(command.get_args());
-    inside
 }
 
 /// Removes the namespaces of processes that have ended.

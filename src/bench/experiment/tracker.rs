@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::options::{Options, PATIENCE, Sizes};
-use super::path::Net;
+use super::path::{self, Net};
 use super::verdicts::{ReportedEvent, ReportedKind};
 use crate::bench::child::{Child, Line};
 use crate::measure::result::{EngineUsed, OutputKind};
@@ -17,7 +17,6 @@ const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 /// The half-closed grace: longer than the time from a FIN to the RST behind it.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// The tracker's process.
 pub struct Tracker {
     pub child: Child,
     pub addresses: Vec<SocketAddr>,
@@ -33,31 +32,22 @@ impl Tracker {
         net: Option<&Net>,
         cores: &[usize],
     ) -> io::Result<Tracker> {
-        let program = match &options.tracker {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()?,
-        };
+        let program = options.tracker.clone().map_or_else(std::env::current_exe, Ok)?;
         let each = options.beats_per_second as f64 / sizes.total().max(1) as f64;
         let idle = Duration::from_secs_f64(BEATS_MISSED / each.max(1e-6)).max(SHORTEST_IDLE);
         let millis = |duration: Duration| format!("{}ms", duration.as_millis());
         let mut command = Command::new(program);
         command.args(["run", "--listen", "127.0.0.1:0", "--events", "-", "--probes", "1"]);
-        command.args([
-            "--threads",
-            &options.threads.to_string(),
-            "--wake",
-            &options.wake,
-            "--io",
-            &options.io,
-        ]);
+        command.args(["--threads", &options.threads.to_string()]);
+        command.args(["--wake", &options.wake, "--io", &options.io]);
         command.args(["--idle", &millis(idle), "--interval", &millis(idle / 4), "--handshake", "120s"]);
         command.args(["--half-closed-grace", &millis(GRACE)]);
         if let Some(window) = options.batch_window {
             command.args(["--batch-window", &format!("{}ns", window.as_nanos())]);
         }
         if let Some(net) = net {
-            command.args(["--listen", &format!("{}:0", net.address())]);
-            command = net.near(&command);
+            command.args(["--listen", &format!("{}:0", path::OURS)]);
+            command = net.within(false, &command);
         }
         let mut child = Child::start("the tracker", command, cores, OutputKind::Memory)?;
         let listening = child.wait_for("listening", PATIENCE)?;
@@ -69,9 +59,8 @@ impl Tracker {
             )));
         }
         let field = |name: &str| {
-            listening
-                .integer(name)
-                .ok_or_else(|| io::Error::other(format!("the tracker's `listening` has no {name}")))
+            let missing = || io::Error::other(format!("the tracker's `listening` has no {name}"));
+            listening.integer(name).ok_or_else(missing)
         };
         let (detection, window) = (field("detection_time_ms")?, field("batch_window_us")?);
         let capacity = field("capacity")?;

@@ -21,22 +21,15 @@ use crate::measure::result::{Basis, Interval, Quality, Way, WayResult};
 /// The kinds of events that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportedKind {
-    /// `suspected`
     Suspected,
-    /// `recovered`
     Recovered,
-    /// `half_closed`
     HalfClosed,
-    /// `died`
     Died,
 }
 
-/// An event that the tracker reported.
 #[derive(Clone, Debug)]
 pub struct ReportedEvent {
-    /// The kind of the event.
     pub kind: ReportedKind,
-    /// The peer's address.
     pub peer: SocketAddr,
     /// Its instant, CLOCK_MONOTONIC.
     pub at: u64,
@@ -46,7 +39,6 @@ pub struct ReportedEvent {
     pub bytes: u64,
 }
 
-/// The frame of an experiment.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     /// The instant of the first beat.
@@ -59,7 +51,6 @@ pub struct Frame {
     pub connections: u64,
 }
 
-/// The number of intervals in a figure over time.
 const INTERVALS: u64 = 30;
 
 /// The causes that a death of this way may have.

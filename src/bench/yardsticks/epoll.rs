@@ -21,7 +21,6 @@ use crate::sys::tcp;
 
 /// The size of the buffer: nearly always enough to empty a socket in one call.
 const BUFFER: usize = 1 << 16;
-/// The number of events of one wait.
 const EVENTS: usize = 1_024;
 const LISTENER: u64 = u64::MAX;
 

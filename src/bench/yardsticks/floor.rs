@@ -14,10 +14,8 @@ use crate::limits;
 use crate::sys::tcp;
 use crate::sys::uring::{Completion, Engine, Ring, Token, Wait};
 
-/// The plan of the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FloorPlan {
-    /// The way in which beats wake it.
     pub wake: FloorWake,
     /// Connections are reported, and each death has a line with its proof.
     #[serde(default)]

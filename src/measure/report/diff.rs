@@ -17,11 +17,8 @@ const NOISE: f64 = 0.05;
 pub struct Change {
     /// The name in thresholds.
     pub name: String,
-    /// The unit of both values.
     pub unit: Unit,
-    /// The value in the first result.
     pub first: Option<f64>,
-    /// The value in the second result.
     pub second: Option<f64>,
     /// The second value divided by the first.
     pub ratio: Option<f64>,
@@ -37,7 +34,6 @@ pub struct Change {
 pub enum Judgement {
     /// The second value is greater. Less is better in all figures.
     Worse,
-    /// The second value is less.
     Better,
     /// The difference is small, or both values may be the same within their spread.
     WithinNoise,
@@ -103,11 +99,8 @@ pub fn other_engine(first: &ResultFile, second: &ResultFile) -> Option<Doubt> {
 /// A circumstance that was not the same when two results were measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// Its name, with dots.
     pub what: String,
-    /// The value in the first result, or `-`.
     pub first: String,
-    /// The value in the second result, or `-`.
     pub second: String,
 }
 

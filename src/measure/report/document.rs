@@ -10,10 +10,8 @@ use super::unit::Unit;
 use crate::measure::recorded::Recorded;
 use crate::safe_text::is_unsafe;
 
-/// A whole report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The title: program and file names.
     pub title: String,
     /// The verdict comes first.
     pub sections: Vec<Section>,
@@ -40,22 +38,16 @@ impl Document {
 /// A part of a report with its own heading.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Section {
-    /// The heading of the section.
     pub title: &'static str,
-    /// The content, in reading order.
     pub blocks: Vec<Block>,
 }
 
 /// A piece of a section.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
-    /// A heading within the section.
     Heading(String),
-    /// One paragraph of text.
     Says(Text),
-    /// A list of sentences.
     List(Vec<Text>),
-    /// A table with a caption.
     Table(Table),
     /// Charts of one kind that are read together.
     Charts(Vec<Chart>),
@@ -63,12 +55,24 @@ pub enum Block {
     Fold(String, Vec<Block>),
 }
 
+impl Block {
+    /// A list of sentences; `None` without any.
+    pub fn list(sentences: impl Iterator<Item = String>) -> Option<Block> {
+        let sentences: Vec<Text> = sentences.map(Text::from).collect();
+        (!sentences.is_empty()).then_some(Block::List(sentences))
+    }
+
+    /// `None` without any chart.
+    pub fn charts(charts: Vec<Chart>) -> Option<Block> {
+        (!charts.is_empty()).then_some(Block::Charts(charts))
+    }
+}
+
 /// Words with emphasis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text(pub Vec<(Tone, String)>);
 
 impl Text {
-    /// Adds words in a tone.
     pub fn and(mut self, tone: Tone, words: impl Into<String>) -> Text {
         self.0.push((tone, words.into()));
         self
@@ -87,7 +91,6 @@ pub enum Tone {
     /// As they are.
     #[default]
     Plain,
-    /// In bold letters.
     Strong,
     /// Passed, or better than before.
     Good,
@@ -100,14 +103,12 @@ pub enum Tone {
 pub struct Table {
     /// What it holds, for readers that do not see the page.
     pub caption: String,
-    /// The heads of the columns.
     pub head: Vec<String>,
     /// The rows, each with as many cells as there are heads.
     pub rows: Vec<Row>,
 }
 
 impl Table {
-    /// An empty table.
     pub fn new<S: Into<String>>(caption: impl Into<String>, head: impl IntoIterator<Item = S>) -> Table {
         let head = head.into_iter().map(Into::into).collect();
         Table { caption: caption.into(), head, rows: Vec::new() }
@@ -121,12 +122,10 @@ impl Table {
     }
 }
 
-/// A row of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     /// Whether it is about a deadpeer among yardsticks.
     pub ours: bool,
-    /// One for each column.
     pub cells: Vec<Cell>,
 }
 
@@ -139,11 +138,9 @@ impl<C: Into<Cell>> FromIterator<C> for Row {
 /// A cell of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cell {
-    /// The figure or the words.
     pub text: String,
     /// A second line, or nothing.
     pub note: String,
-    /// How `text` is shown.
     pub tone: Tone,
 }
 
@@ -158,42 +155,42 @@ impl<S: Into<String>> From<S> for Cell {
 pub struct Chart {
     /// A name that no other chart of the document has: lower-case letters, digits and dashes.
     pub id: String,
-    /// The caption of the chart.
     pub title: String,
     /// A remark behind the caption, or nothing.
     pub remark: String,
     /// Whether it stands alone. Charts that are read together are smaller.
     pub wide: bool,
-    /// What is drawn.
     pub plot: Plot,
 }
 
-/// The kinds of charts.
+impl Chart {
+    /// A chart without a remark that is read together with others.
+    pub fn new(id: impl Into<String>, title: impl Into<String>, plot: Plot) -> Chart {
+        Chart { id: id.into(), title: title.into(), remark: String::new(), wide: false, plot }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plot {
     /// Percentile spectra: latency over rarity, both logarithmic.
     Spectrum {
-        /// The curves of the plot.
         curves: Vec<Curve>,
         /// The least and the greatest nanoseconds of all charts that are read together.
         range: Option<(u64, u64)>,
     },
     /// Latency over time.
     Timeline {
-        /// The courses of the plot.
         courses: Vec<Course>,
         /// The least and the greatest value of all charts that are read together.
         range: (u64, u64),
         /// The end of the axis of time.
         until_ns: u64,
-        /// The unit of the values.
         unit: Unit,
     },
     /// Ratios of subjects to a base.
     Ratios {
         /// The name of the subject whose ratio is 1.
         base: String,
-        /// One for each subject.
         bars: Vec<Bar>,
         /// The least and the greatest ratio of all charts with the same axis.
         range: (f64, f64),
@@ -203,13 +200,11 @@ pub enum Plot {
 /// A line of a spectrum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// The name in the legend.
     pub name: String,
     /// Colour and mark.
     pub look: usize,
     /// Whether it is dotted: a yardstick.
     pub dotted: bool,
-    /// The unit of the values.
     pub unit: Unit,
     /// Points of 1/(1-p) and the value there. The line ends where its sample does.
     pub points: Vec<(f64, u64)>,
@@ -260,11 +255,9 @@ impl Curve {
 /// A line of a timeline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Course {
-    /// The name beside the bar.
     pub name: String,
     /// Colour and mark.
     pub look: usize,
-    /// The stretches, in order of time.
     pub stretches: Vec<Stretch>,
 }
 
@@ -284,9 +277,7 @@ pub struct Stretch {
 /// A subject of a chart of ratios.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    /// The name in the legend.
     pub name: String,
-    /// Whether it is a deadpeer.
     pub ours: bool,
     /// The ratio in each result. `None`: not measured.
     pub ratios: Vec<Option<Rounds>>,

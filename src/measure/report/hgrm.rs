@@ -11,7 +11,6 @@ use super::series::Series;
 /// Lines for each halving of the distance to 100 %, as in HdrHistogram.
 const STEPS: u32 = 5;
 
-/// Renders a series.
 pub fn render(series: &Series) -> String {
     let histogram = series.recorded.histogram();
     let micros = |nanos: f64| nanos / 1_000.0;

@@ -21,7 +21,6 @@ struct Line<'a> {
     recorded: &'a Recorded,
 }
 
-/// Writes the log.
 pub fn render(figures: &Figures) -> String {
     let result = figures.result;
     let mut lines = lines(figures);

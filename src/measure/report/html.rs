@@ -6,7 +6,6 @@
 //!   without scripts.
 //! - Whatever a string of the file holds stays text.
 
-mod escape;
 mod ratios;
 mod spectrum;
 mod svg;
@@ -17,7 +16,7 @@ use std::fmt::{self, Write};
 use super::document::{Block, Cell, Chart, Document, Plot, Table, Text, Tone};
 use super::options::ReportError;
 use super::series::named;
-use escape::Escaped;
+use svg::Escaped;
 
 const STYLE: &str = include_str!("html/style.css");
 /// The colours, and the look of pictures.
@@ -25,7 +24,6 @@ const PICTURE: &str = include_str!("html/picture.css");
 /// Forbids every request and every script. The style sheet stands in the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-/// Renders a document.
 pub fn render(document: &Document) -> String {
     let mut out = String::new();
     page(&mut out, document).expect("a string takes all that is written");

@@ -36,7 +36,6 @@ struct One<'a> {
     doubts: &'a [Doubt],
 }
 
-/// Renders one result or two.
 pub fn render(results: &[Figures]) -> String {
     let pair = if let [first, second] = results { Some((first, second)) } else { None };
     let report = Report {

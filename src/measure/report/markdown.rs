@@ -6,7 +6,6 @@ use super::drawing;
 /// The columns of a drawing.
 const DRAWN: usize = 90;
 
-/// Renders a document.
 pub fn render(document: &Document) -> String {
     let mut text = format!("# {}\n", escaped(&document.title));
     for section in &document.sections {

@@ -13,7 +13,6 @@ const GAP: usize = 2;
 /// The columns of a drawing where the width of the terminal is not known.
 const DRAWN: usize = 80;
 
-/// Renders a document.
 pub fn render(document: &Document, options: &Options) -> String {
     let width = options.width.map(|width| usize::from(width).max(NARROWEST));
     let mut out = Out { text: String::new(), width, bold: options.bold, full: options.full };

@@ -1,4 +1,4 @@
-//! Pictures as inline SVG: scales, frames, lines, marks.
+//! Text within a page, and pictures as inline SVG: scales, frames, lines, marks.
 //!
 //! A picture has no size of its own: the page stretches it, and the style sheet gives it colours by its classes. The
 //! width of lines does not scale, but text does: where a picture is small, the style sheet makes the text larger and
@@ -6,10 +6,33 @@
 
 use std::fmt::{self, Write};
 
-use super::escape::Escaped;
 use crate::measure::report::document::Chart;
 use crate::measure::report::show;
 use crate::measure::report::unit::Unit;
+use crate::safe_text::is_unsafe;
+
+/// Escapes what has a meaning in HTML, in content and in quoted attributes. [Unsafe letters](is_unsafe) are shown as
+/// U+FFFD.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Escaped<'a>(pub(super) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => out.write_str("&amp;")?,
+                '<' => out.write_str("&lt;")?,
+                '>' => out.write_str("&gt;")?,
+                '"' => out.write_str("&quot;")?,
+                '\'' => out.write_str("&#39;")?,
+                '\n' | '\t' => out.write_char(' ')?,
+                character if is_unsafe(character) => out.write_char('\u{fffd}')?,
+                character => out.write_char(character)?,
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The size of a chart: alone, or among several that are read together.
 pub(super) const fn size(chart: &Chart) -> [f64; 2] {
@@ -132,7 +155,6 @@ pub(super) struct Area {
     pub(super) bottom: f64,
 }
 
-/// A picture that is being drawn.
 pub(super) struct Picture {
     text: String,
 }
@@ -152,7 +174,6 @@ impl Picture {
         picture
     }
 
-    /// Closes the picture.
     pub(super) fn finish(mut self) -> String {
         self.text.push_str("</svg>\n");
         self.text
@@ -163,7 +184,6 @@ impl Picture {
         self.text.write_fmt(markup).expect("a string takes all that is written");
     }
 
-    /// A straight line.
     pub(super) fn line(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
         self.path(class, [Some(from), Some(to)]);
     }
@@ -278,6 +298,14 @@ pub(super) fn swatch(series: usize, dashed: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_means_something_to_a_browser_means_nothing() {
+        let hostile = "</td><script>alert(\"1\")</script>&amp;'\u{0}\u{202e}x\ny";
+        let expected =
+            "&lt;/td&gt;&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;amp;&#39;\u{fffd}\u{fffd}x y";
+        assert_eq!(Escaped(hostile).to_string(), expected);
+    }
 
     #[test]
     fn a_logarithmic_axis_begins_and_ends_at_round_values_and_holds_all() {

@@ -63,8 +63,7 @@ mod tests {
         let courses = vec![Course { name: "x".to_owned(), look: 0, stretches }];
         let plot =
             Plot::Timeline { courses: courses.clone(), range: (7, 9), until_ns: 40, unit: Unit::Nanos };
-        let chart =
-            Chart { id: "x".to_owned(), title: "x".to_owned(), remark: String::new(), wide: false, plot };
+        let chart = Chart::new("x", "x", plot);
         let picture = draw(&chart, &courses, (7, 9), (40, Unit::Nanos));
         let line = picture.lines().find(|line| line.contains("line thin")).unwrap();
         assert_eq!(line.matches('M').count(), 2, "{line}");

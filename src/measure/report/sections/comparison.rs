@@ -1,7 +1,7 @@
 //! The comparison: ratios, costs of each subject, and what each subject is.
 
-use super::parts::{Parts, SIDES};
-use crate::measure::report::document::{Bar, Block, Cell, Chart, Plot, Row, Section, Table, Text};
+use super::parts::Parts;
+use crate::measure::report::document::{Bar, Block, Cell, Chart, Plot, Row, Section, Table};
 use crate::measure::report::figures::{self, Compared, Figure, Spread};
 use crate::measure::report::show;
 use crate::measure::report::unit::Unit;
@@ -31,16 +31,17 @@ pub(super) fn section(all: &All<'_>) -> Option<Section> {
     let base = base(all);
     let mut blocks: Vec<Block> =
         all.known.iter().map(|(place, compared)| Block::Says(load(all, compared, *place).into())).collect();
-    blocks.push(Block::Says(Text::from(format!(
+    let note = format!(
         "Charts: how many times as much each subject takes as {base}, the median over rounds, and a line from the \
          least to the greatest round. Less is better."
-    ))));
-    let key = charts(all, &base, KEY, &shown, "");
-    blocks.extend((!key.is_empty()).then_some(Block::Charts(key)));
-    blocks.push(Block::Says(Text::from(format!(
+    );
+    blocks.push(Block::Says(note.into()));
+    blocks.extend(Block::charts(charts(all, &base, KEY, &shown, "")));
+    let note = format!(
         "Tables: the ratio to {base} in the same round, median (least-greatest over rounds); beneath it the absolute \
          median."
-    ))));
+    );
+    blocks.push(Block::Says(note.into()));
     blocks.extend(medians(all, &shown));
     blocks.extend(lost(all));
     let others = Figure::ALL.into_iter().filter(|figure| !KEY.contains(figure));
@@ -50,13 +51,9 @@ pub(super) fn section(all: &All<'_>) -> Option<Section> {
         blocks.push(Block::Fold(summary, vec![Block::Charts(more)]));
     }
     if !rest.is_empty() {
-        let summary = format!(
-            "{}: {}",
-            show::counted(rest.len() as u64, "more subject", "more subjects"),
-            rest.join(", ")
-        );
-        let charts = charts(all, &base, Figure::ALL, &rest, "-more");
-        let charts = (!charts.is_empty()).then_some(Block::Charts(charts));
+        let subjects = show::counted(rest.len() as u64, "more subject", "more subjects");
+        let summary = format!("{subjects}: {}", rest.join(", "));
+        let charts = Block::charts(charts(all, &base, Figure::ALL, &rest, "-more"));
         blocks.push(Block::Fold(summary, charts.into_iter().chain(medians(all, &rest)).collect()));
     }
     let every = [shown, rest].concat();
@@ -97,7 +94,7 @@ fn base(all: &All<'_>) -> String {
 
 fn load(all: &All<'_>, compared: &Compared<'_>, place: usize) -> String {
     let settings = compared.settings;
-    let name = if all.two { format!("{}: ", SIDES[place]) } else { String::new() };
+    let name = all.mark(place);
     format!(
         "{name}{} rounds with each subject once: {} connections, {} beats a second of {} bytes counted for {}; {} deaths \
          among them; {} quiet connections for memory, deaths and the storm.",
@@ -133,13 +130,8 @@ fn charts(
             names.iter().map(|name| Bar { name: (*name).to_owned(), ours: ours(name), ratios: ratio(name) });
         let bars: Vec<Bar> = bars.filter(|bar| bar.ratios.iter().any(Option::is_some)).collect();
         let enough = bars.len() > 1 || !suffix.is_empty() && !bars.is_empty();
-        enough.then(|| Chart {
-            id: format!("ratio-{}{suffix}", figure.name()),
-            title: figure.title().to_owned(),
-            remark: String::new(),
-            wide: false,
-            plot: Plot::Ratios { base: base.to_owned(), bars, range },
-        })
+        let plot = Plot::Ratios { base: base.to_owned(), bars, range };
+        enough.then(|| Chart::new(format!("ratio-{}{suffix}", figure.name()), figure.title(), plot))
     };
     of.into_iter().filter_map(chart).collect()
 }
@@ -178,12 +170,11 @@ fn cell(row: &figures::Row<'_>, figure: Figure) -> Cell {
     let ratio = cell.ratio.map_or(show::NOTHING.to_owned(), |ratio| {
         format!("{} ({})", show::value(Some(ratio.median), Unit::Ratio), show::range(ratio, Unit::Ratio))
     });
-    let some = if cell.rounds < row.rounds {
-        format!(", {} of {} rounds", cell.rounds, row.rounds)
-    } else {
-        String::new()
-    };
-    Cell { note: format!("{}{some}", show::value(Some(value.median), figure.unit())), ..ratio.into() }
+    let mut note = show::value(Some(value.median), figure.unit());
+    if cell.rounds < row.rounds {
+        note += &format!(", {} of {} rounds", cell.rounds, row.rounds);
+    }
+    Cell { note, ..ratio.into() }
 }
 
 /// The subjects that missed deaths or called living peers dead.
@@ -193,11 +184,9 @@ fn lost(all: &All<'_>) -> Option<Block> {
     let wrong = rows.filter(|(_, row)| row.missed > 0 || row.false_verdicts > 0);
     let said = wrong.map(|(place, row)| {
         let [missed, wrong] = [row.missed, row.false_verdicts].map(show::count);
-        let name = all.named(&row.subject.name, place);
-        Text::from(format!("{name}: {missed} deaths missed, {wrong} false verdicts."))
+        format!("{}: {missed} deaths missed, {wrong} false verdicts.", all.named(&row.subject.name, place))
     });
-    let said: Vec<_> = said.collect();
-    (!said.is_empty()).then_some(Block::List(said))
+    Block::list(said)
 }
 
 fn pooled(all: &All<'_>, names: &[&str]) -> Block {
@@ -215,15 +204,10 @@ fn pooled(all: &All<'_>, names: &[&str]) -> Block {
 fn what(all: &All<'_>, names: &[&str]) -> Block {
     let mut table =
         Table::new("What each subject is, and gives up", ["subject", "what it is", "what it gives up"]);
-    let found = |name: &&str| all.iter().find_map(|compared| compared.find(name));
-    table.rows = names
-        .iter()
-        .filter_map(found)
-        .map(|row| {
-            let subject = row.subject;
-            let cells: Row = [&subject.name, &subject.what, &subject.gives_up].into_iter().cloned().collect();
-            Row { ours: subject.ours, ..cells }
-        })
-        .collect();
+    let found = names.iter().filter_map(|name| all.iter().find_map(|compared| compared.find(name)));
+    table.rows.extend(found.map(|figures::Row { subject, .. }| {
+        let cells: Row = [&subject.name, &subject.what, &subject.gives_up].into_iter().cloned().collect();
+        Row { ours: subject.ours, ..cells }
+    }));
     Block::Table(table)
 }

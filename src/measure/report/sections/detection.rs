@@ -3,9 +3,7 @@
 use super::parts::{Parts, SIDES};
 use super::timeline;
 use crate::measure::recorded::Recorded;
-use crate::measure::report::document::{
-    Block, Cell, Chart, Course, Curve, Plot, Row, Section, Table, Text, Tone,
-};
+use crate::measure::report::document::{Block, Cell, Chart, Course, Curve, Plot, Row, Section, Table, Tone};
 use crate::measure::report::figures::{Detected, Qualities, Spread, WayFigures};
 use crate::measure::report::show;
 use crate::measure::report::unit::Unit;
@@ -46,8 +44,7 @@ pub(super) fn sections(all: &All<'_>) -> Vec<Section> {
 fn ways(all: &All<'_>) -> Section {
     let mut blocks = Vec::new();
     for (place, detected) in &all.known {
-        let name = if all.two { format!("{}: ", SIDES[*place]) } else { String::new() };
-        blocks.push(Block::Says(format!("{name}{}", load(detected)).into()));
+        blocks.push(Block::Says(format!("{}{}", all.mark(*place), load(detected)).into()));
     }
     for (basis, id, title) in KINDS {
         let table = latency(all, basis, title);
@@ -132,20 +129,16 @@ fn faults(way: &WayFigures<'_>) -> Cell {
 }
 
 fn not_run(all: &All<'_>, basis: Basis) -> Option<Block> {
-    let said = named(all, basis)
-        .filter_map(|(name, figures)| Some(Text::from(format!("{name} was not run: {}.", figures.not_run?))));
-    let said: Vec<_> = said.collect();
-    (!said.is_empty()).then_some(Block::List(said))
+    let said = |(name, figures): (String, &WayFigures<'_>)| {
+        Some(format!("{name} was not run: {}.", figures.not_run?))
+    };
+    Block::list(named(all, basis).filter_map(said))
 }
 
 /// The least and the greatest value of curves.
 fn range<'a>(curves: impl IntoIterator<Item = &'a Curve>) -> Option<(u64, u64)> {
     let ends = curves.into_iter().flat_map(|curve| &curve.points).map(|(_, value)| (*value, *value));
     ends.reduce(|(low, high), (least, most)| (low.min(least), high.max(most)))
-}
-
-fn chart(id: String, title: String, wide: bool, curves: Vec<Curve>, range: Option<(u64, u64)>) -> Chart {
-    Chart { id, title, remark: String::new(), wide, plot: Plot::Spectrum { curves, range } }
 }
 
 /// Of one result all ways of a kind in one chart; of two results a chart for each way, both results in it.
@@ -170,7 +163,8 @@ fn spectra(all: &All<'_>, basis: Basis, id: &str) -> Option<Block> {
         let charts = curves.into_iter().map(|(way, curves)| {
             let only =
                 curves.first().filter(|_| curves.len() == 1).map(|curve| format!("{} only", curve.name));
-            let chart = chart(format!("spectrum-{way}"), format!("{way}: percentiles"), false, curves, range);
+            let plot = Plot::Spectrum { curves, range };
+            let chart = Chart::new(format!("spectrum-{way}"), format!("{way}: percentiles"), plot);
             Chart { remark: only.unwrap_or_default(), ..chart }
         });
         return Some(Block::Charts(charts.collect()));
@@ -184,7 +178,8 @@ fn spectra(all: &All<'_>, basis: Basis, id: &str) -> Option<Block> {
     {
         curves.push(Curve { dotted: true, ..Curve::new(BARE, BARE_LOOK, bare.source) });
     }
-    let chart = chart(format!("spectrum-{id}"), "Percentiles".to_owned(), true, curves, None);
+    let plot = Plot::Spectrum { curves, range: None };
+    let chart = Chart { wide: true, ..Chart::new(format!("spectrum-{id}"), "Percentiles", plot) };
     Some(Block::Charts(vec![chart]))
 }
 
@@ -201,10 +196,10 @@ fn injector(all: &All<'_>) -> Vec<Block> {
     if curves.is_empty() {
         return Vec::new();
     }
-    let title = "How late the injector was".to_owned();
     let note = "From the scheduled instant of a death to the system call that causes it. The latency of closed and \
                 reset peers includes this time.";
-    let chart = chart("injector".to_owned(), title, true, curves, None);
+    let plot = Plot::Spectrum { curves, range: None };
+    let chart = Chart { wide: true, ..Chart::new("injector", "How late the injector was", plot) };
     vec![Block::Heading("The injector".to_owned()), Block::Says(note.into()), Block::Charts(vec![chart])]
 }
 
@@ -264,13 +259,9 @@ fn over_time(all: &All<'_>) -> Vec<Block> {
         let range = timeline::range(ways.iter().flat_map(|(_, courses)| courses))?;
         let charts = ways.into_iter().map(|(way, courses)| {
             let max = courses.iter().flat_map(|course| &course.stretches).map(|stretch| stretch.max).max();
-            Chart {
-                id: format!("time-{way}"),
-                title: way.to_string(),
-                remark: format!("greatest {}", show::nanos(max)),
-                wide: false,
-                plot: Plot::Timeline { courses, range, until_ns, unit: Unit::Nanos },
-            }
+            let plot = Plot::Timeline { courses, range, until_ns, unit: Unit::Nanos };
+            let remark = format!("greatest {}", show::nanos(max));
+            Chart { remark, ..Chart::new(format!("time-{way}"), way.as_str(), plot) }
         });
         Some(Block::Charts(charts.collect()))
     });

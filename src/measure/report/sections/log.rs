@@ -14,7 +14,6 @@ use super::timeline;
 /// The tag whose values are numbers of completions. All other values are nanoseconds.
 const BATCH: &str = "batch-size";
 
-/// The report of a latency log.
 pub fn document(log: &Log, options: &Options) -> Document {
     let known: Vec<&Tag> = log.tags.iter().filter(|tag| tag.whole.count() > 0).collect();
     let mut blocks = vec![Block::Says(summary(log).into())];
@@ -58,12 +57,8 @@ fn percentiles(tags: &[&Tag]) -> Table {
         let times =
             [spread.p50_ns, spread.p90_ns, spread.p99_ns, spread.p999_ns, spread.p9999_ns, spread.max_ns];
         let times = times.map(|time| show::value(time.map(|value| value as f64), unit(tag)));
-        let clipped = if spread.clipped > 0 {
-            format!("{} beyond an hour", show::count(spread.clipped))
-        } else {
-            String::new()
-        };
-        let count = Cell { note: clipped, ..show::count(spread.count).into() };
+        let clipped = (spread.clipped > 0).then(|| format!("{} beyond an hour", show::count(spread.clipped)));
+        let count = Cell { note: clipped.unwrap_or_default(), ..show::count(spread.count).into() };
         [tag.name.clone()].into_iter().chain(times).map(Cell::from).chain([count]).collect()
     }));
     table
@@ -71,8 +66,8 @@ fn percentiles(tags: &[&Tag]) -> Table {
 
 fn spectrum(tag: &Tag) -> Chart {
     let curves = vec![Curve { unit: unit(tag), ..Curve::new(tag.name.as_str(), 0, &tag.whole) }];
-    let (id, title) = (format!("spectrum-{}", tag.place), format!("{}: percentiles", tag.name));
-    Chart { id, title, remark: String::new(), wide: false, plot: Plot::Spectrum { curves, range: None } }
+    let plot = Plot::Spectrum { curves, range: None };
+    Chart::new(format!("spectrum-{}", tag.place), format!("{}: percentiles", tag.name), plot)
 }
 
 /// The course of a tag. A tag with a single interval has none.
@@ -80,13 +75,9 @@ fn course(tag: &Tag, log: &Log) -> Option<Chart> {
     let course = Course { name: tag.name.clone(), look: 0, stretches: tag.stretches.clone() };
     let range = timeline::range([&course]).filter(|_| course.stretches.len() > 1)?;
     let greatest = show::value(tag.whole.max().map(|max| max as f64), unit(tag));
-    Some(Chart {
-        id: format!("time-{}", tag.place),
-        title: tag.name.clone(),
-        remark: format!("greatest {greatest}"),
-        wide: false,
-        plot: Plot::Timeline { courses: vec![course], range, until_ns: log.until_ns, unit: unit(tag) },
-    })
+    let plot = Plot::Timeline { courses: vec![course], range, until_ns: log.until_ns, unit: unit(tag) };
+    let chart = Chart::new(format!("time-{}", tag.place), tag.name.as_str(), plot);
+    Some(Chart { remark: format!("greatest {greatest}"), ..chart })
 }
 
 const TERMS: [(&str, &str); 6] = [

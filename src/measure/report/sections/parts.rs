@@ -13,7 +13,6 @@ pub(super) struct Parts<'a, T> {
     pub(super) two: bool,
 }
 
-/// The parts of results.
 pub(super) fn parts<'a, T>(
     results: &'a [Figures<'a>],
     part: fn(&'a Figures<'a>) -> Option<&'a T>,
@@ -23,9 +22,13 @@ pub(super) fn parts<'a, T>(
 }
 
 impl<'a, T> Parts<'a, T> {
-    /// The parts alone.
     pub(super) fn iter(&self) -> impl Iterator<Item = &'a T> + '_ {
         self.known.iter().map(|(_, part)| *part)
+    }
+
+    /// What precedes a sentence about one of two results.
+    pub(super) fn mark(&self, place: usize) -> String {
+        if self.two { format!("{}: ", SIDES[place]) } else { String::new() }
     }
 
     /// A name with the mark of its result, where there are two.

@@ -26,7 +26,6 @@ pub(super) fn section(results: &[Figures<'_>], options: &Options) -> Section {
     Section { title: "Verdict", blocks }
 }
 
-/// Pass or fail, and why.
 fn outcome(figures: &Figures<'_>, thresholds: &[(String, Option<String>)], name: &str) -> Text {
     let mut wrong: Vec<String> = thresholds.iter().filter_map(|(_, failure)| failure.clone()).collect();
     let failed = wrong.len();
