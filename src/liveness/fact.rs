@@ -65,23 +65,27 @@ pub enum TcpState {
 }
 
 impl TcpState {
+    /// The states by the kernel's number, which counts from 1, with the names that `ss` prints.
+    const BY_NUMBER: [(TcpState, &'static str); 12] = [
+        (TcpState::Established, "established"),
+        (TcpState::SynSent, "syn_sent"),
+        (TcpState::SynReceived, "syn_received"),
+        (TcpState::FinWait1, "fin_wait_1"),
+        (TcpState::FinWait2, "fin_wait_2"),
+        (TcpState::TimeWait, "time_wait"),
+        (TcpState::Close, "close"),
+        (TcpState::CloseWait, "close_wait"),
+        (TcpState::LastAck, "last_ack"),
+        (TcpState::Listen, "listen"),
+        (TcpState::Closing, "closing"),
+        (TcpState::NewSynReceived, "new_syn_received"),
+    ];
+
     /// The state with the kernel's number, or `Close` for one that is not known.
     #[must_use]
     pub const fn from_kernel(number: u8) -> TcpState {
-        match number {
-            1 => TcpState::Established,
-            2 => TcpState::SynSent,
-            3 => TcpState::SynReceived,
-            4 => TcpState::FinWait1,
-            5 => TcpState::FinWait2,
-            6 => TcpState::TimeWait,
-            8 => TcpState::CloseWait,
-            9 => TcpState::LastAck,
-            10 => TcpState::Listen,
-            11 => TcpState::Closing,
-            12 => TcpState::NewSynReceived,
-            _ => TcpState::Close,
-        }
+        let known = number >= 1 && number as usize <= TcpState::BY_NUMBER.len();
+        if known { TcpState::BY_NUMBER[number as usize - 1].0 } else { TcpState::Close }
     }
 
     /// Whether no more bytes will come: the peer's FIN or a reset was seen.
@@ -93,20 +97,7 @@ impl TcpState {
     /// The name as `ss` prints it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            TcpState::Established => "established",
-            TcpState::SynSent => "syn_sent",
-            TcpState::SynReceived => "syn_received",
-            TcpState::FinWait1 => "fin_wait_1",
-            TcpState::FinWait2 => "fin_wait_2",
-            TcpState::TimeWait => "time_wait",
-            TcpState::Close => "close",
-            TcpState::CloseWait => "close_wait",
-            TcpState::LastAck => "last_ack",
-            TcpState::Listen => "listen",
-            TcpState::Closing => "closing",
-            TcpState::NewSynReceived => "new_syn_received",
-        }
+        TcpState::BY_NUMBER[self as usize - 1].1
     }
 }
 
@@ -232,4 +223,18 @@ pub enum Action {
         /// With a RST instead of a FIN, so that the kernel keeps no orphan that waits for an answer.
         abort: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_states_stand_at_the_numbers_of_the_kernel() {
+        for (number, (state, name)) in (1..).zip(TcpState::BY_NUMBER) {
+            assert_eq!((state as u8, state.as_str()), (number, name));
+            assert_eq!(TcpState::from_kernel(number), state);
+        }
+        assert_eq!([0, 13, 255].map(TcpState::from_kernel), [TcpState::Close; 3]);
+    }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::policy::Policy;
+use super::policy::{Heartbeat, Policy};
 use super::state::{self, Cause, Input, State};
 use crate::limits::{GENERATION_BITS, HISTORY};
 use crate::time::Instant;
@@ -104,15 +104,13 @@ pub struct Transition(u64);
 
 impl Transition {
     const DIED: u64 = 0x80;
+    /// The steps that are no death, by their code.
+    const STEPS: [Step; 5] = [Step::Up, Step::Suspected, Step::Recovered, Step::HalfClosed, Step::Doubted];
 
     pub(super) fn new(at: Instant, step: Step) -> Transition {
         let code = match step {
-            Step::Up => 0,
-            Step::Suspected => 1,
-            Step::Recovered => 2,
-            Step::HalfClosed => 3,
-            Step::Doubted => 4,
             Step::Died(cause) => Transition::DIED | u64::from(cause.code()),
+            other => Transition::STEPS.iter().position(|&step| step == other).expect("one of five") as u64,
         };
         Transition(at.as_micros() << 16 | code)
     }
@@ -126,16 +124,10 @@ impl Transition {
     /// The kind of the step.
     #[must_use]
     pub fn step(self) -> Step {
-        match self.0 & 0xff {
-            0 => Step::Up,
-            1 => Step::Suspected,
-            2 => Step::Recovered,
-            3 => Step::HalfClosed,
-            4 => Step::Doubted,
-            code => Step::Died(
-                Cause::from_code((code & !Transition::DIED) as u8).expect("only new() makes the codes"),
-            ),
-        }
+        let code = self.0 & 0xff;
+        let cause =
+            || Cause::from_code((code & !Transition::DIED) as u8).expect("only new() makes the codes");
+        Transition::STEPS.get(code as usize).copied().unwrap_or_else(|| Step::Died(cause()))
     }
 }
 
@@ -224,7 +216,7 @@ impl PendingActions {
 pub(super) struct Peer {
     /// The last proof of life, or the accept.
     pub(super) last_life: Instant,
-    generation: u32,
+    pub(super) generation: u32,
     pub(super) flags: Flags,
     /// Lazy mode: the grid point of the last drain. Beat mode: wakes since the last drain, or small drains in a row of an
     /// eager peer.
@@ -268,10 +260,6 @@ impl Peer {
             probes: 0,
             pace: 0,
         }
-    }
-
-    pub(super) fn generation(&self) -> u32 {
-        self.generation
     }
 
     pub(super) fn due(&self) -> Instant {
@@ -373,7 +361,6 @@ impl Peer {
 
     /// Whether its first proof of life is still awaited, under a policy that awaits one.
     pub(super) fn is_mute(&self, policy: &Policy) -> bool {
-        use super::policy::Heartbeat;
         !self.flags.has(Flags::SPOKE) && policy.heartbeat != Heartbeat::None
     }
 }

@@ -370,7 +370,7 @@ impl Tracker {
             }
             let action = peer.pending & peer.pending.wrapping_neg();
             peer.pending &= !action;
-            let peer_id = PeerId::new(index, peer.generation());
+            let peer_id = PeerId::new(index, peer.generation);
             return Some(match action {
                 PendingActions::WAKE_ON_BYTE => Action::SetLowWater { peer: peer_id, bytes: 1 },
                 PendingActions::WAKE_ON_MARK => {
@@ -402,7 +402,7 @@ impl Tracker {
         };
         let peer = self.at(index);
         let subject = Subject {
-            peer: PeerId::new(index, peer.generation()),
+            peer: PeerId::new(index, peer.generation),
             address: peer.address(),
             local: peer.local,
             identity: self.identities.of(index),
@@ -439,7 +439,7 @@ impl Tracker {
     /// When the peer is not dead, or was released before.
     pub fn release(&mut self, id: PeerId) {
         let peer = self.peers.get_mut(id.index() as usize).expect("a peer is released once");
-        assert!(peer.generation() == id.generation() && peer.state == State::Dead);
+        assert!(peer.generation == id.generation() && peer.state == State::Dead);
         assert!(peer.flags.raise(Flags::RELEASED), "a peer is released once");
         self.free_if_done(id.index());
     }
@@ -447,21 +447,19 @@ impl Tracker {
     /// Whether a peer, living or dead, has its slot still.
     #[must_use]
     pub fn has(&self, id: PeerId) -> bool {
-        self.peers.get(id.index() as usize).is_some_and(|peer| peer.generation() == id.generation())
+        self.peers.get(id.index() as usize).is_some_and(|peer| peer.generation == id.generation())
     }
 
     /// The record of a peer, as long as it has a slot.
     #[must_use]
     pub fn peer(&self, id: PeerId) -> Option<PeerView> {
         let peer = self.peers.get(id.index() as usize)?;
-        (peer.generation() == id.generation()).then(|| PeerView::of(id, peer))
+        (peer.generation == id.generation()).then(|| PeerView::of(id, peer))
     }
 
     /// The records of all peers that have a slot.
     pub fn peers(&self) -> impl Iterator<Item = PeerView> {
-        self.peers
-            .iter()
-            .map(|(index, peer)| PeerView::of(PeerId::new(index as u32, peer.generation()), peer))
+        self.peers.iter().map(|(index, peer)| PeerView::of(PeerId::new(index as u32, peer.generation), peer))
     }
 
     /// The last deaths whose events were taken, as many as [`TrackerConfig::dead_kept`] says, oldest first; then the deaths
@@ -477,7 +475,7 @@ impl Tracker {
 
     fn living(&mut self, id: PeerId) -> Option<&mut Peer> {
         let peer = self.peers.get_mut(id.index() as usize)?;
-        (peer.generation() == id.generation() && peer.state != State::Dead).then_some(peer)
+        (peer.generation == id.generation() && peer.state != State::Dead).then_some(peer)
     }
 
     /// The record in a slot that is known to be in use.

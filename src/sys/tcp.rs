@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send, sockopt::socket_error};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockAddr, SockRef, TcpKeepalive};
 
 use super::clock;
 use crate::time::{Instant, nanos};
@@ -270,18 +270,16 @@ impl io::Write for Now<'_> {
 
 /// The peer's address. Errors: those of `getpeername(2)`: it is not connected.
 pub fn peer_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-    SockRef::from(&socket)
-        .peer_addr()?
-        .as_socket()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a socket that is not IP"))
+    ip(SockRef::from(&socket).peer_addr()?)
 }
 
 /// The local address of a connection. Errors: those of `getsockname(2)`.
 pub fn local_address(socket: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-    SockRef::from(&socket)
-        .local_addr()?
-        .as_socket()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a socket that is not IP"))
+    ip(SockRef::from(&socket).local_addr()?)
+}
+
+fn ip(address: SockAddr) -> io::Result<SocketAddr> {
+    address.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a socket that is not IP"))
 }
 
 #[cfg(test)]

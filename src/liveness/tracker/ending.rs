@@ -19,7 +19,7 @@ impl Tracker {
         let transport = self.transport(ending.cause, evidence, index, now);
         let heartbeat = self.config.policy.heartbeat;
         let peer = self.at(index);
-        let id = PeerId::new(index, peer.generation());
+        let id = PeerId::new(index, peer.generation);
         // An expiry was judged by the life in the record; any other end may find newer bytes or acknowledgements that woke
         // no poll.
         if ending.deadline.is_none() {

@@ -110,7 +110,7 @@ impl Tracker {
         let Some(old) = self.identities.set(index, identity) else { return };
         let older = self.at(old);
         let duplicate =
-            Duplicate { of: PeerId::new(old, older.generation()), address: older.address(), at: now };
+            Duplicate { of: PeerId::new(old, older.generation), address: older.address(), at: now };
         if self.config.on_duplicate == OnDuplicate::Replace {
             self.at(old).flags.set(Flags::REPLACED);
             self.request(old, PendingActions::INSPECT); // a death has a proof
