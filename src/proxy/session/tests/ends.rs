@@ -1,6 +1,6 @@
 //! Clients that leave by a reset, in every phase, and what becomes of their upstreams.
 
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, secs};
+use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World, secs};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, OnGone, Rules};
@@ -126,7 +126,7 @@ fn a_reset_while_the_upstream_works_ends_it_as_on_gone_says() {
 fn a_reset_within_a_response_ends_the_upstream_as_on_gone_says() {
     for (on_gone, action, saved) in WAYS {
         let mut world = World::asked(Rules { on_gone, ..RULES });
-        world.after(secs(2)).upstream(&OK[..OK.len() - 1]).after(secs(3));
+        world.after(secs(2)).upstream(PART).after(secs(3));
         world.client_reset();
         let told = world.told_interrupted();
         assert_eq!((told.phase, told.status), (Phase::Sending, Some(200)));

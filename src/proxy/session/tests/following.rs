@@ -1,6 +1,6 @@
 //! Where messages end, and what goes on in between.
 
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, secs};
+use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World, secs};
 use crate::http::Reason;
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
 use crate::proxy::event::{Phase, ProxyEvent};
@@ -17,8 +17,7 @@ fn a_request_goes_out_and_its_response_comes_back() {
     world.sockets_are(ClientSocket::Open, UpstreamSocket::Connecting).upstream_got("");
     world.connected().upstream_got(GET).in_phase(Phase::Waiting);
     world.upstream(&OK[..20]).client_got("").in_phase(Phase::Waiting);
-    world.upstream(&OK[20..OK.len() - 1]).client_got(&OK[..OK.len() - 1]).in_phase(Phase::Sending);
-    world.told_nothing();
+    world.upstream(&OK[20..OK.len() - 1]).client_got(PART).in_phase(Phase::Sending).told_nothing();
     world.upstream("k").client_got("k").in_phase(Phase::Idle).told_completed(1);
     assert_eq!(world.session.holds(), 0);
 }
@@ -40,7 +39,7 @@ fn a_request_that_is_sent_ahead_waits_for_the_response_before_it() {
     let [first, second, third] = ["/1", "/2", "/3"].map(|target| GET.replace("/a", target));
     world.client(format!("{first}{second}{}", &third[..7])).connected().upstream_got(&first);
     world.client(&third[7..]).upstream_got("");
-    world.upstream(&OK[..OK.len() - 1]).upstream_got("");
+    world.upstream(PART).upstream_got("");
     world.upstream("k").upstream_got(&second).client_got(OK).told_completed(1).in_phase(Phase::Waiting);
     world.upstream(OK).upstream_got(&third).told_completed(1);
     world.upstream(OK).upstream_got("").told_completed(1).in_phase(Phase::Idle);
@@ -226,7 +225,7 @@ fn a_response_may_come_while_the_body_still_streams() {
     // It ends before the body.
     let mut world = World::new(rules);
     world.client(format!("{POST}h")).connected().upstream_got(format!("{POST}h"));
-    world.upstream(&OK[..OK.len() - 1]).in_phase(Phase::Sending).client("e").upstream_got("e");
+    world.upstream(PART).in_phase(Phase::Sending).client("e").upstream_got("e");
     world.upstream("k").client_got(OK).in_phase(Phase::Receiving).told_completed(1);
     world
         .client(format!("llo{GET}"))
@@ -236,7 +235,7 @@ fn a_response_may_come_while_the_body_still_streams() {
     world.upstream(OK).told_completed(1).in_phase(Phase::Idle);
     // It ends behind the body.
     let mut world = World::new(rules);
-    world.client(format!("{POST}h")).connected().upstream(&OK[..OK.len() - 1]);
+    world.client(format!("{POST}h")).connected().upstream(PART);
     world.client(format!("ello{GET}")).upstream_got(format!("{POST}hello")).in_phase(Phase::Sending);
     world.upstream("k").client_got(OK).upstream_got(GET).told_completed(1);
     // It is the last: nothing reads the rest of the body.
@@ -260,7 +259,7 @@ fn a_client_that_was_answered_early_is_free_to_leave() {
     early().after(secs(30)).told_nothing().client_got("").over();
     // It stops in the middle of its body while the response flows.
     let mut world = World::new(rules);
-    world.client(format!("{POST}h")).connected().upstream(&OK[..OK.len() - 1]).client_fin().told_nothing();
+    world.client(format!("{POST}h")).connected().upstream(PART).client_fin().told_nothing();
     // Its server must not wait for the rest.
     world.finned();
     world.upstream("k").client_got(OK).told_completed(1).over();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{ClientSocket, GET, OK, OLD_GET, RULES, UpstreamSocket, World, millis, secs};
+use super::world::{ClientSocket, GET, OK, OLD_GET, PART, RULES, UpstreamSocket, World, millis, secs};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules, SessionFact};
@@ -143,7 +143,7 @@ fn a_response_that_begins_ends_the_questions() {
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream(interim).client_got(interim);
     world.after(millis(1_500)).client_got_a_probe();
-    world.upstream(&OK[..OK.len() - 1]).client_got(&OK[..OK.len() - 1]);
+    world.upstream(PART).client_got(PART);
     assert_eq!(world.session.deadline(&world.rules), None);
     world.after(secs(100)).client_got("").told_nothing();
     world.client_reset();
@@ -164,7 +164,7 @@ fn a_client_of_http_1_0_is_not_probed_but_waited_for() {
     assert_eq!((told.phase, told.cause, told.asked), (Phase::Waiting, Cause::Closed, None));
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     let mut world = World::asked_with(RULES, OLD_GET);
-    world.client_fin().after(millis(999)).upstream(&OK[..OK.len() - 1]);
+    world.client_fin().after(millis(999)).upstream(PART);
     world.after(secs(100)).told_nothing().upstream("k").told_completed(1).client_got(OK);
 }
 
@@ -182,7 +182,7 @@ fn a_fin_means_that_the_client_is_gone_with_half_close_gone() {
     assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
     // Also behind a request that came with it.
     let mut world = World::asked(ruled(HalfClose::Gone));
-    world.upstream(&OK[..OK.len() - 1]).client(GET).client_fin().told_nothing().upstream("k");
+    world.upstream(PART).client(GET).client_fin().told_nothing().upstream("k");
     assert!(matches!(world.told().as_slice(), [ProxyEvent::Completed, ProxyEvent::Interrupted(_)]));
 }
 
@@ -195,7 +195,7 @@ fn a_fin_is_waited_out_with_half_close_wait() {
         world.after(millis(1));
         assert_eq!(world.told_interrupted().elapsed, secs(3));
         let mut world = World::asked_with(rules, request);
-        world.client_fin().after(millis(2_999)).upstream(&OK[..OK.len() - 1]);
+        world.client_fin().after(millis(2_999)).upstream(PART);
         world.after(secs(100)).told_nothing();
         world.upstream("k").told_completed(1).client_got(OK).over();
     }
@@ -213,7 +213,7 @@ fn a_fin_is_passed_on_with_half_close_forward() {
     World::new(forward).client(GET).client_fin().connected().upstream_got(GET).finned();
     // In the middle of a response.
     let mut world = World::asked(forward);
-    world.upstream(&OK[..OK.len() - 1]).client_fin().finned();
+    world.upstream(PART).client_fin().finned();
     world.upstream("k").client_got(OK).told_completed(1).over();
     // In a tunnel, connected or not.
     let mut world = World::new(Rules { http: false, ..forward });
@@ -235,8 +235,7 @@ fn a_fin_behind_requests_that_wait_is_passed_on_behind_them() {
     world.upstream(OK).told_completed(3).over();
     // In the middle of a response.
     let mut world = World::asked(forward);
-    world.upstream(&OK[..OK.len() - 1]).client(GET).client_fin();
-    world.both_open().upstream("k").upstream_got(GET).finned();
+    world.upstream(PART).client(GET).client_fin().both_open().upstream("k").upstream_got(GET).finned();
     // Before the upstream is connected.
     let mut world = World::new(forward);
     world.client(format!("{GET}{GET}")).client_fin().connected().upstream_got(GET);
@@ -251,7 +250,7 @@ fn a_fin_behind_requests_that_wait_is_passed_on_behind_them() {
 fn the_upstream_does_not_hear_of_a_fin_that_is_judged_here() {
     for half_close in [HalfClose::Probe, HalfClose::Wait(secs(3))] {
         let mut world = World::asked(ruled(half_close));
-        world.client_fin().after(secs(2)).upstream(&OK[..OK.len() - 1]).both_open().after(secs(100));
+        world.client_fin().after(secs(2)).upstream(PART).both_open().after(secs(100));
         world.both_open().upstream("k").over();
     }
 }
@@ -260,10 +259,10 @@ fn the_upstream_does_not_hear_of_a_fin_that_is_judged_here() {
 fn a_fin_while_a_response_is_sent_is_answered_by_its_bytes() {
     for half_close in [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(secs(3))] {
         let mut world = World::asked(ruled(half_close));
-        world.upstream(&OK[..OK.len() - 1]).client_fin().after(secs(100)).told_nothing().both_open();
+        world.upstream(PART).client_fin().after(secs(100)).told_nothing().both_open();
         world.upstream("k").client_got(OK).told_completed(1).over();
         let mut world = World::asked(ruled(half_close));
-        world.upstream(&OK[..OK.len() - 1]).client_fin().client_reset();
+        world.upstream(PART).client_fin().client_reset();
         assert_eq!(world.told_interrupted().phase, Phase::Sending);
     }
 }
@@ -296,11 +295,7 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     // No probe is sent where no upstream works, or where the bytes of the response find out.
     World::answered(RULES).client_fin_ahead().client_got("").told_nothing();
     let mut world = World::asked(RULES);
-    world
-        .upstream(&OK[..9])
-        .upstream(&OK[9..OK.len() - 1])
-        .client_fin_ahead()
-        .client_got(&OK[..OK.len() - 1]);
+    world.upstream(&OK[..9]).upstream(&OK[9..OK.len() - 1]).client_fin_ahead().client_got(PART);
     world.upstream("k").client_got("k").told_completed(1);
     // All probes are sent to a client whose FIN is seen twice.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });

@@ -1,6 +1,6 @@
 //! What is refused, what is only not followed, and for what one is too late.
 
-use super::world::{ClientSocket, GET, OK, RULES, UpstreamSocket, World, millis, secs};
+use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World, millis, secs};
 use crate::http::Reason;
 use crate::limits::MAX_HEAD;
 use crate::proxy::event::{Failure, Phase, ProxyEvent};
@@ -262,7 +262,7 @@ fn an_upstream_has_its_time_to_answer() {
     let told = world.told_upstream_failed();
     assert_eq!((told.failure, told.phase, told.answered), (Failure::TimedOut, Phase::Waiting, Some(504)));
     // Once it has begun, it may take as long as it likes.
-    World::asked(RULES).upstream(&OK[..OK.len() - 1]).after(secs(100_000)).told_nothing();
+    World::asked(RULES).upstream(PART).after(secs(100_000)).told_nothing();
     // And where no time is given, before.
     World::asked(Rules { response_timeout: None, ..RULES }).after(secs(100_000)).told_nothing().both_open();
 }
@@ -310,8 +310,7 @@ fn a_body_that_stands_still_has_its_time_also_while_its_response_is_sent() {
     let post = "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n";
     let sending = || {
         let mut world = World::new(Rules { request_buffer: 0, ..RULES });
-        world.client(post).connected().upstream(&OK[..OK.len() - 1]).client_got(&OK[..OK.len() - 1]);
-        world.in_phase(Phase::Sending);
+        world.client(post).connected().upstream(PART).client_got(PART).in_phase(Phase::Sending);
         world
     };
     let mut world = sending();

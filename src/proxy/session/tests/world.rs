@@ -415,6 +415,8 @@ pub(super) const fn millis(millis: u64) -> Duration {
 
 pub(super) const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 pub(super) const OLD_GET: &str = "GET /a HTTP/1.0\r\n\r\n";
+/// All of [`OK`] but its last byte.
+pub(super) const PART: &str = OK.split_at(OK.len() - 1).0;
 pub(super) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Bytes that are the same, or said as text where they are not.
