@@ -12,8 +12,8 @@
 //! Time is cut into ticks of [`TICK`]. The *cursor* is the first tick not yet visited, and each of
 //! the `WHEEL_SLOTS` ticks from the cursor on owns one slot. A slot is a doubly linked list through
 //! one array of links, 8 bytes a key; the back link of the first key names its slot, so a key leaves
-//! its list in constant time without knowing when it was due. A bitmap of the occupied slots lets
-//! the cursor jump over empty ones. A slot that is visited becomes the *due list* in one stroke, and
+//! its list in constant time without knowing when it was due. A bitmap of the occupied slots, and one of that
+//! bitmap's words, let the cursor jump over empty ones. A slot that is visited becomes the *due list* in one stroke, and
 //! the cursor moves past it: what is scheduled from then on lands in a later slot, so a caller
 //! that keeps scheduling the past cannot starve the keys behind.
 //!
@@ -78,8 +78,11 @@ const UNLINKED: u32 = u32::MAX;
 
 const BITS: usize = u64::BITS as usize;
 
+/// The words of the bitmap of slots.
+const WORDS: usize = SLOTS / BITS;
+
 const _: () = assert!(TICK.as_nanos() > 0);
-const _: () = assert!(SLOTS.is_multiple_of(BITS));
+const _: () = assert!(WORDS.is_multiple_of(BITS));
 const _: () = assert!(limits::MAX_PEERS <= HEADS as usize);
 const _: () = assert!((DUE as u32 | HEADS) < UNLINKED);
 
@@ -105,8 +108,10 @@ pub struct Wheel {
     keys: usize,
     /// The first key of each slot's list, then of the due list.
     heads: Vec<u32>,
-    /// One bit a slot. One level is enough: to search a whole empty round is to read 2 KiB.
+    /// One bit a slot.
     occupied: Vec<u64>,
+    /// One bit a word of `occupied`: set if the word is not 0.
+    words: [u64; WORDS / BITS],
     /// The first tick not yet visited. Every key is in a tick of `cursor..cursor + SLOTS` or due.
     cursor: u64,
     /// Ticks jumped over in long gaps: slot 0 is that of this tick, and of each a round later.
@@ -127,7 +132,8 @@ impl Wheel {
             links: Vec::with_capacity(keys),
             keys,
             heads: vec![NIL; SLOTS + 1],
-            occupied: vec![0; SLOTS / BITS],
+            occupied: vec![0; WORDS],
+            words: [0; WORDS / BITS],
             cursor: now.as_nanos() / TICK_NANOS,
             skipped: 0,
             due: 0,
@@ -228,7 +234,7 @@ impl Wheel {
         let first = self.heads[slot];
         assert!(first != NIL, "the bitmap calls slot {slot} occupied");
         self.heads[slot] = NIL;
-        self.occupied[slot / BITS] &= !(1 << (slot % BITS));
+        self.vacate(slot);
         self.heads[DUE] = first;
         self.links[first as usize].prev = HEADS | DUE as u32;
         true
@@ -239,17 +245,37 @@ impl Wheel {
         debug_assert!(reach <= SLOTS);
         let from = self.slot(self.cursor);
         let (word, bit) = (from / BITS, from % BITS);
-        let mut bits = self.occupied[word] >> bit;
-        let mut base = 0; // the distance of the lowest of `bits`
-        let mut next = BITS - bit; // the distance of the next word's lowest
-        while bits == 0 && next < reach {
-            base = next;
-            bits = self.occupied[(from + base) % SLOTS / BITS];
-            next += BITS;
+        let here = self.occupied[word] >> bit;
+        let distance = if here != 0 {
+            here.trailing_zeros() as usize
+        } else {
+            // The last word may be the first again, whose lower slots end the round.
+            let next = self.next_word((word + 1) % WORDS)?;
+            let words = if next > word { next - word } else { next + WORDS - word };
+            words * BITS - bit + self.occupied[next].trailing_zeros() as usize
+        };
+        (distance < reach).then_some(distance as u64)
+    }
+
+    /// The first word of the bitmap that is not 0, from the word `from` on and around.
+    fn next_word(&self, from: usize) -> Option<usize> {
+        let (group, bit) = (from / BITS, from % BITS);
+        let here = self.words[group] >> bit;
+        if here != 0 {
+            return Some(from + here.trailing_zeros() as usize);
         }
-        let distance = base + bits.trailing_zeros() as usize;
-        // The last word may be the first again, whose upper slots are those of the start.
-        (bits != 0 && distance < reach).then_some(distance as u64)
+        let groups = self.words.len();
+        let next = (1..=groups).map(|step| (group + step) % groups).find(|&group| self.words[group] != 0)?;
+        Some(next * BITS + self.words[next].trailing_zeros() as usize)
+    }
+
+    /// Notes that the list of `slot` is empty.
+    fn vacate(&mut self, slot: usize) {
+        let word = slot / BITS;
+        self.occupied[word] &= !(1 << (slot % BITS));
+        if self.occupied[word] == 0 {
+            self.words[word / BITS] &= !(1 << (word % BITS));
+        }
     }
 
     fn slot(&self, tick: u64) -> usize {
@@ -260,7 +286,9 @@ impl Wheel {
     fn link(&mut self, key: u32, slot: usize) {
         let next = self.heads[slot];
         if next == NIL {
-            self.occupied[slot / BITS] |= 1 << (slot % BITS);
+            let word = slot / BITS;
+            self.occupied[word] |= 1 << (slot % BITS);
+            self.words[word / BITS] |= 1 << (word % BITS);
         } else {
             self.links[next as usize].prev = key;
         }
@@ -280,7 +308,7 @@ impl Wheel {
             assert!(self.heads[list] == key, "key {key} heads list {list}");
             self.heads[list] = next;
             if next == NIL && list != DUE {
-                self.occupied[list / BITS] &= !(1 << (list % BITS));
+                self.vacate(list);
             }
         }
         if next != NIL {
