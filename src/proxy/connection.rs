@@ -161,9 +161,17 @@ impl Socket {
         self.flush();
     }
 
+    /// Takes the error of a socket whose poll has shown an end.
+    pub(super) fn take_end(&mut self, mask: PollMask) {
+        let error = tcp::take_error(self.descriptor.as_fd()).unwrap_or(libc::EIO);
+        if error != 0 || (mask.has(PollMask::HUP) && !self.fin_sent) {
+            self.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
+        }
+    }
+
     /// What the socket shows now. The default when it cannot be looked at.
-    pub(super) fn evidence(&self) -> Evidence {
-        inspect(self.descriptor.as_fd(), PollMask::default(), TickClock::new()).unwrap_or_default()
+    pub(super) fn evidence(&self, clock: TickClock) -> Evidence {
+        inspect(self.descriptor.as_fd(), PollMask::default(), clock).unwrap_or_default()
     }
 }
 
@@ -217,6 +225,20 @@ impl Connection {
 
     pub(super) fn socket(&mut self, client: bool) -> Option<&mut Socket> {
         if client { self.client.as_mut() } else { self.upstream.as_mut() }
+    }
+
+    /// Whether there is a failure that the session may not know yet.
+    pub(super) fn has_failed(&self) -> bool {
+        let client = self.client.as_ref().is_some_and(Socket::is_over);
+        client
+            || self.connect_failed.is_some()
+            || self.upstream.as_ref().is_some_and(|one| one.failed.is_some())
+    }
+
+    /// Whether the socket of that side is the one with this generation.
+    pub(super) fn is_of(&self, client: bool, generation: u32) -> bool {
+        let socket = if client { &self.client } else { &self.upstream };
+        socket.as_ref().is_some_and(|socket| socket.generation == generation)
     }
 
     /// The failure of the upstream that the session does not know yet. One behind its FIN waits until the client has

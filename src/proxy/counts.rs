@@ -14,6 +14,8 @@ pub struct Counts {
     pub completed: u64,
     /// Of those, how many were not told yet.
     pub untold_completed: u64,
+    /// Interruptions, of all phases and causes.
+    pub interrupted: u64,
     /// Interruptions by phase and [`Cause::code`].
     pub by_phase: [[u64; Cause::ALL.len()]; Phase::ALL.len()],
     /// Of those, how often the upstream was spared the rest.
@@ -37,14 +39,9 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Interruptions, of all phases and causes.
-    #[must_use]
-    pub fn interrupted(&self) -> u64 {
-        self.by_phase.iter().flatten().sum()
-    }
-
     pub(super) fn interrupt(&mut self, told: &Interrupted) {
         let phase = Phase::ALL.iter().position(|&phase| phase == told.phase).unwrap_or(0);
+        self.interrupted += 1;
         self.by_phase[phase][usize::from(told.cause.code())] += 1;
         self.saved += u64::from(told.saved);
     }
@@ -63,6 +60,7 @@ impl Counts {
         self.open += other.open;
         self.completed += other.completed;
         self.untold_completed += other.untold_completed;
+        self.interrupted += other.interrupted;
         for (sum, one) in self.by_phase.iter_mut().flatten().zip(other.by_phase.iter().flatten()) {
             *sum += one;
         }

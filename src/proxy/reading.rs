@@ -11,7 +11,7 @@ use super::session_io::SessionIo;
 use crate::limits;
 use crate::liveness::{Cause, LocalCause, PollMask, cause_of_errno};
 use crate::reactor::{Completion, Sockets};
-use crate::sys::tcp;
+use crate::sys::tcp::{self, TickClock};
 use crate::time::Instant;
 
 /// Reads of one socket in one turn; the rest waits for the others.
@@ -22,11 +22,15 @@ impl Proxy {
         let token = completion.token;
         let index = token.index() as usize;
         let client = token.kind() == CLIENT;
-        let socket = self.conns.get_mut(index).and_then(|conn| conn.connection.socket(client));
-        let Some(socket) = socket.filter(|socket| socket.generation == token.generation()) else {
+        let conn = self.conns.get_mut(index);
+        let Some(conn) = conn.filter(|conn| conn.connection.is_of(client, token.generation())) else {
             sockets.retired(completion);
             return Ok(());
         };
+        conn.put_off(self.absent);
+        let Conn { session, connection, .. } = conn;
+        let connecting = !client && connection.connecting;
+        let Some(socket) = connection.socket(client) else { return Ok(()) };
         socket.descriptor.poll_completed(completion);
         let Ok(mask) = u16::try_from(completion.result) else {
             // It cannot be polled: memory or fs.epoll.max_user_watches is used up.
@@ -37,10 +41,7 @@ impl Proxy {
         if !completion.more {
             sockets.poll(&mut socket.descriptor, INTEREST, token)?;
         }
-        self.put_off(index);
         let mask = PollMask(mask);
-        let Conn { session, connection, .. } = &mut self.conns[index];
-        let Some(socket) = connection.socket(client) else { return Ok(()) };
         socket.shown.mask = mask.0;
         let ended = mask.has(PollMask::ERR) || mask.has(PollMask::HUP);
         let socket_ended = mask.has(PollMask::RDHUP) || ended;
@@ -50,21 +51,15 @@ impl Proxy {
         }
         // Reads meet the end of an upstream, behind its bytes, unless its FIN was read.
         if ended && (client || socket.eof) {
-            let error = tcp::take_error(socket.descriptor.as_fd()).unwrap_or(libc::EIO);
-            let over = error != 0 || (mask.has(PollMask::HUP) && !socket.fin_sent);
-            if over {
-                socket.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
-            }
+            socket.take_end(mask);
         }
-        if !client && connection.connecting {
+        if connecting {
             if ended || mask.has(PollMask::OUT) {
                 self.connected(sockets, index);
             }
             return Ok(());
         }
-        if mask.has(PollMask::OUT)
-            && let Some(socket) = connection.socket(client)
-        {
+        if mask.has(PollMask::OUT) {
             if !socket.is_flushed() {
                 session.hold_up(self.now);
             }
@@ -161,8 +156,11 @@ impl Proxy {
 
     /// Reads what is there and wanted on both sides, and settles what follows.
     pub(super) fn read(&mut self, sockets: &mut Sockets, index: usize) {
-        self.put_off(index);
-        self.settle(sockets, index);
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        conn.put_off(self.absent);
+        if conn.connection.has_failed() {
+            self.tell_failures(sockets, index);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..READS {
             let client = self.read_once(sockets, index, true, &mut scratch);
@@ -172,6 +170,7 @@ impl Proxy {
             }
         }
         self.scratch = scratch;
+        self.conclude(sockets, index);
         self.queue(index);
     }
 
@@ -189,7 +188,7 @@ impl Proxy {
             if client && connection.client.as_ref().is_some_and(behind) {
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
                 io.feed(session, rules, SessionFact::ClientFinAhead);
-                self.settle(sockets, index);
+                self.follow_up(sockets, index);
             }
             return false;
         }
@@ -239,12 +238,22 @@ impl Proxy {
                 error => socket.failed = Some(error),
             },
         }
-        self.settle(sockets, index);
+        self.follow_up(sockets, index);
         self.conns.get(index).is_some_and(|conn| conn.wants(client))
     }
 
-    /// Draws the consequences of what was done: failures of sends and connects, ends, deadlines.
-    pub(super) fn settle(&mut self, sockets: &mut Sockets, index: usize) {
+    /// Tells the session what failed, and counts what it holds. To be called after every fact.
+    fn follow_up(&mut self, sockets: &mut Sockets, index: usize) {
+        if self.conns.get(index).is_some_and(|conn| conn.connection.has_failed()) {
+            self.tell_failures(sockets, index);
+        }
+        if let Some(conn) = self.conns.get_mut(index) {
+            conn.account(&mut self.worker.held);
+        }
+    }
+
+    #[cold]
+    fn tell_failures(&mut self, sockets: &mut Sockets, index: usize) {
         let now = self.now;
         loop {
             let Some(Conn { session, connection, .. }) = self.conns.get_mut(index) else { return };
@@ -255,7 +264,7 @@ impl Proxy {
                 if let Some(client) = &mut connection.client {
                     client.shown.errno = Some(error);
                 }
-                let cause = cause(error, connection);
+                let cause = cause(error, connection, self.ticks);
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
                 io.feed(session, rules, SessionFact::ClientGone(cause));
                 io.end_client(End::Close);
@@ -285,10 +294,20 @@ impl Proxy {
                 break;
             }
         }
-        // Every fact that the session was given has led here.
-        let Some(Conn { session, connection, held, .. }) = self.conns.get_mut(index) else { return };
-        let before = std::mem::replace(held, session.holds() + connection.waits_for_upstream());
-        self.worker.held = self.worker.held - before + *held;
+    }
+
+    /// Draws the consequences of what was done: failures of sends and connects, ends, deadlines.
+    pub(super) fn settle(&mut self, sockets: &mut Sockets, index: usize) {
+        self.follow_up(sockets, index);
+        self.conclude(sockets, index);
+    }
+
+    /// The part of [`settle`](Proxy::settle) behind the last fact.
+    fn conclude(&mut self, sockets: &mut Sockets, index: usize) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        conn.account(&mut self.worker.held); // a flush has sent what waited
+        let Conn { connection, .. } = conn;
         if connection.finishing
             && let Some(client) = connection.client.as_ref().filter(|client| client.is_flushed())
         {
@@ -310,9 +329,12 @@ impl Proxy {
 }
 
 /// The cause of a client that ended with this errno.
-fn cause(error: i32, connection: &Connection) -> Cause {
+fn cause(error: i32, connection: &Connection, ticks: TickClock) -> Cause {
     match error {
         libc::ETIME => Cause::Local(LocalCause::Shutdown), // set by this side, when the send timeout is over
-        _ => cause_of_errno(error, &connection.client.as_ref().map(Socket::evidence).unwrap_or_default()),
+        _ => {
+            let client = connection.client.as_ref();
+            cause_of_errno(error, &client.map(|client| client.evidence(ticks)).unwrap_or_default())
+        }
     }
 }

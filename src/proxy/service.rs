@@ -26,6 +26,7 @@ use crate::reactor::{
     Sockets, StartError,
 };
 use crate::sys::engine::{Counters, Token};
+use crate::sys::tcp::TickClock;
 use crate::sys::wakeup::Wakeup;
 use crate::time::{Instant, nanos};
 use crate::wheel::Wheel;
@@ -74,7 +75,7 @@ pub(super) struct Conn {
     /// The bytes of this session in the sum of all.
     pub(super) held: usize,
     /// When the wheel names it.
-    pub(super) due: Option<Instant>,
+    pub(super) due: Instant,
     /// When it is looked at whether a peer is silent.
     pub(super) visit: Option<Instant>,
     /// The stalls, in nanoseconds since the start, by which its deadlines were put off.
@@ -102,6 +103,7 @@ pub struct Proxy {
     told_counts: Instant,
     pub(super) now: Instant,
     pub(super) stalls: Stalls,
+    pub(super) ticks: TickClock,
     /// All stalls since the start, in nanoseconds.
     pub(super) absent: u64,
 }
@@ -156,6 +158,7 @@ impl Proxy {
             told_counts: now,
             now,
             stalls: Stalls::default(),
+            ticks: TickClock::new(),
             absent: 0,
             config,
         }
@@ -175,17 +178,6 @@ impl Proxy {
         self.absent += nanos(to.since(from));
     }
 
-    /// Puts the deadlines of a connection off by the stalls since it was touched last.
-    pub(super) fn put_off(&mut self, index: usize) {
-        let Some(conn) = self.conns.get_mut(index) else { return };
-        if conn.absent != self.absent {
-            let by = Duration::from_nanos(self.absent - conn.absent);
-            conn.absent = self.absent;
-            conn.session.put_off(by);
-            conn.connection.put_off(by);
-        }
-    }
-
     pub(super) fn remove(&mut self, index: usize) {
         let conn = self.conns.remove(index);
         self.worker.held -= conn.held;
@@ -198,20 +190,20 @@ impl Proxy {
         if conn.visit.is_none() && conn.is_busy() {
             conn.visit = Some(self.now + self.config.policy.detection_time() / 4);
         }
-        if let Some(at) = conn.deadline(&self.config.rules)
-            && conn.due.is_none_or(|due| at < due)
-        {
-            conn.due = Some(at);
+        let at = conn.deadline(&self.config.rules);
+        if at < conn.due {
+            conn.due = at;
             self.wheel.schedule(index as u32, at);
         }
     }
 
     fn visit(&mut self, sockets: &mut Sockets, index: usize) {
-        self.put_off(index);
         let now = self.now;
         let held_up = self.is_held_up();
         let rules = &self.config.rules;
-        let Conn { session, connection, visit, .. } = &mut self.conns[index];
+        let conn = &mut self.conns[index];
+        conn.put_off(self.absent);
+        let Conn { session, connection, visit, .. } = conn;
         if connection.connect_by.is_some_and(|by| by <= now) {
             connection.connect_failed = Some(Failure::TimedOut);
         }
@@ -235,11 +227,11 @@ impl Proxy {
                 // It is there, and keeps its place and its upstream's from others.
                 client.failed = Some(libc::ETIME);
             }
-            let (policy, stalls) = (&self.config.policy, &self.stalls);
+            let (policy, stalls, ticks) = (&self.config.policy, &self.stalls, self.ticks);
             for client in [true, false] {
                 let connected = client || !connection.connecting;
                 if let Some(socket) = connection.socket(client).filter(|_| connected)
-                    && let evidence = socket.evidence()
+                    && let evidence = socket.evidence(ticks)
                     && Silence::of_kernel(policy, stalls, &evidence).is_of_a_dead_kernel(&evidence, now)
                 {
                     socket.failed = Some(libc::ETIMEDOUT);
@@ -263,7 +255,7 @@ impl Proxy {
                 at: now,
                 completed,
                 completed_total: counts.completed,
-                interrupted_total: counts.interrupted(),
+                interrupted_total: counts.interrupted,
             };
             self.worker.told.push_back(line);
         }
@@ -295,7 +287,7 @@ impl Service for Proxy {
             session,
             connection,
             held: 0,
-            due: None,
+            due: Instant::NEVER,
             visit: None,
             absent,
             queued: false,
@@ -323,7 +315,7 @@ impl Service for Proxy {
             let Some(key) = self.wheel.expire(now) else { break };
             let index = key as usize;
             let Some(conn) = self.conns.get_mut(index) else { continue };
-            conn.due = None;
+            conn.due = Instant::NEVER;
             if conn.queued {
                 // It has bytes that the turn had no time for.
                 self.read(sockets, index);
@@ -396,6 +388,25 @@ impl Service for Proxy {
 }
 
 impl Conn {
+    /// Puts the deadlines off by the stalls since it was touched last. `absent`: all stalls until now.
+    pub(super) fn put_off(&mut self, absent: u64) {
+        if self.absent != absent {
+            let by = Duration::from_nanos(absent - self.absent);
+            self.absent = absent;
+            self.session.put_off(by);
+            self.connection.put_off(by);
+        }
+    }
+
+    /// Counts what is held for the connection into the sum of all.
+    pub(super) fn account(&mut self, sum: &mut usize) {
+        let holds = self.session.holds() + self.connection.waits_for_upstream();
+        if holds != self.held {
+            *sum = *sum - self.held + holds;
+            self.held = holds;
+        }
+    }
+
     /// Whether bytes of that side may be there, and are wanted.
     pub(super) fn wants(&self, client: bool) -> bool {
         let connection = &self.connection;
@@ -414,9 +425,10 @@ impl Conn {
         self.session.phase() != Phase::Idle || !self.connection.is_flushed(true)
     }
 
-    fn deadline(&self, rules: &Rules) -> Option<Instant> {
+    fn deadline(&self, rules: &Rules) -> Instant {
         let Connection { connect_by, finish_by, .. } = self.connection;
-        [self.session.deadline(rules), connect_by, finish_by, self.visit].into_iter().flatten().min()
+        let deadlines = [self.session.deadline(rules), connect_by, finish_by, self.visit];
+        deadlines.map(|at| at.unwrap_or(Instant::NEVER)).into_iter().fold(Instant::NEVER, Instant::min)
     }
 }
 

@@ -66,30 +66,27 @@ impl SessionIo<'_> {
             SessionFact::ClientBytes(bytes) | SessionFact::UpstreamBytes(bytes) => bytes,
             _ => &[],
         };
-        let mut effects = std::mem::take(&mut self.worker.effects);
-        let budget = self.worker.budget();
-        let mut context = Context { rules, now: self.now, budget, effects: &mut effects };
-        session.handle(fact, &mut context);
-        while let Some(acknowledged) = self.carry_out(context.effects, bytes) {
-            session.handle(SessionFact::Acknowledged(acknowledged), &mut context);
+        session.handle(fact, &mut self.context(rules));
+        while let Some(acknowledged) = self.carry_out(bytes) {
+            session.handle(SessionFact::Acknowledged(acknowledged), &mut self.context(rules));
         }
-        self.worker.effects = effects;
     }
 
     /// The session of a client that was accepted just now.
     pub(super) fn begin(&mut self, rules: &Rules) -> Session {
-        let mut effects = std::mem::take(&mut self.worker.effects);
-        let budget = self.worker.budget();
-        let session = Session::new(&mut Context { rules, now: self.now, budget, effects: &mut effects });
-        self.carry_out(&mut effects, &[]);
-        self.worker.effects = effects;
+        let session = Session::new(&mut self.context(rules));
+        self.carry_out(&[]);
         session
     }
 
+    fn context<'a>(&'a mut self, rules: &'a Rules) -> Context<'a> {
+        Context { rules, now: self.now, budget: self.worker.budget(), effects: &mut self.worker.effects }
+    }
+
     /// Carries out all effects. Returns the answer to [`Effect::CheckAcknowledged`], if it was among them.
-    fn carry_out(&mut self, effects: &mut Effects, bytes: &[u8]) -> Option<bool> {
+    fn carry_out(&mut self, bytes: &[u8]) -> Option<bool> {
         let mut acknowledged = None;
-        while let Some(effect) = effects.poll_effect() {
+        while let Some(effect) = self.worker.effects.poll_effect() {
             match effect {
                 Effect::PassToClient(range) => self.send(true, &bytes[range]),
                 Effect::PassToUpstream(range) => self.send(false, &bytes[range]),

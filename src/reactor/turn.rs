@@ -278,7 +278,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
 /// since the last visits.
 pub(super) fn visit_rounds(others: Duration) -> usize {
     let most = limits::MAX_VISITS_PER_TURN / limits::VISITS_AT_ONCE;
-    (others.as_nanos() / limits::VISIT_ROUND.as_nanos() + 1).min(most as u128) as usize
+    (nanos(others) / nanos(limits::VISIT_ROUND) + 1).min(most as u64) as usize
 }
 
 /// An empty list of completions whose pages exist already: the first storm must not fault them in.

@@ -99,7 +99,7 @@ impl Stream for ProxyStream {
 
     /// Completed and interrupted exchanges.
     fn totals(counts: &Counts) -> Totals {
-        [counts.completed, counts.interrupted(), 0, 0, 0]
+        [counts.completed, counts.interrupted, 0, 0, 0]
     }
 
     fn totals_of(line: &Line) -> Option<Totals> {

@@ -86,7 +86,7 @@ impl Record for Closing {
                 .field("opened", counts.opened)
                 .field("open", counts.open)
                 .field("completed", counts.completed)
-                .field("interrupted", counts.interrupted())
+                .field("interrupted", counts.interrupted)
                 .field("saved", counts.saved)
                 .field("by_phase", by_phase(counts))
                 .object("half_closed", |body| {
@@ -109,7 +109,7 @@ impl Record for Closing {
             "completed {}, interrupted {} ({} spared the upstream the rest), half-closed clients asked {} times \
              (gone {}, here {}), upstream failures {}, connections {}, in {}",
             counts.completed,
-            counts.interrupted(),
+            counts.interrupted,
             counts.saved,
             counts.asked,
             counts.asked_gone,

@@ -87,6 +87,7 @@ fn opening() -> Listening {
 
 fn closing() -> Closing {
     let mut counts = Counts { opened: 160, open: 9, completed: 4_711, saved: 2, ..Counts::default() };
+    counts.interrupted = 3;
     counts.by_phase[2][1] = 2;
     counts.by_phase[1][0] = 1;
     (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);

@@ -27,7 +27,10 @@ impl Session {
             Phase::Waiting => rules.response_timeout,
             Phase::Idle | Phase::Sending | Phase::Tunnel => None,
         };
-        probe.into_iter().chain(patience.map(|patience| self.waits_since + patience)).min()
+        match (probe, patience.map(|patience| self.waits_since + patience)) {
+            (Some(probe), Some(wait)) => Some(probe.min(wait)),
+            (probe, wait) => probe.or(wait),
+        }
     }
 
     /// Starts the present wait again, because one side is not being read: the other side does not take what it sent, or

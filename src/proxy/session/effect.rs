@@ -82,18 +82,28 @@ pub enum Effect {
 /// Effects that wait to be carried out. One queue serves all sessions of a thread, because it is drained after every
 /// fact: an idle session keeps no memory for it.
 #[derive(Debug, Default)]
-pub struct Effects(VecDeque<Effect>);
+pub struct Effects {
+    /// The first. Most facts have one effect.
+    first: Option<Effect>,
+    /// The others; empty if there is no first.
+    others: VecDeque<Effect>,
+}
 
 impl Effects {
     /// The next effect to carry out.
+    #[inline]
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.0.pop_front()
+        let effect = self.first.take();
+        if !self.others.is_empty() {
+            self.first = self.others.pop_front();
+        }
+        effect
     }
 
     /// Whether all effects were carried out.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.first.is_none()
     }
 }
 
@@ -120,8 +130,14 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    #[inline]
     pub(super) fn push(&mut self, effect: Effect) {
-        self.effects.0.push_back(effect);
+        let Effects { first, others } = &mut *self.effects;
+        if first.is_none() {
+            *first = Some(effect);
+        } else {
+            others.push_back(effect);
+        }
     }
 
     pub(super) fn report(&mut self, event: ProxyEvent) {

@@ -177,6 +177,7 @@ impl Session {
     }
 
     /// Takes in a fact. The caller then carries out every effect, before the next fact.
+    #[inline]
     pub fn handle(&mut self, fact: SessionFact<'_>, cx: &mut Context<'_>) {
         debug_assert!(cx.effects.is_empty(), "effects of an earlier fact were not carried out");
         match fact {
