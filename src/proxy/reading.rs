@@ -50,7 +50,7 @@ impl Proxy {
             socket.readable = true;
         }
         // Reads meet the end of an upstream, behind its bytes, unless its FIN was read.
-        if ended && (client || socket.eof) {
+        if ended && !client && socket.eof {
             socket.take_end(mask);
         }
         if connecting {
@@ -59,7 +59,7 @@ impl Proxy {
             }
             return Ok(());
         }
-        if mask.has(PollMask::OUT) {
+        if mask.has(PollMask::OUT) && !(client && ended) {
             if !socket.is_flushed() {
                 session.hold_up(self.now);
             }
@@ -71,6 +71,14 @@ impl Proxy {
         } else {
             self.settle(sockets, index);
             self.queue(index);
+        }
+        // A client's request may lie before its reset, and was read first. Whatever is left, the client is gone.
+        if ended
+            && client
+            && let Some(socket) = self.conns.get_mut(index).and_then(|conn| conn.connection.client.as_mut())
+        {
+            socket.take_end(mask);
+            self.settle(sockets, index);
         }
         Ok(())
     }

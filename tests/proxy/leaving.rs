@@ -189,6 +189,25 @@ fn a_client_that_leaves_before_its_request_is_whole_starts_no_work() {
 }
 
 #[test]
+fn a_request_with_a_reset_right_behind_it_is_read_before_the_reset_is_judged() {
+    const CLIENTS: usize = 300;
+    for io in engines() {
+        let upstream = Upstream::silent();
+        let mut proxy = Proxy::start(io, upstream.address, "");
+        for _ in 0..CLIENTS {
+            let client = Peer::asking(proxy.address, GET);
+            let address = client.address;
+            client.reset();
+            assert_told(
+                &proxy.interruption(address),
+                &json!({ "phase": "waiting", "method": "GET", "request_bytes": GET.len(), "cause": "aborted" }),
+            );
+        }
+        assert_told(&proxy.finish(), &json!({ "interrupted": CLIENTS, "open": 0 }));
+    }
+}
+
+#[test]
 fn a_client_that_leaves_in_a_body_that_streams_takes_its_upstream_along() {
     let head = "POST /long HTTP/1.1\r\nContent-Length: 100000\r\n\r\n";
     let request = format!("{head}{}", "x".repeat(5_000));
