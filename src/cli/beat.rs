@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::duration;
-use crate::cli::exit::{ExitError, exit, spawn_thread, thread_ended, watch_signals};
+use crate::cli::exit::{ExitError, exit, print, spawn_thread, thread_ended, watch_signals};
 use crate::client::{Client, ClientConfig, ClientError, Progress, Stop, Totals};
 use crate::sys::describe;
 use crate::time::Instant;
@@ -89,16 +89,10 @@ fn hold(args: &BeatArgs) -> Result<(), ExitError> {
     if signals_ended.load(Ordering::Acquire) {
         return Err(ExitError::failed(thread_ended("signals")));
     }
-    match writeln!(io::stdout(), "{}", line(&totals)) {
-        // A reader that has closed the pipe does not want the line.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let error = describe(&error);
-            return Err(ExitError::failed(format!(
-                "cannot write the totals to standard output: {error}; send it elsewhere"
-            )));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    print(&format!("{}\n", line(&totals))).map_err(|error| {
+        let error = describe(&error);
+        ExitError::failed(format!("cannot write the totals to standard output: {error}; send it elsewhere"))
+    })?;
     if totals.established == 0 && totals.refused + totals.failed > 0 {
         return Err(ExitError::failed(no_server(address, &others, &totals)));
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::cli::exit::print;
 use crate::cli::io::Io;
 use crate::doctor::{Facts, SECCOMP_PROFILE, examine, json, text};
 use crate::sys::describe;
@@ -35,7 +36,7 @@ pub struct DoctorArgs {
 #[must_use]
 pub fn doctor(args: DoctorArgs) -> ExitCode {
     if args.seccomp_profile {
-        return print(SECCOMP_PROFILE, 0);
+        return say(SECCOMP_PROFILE, 0);
     }
     let mut facts = Facts::read();
     facts.threads = args.threads.map_or(facts.threads, usize::from);
@@ -44,18 +45,17 @@ pub fn doctor(args: DoctorArgs) -> ExitCode {
         || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let colour = io::stdout().is_terminal() && !plain;
     let shown = if args.json { json(&diagnosis) } else { text(&diagnosis, colour) };
-    print(&shown, diagnosis.exit_code)
+    say(&shown, diagnosis.exit_code)
 }
 
-fn print(text: &str, code: u8) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // A reader that has left wants no more; the exit code still tells the verdict.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+fn say(text: &str, code: u8) -> ExitCode {
+    // Where the reader has left, the exit code still tells the verdict.
+    match print(text) {
+        Ok(()) => ExitCode::from(code),
+        Err(error) => {
             let error = describe(&error);
             let _ = writeln!(io::stderr(), "deadpeer doctor: cannot write to standard output: {error}");
             ExitCode::FAILURE
         }
-        Ok(()) | Err(_) => ExitCode::from(code),
     }
 }

@@ -107,6 +107,15 @@ pub(super) fn spawn_thread<T: Send + 'static>(
     })
 }
 
+/// Writes to standard output. A reader that has left wants no more, which is no error.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// The message for a thread that ended too early.
 pub(super) fn thread_ended(name: &str) -> String {
     format!(

@@ -169,7 +169,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         output: &args.output,
         other_files: None,
     };
-    serve(&setup, Proxying { config, upstreams: args.upstream.clone() })
+    serve(&setup, |_| Ok(Proxying { config, upstreams: args.upstream.clone() }))
 }
 
 // --- service -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::latency_log::LatencyLog;
 use crate::cli::serve::{
-    Loop, OutputArgs, Service, Setup, Supervisor, WorkerParts, address, capacity_within_limits, cores, serve,
+    Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
 };
 use crate::cli::values::{DUPLICATES, HEARTBEATS, POLICIES, WAKES, one_of};
 use crate::events::start::Start;
@@ -146,15 +146,6 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
     };
     let batch_window = args.batch_window.unwrap_or_else(|| default_batch_window(args.wake));
     let io = args.io.choice();
-    let tracking = Tracking {
-        config: DriverConfig { tracker: sockets, batch_window, io },
-        threads,
-        hosted: args.io == Io::TokioUring,
-        locals: Arc::default(),
-        latency_log: args.latency_log.clone().map(|path| (path, args.latency_interval)),
-        log: None,
-        taps: Vec::new().into_iter(),
-    };
     let setup = Setup {
         listen: &args.listen,
         threads,
@@ -165,7 +156,22 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         output: &args.output,
         other_files: args.latency_log.as_deref(),
     };
-    serve(&setup, tracking)
+    serve(&setup, |supervisor| {
+        let mut tracking = Tracking {
+            config: DriverConfig { tracker: sockets, batch_window, io },
+            hosted: args.io == Io::TokioUring,
+            locals: Arc::default(),
+            log: None,
+            taps: Vec::new().into_iter(),
+        };
+        if let Some(path) = &args.latency_log {
+            let guard = supervisor.panic_guard("latency-log");
+            let (log, taps) =
+                LatencyLog::start(path, args.latency_interval, threads, guard)?;
+            (tracking.log, tracking.taps) = (Some(log), taps.into_iter());
+        }
+        Ok(tracking)
+    })
 }
 
 // --- arguments ---------------------------------------------------------------------------------
@@ -221,12 +227,9 @@ fn policy(args: &RunArgs) -> Result<(Policy, &'static str), String> {
 /// The tracker as a service.
 struct Tracking {
     config: DriverConfig,
-    threads: usize,
     /// Whether the tokio-uring runtime waits for the ring.
     hosted: bool,
     locals: Arc<LocalAddresses>,
-    /// The path of the latency log, and the length of its intervals.
-    latency_log: Option<(PathBuf, Duration)>,
     log: Option<LatencyLog>,
     /// One for each worker, if there is a latency log.
     taps: IntoIter<IntervalSender>,
@@ -235,16 +238,6 @@ struct Tracking {
 impl Service for Tracking {
     type Stream = TrackerStream;
     type Report = Report;
-
-    fn prepare(&mut self, supervisor: &Supervisor) -> Result<(), ExitError> {
-        if let Some((path, every)) = &self.latency_log {
-            let guard = supervisor.panic_guard("latency-log");
-            let (log, taps) = LatencyLog::start(path, *every, self.threads, guard)?;
-            self.log = Some(log);
-            self.taps = taps.into_iter();
-        }
-        Ok(())
-    }
 
     fn stream(&self) -> TrackerStream {
         TrackerStream::new(Arc::clone(&self.locals))

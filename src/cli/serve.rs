@@ -44,12 +44,6 @@ pub(super) trait Service: Sized {
     type Stream: Stream;
     type Report: Send + 'static;
 
-    /// Starts threads and opens files of the command's own. Called once, before the workers start.
-    fn prepare(&mut self, supervisor: &Supervisor) -> Result<(), ExitError> {
-        let _ = supervisor;
-        Ok(())
-    }
-
     /// The events, as an encoder writes them.
     fn stream(&self) -> Self::Stream;
 
@@ -95,8 +89,11 @@ pub(super) struct Setup<'a> {
     pub(super) other_files: Option<&'a Path>,
 }
 
-/// Starts a service, supervises it, and ends it in order.
-pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(), ExitError> {
+/// Starts a service, supervises it, and ends it in order. `make` starts threads and opens files of the command's own.
+pub(super) fn serve<S: Service>(
+    setup: &Setup<'_>,
+    make: impl FnOnce(&Supervisor) -> Result<S, ExitError>,
+) -> Result<(), ExitError> {
     let started = Instant::now();
     probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
     let (listeners, addresses) = listen(setup.listen, setup.threads, setup.sockets)?;
@@ -104,7 +101,7 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
     let (format, to_stdout, output) = setup.output.destination();
     let output = output.map_err(ExitError::failed)?;
     let supervisor = Supervisor::new();
-    service.prepare(&supervisor)?;
+    let mut service = make(&supervisor)?;
     supervisor.watch_signals()?;
     let filter = setup.output.filter::<S::Stream>()?;
     let (sink, outlets) =
@@ -135,14 +132,14 @@ pub(super) fn serve<S: Service>(setup: &Setup<'_>, mut service: S) -> Result<(),
         capacity: setup.capacity,
         at: Instant::now(),
     });
-    let shown = setup.output.console(to_stdout);
-    let mut console = shown.then(|| Console(Encoder::console(service.stream(), sink.counters())));
-    if let Some(console) = &mut console {
-        console.begin(&opening, setup);
-    }
+    let console = setup.output.console(to_stdout).then(|| {
+        let mut console = Encoder::console(service.stream(), sink.counters());
+        show(|lines| begin_console(&mut console, &opening, setup, lines));
+        console
+    });
     sink.announce(opening);
     workers.go();
-    let reason = supervisor.wait(console.as_mut());
+    let reason = supervisor.wait(console);
     let ending = Instant::now();
     let (reports, failure) = workers.stop(&shared);
     let failure = failure.or_else(|| reason.failure());
@@ -238,37 +235,31 @@ impl OutputArgs {
     }
 }
 
-/// What a terminal on standard error shows while the events go to a file: where the service listens, what is written
-/// where, and the status line.
-struct Console<S: Stream>(Encoder<S>);
-
 /// The time between two status lines.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
-impl<S: Stream> Console<S> {
-    fn begin(&mut self, opening: &S::Opening, setup: &Setup<'_>) {
-        let mut lines = Vec::new();
-        self.0.opening(opening, &mut lines);
-        if let Some(path) = &setup.output.events {
-            lines.extend_from_slice(format!("events go to {}\n", Safe(&path.to_string_lossy())).as_bytes());
+/// Appends what a terminal on standard error shows first while the events go to a file: where the service listens, and what
+/// is written where.
+fn begin_console<S: Stream>(
+    console: &mut Encoder<S>,
+    opening: &S::Opening,
+    setup: &Setup<'_>,
+    lines: &mut Vec<u8>,
+) {
+    console.opening(opening, lines);
+    let files = [("events go to", setup.output.events.as_deref()), ("histograms go to", setup.other_files)];
+    for (what, path) in files {
+        if let Some(path) = path {
+            lines.extend(format!("{what} {}\n", Safe(&path.to_string_lossy())).bytes());
         }
-        if let Some(path) = setup.other_files {
-            let path = path.to_string_lossy();
-            lines.extend_from_slice(format!("histograms go to {}\n", Safe(&path)).as_bytes());
-        }
-        // A terminal that is gone is no reason to end: the events go elsewhere.
-        let _ = io::stderr().write_all(&lines);
     }
+}
 
-    fn status(&mut self) {
-        let _ = io::stderr().write_all(&self.0.status_now());
-    }
-
-    fn end(&mut self) {
-        let mut line = Vec::new();
-        self.0.clear_status(&mut line);
-        let _ = io::stderr().write_all(&line);
-    }
+/// Shows what `append` appends. A terminal that is gone is no reason to end: the events go elsewhere.
+fn show(append: impl FnOnce(&mut Vec<u8>)) {
+    let mut lines = Vec::new();
+    append(&mut lines);
+    let _ = io::stderr().write_all(&lines);
 }
 
 /// Listens on each address once for each thread. Returns the listeners by thread, and the addresses with their ports.
@@ -338,15 +329,15 @@ impl Supervisor {
     }
 
     /// Waits for the first reason to end. Meanwhile it keeps the status line of a console.
-    fn wait<S: Stream>(&self, console: Option<&mut Console<S>>) -> StopReason {
-        let Some(console) = console else {
+    fn wait<S: Stream>(&self, console: Option<Encoder<S>>) -> StopReason {
+        let Some(mut console) = console else {
             // The supervisor holds a sender, so there is always one to come.
             return self.reasons.recv().unwrap_or(StopReason::Signal);
         };
         loop {
-            console.status();
+            show(|line| console.status_now(line));
             if let Ok(reason) = self.reasons.recv_timeout(STATUS_EVERY) {
-                console.end();
+                show(|line| console.clear_status(line));
                 return reason;
             }
         }

@@ -47,13 +47,6 @@ impl EngineFacts {
     }
 }
 
-/// A control group's limit on processor time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quota {
-    /// Processor time per time, in cores; above 0.
-    pub cores: f64,
-}
-
 /// What is known about the machine and this process. `None` means that it was not found, unless said otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -89,8 +82,8 @@ pub struct Facts {
     pub cores: usize,
     /// Threads of the `deadpeer run` that is judged; by default one for each core.
     pub threads: usize,
-    /// The tightest quota of the control groups; `None` is no quota.
-    pub quota: Option<Quota>,
+    /// The tightest quota of the control groups on processor time, in cores, above 0; `None` is no quota.
+    pub quota: Option<f64>,
     /// Memory of the machine, in bytes.
     pub memory: Option<u64>,
     /// The tightest limit on memory of the control groups, in bytes; `None` is no limit.
@@ -232,12 +225,11 @@ fn of_cgroups(root: &Path, name: &str) -> Vec<String> {
     }
 }
 
-fn quota(root: &Path) -> Option<Quota> {
+fn quota(root: &Path) -> Option<f64> {
     let cores = |text: &String| {
         let mut words = text.split_whitespace().map(|word| word.parse::<f64>().ok());
         let (share, period) = (words.next()??, words.next()??);
         (period > 0.0).then_some(share / period)
     };
-    let tightest = of_cgroups(root, "cpu.max").iter().filter_map(cores).min_by(f64::total_cmp)?;
-    Some(Quota { cores: tightest })
+    of_cgroups(root, "cpu.max").iter().filter_map(cores).min_by(f64::total_cmp)
 }

@@ -40,7 +40,7 @@ mod show;
 
 pub use check::{Check, Verdict};
 pub use diagnosis::{Diagnosis, examine};
-pub use facts::{EngineFacts, Facts, Quota};
+pub use facts::{EngineFacts, Facts};
 pub use show::{json, text};
 
 /// A seccomp profile for Docker, Podman, containerd and Kubernetes that allows what the program needs, io_uring

@@ -54,12 +54,12 @@ pub(super) fn cores(facts: &Facts) -> Check {
     let name = "cores";
     let found = format!("{}: by default as many threads", facts.cores);
     match facts.quota {
-        Some(quota) if quota.cores < 1.0 => Check::warn(
+        Some(quota) if quota < 1.0 => Check::warn(
             name,
-            format!("{found}, but a quota of {:.2} cores", quota.cores),
+            format!("{found}, but a quota of {quota:.2} cores"),
             "a throttled thread judges late and reports `stall`: raise cpu.max (CPUQuota=, --cpus) to 1 or more",
         ),
-        Some(quota) => Check::ok(name, format!("{found}; a quota of {:.2} cores", quota.cores)),
+        Some(quota) => Check::ok(name, format!("{found}; a quota of {quota:.2} cores")),
         None => Check::ok(name, found),
     }
 }

@@ -102,7 +102,7 @@ fn each_fault_is_reported_with_its_cure_and_no_other_check_is() {
         ("descriptors", Bad, "ulimit -n", 78, Facts { nofile: 64, ..fine() }),
         ("descriptors", Warn, "LimitNOFILE", 0, Facts { nofile: 1_024, ..fine() }),
         ("file-max", Warn, "fs.file-max", 0, Facts { file_max: Some(10_000), ..fine() }),
-        ("cores", Warn, "cpu.max", 0, Facts { quota: Some(Quota { cores: 0.5 }), ..fine() }),
+        ("cores", Warn, "cpu.max", 0, Facts { quota: Some(0.5), ..fine() }),
         ("memory", Warn, "--max-connections", 0, Facts { cgroup_memory: Some(64 << 20), ..fine() }),
         ("somaxconn", Warn, "somaxconn=65535", 0, Facts { somaxconn: Some(128), ..fine() }),
         ("syn-backlog", Warn, "syn_backlog", 0, Facts { syn_backlog: Some(128), ..fine() }),
@@ -249,7 +249,7 @@ fn facts_are_read_from_their_files() {
         (facts.memlock, facts.memory, facts.cgroup_memory),
         (Some(8_388_608), Some(2 << 20), Some(1 << 20))
     );
-    assert_eq!(facts.quota, Some(Quota { cores: 0.5 }));
+    assert_eq!(facts.quota, Some(0.5));
     assert_eq!((facts.ports, facts.tcp_mem), (Some((1_024, 65_535)), Some([1, 2, 3])));
     assert_eq!(facts.conntrack, Some((7, 9)));
 }

@@ -166,12 +166,10 @@ impl<S: Stream> Encoder<S> {
         )
     }
 
-    /// The status line as of now. Reads the clocks.
-    pub fn status_now(&mut self) -> Vec<u8> {
-        let mut line = Vec::new();
+    /// Writes the status line as of now. Reads the clocks.
+    pub fn status_now(&mut self, into: &mut Vec<u8>) {
         self.set_clock(WallClock::read());
-        self.status(Instant::now(), &mut line);
-        line
+        self.status(Instant::now(), into);
     }
 
     /// Sets the relation between clock and date. Called before everything that is written together.

@@ -184,15 +184,10 @@ impl HumanEncoder {
 
     /// Appends a text that begins at column `start`, broken between words at the terminal's width, and ends the line.
     fn wrap(&self, start: usize, indent: usize, text: &str, out: &mut Vec<u8>) {
-        let text = text.trim_end_matches(' ');
-        let Some(columns) = self.columns else {
-            out.extend_from_slice(text.as_bytes());
-            out.push(b'\n');
-            return;
-        };
+        let columns = self.columns.unwrap_or(usize::MAX);
         let indent = if columns < NARROW { 4 } else { indent };
         let mut column = start;
-        for word in text.split_inclusive(' ') {
+        for word in text.trim_end_matches(' ').split_inclusive(' ') {
             if column + word.trim_end_matches(' ').chars().count() > columns && column > indent {
                 while out.last() == Some(&b' ') {
                     out.pop();
@@ -202,9 +197,6 @@ impl HumanEncoder {
             }
             out.extend_from_slice(word.as_bytes());
             column += word.chars().count();
-        }
-        while out.last() == Some(&b' ') {
-            out.pop();
         }
         out.push(b'\n');
     }
