@@ -166,8 +166,7 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         };
         if let Some(path) = &args.latency_log {
             let guard = supervisor.panic_guard("latency-log");
-            let (log, taps) =
-                LatencyLog::start(path, args.latency_interval, threads, guard)?;
+            let (log, taps) = LatencyLog::start(path, args.latency_interval, threads, guard)?;
             (tracking.log, tracking.taps) = (Some(log), taps.into_iter());
         }
         Ok(tracking)
