@@ -30,7 +30,6 @@ mod further;
 mod life;
 mod options;
 mod quiet;
-mod state;
 mod subjects;
 mod verdicts;
 
@@ -38,7 +37,7 @@ use std::io;
 use std::time::Duration;
 
 use self::doubts::Doubts;
-use self::life::Stage;
+use self::life::{Bench, Stage};
 use self::subjects::{HOLD, Row};
 use super::doubts::of_the_engine;
 use super::{Observer, is_interruption};
@@ -46,7 +45,6 @@ use crate::measure::result::{Comparison, ComparisonSettings, Doubt, EngineUsed, 
 use crate::sys::{process, rlimit};
 
 pub use self::options::{Measure, Options};
-use self::state::Bench;
 pub use self::subjects::Yardstick;
 
 /// What a comparison found.
@@ -71,7 +69,7 @@ pub fn run(options: &Options, observer: &mut Observer<'_>) -> io::Result<Compare
     let mut rows = subjects::rows(&options.against, options.subjects.as_deref())?;
     let subjects = rows.iter().map(Row::subject).collect();
     let stage = Stage::here(&options);
-    doubts.of_plan(&options, &rows, &stage);
+    doubts.of_plan(&options, &rows, stage.server_cores == stage.load_cores);
     if options.measures(Measure::Idle) {
         rows.push(HOLD);
     }

@@ -23,13 +23,18 @@
 //! - A plan is drawn from a seed: the same seed gives the same deaths of the same connections.
 //! - Every wait is bounded, and children end with their parent.
 
-pub(crate) mod baseline;
+// Hidden modules are for the program alone. They are public because the feature `bench` does not bring the program.
+#[doc(hidden)]
+pub mod baseline;
 mod child;
-pub(crate) mod compare;
+#[doc(hidden)]
+pub mod compare;
 mod connections;
-pub(crate) mod doubts;
+#[doc(hidden)]
+pub mod doubts;
 pub mod experiment;
-pub(crate) mod machine;
+#[doc(hidden)]
+pub mod machine;
 mod observer;
 mod peers;
 mod proc;

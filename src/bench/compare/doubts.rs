@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::life::Stage;
 use super::subjects::{Row, VISITS_NS};
 use super::verdicts::Joined;
 use super::{Measure, Options};
@@ -84,9 +83,9 @@ impl Doubts {
     }
 
     /// The doubts that are known before anything runs.
-    pub(super) fn of_plan(&mut self, options: &Options, rows: &[Row], stage: &Stage) {
+    pub(super) fn of_plan(&mut self, options: &Options, rows: &[Row], shared_core: bool) {
         let settings = &options.settings;
-        if stage.server_cores == stage.load_cores {
+        if shared_core {
             let text = "there is only one core: server and load take turns on it";
             self.add(DoubtKind::SharedCore, text, "run on two cores or more");
         }

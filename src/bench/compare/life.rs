@@ -1,16 +1,18 @@
-//! The processes of one run: a server and its peers, each on its cores.
+//! The state of a comparison while it runs, and the processes of one run: a server and its peers, each on its cores.
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Options;
+use super::doubts::Doubts;
+use super::options::Options;
 use super::subjects::Row;
+use crate::bench::Observer;
 use crate::bench::child::{Child, Line};
 use crate::bench::peers::{Caused, Done, PeersPlan, Phase};
 use crate::bench::{machine, now, proc, role_command};
-use crate::measure::result::{EngineUsed, OutputKind};
+use crate::measure::result::{EngineUsed, OutputKind, Run};
 use crate::sys::process;
 use crate::time::nanos;
 
@@ -20,6 +22,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 /// The time from a command to its first instant.
 pub(super) const LEAD_NS: u64 = 200_000_000;
+
+/// The state that all parts of a comparison share.
+pub(super) struct Bench<'a, 'w> {
+    pub(super) options: &'a Options,
+    pub(super) stage: Stage,
+    pub(super) doubts: Doubts,
+    pub(super) observer: &'a mut Observer<'w>,
+    pub(super) runs: Vec<Run>,
+}
 
 /// The cores, output and engine that subjects run with.
 pub(super) struct Stage {

@@ -66,10 +66,8 @@ struct Server {
     connections: slab::Slab<Connection>,
     /// The instant of each connection's last byte: a dense array, for the sweep.
     last_seen: Vec<u64>,
-    by_kernel: bool,
-    proofs: bool,
+    plan: YardstickPlan,
     idle: u64,
-    sweep_every: u64,
     next_sweep: u64,
     buffer: Vec<u8>,
     tell: Teller,
@@ -81,18 +79,14 @@ impl Server {
         epoll.add(listener.as_fd(), IN, LISTENER)?;
         let tell = Teller::new(listener.local_addr()?, plan.idle_ms)?;
         let idle = plan.idle_ms * 1_000_000;
-        // Once a second at 30 s, as is usual: it costs next to nothing beside the beats.
-        let sweep_every = (idle / 30).max(5_000_000);
         Ok(Server {
             epoll,
             listener,
             connections: slab::Slab::new(),
             last_seen: Vec::new(),
-            by_kernel: plan.unread.is_some(),
-            proofs: plan.proofs,
+            plan: *plan,
             idle,
-            sweep_every,
-            next_sweep: now() + sweep_every,
+            next_sweep: now(),
             buffer: vec![0; BUFFER],
             tell,
         })
@@ -111,7 +105,8 @@ impl Server {
         }
         if now >= self.next_sweep {
             self.sweep(now)?;
-            self.next_sweep = now + self.sweep_every;
+            // Once a second at 30 s, as is usual: it costs next to nothing beside the beats.
+            self.next_sweep = now + (self.idle / 30).max(5_000_000);
         }
         self.tell.flush()
     }
@@ -158,7 +153,7 @@ impl Server {
                 continue;
             }
             // Bytes may have come since: look before judging.
-            if self.by_kernel {
+            if self.plan.unread.is_some() {
                 self.look(key)?;
             } else {
                 self.read(key, 0, now)?;
@@ -190,7 +185,7 @@ impl Server {
     fn bury(&mut self, key: usize, cause: &str) -> io::Result<()> {
         self.last_seen[key] = u64::MAX;
         let Connection { socket, peer, bytes } = self.connections.remove(key);
-        if self.proofs {
+        if self.plan.proofs {
             return self.tell.proved(peer, cause, bytes, &tcp::info(socket.as_fd())?);
         }
         drop(socket);

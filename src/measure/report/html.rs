@@ -61,10 +61,10 @@ fn blocks(out: &mut String, all: &[Block]) -> fmt::Result {
     for block in all {
         match block {
             Block::Heading(words) => writeln!(out, "<h3>{}</h3>", Escaped(words))?,
-            Block::Says(words) => writeln!(out, "<p>{}</p>", Marked(words))?,
+            Block::Says(words) => writeln!(out, "<p>{}</p>", marked(words))?,
             Block::List(items) => {
                 out.write_str("<ul>\n")?;
-                items.iter().try_for_each(|item| writeln!(out, "<li>{}</li>", Marked(item)))?;
+                items.iter().try_for_each(|item| writeln!(out, "<li>{}</li>", marked(item)))?;
                 out.write_str("</ul>\n")?;
             }
             Block::Table(rows) => table(out, rows)?,
@@ -80,19 +80,12 @@ fn blocks(out: &mut String, all: &[Block]) -> fmt::Result {
 }
 
 /// Words with their emphasis. The unit stays on the line of its number.
-struct Marked<'a>(&'a Text);
-
-impl fmt::Display for Marked<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (tone, words) in &self.0.0 {
-            let words = Escaped(words);
-            match class(*tone) {
-                "" => write!(out, "{words}")?,
-                class => write!(out, "<b class=\"{class}\">{words}</b>")?,
-            }
-        }
-        Ok(())
-    }
+fn marked(words: &Text) -> String {
+    let piece = |(tone, words): &(Tone, String)| match class(*tone) {
+        "" => Escaped(words).to_string(),
+        class => format!("<b class=\"{class}\">{}</b>", Escaped(words)),
+    };
+    words.0.iter().map(piece).collect()
 }
 
 const fn class(tone: Tone) -> &'static str {
