@@ -200,6 +200,9 @@ pub const MAX_CHUNK_EXTENSION: u32 = 4 * 1024;
 /// Digits of a chunk's size: those of 64 bits. Leading zeros beyond are what nobody writes.
 pub const MAX_CHUNK_DIGITS: u32 = 16;
 
+/// Bytes of a method that are kept for events. The longest that is registered has 17.
+pub const MAX_TOLD_METHOD: usize = 64;
+
 /// Bytes of a target that are kept for telling of its exchange; a longer one is cut off there.
 pub const MAX_TOLD_TARGET: usize = 1_024;
 
@@ -211,9 +214,23 @@ pub const MAX_HELD: usize = 64 * 1024;
 /// slows its sender down.
 pub const MAX_PIPELINED: usize = 16 * 1024;
 
-/// When a half-closed client that was there is asked again, after the first and the second time. Not more often: Go's
-/// client (before 1.23) takes five interim responses before the final one, and some are the server's own.
-pub static HALF_CLOSE_PROBES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(8)];
+/// The pause between a client's FIN and the first question to it, while its response has not begun.
+pub const FIRST_QUESTION: Duration = Duration::ZERO;
+
+/// When a half-closed client that was there is asked again, after the first question, the second, and the third. The
+/// first pause is for a forwarder between the client and the proxy, whose kernel answers the first question for its
+/// client.
+pub static HALF_CLOSE_PROBES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(8)];
+
+/// Interim responses before a final one, the server's and the proxy's questions. Go's client (before 1.23) takes no more.
+pub const MAX_INTERIM: u8 = 5;
+
+/// Digits of a chunk's size with the zeros of the proxy's questions. curl and Go take no more.
+pub const MAX_SIZE_DIGITS: u32 = 16;
+
+/// How often it is looked whether the upstream of a client that is gone has everything that the client had sent.
+pub const DELIVERY_CHECK: Duration = Duration::from_millis(20);
 
 /// When the acknowledgement of a question is looked for: the kernel does not tell of it. The last repeats.
 pub static PROBE_CHECKS: [Duration; 6] = [

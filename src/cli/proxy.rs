@@ -66,6 +66,10 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
     pub body_timeout: Duration,
 
+    /// Time in which a client has to send the next request after a response; then its connection is closed
+    #[arg(long, value_name = "D", default_value = "75s", value_parser = duration::parse, help_heading = "Patience")]
+    pub keepalive_timeout: Duration,
+
     /// Time that a connect to an upstream may take; then the next upstream is tried, or the client gets a 504
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse, help_heading = "Patience")]
     pub connect_timeout: Duration,
@@ -145,6 +149,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         request_buffer: args.request_buffer as usize,
         head_timeout: args.head_timeout,
         body_timeout: args.body_timeout,
+        keepalive_timeout: args.keepalive_timeout,
         response_timeout: args.response_timeout,
     };
     let config = Config {

@@ -65,6 +65,16 @@ impl Body {
         matches!(self.0, State::UntilClose)
     }
 
+    /// The digits of the longest chunk size so far, if the next byte begins the size of a chunk. A `0` may be sent
+    /// there: it is a leading zero of whatever size follows (RFC 9112 section 7.1).
+    #[must_use]
+    pub fn chunk_boundary(&self) -> Option<u32> {
+        match &self.0 {
+            State::Chunked(chunked) => chunked.boundary(),
+            State::Left(_) | State::UntilClose => None,
+        }
+    }
+
     /// Takes the next bytes of the connection. Returns how many of them belong to the body, and whether it ends with them.
     ///
     /// # Errors
@@ -122,15 +132,22 @@ struct Chunked {
     left: u64,
     /// Digits of the size, bytes of the extension, or bytes of all trailers.
     line: u32,
+    /// The digits of the longest size so far.
+    widest: u32,
 }
 
 impl Chunked {
     const fn new() -> Chunked {
-        Chunked { at: At::Size, left: 0, line: 0 }
+        Chunked { at: At::Size, left: 0, line: 0, widest: 0 }
     }
 
     fn is_over(&self) -> bool {
         self.at == At::Over
+    }
+
+    /// The digits of the longest size so far, if the next byte begins the size of a chunk.
+    fn boundary(&self) -> Option<u32> {
+        (self.at == At::Size).then_some(self.widest)
     }
 
     /// Takes the next bytes of the connection. Returns how many of them belong to the body.
@@ -162,6 +179,7 @@ impl Chunked {
                     return Err(Reason::ChunkSize);
                 }
                 self.left = self.left << 4 | u64::from(digit);
+                self.widest = self.widest.max(self.line);
                 At::Digits
             }
             (At::Digits, b';') => {

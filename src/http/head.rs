@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::{Framing, Reason};
-use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TOLD_TARGET};
+use crate::limits::{MAX_HEAD, MAX_HEADERS, MAX_TOLD_METHOD, MAX_TOLD_TARGET};
 
 /// The first bytes of an HTTP/2 client (RFC 9113 section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -89,6 +89,7 @@ pub struct RequestHead {
     minor: u8,
     framing: Framing,
     expects_continue: bool,
+    websocket: bool,
 }
 
 impl RequestHead {
@@ -116,6 +117,7 @@ impl RequestHead {
                 return Err(Reason::NotHttp.into());
             };
             let fields = Fields::of(request.headers, minor)?;
+            let method = &method[..method.len().min(MAX_TOLD_METHOD)];
             let mut line = method.to_owned();
             line.push_str(&target[..floor_char_boundary(target, MAX_TOLD_TARGET)]);
             Ok(RequestHead {
@@ -124,11 +126,12 @@ impl RequestHead {
                 minor,
                 framing: fields.framing().unwrap_or(Framing::None),
                 expects_continue: fields.expects_continue && minor >= 1,
+                websocket: fields.websocket && minor >= 1,
             })
         })
     }
 
-    /// The method, such as `GET`.
+    /// The method, such as `GET`, cut off after [`MAX_TOLD_METHOD`] bytes.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.line[..self.method]
@@ -156,6 +159,18 @@ impl RequestHead {
     #[must_use]
     pub const fn expects_continue(&self) -> bool {
         self.expects_continue
+    }
+
+    /// Whether the client wants to go on as a WebSocket (RFC 6455 section 4.1).
+    #[must_use]
+    pub const fn upgrades_to_websocket(&self) -> bool {
+        self.websocket
+    }
+
+    /// Bytes of memory behind this value.
+    #[must_use]
+    pub fn holds(&self) -> usize {
+        self.line.len()
     }
 }
 
@@ -286,6 +301,7 @@ struct Fields {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    websocket: bool,
 }
 
 impl Fields {
@@ -311,6 +327,9 @@ impl Fields {
                         fields.close |= token.eq_ignore_ascii_case(b"close");
                         fields.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                     }
+                }
+                7 if named("upgrade") => {
+                    fields.websocket |= header.value.eq_ignore_ascii_case(b"websocket");
                 }
                 6 if named("expect") => {
                     fields.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue");

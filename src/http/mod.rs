@@ -11,6 +11,7 @@
 //! ```text
 //!   bytes ──► RequestHead / ResponseHead ──► Framing ──► Body: how many of these bytes belong to the message?
 //!                 (head)                                  (body, chunked)
+//!   bytes behind an Upgrade ──► Frames: has this side closed its WebSocket? (websocket)
 //! ```
 //!
 //! # Contract
@@ -40,7 +41,9 @@ mod head;
 mod reason;
 #[cfg(test)]
 mod tests;
+mod websocket;
 
 pub use body::{Body, Fed, Framing};
 pub use head::{Head, RequestHead, ResponseHead, Scan};
 pub use reason::Reason;
+pub use websocket::Frames;

@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::event::Failure;
 use super::line::Shown;
+use super::session::End;
 use crate::evidence::inspect;
 use crate::liveness::{Evidence, PollMask};
 use crate::reactor::{Descriptor, kind};
@@ -182,13 +183,14 @@ pub(super) struct Connection {
     /// Tells the connections that one place has had apart.
     pub(super) generation: u32,
     pub(super) address: SocketAddr,
-    /// The client's side is closed when it is flushed and its FIN was read, or at `finish_by`.
-    pub(super) finishing: bool,
+    /// How the client's side is ended. `Close`: when it is flushed and its FIN was read, or at `finish_by`. `Abort`: when
+    /// its kernel has acknowledged everything, which is looked for at `finish_by`, until `linger_until`.
+    pub(super) finishing: Option<End>,
     pub(super) lingers: bool,
     pub(super) finish_by: Option<Instant>,
     /// What was [left](Socket::left) when `finish_by` was set.
     pub(super) finish_left: usize,
-    /// The end of the linger, whatever the client sends.
+    /// The end of the linger, whatever the client sends; or of the wait for a client that is to be aborted.
     pub(super) linger_until: Option<Instant>,
     /// What the client had not taken, and since when it has taken nothing of it.
     stuck: Option<(usize, Instant)>,
@@ -208,7 +210,7 @@ impl Connection {
             client: Some(Socket::new(Descriptor::new(fd), generation)),
             generation,
             address,
-            finishing: false,
+            finishing: None,
             lingers: false,
             finish_by: None,
             finish_left: 0,

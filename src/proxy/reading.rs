@@ -219,7 +219,10 @@ impl Proxy {
                         self.look_again = self.look_again.min(now + limits::LOOK_AGAIN);
                     }
                 }
-                if client && connection.linger_until.is_some_and(|until| now < until) {
+                if client
+                    && connection.finishing == Some(End::Close)
+                    && connection.linger_until.is_some_and(|until| now < until)
+                {
                     connection.finish_by = Some(now + limits::LINGER);
                 }
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
@@ -316,7 +319,7 @@ impl Proxy {
         let Some(conn) = self.conns.get_mut(index) else { return };
         conn.account(&mut self.worker.held); // a flush has sent what waited
         let Conn { connection, .. } = conn;
-        if connection.finishing
+        if connection.finishing == Some(End::Close)
             && let Some(client) = connection.client.as_ref().filter(|client| client.is_flushed())
         {
             if client.eof {

@@ -209,7 +209,18 @@ impl Proxy {
         }
         if connection.finish_by.is_some_and(|by| by <= now) {
             let left = connection.client.as_ref().map_or(0, Socket::left);
-            if left < std::mem::replace(&mut connection.finish_left, left) {
+            if connection.finishing == Some(End::Abort) {
+                if left < std::mem::replace(&mut connection.finish_left, left) {
+                    connection.linger_until = Some(now + limits::FLUSH_PATIENCE);
+                }
+                if left == 0 || connection.linger_until.is_none_or(|until| until <= now) {
+                    connection.finish_by = None;
+                    SessionIo { connection, worker: &mut self.worker, sockets, index, now }
+                        .end_client(End::Abort);
+                } else {
+                    connection.finish_by = Some(now + limits::DELIVERY_CHECK);
+                }
+            } else if left < std::mem::replace(&mut connection.finish_left, left) {
                 // The client is slow, but takes it. A close would take the rest away from it.
                 let patience = if connection.lingers { limits::LINGER } else { limits::FLUSH_PATIENCE };
                 connection.finish_by = Some(now + patience);
@@ -400,7 +411,7 @@ impl Conn {
 
     /// Counts what is held for the connection into the sum of all.
     pub(super) fn account(&mut self, sum: &mut usize) {
-        let holds = self.session.holds() + self.connection.waits_for_upstream();
+        let holds = self.session.memory() + self.connection.waits_for_upstream();
         if holds != self.held {
             *sum = *sum - self.held + holds;
             self.held = holds;

@@ -11,7 +11,7 @@ use super::connection::{CLIENT, Connection, INTEREST, Socket, UPSTREAM};
 use super::counts::Counts;
 use super::event::{Failure, Parties, ProxyEvent};
 use super::line::Line;
-use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact};
+use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact, Side};
 use super::upstreams::Upstreams;
 use crate::limits;
 use crate::liveness::{Policy, TcpState};
@@ -100,10 +100,10 @@ impl SessionIo<'_> {
                 }
                 Effect::ShutdownClient => self.fin(true),
                 Effect::ShutdownUpstream => self.fin(false),
-                Effect::FinishClient => self.finish_client(),
+                Effect::FinishClient(how) => self.finish_client(how),
                 Effect::EndClient(how) => self.end_client(how),
                 Effect::EndUpstream(how) => self.end_upstream(how),
-                Effect::CheckAcknowledged => acknowledged = Some(self.client_has_acknowledged()),
+                Effect::CheckAcknowledged(side) => acknowledged = Some(self.has_acknowledged(side)),
                 Effect::Probed(outcome) => self.worker.counts.probe(outcome),
                 Effect::Report(event) => self.report(event),
             }
@@ -154,18 +154,27 @@ impl SessionIo<'_> {
         true
     }
 
-    fn finish_client(&mut self) {
-        if let Some(client) = &mut self.connection.client {
-            client.fin();
-            self.connection.finishing = true;
-            self.connection.finish_left = client.left();
-            self.connection.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
+    fn finish_client(&mut self, how: End) {
+        let Some(client) = &mut self.connection.client else { return };
+        self.connection.finishing = Some(how);
+        self.connection.finish_left = client.left();
+        match how {
+            End::Close => {
+                client.fin();
+                self.connection.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
+            }
+            End::Abort => {
+                self.connection.linger_until = Some(self.now + limits::FLUSH_PATIENCE);
+                self.connection.finish_by = Some(self.now);
+            }
         }
     }
 
     pub(super) fn end_client(&mut self, how: End) {
         if let Some(socket) = self.connection.client.take() {
-            self.retire(socket, CLIENT, how);
+            // A FIN would make what is lost with the buffer look as if it had never been.
+            let whole = socket.is_flushed() && self.connection.finishing != Some(End::Abort);
+            self.retire(socket, CLIENT, if whole { how } else { End::Abort });
             self.connection.finish_by = None;
         }
     }
@@ -188,13 +197,20 @@ impl SessionIo<'_> {
         self.sockets.retire(socket.descriptor, poll, how == End::Abort);
     }
 
-    fn client_has_acknowledged(&self) -> bool {
-        let Some(client) = &self.connection.client else { return false };
-        let fd = client.descriptor.as_fd();
+    fn has_acknowledged(&self, side: Side) -> bool {
+        let connection = &self.connection;
+        let socket = match side {
+            Side::Client => &connection.client,
+            Side::Upstream => &connection.upstream,
+        };
+        let Some(socket) = socket.as_ref().filter(|_| side == Side::Client || !connection.connecting) else {
+            return false;
+        };
+        let fd = socket.descriptor.as_fd();
         // A connection whose RST has come has nothing unsent either; the end is seen in the next turn.
         let over = TcpState::Close as u8;
         let stands = || tcp::info(fd).is_ok_and(|info| info.tcpi_state != over);
-        client.is_flushed() && tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) && stands()
+        socket.is_flushed() && tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) && stands()
     }
 
     fn report(&mut self, told: ProxyEvent) {

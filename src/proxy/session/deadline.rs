@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
-use super::{Client, Context, Effect, End, Rules, Session};
-use crate::liveness::Cause;
+use super::{Client, Context, Rules, Session};
 use crate::proxy::event::{Failure, Phase};
 use crate::time::Instant;
 
@@ -23,9 +22,10 @@ impl Session {
             // The client waits for a word of the upstream: the silence is the upstream's.
             Phase::Receiving if self.awaits_continue() => rules.response_timeout,
             Phase::Receiving => Some(rules.body_timeout),
-            Phase::Sending if self.is_incomplete() && self.client == Client::Open => Some(rules.body_timeout),
             Phase::Waiting => rules.response_timeout,
-            Phase::Idle | Phase::Sending | Phase::Tunnel => None,
+            Phase::Idle => Some(rules.keepalive_timeout),
+            // A body that stops is no reason to end a response that goes on.
+            Phase::Sending | Phase::Tunnel => None,
         };
         match (probe, patience.map(|patience| self.waits_since + patience)) {
             (Some(probe), Some(wait)) => Some(probe.min(wait)),
@@ -51,30 +51,18 @@ impl Session {
         if self.deadline(cx.rules).is_none_or(|deadline| cx.now < deadline) {
             return;
         }
-        match self.probe {
-            Some(HalfCloseProbe::Until(at)) if at <= cx.now => {
-                return self.interrupt(Cause::Closed, None, cx);
-            }
-            Some(HalfCloseProbe::Acknowledged { again }) if again <= cx.now => return self.send_probe(cx),
-            Some(HalfCloseProbe::Sent { check, .. }) if check <= cx.now => {
-                return cx.push(Effect::CheckAcknowledged);
-            }
-            _ => {}
+        if self.probe.as_mut().is_some_and(|probe| *probe.due() <= cx.now) {
+            return self.probe_is_due(cx);
         }
         match self.phase() {
-            // The client has said nothing, so there is nothing to answer.
+            // The client has said nothing, or nothing more, so there is nothing to answer.
             Phase::Idle => self.leave(cx),
             // The client has its answer, and only the rest of its request is missing.
             Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
             Phase::Receiving if self.awaits_continue() => self.upstream_failed(Failure::TimedOut, cx),
             Phase::Receiving => self.refuse(408, cx),
             Phase::Waiting => self.upstream_failed(Failure::TimedOut, cx),
-            // An answer would stand in the middle of the upstream's.
-            Phase::Sending => {
-                self.end_upstream(End::Abort, cx);
-                self.abort_client(cx);
-            }
-            Phase::Tunnel => {}
+            Phase::Sending | Phase::Tunnel => {}
         }
     }
 }

@@ -29,8 +29,8 @@ pub enum SessionFact<'a> {
     UpstreamFin,
     /// The upstream's connection has ended.
     UpstreamGone(Failure),
-    /// The answer to [`Effect::CheckAcknowledged`]: whether the client's kernel has acknowledged everything that was
-    /// sent to it.
+    /// The answer to [`Effect::CheckAcknowledged`]: whether that side's kernel has acknowledged everything that was sent
+    /// to it.
     Acknowledged(bool),
     /// Time has passed; [`Session::deadline`](super::Session::deadline) may be reached.
     Time,
@@ -43,6 +43,15 @@ pub enum End {
     Close,
     /// It is aborted with a RST, so that the other side does not take this for an orderly end.
     Abort,
+}
+
+/// One of the two connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The upstream's.
+    Upstream,
 }
 
 /// Something that the caller is to do, in the order in which the effects come.
@@ -64,15 +73,16 @@ pub enum Effect {
     ShutdownClient,
     /// Send the upstream a FIN behind everything that waits.
     ShutdownUpstream,
-    /// Send the client a FIN behind everything that waits, and close its connection after its own FIN, or soon.
-    FinishClient,
+    /// End the client's connection behind everything that waits for it. `Close`: with a FIN, and it is closed after the
+    /// client's own FIN, or soon. `Abort`: with a RST, once its kernel has acknowledged everything.
+    FinishClient(End),
     /// End the client's connection now.
     EndClient(End),
     /// End the upstream's connection now, in whatever state it is.
     EndUpstream(End),
-    /// Look whether the client's kernel has acknowledged everything that was sent to it, and answer with
+    /// Look whether that side's kernel has acknowledged everything that was sent to it, and answer with
     /// [`SessionFact::Acknowledged`].
-    CheckAcknowledged,
+    CheckAcknowledged(Side),
     /// Count a half-close probe, or what came of it.
     Probed(ProbeOutcome),
     /// Report an event.

@@ -16,8 +16,8 @@
 //! ```
 //!
 //! A FIN while idle is an orderly end. While receiving it is an interruption, because the request can never become
-//! whole. While sending, the bytes of the response find out whether the client is still there. While *waiting* it is a
-//! question, and [`HalfClose`] says how it is answered. A reset is an interruption wherever the client waits.
+//! whole. While waiting or sending it is a question, and [`HalfClose`] says how it is answered. A reset is an
+//! interruption wherever the client waits.
 //!
 //! - `rules`: the settings. `effect`: the values that go in and come out.
 //! - `request`, `response`: follow the client's and the upstream's bytes.
@@ -27,8 +27,8 @@
 //!
 //! - Pure: [`Session::handle`] takes a fact and the time, and leaves its decisions in [`Effects`], in the order in which
 //!   they are to be carried out. The caller carries out all of them before the next fact.
-//! - What is passed on is what came, byte for byte, except for the interim responses of the probe and the proxy's own
-//!   answers (400, 408, 431, 502, 503, 504), after which the connection ends.
+//! - What is passed on is what came, byte for byte, except for the probes (interim responses, and leading zeros of chunk sizes) and the proxy's
+//!   own answers (400, 408, 431, 502, 503, 504), after which the connection ends.
 //! - At most one request is with the upstream. What a client sends ahead waits here, up to [`MAX_PIPELINED`], then in
 //!   the socket.
 //! - An exchange causes at most one [`ProxyEvent::Interrupted`](crate::proxy::ProxyEvent::Interrupted), and none if its
@@ -46,14 +46,14 @@ mod response;
 mod rules;
 mod verdict;
 
-pub use effect::{Context, Effect, Effects, End, HoldBudget, SessionFact};
+pub use effect::{Context, Effect, Effects, End, HoldBudget, SessionFact, Side};
 pub use rules::{HalfClose, OnGone, Rules};
 
 use exchange::{Request, Response};
 use half_close::HalfCloseProbe;
 
 use super::event::Phase;
-use crate::http::RequestHead;
+use crate::http::{Frames, RequestHead};
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
 use crate::time::Instant;
 
@@ -100,12 +100,12 @@ struct Exchange {
     response_bytes: u64,
     /// The status of the final response.
     status: Option<u16>,
+    /// Interim responses of the upstream.
+    interim: u8,
     /// When the first byte of the final response was passed on.
     answered_at: Option<Instant>,
     /// Whether the upstream takes another request after this one.
     persistent: bool,
-    /// Whether the upstream had answered another request on this connection.
-    reused: bool,
 }
 
 /// Bytes that were passed on in a tunnel, and in the exchange in which it began.
@@ -128,6 +128,8 @@ pub struct Session {
     ambiguous: bool,
     /// In a tunnel, the client was the last to send.
     answer_owed: bool,
+    /// The tunnel is a WebSocket: the frames of the client.
+    websocket: Option<Box<Frames>>,
     exchange: Option<Box<Exchange>>,
     /// Bytes of the client that were not passed on. Those of the request that is being followed come first.
     held: Vec<u8>,
@@ -144,6 +146,8 @@ pub struct Session {
     accepted_at: Instant,
     /// Requests that were answered.
     answered: u64,
+    /// The upstream has answered another request on its present connection.
+    reused: bool,
     fin: Fin,
 }
 
@@ -158,6 +162,7 @@ impl Session {
             tunnel: !cx.rules.http,
             ambiguous: false,
             answer_owed: true,
+            websocket: None,
             exchange: None,
             held: Vec::new(),
             followed: 0,
@@ -168,6 +173,7 @@ impl Session {
             tunnelled: Tunnelled::default(),
             accepted_at: cx.now,
             answered: 0,
+            reused: false,
             fin: Fin::None,
         };
         if session.tunnel {
@@ -239,6 +245,12 @@ impl Session {
     #[must_use]
     pub fn holds(&self) -> usize {
         self.held.len() + self.partial_head.len()
+    }
+
+    /// Bytes of memory that this client makes the session keep.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.holds() + self.exchange.as_ref().map_or(0, |exchange| exchange.head.holds())
     }
 
     /// Whether nothing has come but what a client may send before a request without meaning: one or two empty lines

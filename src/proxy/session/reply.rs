@@ -5,6 +5,9 @@
 /// other 1xx for the final response, so this is the one that is sent.
 pub(super) const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// The question in the middle of a chunked response: a leading zero of the next chunk's size (RFC 9112 section 7.1).
+pub(super) const ZERO: &[u8] = b"0";
+
 /// The answer with this status. It is short, and the last message on its connection. The answer to a HEAD is a head
 /// alone (RFC 9110 section 9.3.2).
 pub(super) fn answer(status: u16, head_only: bool) -> &'static [u8] {

@@ -17,6 +17,9 @@ impl Session {
             if self.tunnel {
                 self.tunnelled.from_client += bytes.len() as u64;
                 self.answer_owed = true;
+                if let Some(frames) = &mut self.websocket {
+                    frames.feed(bytes);
+                }
                 return cx.push(Effect::PassToUpstream(0..bytes.len()));
             }
             if let Request::Body { body, gathering: false } = &mut self.request {
@@ -103,16 +106,10 @@ impl Session {
 
     fn begin_exchange(&mut self, head: RequestHead, length: usize, cx: &mut Context<'_>) {
         let body = Body::new(head.framing());
-        // A length that fits is held whole; chunks are held until they exceed the buffer.
-        let (fits, rest) = match head.framing() {
-            Framing::Length(bytes) => {
-                let fits = bytes <= cx.rules.request_buffer.saturating_sub(length) as u64;
-                (fits, usize::try_from(bytes).unwrap_or(usize::MAX))
-            }
-            _ => (true, 0),
-        };
-        let room = cx.budget.bodies > 0 && rest <= cx.budget.bodies;
-        let gathering = fits && !head.expects_continue() && room;
+        // A length that fits is held whole. Chunks stream: their end may be hours away.
+        let most = cx.rules.request_buffer.saturating_sub(length).min(cx.budget.bodies) as u64;
+        let fits = matches!(head.framing(), Framing::Length(bytes) if bytes <= most);
+        let gathering = fits && !head.expects_continue() && cx.budget.bodies > 0;
         self.followed = length;
         self.probes = 0;
         self.exchange = Some(Box::new(Exchange {
@@ -122,9 +119,9 @@ impl Session {
             request_bytes: length as u64,
             response_bytes: 0,
             status: None,
+            interim: 0,
             answered_at: None,
             persistent: true,
-            reused: self.answered > 0,
         }));
         if body.is_over() {
             self.request_is_whole(cx);
@@ -160,6 +157,9 @@ impl Session {
                 if self.tunnel {
                     self.tunnelled.from_client += self.followed as u64;
                     self.answer_owed = true;
+                    if let Some(frames) = &mut self.websocket {
+                        frames.feed(&self.held[..self.followed]);
+                    }
                 }
                 let rest = self.held.split_off(self.followed);
                 self.followed = 0;
@@ -192,7 +192,7 @@ impl Session {
         } else {
             // The client would take an answer for the one to its next request.
             self.end_upstream(End::Abort, cx);
-            self.finish_client(cx);
+            self.finish_client(End::Close, cx);
         }
     }
 

@@ -34,7 +34,11 @@ impl Session {
                             }
                             at += length - before;
                             self.take_head(head);
-                            if self.exchange.as_ref().is_some_and(|e| head.is_switch(e.head.method())) {
+                            if let Some(exchange) = &self.exchange
+                                && head.is_switch(exchange.head.method())
+                            {
+                                let frames = head.status() == 101 && exchange.head.upgrades_to_websocket();
+                                self.websocket = frames.then(Box::default);
                                 self.pass(0..at, cx);
                                 self.count_response(cx);
                                 self.become_tunnel(cx);
@@ -124,9 +128,10 @@ impl Session {
             exchange.response_bytes += bytes as u64;
             if exchange.status.is_some() && exchange.answered_at.is_none() {
                 exchange.answered_at = Some(cx.now);
-                // From here on, the bytes of the response find out whether a half-closed client is there.
-                self.probe = None;
             }
+        }
+        if self.probe.is_some() || self.client == Client::HalfClosed {
+            self.response_asks(cx);
         }
         self.client_listens()
     }
@@ -135,6 +140,7 @@ impl Session {
         self.response = Response::default();
         let Some(exchange) = &mut self.exchange else { return };
         if head.is_interim() {
+            exchange.interim = exchange.interim.saturating_add(1);
             return;
         }
         exchange.status = Some(head.status());
@@ -144,6 +150,7 @@ impl Session {
 
     fn count_response(&mut self, cx: &mut Context<'_>) {
         self.answered += 1;
+        self.reused = true;
         if self.client != Client::Gone {
             cx.report(ProxyEvent::Completed);
         }
@@ -166,6 +173,7 @@ impl Session {
     /// Request and response are whole, and another request may follow.
     pub(super) fn exchange_is_over(&mut self, cx: &mut Context<'_>) {
         self.exchange = None;
+        self.probe = None;
         self.request = Request::default();
         self.response = Response::None;
         self.waits_since = cx.now;
@@ -220,10 +228,11 @@ impl Session {
                 }
                 _ => self.upstream_failed(Failure::Closed, cx),
             },
-            Phase::Idle => self.leave(cx),
-            // The next request has begun, but the upstream has not seen it: the client meets what it would meet without
-            // a proxy. Or the client has its response, and only the rest of its request is missing.
-            Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(cx),
+            // It was asked nothing. The next request is for another connection.
+            Phase::Idle => self.end_upstream(End::Close, cx),
+            Phase::Receiving if matches!(self.response, Response::None) => self.end_upstream(End::Close, cx),
+            // The client has its response, and only the rest of its request is missing.
+            Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
             Phase::Receiving | Phase::Waiting => self.upstream_failed(Failure::Closed, cx),
         }
     }
@@ -233,12 +242,13 @@ impl Session {
             return;
         }
         match self.phase() {
-            Phase::Idle => self.leave(cx),
-            Phase::Receiving if matches!(self.response, Response::None | Response::Whole) => self.leave(cx),
+            Phase::Idle => self.end_upstream(End::Close, cx),
+            Phase::Receiving if matches!(self.response, Response::None) => self.end_upstream(End::Close, cx),
+            Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
             // It had sent everything. Only what the client still sends is lost, and the client is to know.
             Phase::Tunnel if self.upstream == Upstream::HalfClosed => {
                 self.end_upstream(End::Close, cx);
-                self.abort_client(cx);
+                self.finish_client(End::Abort, cx);
             }
             _ => self.upstream_failed(failure, cx),
         }

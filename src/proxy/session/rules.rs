@@ -5,12 +5,13 @@ use std::time::Duration;
 /// What a client's FIN means while its request is being worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfClose {
-    /// The client is asked by an interim response. Where that is not possible, this is [`Wait`](HalfClose::Wait) for
-    /// one second.
+    /// The client is asked: by an interim response, or in a chunked response by a leading zero of the next chunk's
+    /// size. In another response this is [`Wait`](HalfClose::Wait) for one second, in a tunnel
+    /// [`Forward`](HalfClose::Forward).
     Probe,
     /// A FIN means that the client is gone.
     Gone,
-    /// The client is gone if the response does not begin within this time.
+    /// The client is gone if nothing of the response is passed on to it within this time.
     Wait(Duration),
     /// Nothing: the FIN is passed on to the upstream.
     Forward,
@@ -44,6 +45,8 @@ pub struct Rules {
     pub head_timeout: Duration,
     /// How long the body of a request may stand still.
     pub body_timeout: Duration,
+    /// How long a client may stay silent after a response.
+    pub keepalive_timeout: Duration,
     /// How long the upstream may take to begin its response.
     pub response_timeout: Option<Duration>,
 }

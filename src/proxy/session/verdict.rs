@@ -77,9 +77,9 @@ impl Session {
             }
         }
         self.client = Client::Finished;
-        // A FIN is no proof. A client that is there after all must not take a part of a response for the whole.
+        // A client that is there after all must not take a part of a response for the whole.
         let begun = phase == Phase::Sending || self.tunnelled.from_upstream > 0;
-        let how = if begun && cause == Cause::Closed { End::Abort } else { End::Close };
+        let how = if begun && cause != Cause::Aborted { End::Abort } else { End::Close };
         cx.push(Effect::EndClient(how));
     }
 
@@ -90,8 +90,7 @@ impl Session {
             exchange.map_or(self.tunnelled.from_upstream > 0, |exchange| exchange.answered_at.is_some());
         // The client of a reused connection can try again: it knows servers that close an idle connection. An answer
         // would keep it from that.
-        let reused = exchange.is_some_and(|exchange| exchange.reused);
-        let stale = reused && matches!(failure, Failure::Closed | Failure::Reset);
+        let stale = exchange.is_some() && self.reused && matches!(failure, Failure::Closed | Failure::Reset);
         let answers = !self.tunnel && !begun && !stale && self.client != Client::Gone;
         let status = if failure == Failure::TimedOut { 504 } else { 502 };
         // An upstream that was told by a FIN that its client is gone may give up.
@@ -111,7 +110,12 @@ impl Session {
             return self.refuse(status, cx);
         }
         self.end_upstream(End::Close, cx);
-        if begun || self.tunnel { self.abort_client(cx) } else { self.finish_client(cx) }
+        // First what came, and then its truncation. A length and chunks show it by themselves.
+        let shown = match &self.response {
+            Response::Body(body) => !body.ends_with_connection(),
+            _ => !begun,
+        };
+        self.finish_client(if shown && !self.tunnel { End::Close } else { End::Abort }, cx);
     }
 
     fn response_bytes(&self) -> u64 {
@@ -121,7 +125,7 @@ impl Session {
     /// An orderly end.
     pub(super) fn leave(&mut self, cx: &mut Context<'_>) {
         self.end_upstream(End::Close, cx);
-        self.finish_client(cx);
+        self.finish_client(End::Close, cx);
     }
 
     /// Answers the client with this status, and ends its connection.
@@ -133,17 +137,19 @@ impl Session {
         }
         let head_only = self.exchange.as_ref().is_some_and(|exchange| exchange.head.method() == "HEAD");
         cx.push(Effect::Reply(reply::answer(status, head_only)));
-        self.finish_client(cx);
+        self.finish_client(End::Close, cx);
     }
 
     pub(super) fn end_upstream(&mut self, how: End, cx: &mut Context<'_>) {
         if self.upstream != Upstream::None {
             self.upstream = Upstream::None;
+            self.reused = false;
             cx.push(Effect::EndUpstream(how));
         }
     }
 
-    pub(super) fn finish_client(&mut self, cx: &mut Context<'_>) {
+    /// Ends the client's connection behind everything that was passed on to it.
+    pub(super) fn finish_client(&mut self, how: End, cx: &mut Context<'_>) {
         let gone = self.client == Client::Gone;
         self.client = Client::Finished;
         self.probe = None;
@@ -152,7 +158,7 @@ impl Session {
         self.partial_head = Vec::new();
         self.followed = 0;
         if !gone {
-            cx.push(Effect::FinishClient);
+            cx.push(Effect::FinishClient(how));
         }
     }
 

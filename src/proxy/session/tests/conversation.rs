@@ -20,13 +20,15 @@ pub(super) enum Ends {
 pub(super) struct Exchange {
     pub(super) request: Vec<u8>,
     pub(super) minor: u8,
-    /// It must not be gathered.
-    pub(super) expects: bool,
+    /// It must not be gathered: the client waits for a 100, or the end may be far away.
+    pub(super) streams: bool,
     /// So many bytes the server reads before it answers.
     pub(super) answers_at: usize,
     pub(super) response: Vec<u8>,
     /// Here the final response's head ends.
     pub(super) begun_at: usize,
+    /// Here the sizes of its chunks begin.
+    pub(super) sizes_at: Vec<usize>,
     pub(super) ends: Ends,
 }
 
@@ -47,21 +49,28 @@ impl Shape {
     }
 
     fn body(&self) -> Vec<u8> {
+        self.body_and_sizes().0
+    }
+
+    /// The body, and where in it the sizes of chunks begin.
+    fn body_and_sizes(&self) -> (Vec<u8>, Vec<usize>) {
         match self {
-            Shape::None => Vec::new(),
-            Shape::Length(length) => filler(*length),
+            Shape::None => Default::default(),
+            Shape::Length(length) => (filler(*length), Vec::new()),
             Shape::Chunked { sizes, extended, trailers } => {
-                let mut body = Vec::new();
+                let (mut body, mut sizes_at) = (Vec::new(), Vec::new());
                 for size in sizes {
+                    sizes_at.push(body.len());
                     let extension = if *extended { ";a=\"b c\"" } else { "" };
                     body.extend_from_slice(format!("{size:x}{extension}\r\n").as_bytes());
                     body.extend_from_slice(&filler(*size));
                     body.extend_from_slice(b"\r\n");
                 }
+                sizes_at.push(body.len());
                 body.extend_from_slice(b"000\r\n");
                 body.extend_from_slice(&b"Digest: none\r\n".repeat(*trailers));
                 body.extend_from_slice(b"\r\n");
-                body
+                (body, sizes_at)
             }
         }
     }
@@ -163,8 +172,14 @@ fn build(
     let begun_at = response.len();
     let head_only = method == "HEAD";
     let ends = if head_only && ends == Ends::WithConnection { Ends::Whole } else { ends };
-    if !head_only {
-        response.extend_from_slice(&if ends == Ends::WithConnection { filler(40) } else { body.body() });
+    let mut sizes_at = Vec::new();
+    if ends == Ends::WithConnection {
+        response.extend_from_slice(&filler(40));
+    } else if !head_only {
+        let (body, sizes) = body.body_and_sizes();
+        response.extend_from_slice(&body);
+        sizes_at = sizes.into_iter().map(|at| begun_at + at).collect();
     }
-    Exchange { request, minor, expects: expects && !old, answers_at, response, begun_at, ends }
+    let streams = (expects && !old) || matches!(shape, Shape::Chunked { .. });
+    Exchange { request, minor, streams, answers_at, response, begun_at, sizes_at, ends }
 }

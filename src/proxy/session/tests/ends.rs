@@ -234,7 +234,9 @@ fn in_a_tunnel_of_http_the_last_bytes_say_whether_the_client_waits() {
     world.upstream("what?").told();
     world.client_reset().told_nothing();
     // And a server that closes has finished with its client.
-    World::new(RULES).client("GET\n").connected().upstream("answer").upstream_fin().over();
+    let mut world = World::new(RULES);
+    world.client("GET\n").connected().upstream("answer").upstream_fin();
+    world.over();
     // Another protocol has other customs.
     let mut world = World::new(RULES);
     world.client("\x16\x03").told();

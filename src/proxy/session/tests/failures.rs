@@ -25,7 +25,7 @@ fn an_upstream_that_cannot_be_had_is_a_bad_gateway() {
         let mut world = World::new(Rules { http: false, ..RULES });
         world.client("hello").refused(failure).client_got("");
         assert_eq!(world.told_upstream_failed().answered, None);
-        assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
+        assert_eq!(world.sockets.client, ClientSocket::Finishing(End::Abort));
     }
 }
 
@@ -84,10 +84,16 @@ fn an_upstream_that_ends_a_used_connection_gives_the_client_the_same_end() {
 }
 
 #[test]
-fn a_response_that_breaks_off_is_never_ended_cleanly() {
+fn a_response_that_breaks_off_is_passed_on_and_then_its_truncation_shows() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
     let until_close = "HTTP/1.1 200 OK\r\n\r\nhel";
-    for (begun, by_fin) in [(PART, true), (chunked, true), (chunked, false), (until_close, false)] {
+    // A length and chunks show it by themselves; nothing else does.
+    for (begun, by_fin, end) in [
+        (PART, true, End::Close),
+        (chunked, true, End::Close),
+        (chunked, false, End::Close),
+        (until_close, false, End::Abort),
+    ] {
         for half_closed in [false, true] {
             let mut world = World::asked(RULES);
             if half_closed {
@@ -103,9 +109,8 @@ fn a_response_that_breaks_off_is_never_ended_cleanly() {
             assert_eq!((told.failure, told.phase), (Failure::Truncated, Phase::Sending));
             assert_eq!((told.status, told.answered), (Some(200), None));
             assert_eq!(told.response_bytes, begun.len() as u64);
-            world
-                .client_got("")
-                .sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Close));
+            world.client_got("");
+            world.sockets_are(ClientSocket::Finishing(end), UpstreamSocket::Ended(End::Close));
         }
     }
 }
@@ -123,7 +128,16 @@ fn an_upstream_may_close_while_nothing_is_asked_of_it() {
             } else {
                 world.upstream_fin()
             };
-            world.told_nothing().client_got("").over();
+            world.told_nothing().client_got("");
+            world.sockets_are(ClientSocket::Open, UpstreamSocket::Ended(End::Close));
+            // The client's next request goes to another connection, on which nothing was answered yet.
+            world
+                .client(&GET[begun.len()..])
+                .connected()
+                .upstream_got(GET)
+                .upstream_fin()
+                .client_got_our(502);
+            world.told_upstream_failed();
         }
     }
 }
@@ -134,12 +148,12 @@ fn a_tunnel_whose_upstream_breaks_is_broken_off() {
     world.connected().upstream("hel").client_got("hel").upstream_gone(Failure::Reset);
     let told = world.told_upstream_failed();
     assert_eq!((told.failure, told.phase, told.response_bytes), (Failure::Truncated, Phase::Tunnel, 3));
-    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Close));
+    world.sockets_are(ClientSocket::Finishing(End::Abort), UpstreamSocket::Ended(End::Close));
     // Before a byte, too: nothing says that this is the end.
     let mut world = World::new(Rules { http: false, ..RULES });
     world.connected().upstream_gone(Failure::Reset);
     assert_eq!(world.told_upstream_failed().failure, Failure::Reset);
-    assert_eq!(world.sockets.client, ClientSocket::Ended(End::Abort));
+    assert_eq!(world.sockets.client, ClientSocket::Finishing(End::Abort));
 }
 
 #[test]
@@ -157,7 +171,8 @@ fn an_upstream_that_fails_while_the_client_still_sends_is_told_at_once() {
 fn a_fin_of_the_upstream_behind_its_early_response_ends_both() {
     let mut world = World::new(Rules { request_buffer: 0, ..RULES });
     world.client("POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").connected().upstream(OK).client_got(OK);
-    world.told_completed(1).upstream_gone(Failure::Reset).told_nothing().over();
+    world.told_completed(1).upstream_gone(Failure::Reset).told_nothing();
+    world.over();
 }
 
 #[test]
@@ -166,7 +181,7 @@ fn the_answer_to_a_head_has_no_body() {
     world.client("HEAD / HTTP/1.1\r\n\r\n").refused(Failure::Refused);
     let got = std::mem::take(&mut world.sockets.to_client);
     assert!(got.starts_with(b"HTTP/1.1 502 ") && got.ends_with(b"\r\n\r\n"), "{}", got.escape_ascii());
-    assert_eq!(world.sockets.client, ClientSocket::Finishing);
+    assert_eq!(world.sockets.client, ClientSocket::Finishing(End::Close));
 }
 
 #[test]
@@ -176,5 +191,5 @@ fn an_upstream_that_is_lost_after_its_fin_has_not_failed() {
     world.sockets_are(ClientSocket::Finned, UpstreamSocket::Open);
     // What the client still sends is lost, so it gets a RST.
     world.upstream_gone(Failure::TimedOut).told_nothing();
-    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Close));
+    world.sockets_are(ClientSocket::Finishing(End::Abort), UpstreamSocket::Ended(End::Close));
 }

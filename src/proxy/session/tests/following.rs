@@ -80,12 +80,12 @@ fn a_body_that_is_larger_than_is_gathered_streams() {
 }
 
 #[test]
-fn chunks_beyond_the_request_buffer_stream() {
+fn chunks_stream_because_their_end_may_be_far_away() {
     let head = "POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut world = World::new(Rules { request_buffer: 64, ..RULES });
-    world.client(head).client("5\r\nhello\r\n").sockets_are(ClientSocket::Open, UpstreamSocket::None);
-    world.client("a\r\n0123").sockets_are(ClientSocket::Open, UpstreamSocket::Connecting);
-    world.connected().upstream_got(format!("{head}5\r\nhello\r\na\r\n0123")).in_phase(Phase::Receiving);
+    let mut world = World::new(RULES);
+    world.client(head).client("5\r\nhello\r\n").sockets_are(ClientSocket::Open, UpstreamSocket::Connecting);
+    world.connected().upstream_got(format!("{head}5\r\nhello\r\n")).in_phase(Phase::Receiving);
+    world.client("a\r\n0123").upstream_got("a\r\n0123");
     world.client("456789\r\n0\r\nT: v\r\n\r\n").upstream_got("456789\r\n0\r\nT: v\r\n\r\n");
     world.in_phase(Phase::Waiting).upstream(OK).told_completed(1);
 }
@@ -201,7 +201,8 @@ fn behind_a_response_that_is_the_last_nothing_is_asked() {
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ] {
         let mut world = World::asked(RULES);
-        world.client(GET).upstream(last).client_got(last).told_completed(1).upstream_got("").over();
+        world.client(GET).upstream(last).client_got(last).told_completed(1).upstream_got("");
+        world.over();
         // What it still sends is taken, so that our close is no reset, and thrown away.
         assert!(world.session.wants_client());
         world.client(GET).client_fin().client_reset().told_nothing();
@@ -290,10 +291,12 @@ fn empty_lines_between_requests_are_no_request() {
     world.client("\r\n").in_phase(Phase::Idle).after(secs(1_000)).told_nothing();
     world.client_got("").client(GET).upstream_got(format!("\r\n{GET}")).upstream(OK).told_completed(1);
     world.client("\r\n\r").in_phase(Phase::Idle);
-    world.client_fin().told_nothing().over();
+    world.client_fin().told_nothing();
+    world.over();
     // And behind the last one, with the FIN on their heels.
     let mut world = World::asked(RULES);
-    world.client("\r\n").client_fin().client_got_a_probe().upstream(OK).told_completed(1).over();
+    world.client("\r\n").client_fin().client_got_a_probe().upstream(OK).told_completed(1);
+    world.over();
 }
 
 #[test]
@@ -320,9 +323,10 @@ fn a_tunnel_ends_side_by_side() {
     world.sockets_are(ClientSocket::Finned, UpstreamSocket::Open);
     world.client("and this").upstream_got("and this");
     world.client_fin().over().told_nothing();
-    // The client first: once the upstream speaks to it, it is known to listen, and its FIN goes its way.
+    // The client first: its FIN is passed on.
     let mut world = tunnel();
-    world.client("question").client_fin().both_open();
+    world.client("question").client_fin().upstream_got("question");
+    world.finned();
     world.upstream("answer").client_got("answer").finned();
     world.after(secs(100)).upstream("more").client_got("more").told_nothing();
     world.upstream_fin().over().told_nothing();

@@ -21,8 +21,9 @@ fn a_fin_while_idle_is_an_orderly_end() {
     for half_close in RULINGS {
         let mut world = World::new(ruled(half_close));
         world.client_fin().told_nothing().client_got("");
-        world.sockets_are(ClientSocket::Finishing, UpstreamSocket::None);
-        World::answered(ruled(half_close)).client_fin().told_nothing().over();
+        world.sockets_are(ClientSocket::Finishing(End::Close), UpstreamSocket::None);
+        let mut world = World::answered(ruled(half_close));
+        world.client_fin().told_nothing().over();
     }
 }
 
@@ -63,12 +64,12 @@ fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     // Yes: it gets what it waits for, and then the end.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().after(millis(500)).client_got("");
+    world.client_fin().client_got_a_probe().after(millis(100)).client_got("");
     world.upstream(OK).client_got(OK).told_completed(1).over();
 }
 
 #[test]
-fn a_client_that_is_there_is_probed_again_after_a_second_and_after_eight_and_then_left_alone() {
+fn a_client_that_is_there_is_probed_again_three_times_and_then_left_alone() {
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     let start = world.now;
     world.client_fin();
@@ -81,11 +82,11 @@ fn a_client_that_is_there_is_probed_again_after_a_second_and_after_eight_and_the
         let time = deadline.since(world.now);
         world.after(time);
     }
-    assert_eq!(asked, [0, 1_001, 9_002], "each a time after the answer, which is looked for after 1 ms");
+    assert_eq!(asked, [0, 101, 1_102, 9_103], "each a time after the answer, which is looked for after 1 ms");
     world.after(secs(10_000)).client_got("").told_nothing();
     world.client_reset();
     assert_eq!(world.told_interrupted().asked, None, "nothing was asked lately");
-    assert_eq!(world.sockets.questions, [3, 0, 3]);
+    assert_eq!(world.sockets.questions, [4, 0, 4]);
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
     world.sockets.acknowledges = false;
     world.client_fin().client_got_a_probe().after(secs(10));
     world.sockets.acknowledges = true;
-    world.after(millis(1_600)).client_got_a_probe().told_nothing();
+    world.after(millis(700)).client_got_a_probe().told_nothing();
     world.upstream(OK).client_got(OK).told_completed(1);
 }
 
@@ -127,7 +128,7 @@ fn each_exchange_has_its_own_questions() {
     let mut world = World::asked(RULES);
     world.client(format!("{GET}{GET}")).client_fin();
     for _ in 0..3 {
-        world.client_got_a_probe().after(millis(1_001)).client_got_a_probe();
+        world.client_got_a_probe().after(millis(101)).client_got_a_probe();
         world.upstream_got(if world.sockets.to_upstream.is_empty() { "" } else { GET });
         world.upstream(OK).told_completed(1);
         let got = std::mem::take(&mut world.sockets.to_client);
@@ -142,16 +143,17 @@ fn a_response_that_begins_ends_the_questions() {
     let interim = "HTTP/1.1 103 Early\r\n\r\n";
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream(interim).client_got(interim);
-    world.after(millis(1_500)).client_got_a_probe();
+    world.after(millis(150)).client_got_a_probe();
     world.upstream(PART).client_got(PART);
-    assert_eq!(world.session.deadline(&world.rules), None);
+    world.after(millis(100));
+    assert_eq!(world.session.deadline(&world.rules), None, "its next bytes are the question");
     world.after(secs(100)).client_got("").told_nothing();
     world.client_reset();
     let told = world.told_interrupted();
     assert_eq!((told.phase, told.asked), (Phase::Sending, None));
     // The beginning of a head is not passed on, and proves nothing.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().upstream(&OK[..9]).after(millis(1_500));
+    world.client_fin().client_got_a_probe().upstream(&OK[..9]).after(millis(150));
     world.client_got_a_probe().upstream(&OK[9..]).client_got(OK).told_completed(1);
 }
 
@@ -180,10 +182,11 @@ fn a_fin_means_that_the_client_is_gone_with_half_close_gone() {
     let mut world = World::new(Rules { http: false, ..ruled(HalfClose::Gone) });
     world.connected().client_fin();
     assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
-    // Also behind a request that came with it.
+    // Also behind a request that came with it, and in the middle of a response.
     let mut world = World::asked(ruled(HalfClose::Gone));
-    world.upstream(PART).client(GET).client_fin().told_nothing().upstream("k");
-    assert!(matches!(world.told().as_slice(), [ProxyEvent::Completed, ProxyEvent::Interrupted(_)]));
+    world.upstream(PART).client(GET).client_fin();
+    assert_eq!(world.told_interrupted().phase, Phase::Sending);
+    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
 }
 
 #[test]
@@ -255,16 +258,99 @@ fn the_upstream_does_not_hear_of_a_fin_that_is_judged_here() {
     }
 }
 
+/// A head, and a chunk at whose end the client may be asked.
+const STREAM: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+
 #[test]
-fn a_fin_while_a_response_is_sent_is_answered_by_its_bytes() {
-    for half_close in [HalfClose::Probe, HalfClose::Gone, HalfClose::Wait(secs(3))] {
-        let mut world = World::asked(ruled(half_close));
-        world.upstream(PART).client_fin().after(secs(100)).told_nothing().both_open();
-        world.upstream("k").client_got(OK).told_completed(1).over();
-        let mut world = World::asked(ruled(half_close));
-        world.upstream(PART).client_fin().client_reset();
-        assert_eq!(world.told_interrupted().phase, Phase::Sending);
+fn a_fin_in_a_silent_stream_is_asked_about_by_a_zero_of_the_next_size() {
+    let head = STREAM.find("5\r\n").unwrap();
+    for boundary in [head, STREAM.len()] {
+        // No: it has left.
+        let mut world = World::asked(RULES);
+        world.upstream(&STREAM[..boundary]).client_got(&STREAM[..boundary]);
+        world.after(secs(50)).client_got("").client_fin().client_got_a_zero().told_nothing();
+        world.sockets.acknowledges = false;
+        world.after(Duration::from_micros(300)).client_reset();
+        let told = world.told_interrupted();
+        assert_eq!(
+            (told.phase, told.cause, told.asked),
+            (Phase::Sending, Cause::Aborted, Some(Duration::from_micros(300)))
+        );
+        assert_eq!(told.response_bytes, boundary as u64, "the question is no response");
+        assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Abort));
+        // Yes: it gets the rest, with the size that it was sent, and is asked again in each pause, but not for ever.
+        let mut world = World::asked(RULES);
+        world.upstream(&STREAM[..boundary]).client_fin().after(secs(100));
+        world.client_got(format!("{}0000", &STREAM[..boundary])).upstream("1a");
+        // Not within a size, and not within a chunk.
+        world.after(secs(100)).client_got("1a").upstream("\r\nabcdefghijklmnopqrstuvwxy");
+        world.after(secs(100)).client_got("\r\nabcdefghijklmnopqrstuvwxy").upstream("z\r\n");
+        world.client_got("z\r\n").after(millis(99)).client_got("");
+        world.after(millis(1)).client_got_a_zero().after(secs(100));
+        world.client_got("00").upstream("0\r\n\r\n").client_got("0\r\n\r\n").told_completed(1);
+        world.over();
     }
+}
+
+#[test]
+fn a_size_never_gets_more_digits_than_clients_count() {
+    for (digits, zeros) in [(8, 4), (12, 4), (13, 3), (15, 1), (16, 0)] {
+        let mut world = World::asked(RULES);
+        let size = format!("{:0>digits$}\r\nabc\r\n", "3");
+        let begun = format!("{}{size}", &STREAM[..STREAM.find("5\r\n").unwrap()]);
+        world.upstream(&begun).client_got(&begun).client_fin().after(millis(900));
+        world.after(secs(100));
+        if zeros > 0 {
+            world.client_got("0".repeat(zeros)).told_nothing();
+        } else {
+            assert_eq!(world.told_interrupted().cause, Cause::Closed, "it cannot be asked");
+        }
+    }
+}
+
+#[test]
+fn the_servers_interim_responses_and_the_questions_are_together_no_more_than_clients_take() {
+    let interim = "HTTP/1.1 103 Early\r\n\r\n";
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.upstream(interim.repeat(3)).client_got(interim.repeat(3)).client_fin();
+    world.after(secs(100)).told_nothing();
+    assert_eq!(world.sockets.probes, 2);
+}
+
+#[test]
+fn a_fin_in_a_response_that_has_no_place_for_a_question_is_judged_by_its_next_bytes_or_by_time() {
+    let whole = OK.len() - 1;
+    let until_close = "HTTP/1.1 200 OK\r\n\r\nhel";
+    for begun in [&OK[..whole], until_close, &STREAM[..STREAM.len() - 4]] {
+        for (half_close, wait) in [(HalfClose::Probe, 1), (HalfClose::Wait(secs(3)), 3)] {
+            let mut world = World::asked(ruled(half_close));
+            world.upstream(begun).client_got(begun).client_fin();
+            world.after(secs(wait) - millis(1)).client_got("").told_nothing();
+            world.after(millis(1));
+            let told = world.told_interrupted();
+            assert_eq!((told.phase, told.cause), (Phase::Sending, Cause::Closed));
+            // A client that is there after all sees that a part is missing.
+            world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
+            // What it has not acknowledged yet is a question, and time is no answer to it.
+            let mut world = World::asked(ruled(half_close));
+            world.sockets.acknowledges = false;
+            world.upstream(begun).client_fin().after(secs(100)).told_nothing();
+            world.sockets.acknowledges = true;
+            world.after(millis(20));
+            assert_eq!(world.told_interrupted().cause, Cause::Closed);
+            // Bytes that are passed on are a question, too.
+            let mut world = World::asked(ruled(half_close));
+            world.upstream(begun).client_fin().upstream("l").after(secs(100));
+            world.client_got(format!("{begun}l"));
+            if begun == until_close {
+                world.told_nothing().upstream_fin().told_completed(1).over();
+            }
+        }
+    }
+    // They find out whether the client is there.
+    let mut world = World::asked(RULES);
+    world.upstream(&OK[..whole]).client_fin().client_reset();
+    assert_eq!(world.told_interrupted().phase, Phase::Sending);
 }
 
 #[test]
@@ -300,13 +386,13 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     // All probes are sent to a client whose FIN is seen twice.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.client_fin_ahead().client_got_a_probe().client_fin().client_got("");
-    world.after(millis(1_001)).client_got_a_probe().after(secs(100));
+    world.after(millis(101)).client_got_a_probe().after(secs(2));
     world.client_got_a_probe().client_fin().client_fin_ahead().client_got("");
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.client_fin_ahead().after(secs(100));
-    assert_eq!(world.sockets.to_client.len(), 3 * 25);
+    assert_eq!(world.sockets.to_client.len(), 4 * 25);
     world.client_fin().after(secs(100));
-    assert_eq!(world.sockets.to_client.len(), 3 * 25, "at most three");
+    assert_eq!(world.sockets.to_client.len(), 4 * 25, "at most four");
     // The wait for a client that cannot be probed does not start again.
     let mut world = World::asked(ruled(HalfClose::Wait(secs(3))));
     world.client_fin_ahead().after(secs(2)).client_fin().after(secs(1));
@@ -317,17 +403,68 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
 }
 
 #[test]
-fn a_fin_in_a_tunnel_is_waited_out() {
-    for (half_close, wait) in [(HalfClose::Probe, 1), (HalfClose::Wait(secs(3)), 3)] {
+fn a_fin_in_a_tunnel_is_passed_on_behind_all_bytes() {
+    for half_close in [HalfClose::Probe, HalfClose::Forward] {
         let mut world = World::new(Rules { http: false, ..ruled(half_close) });
-        world.connected().client("hello").client_fin().client_got("");
-        world.after(secs(wait) - millis(1)).told_nothing();
-        world.after(millis(1));
-        let told = world.told_interrupted();
-        assert_eq!(
-            (told.phase, told.cause, told.action),
-            (Phase::Tunnel, Cause::Closed, UpstreamAction::Reset)
-        );
+        world.client("hello").client_fin().connected().upstream_got("hello").client_got("");
+        world.finned().after(secs(1_000));
+        world.upstream("bye").client_got("bye").upstream_fin().told_nothing().over();
+    }
+}
+
+#[test]
+fn a_fin_in_a_tunnel_that_means_that_the_client_is_gone_waits_until_its_upstream_has_everything() {
+    for (half_close, wait) in [(HalfClose::Gone, 0), (HalfClose::Wait(secs(3)), 3)] {
+        for late in [false, true] {
+            let mut world = World::new(Rules { http: false, ..ruled(half_close) });
+            world.sockets.delivered = !late;
+            world.connected().client("hello").client_fin().client_got("");
+            world.after(secs(wait));
+            if late {
+                world.told_nothing().after(secs(100)).told_nothing();
+                world.sockets.delivered = true;
+                world.after(millis(20));
+            }
+            let told = world.told_interrupted();
+            assert_eq!((told.phase, told.cause), (Phase::Tunnel, Cause::Closed));
+            assert_eq!(told.action, UpstreamAction::Reset);
+        }
+    }
+    // An answer within the time shows that the client is there.
+    let mut world = World::new(Rules { http: false, ..ruled(HalfClose::Wait(secs(3))) });
+    world.connected().client("hello").client_fin().after(secs(2)).upstream("bye");
+    world.finned().after(secs(100)).told_nothing();
+}
+
+#[test]
+fn a_websocket_that_ends_without_a_closing_frame_is_gone_at_once() {
+    let get = "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+    let (hello, close) = (b"\x81\x85\0\0\0\0hello", b"\x88\x80\0\0\0\0");
+    let rules = |half_close| Rules { response_timeout: None, ..ruled(half_close) };
+    for half_close in RULINGS {
+        let forwards = half_close == HalfClose::Forward;
+        for early in [false, true] {
+            let mut world = World::asked_with(rules(half_close), get);
+            if early {
+                world.client(hello).upstream(switch);
+            } else {
+                world.upstream(switch).client(hello);
+            }
+            world.upstream_got(hello).client_got(switch).told_completed(1).client_fin();
+            if forwards {
+                world.told_nothing().finned();
+            } else {
+                assert_eq!(world.told_interrupted().cause, Cause::Closed);
+                assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Abort));
+            }
+        }
+        // A closing frame makes the end an orderly one.
+        let mut world = World::asked_with(rules(half_close), get);
+        world.upstream(switch).client(hello).client(close).told_completed(1).client_fin();
+        if half_close == HalfClose::Probe || forwards {
+            world.told_nothing().finned();
+        }
     }
 }
 
@@ -335,16 +472,13 @@ fn a_fin_in_a_tunnel_is_waited_out() {
 fn a_half_closed_client_whose_response_is_not_followed_is_in_a_tunnel() {
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream("what").client_got("what").in_phase(Phase::Tunnel);
-    // It was passed on, and is the probe; so its FIN has nothing to wait for any more.
     world.finned().after(secs(100));
     world.upstream("ever").client_got("ever").told();
     world.upstream_fin().over().told_nothing();
-    // What it sent ahead and was not followed has no answer yet.
+    // What it sent ahead and was not followed goes before its FIN.
     let mut world = World::asked(RULES);
     world.client("\0").client_fin().client_got_a_probe().upstream(OK).client_got(OK).upstream_got("\0");
-    world.told();
-    world.after(secs(1));
-    assert_eq!(world.told_interrupted().phase, Phase::Tunnel);
+    world.finned();
 }
 
 #[test]
@@ -370,7 +504,7 @@ fn a_client_that_sent_a_fin_and_is_gone_is_treated_as_the_rules_say() {
 fn a_timeout_comes_also_to_a_client_that_is_there() {
     let mut world = World::asked(RULES);
     world.client_fin().after(secs(60));
-    world.sockets.to_client.drain(..3 * 25);
+    world.sockets.to_client.drain(..4 * 25);
     world.client_got_our(504).told_upstream_failed();
 }
 

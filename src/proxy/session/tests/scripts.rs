@@ -77,6 +77,12 @@ struct Play<'a> {
     whole: usize,
     failed: Option<Truth>,
     reset: bool,
+    /// Responses that were whole when the present upstream was connected to.
+    whole_at_connect: usize,
+    /// What was served at the last probe, and how many probes there were since.
+    probed: (usize, usize),
+    /// Time passed while the client was in doubt and could not be asked.
+    lingered: bool,
 }
 
 /// What must follow when an upstream fails.
@@ -87,6 +93,9 @@ enum Truth {
     Answered,
     /// A used connection.
     Closed,
+    /// A length or chunks show that a part is missing.
+    Truncated,
+    /// Only a RST shows it.
     Aborted,
 }
 
@@ -122,6 +131,9 @@ impl Play<'_> {
             whole: 0,
             failed: None,
             reset: false,
+            whole_at_connect: 0,
+            probed: (0, 0),
+            lingered: false,
         }
     }
 
@@ -178,7 +190,7 @@ impl Play<'_> {
             3 => self.server_sends(usize::from(size)),
             4 => self.server_ends(),
             _ => {
-                self.world.after(Duration::from_millis(u64::from(size % 2_000)));
+                self.time_passes(Duration::from_millis(u64::from(size % 2_000)));
                 false
             }
         };
@@ -188,11 +200,21 @@ impl Play<'_> {
         {
             self.world.client_reset();
         }
-        if self.world.sockets.probes > probes {
-            self.check_probe(probes);
+        for probe in probes..self.world.sockets.probes {
+            self.check_probe(probe);
         }
         self.check();
         moved
+    }
+
+    /// A client that cannot be asked has a second to get some of its response. No other is taken for gone by time.
+    fn time_passes(&mut self, time: Duration) {
+        let asks = self.may_ask() || self.world.rules.half_close != HalfClose::Probe || self.switched();
+        self.lingered |= self.fin_seen && !asks;
+        let told = self.world.sockets.told.len();
+        self.world.after(time);
+        let told = &self.world.sockets.told[told..];
+        assert!(!asks || told.is_empty() || self.left_at.is_some(), "{told:?}");
     }
 
     fn client_sends(&mut self, size: usize) -> bool {
@@ -243,6 +265,8 @@ impl Play<'_> {
             self.failed = Some(Truth::Answered);
             self.world.refused(Failure::Refused);
         } else {
+            self.whole_at_connect = self.served_whole();
+            self.upstream_finned = false;
             self.world.connected();
         }
         true
@@ -318,30 +342,37 @@ impl Play<'_> {
         let Some(exchange) = self.exchanges.get(whole).filter(|_| knows) else { return Truth::Unnoticed };
         let into = self.served - self.response_end(whole);
         match exchange.ends {
-            _ if into < exchange.begun_at && whole > 0 => Truth::Closed,
+            _ if into < exchange.begun_at && whole > self.whole_at_connect => Truth::Closed,
             _ if into < exchange.begun_at => Truth::Answered,
             Ends::WithConnection if by_fin => Truth::Unnoticed,
-            _ => Truth::Aborted,
+            Ends::WithConnection => Truth::Aborted,
+            _ => Truth::Truncated,
         }
     }
 
-    /// A question is asked only of one that waits, may be gone, and understands it.
-    fn check_probe(&self, before: usize) {
+    /// Whether the protocol allows a question at this place, of a client that may be gone.
+    fn may_ask(&self) -> bool {
         let whole = self.served_whole();
-        let exchange = &self.exchanges[whole];
-        assert_eq!(self.world.sockets.probes, before + 1, "one at a time");
+        let Some(exchange) = self.exchanges.get(whole) else { return false };
+        let into = self.served - self.response_end(whole);
+        let askable = into < exchange.begun_at || exchange.sizes_at.contains(&into);
+        // HTTP/1.0 knows no interim responses and no chunks.
+        exchange.minor == 1 && askable && self.heard >= self.request_end(whole + 1)
+    }
+
+    fn check_probe(&mut self, before: usize) {
         assert!(self.fin_seen && self.world.rules.half_close == HalfClose::Probe);
-        assert_eq!(exchange.minor, 1, "HTTP/1.0 knows no interim response");
-        assert!(self.heard >= self.request_end(whole + 1), "its request is not whole");
-        assert!(self.served - self.response_end(whole) < exchange.begun_at, "its response has begun");
-        assert!(before < 3 * (whole + 1), "more than three for one exchange");
+        assert!(self.may_ask(), "asked at a place where the client cannot understand it");
+        self.probed =
+            if self.probed.0 == self.served { (self.served, self.probed.1 + 1) } else { (self.served, 1) };
+        assert!(self.probed.1 <= 4, "more than four at one place, after {before} in all");
     }
 
     /// What must hold at any time.
     fn check(&self) {
         let Sockets { to_upstream, upstream, client, relayed, .. } = &self.world.sockets;
         assert!(self.sends.starts_with(to_upstream), "the upstream got what the client did not send");
-        let own = matches!(client, ClientSocket::Finishing) && !self.serves.starts_with(relayed);
+        let own = matches!(client, ClientSocket::Finishing(End::Close)) && !self.serves.starts_with(relayed);
         assert!(own || self.serves.starts_with(relayed), "the client got what the upstream did not send");
         if !self.switched() {
             let got = to_upstream.len();
@@ -349,7 +380,7 @@ impl Play<'_> {
             assert!(got <= self.request_end(next + 1), "asked before the response before it was whole");
             let rest = got.saturating_sub(self.request_end(next));
             let exchange = &self.exchanges[next];
-            let gathered = !exchange.expects && exchange.request.len() <= self.world.rules.request_buffer;
+            let gathered = !exchange.streams && exchange.request.len() <= self.world.rules.request_buffer;
             assert!(!gathered || rest == 0 || rest == exchange.request.len(), "half of it was seen");
             if *upstream == UpstreamSocket::Finned {
                 let forwards = self.world.rules.half_close == HalfClose::Forward && self.fin_read;
@@ -406,7 +437,7 @@ impl Play<'_> {
         let unanswered = self.sends[answered..self.heard].iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
         let left = self.reset || matches!(self.cut, Cut::ClientFin { .. });
         match self.cut {
-            // A FIN in a tunnel may be judged either way.
+            // A FIN in a tunnel is passed on, or judged as the rules say.
             Cut::ClientFin { .. } if tunnel => assert!(interrupted <= 1),
             _ if tunnel => assert_eq!(interrupted, usize::from(left && !self.upstream_finned)),
             _ => assert_eq!(interrupted, usize::from(left && unanswered && !last)),
@@ -414,8 +445,13 @@ impl Play<'_> {
         if let Cut::ClientFin { leaves, .. } = self.cut
             && !tunnel
         {
+            let askable = |exchange: &Exchange| {
+                exchange.minor == 1
+                    && exchange.ends != Ends::WithConnection
+                    && (exchange.response.len() == exchange.begun_at || !exchange.sizes_at.is_empty())
+            };
             let patient = match self.world.rules.half_close {
-                HalfClose::Probe => self.exchanges.iter().all(|exchange| exchange.minor == 1),
+                HalfClose::Probe => self.exchanges.iter().all(askable) && !self.lingered,
                 HalfClose::Gone => false,
                 HalfClose::Wait(_) | HalfClose::Forward => true,
             };
@@ -428,7 +464,7 @@ impl Play<'_> {
                 "it waited, and did not get all that it asked for"
             );
             assert!(
-                interrupted == 1 || self.world.sockets.client == ClientSocket::Finishing,
+                interrupted == 1 || self.world.sockets.client == ClientSocket::Finishing(End::Close),
                 "it is not over"
             );
         }
@@ -443,20 +479,25 @@ impl Play<'_> {
                 let request = &self.exchanges[self.served_whole()].request;
                 let head_only = request.trim_ascii_start().starts_with(b"HEAD ");
                 assert_eq!(our_answer(own, head_only), Some((502, own.len())));
-                assert_eq!(self.world.sockets.client, ClientSocket::Finishing);
+                assert_eq!(self.world.sockets.client, ClientSocket::Finishing(End::Close));
+            }
+            Some(Truth::Truncated) => {
+                same(relayed, &self.serves[..self.served]);
+                assert_eq!(self.world.sockets.client, ClientSocket::Finishing(End::Close));
             }
             Some(Truth::Aborted) => {
                 same(relayed, &self.serves[..self.served]);
                 assert_eq!(
                     self.world.sockets.client,
-                    ClientSocket::Ended(End::Abort),
+                    ClientSocket::Finishing(End::Abort),
                     "a clean end of half a response"
                 );
             }
-            Some(Truth::Closed | Truth::Unnoticed) => {
+            Some(Truth::Closed) => {
                 same(relayed, &self.serves[..self.passed()]);
                 assert_ne!(self.world.sockets.client, ClientSocket::Open);
             }
+            Some(Truth::Unnoticed) => same(relayed, &self.serves[..self.passed()]),
             None => same(relayed, &self.serves[..self.passed()]),
         }
         if matches!(self.cut, Cut::None) {
@@ -492,7 +533,7 @@ impl Play<'_> {
         assert_eq!(self.whole, reached, "not all of it was answered");
         assert_eq!(self.served, self.response_end(reached));
         if last {
-            assert_eq!(self.world.sockets.client, ClientSocket::Finishing);
+            assert_eq!(self.world.sockets.client, ClientSocket::Finishing(End::Close));
             assert!(self.world.sockets.to_upstream.len() <= self.request_end(reached));
             return;
         }
@@ -503,7 +544,7 @@ impl Play<'_> {
         }
         self.world.told();
         self.world.client_fin().told_nothing();
-        self.world.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close));
+        self.world.sockets_are(ClientSocket::Finishing(End::Close), UpstreamSocket::Ended(End::Close));
     }
 }
 

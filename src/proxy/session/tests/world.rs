@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
-use crate::proxy::event::{Failure, Interrupted, Phase, ProxyEvent, UpstreamFailed};
+use crate::proxy::event::{Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
 use crate::proxy::session::reply::PROBE;
 use crate::proxy::session::{
-    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,
+    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact, Side,
 };
 use crate::time::Instant;
 
@@ -18,9 +18,10 @@ pub(super) const RULES: Rules = Rules {
     half_close: HalfClose::Probe,
     on_gone: OnGone::Reset,
     request_buffer: 4 * 1024,
-    head_timeout: Duration::from_secs(10),
-    body_timeout: Duration::from_secs(20),
-    response_timeout: Some(Duration::from_secs(60)),
+    head_timeout: secs(10),
+    body_timeout: secs(20),
+    keepalive_timeout: secs(10_000),
+    response_timeout: Some(secs(60)),
 };
 
 /// What has become of the client's socket.
@@ -30,8 +31,8 @@ pub(super) enum ClientSocket {
     Open,
     /// We sent a FIN, and may still read.
     Finned,
-    /// It is closed once it has taken all, and after its own FIN.
-    Finishing,
+    /// It is ended once it has taken all, and closed after its own FIN.
+    Finishing(End),
     Ended(End),
 }
 
@@ -58,10 +59,14 @@ pub(super) struct Sockets {
     pub(super) relayed: Vec<u8>,
     pub(super) probes: usize,
     pub(super) told: Vec<ProxyEvent>,
+    /// The next message of ours is a probe.
+    asking: bool,
     /// The number of probes, and how many of them found the client gone, and how many found it there.
     pub(super) questions: [usize; 3],
     /// Whether the client's kernel answers.
     pub(super) acknowledges: bool,
+    /// Whether the upstream's kernel answers.
+    pub(super) delivered: bool,
     /// Bytes of requests that may still be held.
     pub(super) room: usize,
 }
@@ -74,9 +79,20 @@ impl Sockets {
             Effect::PassToUpstream(range) => self.send_to_upstream(&fed[range]),
             Effect::SendToClient(held) => self.send_to_client(&held),
             Effect::SendToUpstream(held) => self.send_to_upstream(&held),
-            Effect::Reply(message) => self.send_to_client(message),
+            Effect::Reply(message) => {
+                assert!(self.client_is_open() && !message.is_empty());
+                self.to_client.extend_from_slice(message);
+                if std::mem::take(&mut self.asking) {
+                    self.probes += 1;
+                } else {
+                    self.relayed.extend_from_slice(message);
+                }
+            }
             Effect::Connect => {
-                assert_eq!(self.upstream, UpstreamSocket::None, "one upstream a session");
+                assert!(
+                    matches!(self.upstream, UpstreamSocket::None | UpstreamSocket::Ended(_)),
+                    "one upstream at a time"
+                );
                 assert_eq!(self.client, ClientSocket::Open, "a connect without a client");
                 self.upstream = UpstreamSocket::Connecting;
             }
@@ -88,13 +104,13 @@ impl Sockets {
                 assert_eq!(self.upstream, UpstreamSocket::Open, "a FIN for an upstream that is not open");
                 self.upstream = UpstreamSocket::Finned;
             }
-            Effect::FinishClient => {
+            Effect::FinishClient(how) => {
                 assert!(
                     matches!(self.client, ClientSocket::Open | ClientSocket::Finned),
                     "{:?}",
                     self.client
                 );
-                self.client = ClientSocket::Finishing;
+                self.client = ClientSocket::Finishing(how);
             }
             Effect::EndClient(how) => {
                 assert!(!matches!(self.client, ClientSocket::Ended(_)), "ended twice");
@@ -105,11 +121,12 @@ impl Sockets {
                 assert!(matches!(self.upstream, Connecting | Open | Finned), "{:?} ended", self.upstream);
                 self.upstream = UpstreamSocket::Ended(how);
             }
-            Effect::CheckAcknowledged => {
-                assert!(!matches!(self.client, ClientSocket::Ended(_)), "a check of a socket that is closed");
+            Effect::CheckAcknowledged(_) => {
+                assert!(!matches!(self.client, ClientSocket::Ended(_)), "a check for a client that is gone");
             }
             Effect::Probed(outcome) => {
                 self.questions[outcome as usize] += 1;
+                self.asking = outcome == ProbeOutcome::Asked;
                 let [asked, gone, here] = self.questions;
                 assert!(gone + here <= asked, "an answer to no question");
             }
@@ -122,14 +139,14 @@ impl Sockets {
     }
 
     fn send_to_client(&mut self, bytes: &[u8]) {
-        assert_eq!(self.client, ClientSocket::Open, "bytes for a client that is not there any more");
+        assert!(self.client_is_open(), "bytes for a client that is not there any more");
         assert!(!bytes.is_empty(), "a send of nothing");
         self.to_client.extend_from_slice(bytes);
-        if bytes == PROBE {
-            self.probes += 1;
-        } else {
-            self.relayed.extend_from_slice(bytes);
-        }
+        self.relayed.extend_from_slice(bytes);
+    }
+
+    fn client_is_open(&self) -> bool {
+        self.client == ClientSocket::Open
     }
 
     fn send_to_upstream(&mut self, bytes: &[u8]) {
@@ -152,7 +169,20 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(rules: Rules) -> World {
-        let mut sockets = Sockets { acknowledges: true, room: usize::MAX, ..Sockets::default() };
+        let mut sockets = Sockets {
+            client: ClientSocket::Open,
+            upstream: UpstreamSocket::None,
+            to_client: Vec::new(),
+            to_upstream: Vec::new(),
+            relayed: Vec::new(),
+            probes: 0,
+            told: Vec::new(),
+            asking: false,
+            questions: [0; 3],
+            acknowledges: true,
+            delivered: true,
+            room: usize::MAX,
+        };
         let now = Instant::from_nanos(1_000_000);
         let (budget, mut effects) = (sockets.budget(), Effects::default());
         let session = Session::new(&mut Context { rules: &rules, now, budget, effects: &mut effects });
@@ -176,8 +206,11 @@ impl World {
             self.session.handle(next, context);
             while let Some(effect) = effects.poll_effect() {
                 self.effects.push(effect.clone());
-                if effect == Effect::CheckAcknowledged {
-                    fact = Some(SessionFact::Acknowledged(self.sockets.acknowledges));
+                if let Effect::CheckAcknowledged(side) = effect {
+                    fact = Some(SessionFact::Acknowledged(match side {
+                        Side::Client => self.sockets.acknowledges,
+                        Side::Upstream => self.sockets.delivered,
+                    }));
                 }
                 self.sockets.carry_out(effect, fed);
             }
@@ -189,12 +222,11 @@ impl World {
     /// What must hold after every fact.
     fn audit(&mut self) {
         use {ClientSocket as C, UpstreamSocket as U};
-        // The upstream may say the same by itself.
-        assert!(self.sockets.questions[0] <= self.sockets.probes, "a question that was not asked");
+        assert_eq!(self.sockets.questions[0], self.sockets.probes, "a question that was not asked");
         let no_upstream = matches!(self.sockets.upstream, U::None | U::Ended(_));
         match self.sockets.client {
             C::Open | C::Finned => {}
-            C::Finishing => {
+            C::Finishing(_) => {
                 assert!(no_upstream, "an upstream works for a client that is finished");
                 assert_eq!(self.session.holds(), 0, "bytes that will never be sent");
             }
@@ -211,11 +243,12 @@ impl World {
         }
         if let U::Ended(_) = self.sockets.upstream {
             assert!(
-                matches!(self.sockets.client, C::Finishing | C::Ended(_)),
+                matches!(self.sockets.client, C::Finishing(_) | C::Ended(_))
+                    || matches!(self.phase(), Phase::Idle | Phase::Receiving),
                 "a client whose upstream is over"
             );
         }
-        if self.sockets.client == C::Finishing {
+        if let C::Finishing(_) = self.sockets.client {
             assert_eq!(self.session.deadline(&self.rules), None, "nothing is left to be judged");
         }
     }
@@ -306,12 +339,18 @@ impl World {
         self.client_got(PROBE)
     }
 
+    /// The client got the question that a chunked response allows, and nothing else.
+    #[track_caller]
+    pub(super) fn client_got_a_zero(&mut self) -> &mut World {
+        self.client_got("0")
+    }
+
     /// The client got an answer of ours, which is the last it gets.
     #[track_caller]
     pub(super) fn client_got_our(&mut self, status: u16) -> &mut World {
         let got = std::mem::take(&mut self.sockets.to_client);
         assert_eq!(our_answer(&got, false), Some((status, got.len())), "{}", String::from_utf8_lossy(&got));
-        assert_eq!(self.sockets.client, ClientSocket::Finishing);
+        assert_eq!(self.sockets.client, ClientSocket::Finishing(End::Close));
         self
     }
 
@@ -369,7 +408,7 @@ impl World {
     /// The client has all that it gets, and the upstream's connection is closed.
     #[track_caller]
     pub(super) fn over(&mut self) -> &mut World {
-        self.sockets_are(ClientSocket::Finishing, UpstreamSocket::Ended(End::Close))
+        self.sockets_are(ClientSocket::Finishing(End::Close), UpstreamSocket::Ended(End::Close))
     }
 
     #[track_caller]
