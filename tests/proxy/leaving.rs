@@ -157,11 +157,10 @@ fn a_fin_is_treated_as_half_close_says() {
 fn a_client_that_leaves_before_its_request_is_whole_starts_no_work() {
     let partial = "GET /half HTTP/1.1\r\nHo";
     let length = "POST /up HTTP/1.1\r\nContent-Length: 100\r\n\r\nnot all of it";
-    let chunked = "POST /up HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     for io in engines() {
         let upstream = Upstream::silent();
         let mut proxy = Proxy::start(io, upstream.address, "");
-        for (request, method) in [(partial, None), (length, Some("POST")), (chunked, Some("POST"))] {
+        for (request, method) in [(partial, None), (length, Some("POST"))] {
             for with_reset in [false, true] {
                 let client = Peer::asking(proxy.address, request);
                 let address = client.address;
@@ -183,7 +182,7 @@ fn a_client_that_leaves_before_its_request_is_whole_starts_no_work() {
                 );
             }
         }
-        assert_told(&proxy.finish(), &json!({ "interrupted": 6, "saved": 0, "open": 0 }));
+        assert_told(&proxy.finish(), &json!({ "interrupted": 4, "saved": 0, "open": 0 }));
         assert_eq!(upstream.count(), 0, "{io}");
     }
 }
@@ -210,12 +209,13 @@ fn a_request_with_a_reset_right_behind_it_is_read_before_the_reset_is_judged() {
 #[test]
 fn a_client_that_leaves_in_a_body_that_streams_takes_its_upstream_along() {
     let head = "POST /long HTTP/1.1\r\nContent-Length: 100000\r\n\r\n";
-    let request = format!("{head}{}", "x".repeat(5_000));
-    for io in engines() {
+    let long = format!("{head}{}", "x".repeat(5_000));
+    let chunked = "POST /long HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".to_owned();
+    for (io, request) in engines().into_iter().flat_map(|io| [(io, &long), (io, &chunked)]) {
         for (with_reset, cause) in [(false, "closed"), (true, "aborted")] {
             let upstream = Upstream::silent();
             let mut proxy = Proxy::start(io, upstream.address, "--request-buffer 1000");
-            let (client, log) = waiting(&proxy, &upstream, &request);
+            let (client, log) = waiting(&proxy, &upstream, request);
             let address = client.address;
             if with_reset {
                 client.reset()

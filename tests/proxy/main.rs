@@ -3,6 +3,7 @@
 //! Clients and servers are sockets of the tests' own, so that every byte is known, and how each connection ended.
 
 mod abuse;
+mod asking;
 mod command;
 #[path = "../kernel/daemon.rs"]
 #[allow(dead_code)] // what only `run` needs
@@ -24,6 +25,7 @@ mod transparency;
 mod tunnels;
 mod upstream;
 mod volume;
+mod whole;
 
 /// What `run` would wait on; the proxy is started on each.
 const IO_NAME: &str = "auto";
