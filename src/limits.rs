@@ -214,9 +214,6 @@ pub const MAX_HELD: usize = 64 * 1024;
 /// slows its sender down.
 pub const MAX_PIPELINED: usize = 16 * 1024;
 
-/// The pause between a client's FIN and the first question to it, while its response has not begun.
-pub const FIRST_QUESTION: Duration = Duration::ZERO;
-
 /// When a half-closed client that was there is asked again, after the first question, the second, and the third. The
 /// first pause is for a forwarder between the client and the proxy, whose kernel answers the first question for its
 /// client.

@@ -18,9 +18,7 @@ use std::time::Duration;
 
 use super::exchange::Response;
 use super::{Client, Context, Effect, Exchange, Fin, HalfClose, Session, Side, Upstream, reply};
-use crate::limits::{
-    DELIVERY_CHECK, FIRST_QUESTION, HALF_CLOSE_PROBES, MAX_INTERIM, MAX_SIZE_DIGITS, PROBE_CHECKS,
-};
+use crate::limits::{DELIVERY_CHECK, HALF_CLOSE_PROBES, MAX_INTERIM, MAX_SIZE_DIGITS, PROBE_CHECKS};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProbeOutcome};
 use crate::time::Instant;
@@ -99,9 +97,6 @@ impl Session {
             HalfClose::Forward => self.forward_fin(cx),
             HalfClose::Probe => match self.question() {
                 None => self.probe = Some(HalfCloseProbe::Until(cx.now + CANNOT_PROBE)),
-                Some(_) if self.phase() == Phase::Waiting && !FIRST_QUESTION.is_zero() => {
-                    self.probe = Some(HalfCloseProbe::Due(cx.now + FIRST_QUESTION));
-                }
                 Some(question) => self.ask(question, cx),
             },
         }

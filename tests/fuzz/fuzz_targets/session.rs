@@ -12,6 +12,7 @@ use deadpeer::proxy::{
 use deadpeer::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
+const GATHER: usize = 256;
 
 /// What is said between a client and a server: no fuzzer finds all of that by itself.
 const PHRASES: [&[u8]; 20] = [
