@@ -353,6 +353,10 @@ impl Play<'_> {
     /// Whether the protocol allows a question at this place, of a client that may be gone.
     fn may_ask(&self) -> bool {
         let whole = self.served_whole();
+        let last = whole.checked_sub(1).map(|last| self.exchanges[last].ends);
+        if last == Some(Ends::WithConnection) && !self.upstream_finned {
+            return false; // more may come
+        }
         let Some(exchange) = self.exchanges.get(whole) else { return false };
         let into = self.served - self.response_end(whole);
         let askable = into < exchange.begun_at || exchange.sizes_at.contains(&into);
