@@ -90,8 +90,13 @@ impl<'a> Body<'a> {
 
     fn begin(&mut self, name: &str) -> Option<&mut Vec<u8>> {
         let Out::Json(out) = &mut self.out else { return None };
-        let comma = if std::mem::take(&mut self.first) { "" } else { "," };
-        append(out, format_args!("{comma}\"{name}\":"));
+        if !std::mem::take(&mut self.first) {
+            out.push(b',');
+        }
+        // Not formatted: a death has 25 names, and formatting them cost a fifth of it.
+        out.push(b'"');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
         Some(out)
     }
 }
