@@ -75,6 +75,20 @@ impl Body {
         }
     }
 
+    /// Whether a reader can see that a body that breaks off here is not whole. `zeros`: zeros may have been sent behind
+    /// its bytes, at its [boundary](Body::chunk_boundary). A size of zero announces the end, and readers exist that do not
+    /// wait for the rest of its line.
+    #[must_use]
+    pub const fn shows_its_truncation(&self, zeros: bool) -> bool {
+        match &self.0 {
+            State::Left(_) => true,
+            State::Chunked(Chunked { at: At::Size, .. }) => !zeros,
+            State::Chunked(Chunked { at: At::Digits, left, .. }) => *left > 0,
+            State::Chunked(_) => true,
+            State::UntilClose => false,
+        }
+    }
+
     /// Takes the next bytes of the connection. Returns how many of them belong to the body, and whether it ends with them.
     ///
     /// # Errors

@@ -47,6 +47,15 @@ impl Session {
                         }
                     }
                 }
+                // The zeros of questions would become a size that these bytes have not.
+                Response::Body(body)
+                    if self.probes > 0
+                        && body.chunk_boundary().is_some()
+                        && !rest[0].is_ascii_hexdigit() =>
+                {
+                    self.pass(0..at, cx);
+                    return self.upstream_failed(Failure::Closed, cx);
+                }
                 Response::Body(body) => match body.feed(rest) {
                     Ok(fed) => at += fed.taken,
                     Err(reason) => return self.unreadable(bytes, at, Vec::new(), reason, cx),

@@ -110,9 +110,10 @@ impl Session {
             return self.refuse(status, cx);
         }
         self.end_upstream(End::Close, cx);
-        // First what came, and then its truncation. A length and chunks show it by themselves.
+        // First what came, and then its truncation. A length and chunks show it by themselves, unless a question has
+        // begun a size of zero.
         let shown = match &self.response {
-            Response::Body(body) => !body.ends_with_connection(),
+            Response::Body(body) => body.shows_its_truncation(self.probes > 0),
             _ => !begun,
         };
         self.finish_client(if shown && !self.tunnel { End::Close } else { End::Abort }, cx);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, OLD_GET, PART, RULES, UpstreamSocket, World, millis, secs};
 use crate::liveness::Cause;
-use crate::proxy::event::{Phase, ProxyEvent, UpstreamAction};
+use crate::proxy::event::{Failure, Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules, SessionFact};
 
 const RULINGS: [HalfClose; 4] =
@@ -289,6 +289,36 @@ fn a_fin_in_a_silent_stream_is_asked_about_by_a_zero_of_the_next_size() {
         world.after(millis(1)).client_got_a_zero().after(secs(100));
         world.client_got("00").upstream("0\r\n\r\n").client_got("0\r\n\r\n").told_completed(1);
         world.over();
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_off_behind_a_question_does_not_look_as_if_a_zero_ended_it() {
+    // Python's http.client takes a `0` and an end for the last chunk. "0" and then what an upstream may send in its
+    // confusion must not become one either.
+    for last in ["", "\r\n\r\n", ";\r\n\r\n"] {
+        let mut world = World::asked(RULES);
+        world.upstream(STREAM).client_fin().client_got(format!("{STREAM}0"));
+        if last.is_empty() {
+            world.upstream_fin();
+        } else {
+            world.upstream(last);
+        }
+        assert_eq!(world.told_upstream_failed().failure, Failure::Truncated);
+        world.client_got("");
+        world.sockets_are(ClientSocket::Finishing(End::Abort), UpstreamSocket::Ended(End::Close));
+    }
+    // Nor a part of a size. One that is not zero announces bytes that are missing.
+    for (begun, end) in [("0", End::Abort), ("00", End::Abort), ("1", End::Close), ("01", End::Close)] {
+        for half_closed in [false, true] {
+            let mut world = World::asked(RULES);
+            if half_closed {
+                world.client_fin().client_got_a_probe();
+            }
+            world.upstream(STREAM).upstream(begun).client_got(format!("{STREAM}{begun}")).upstream_fin();
+            assert_eq!(world.told_upstream_failed().failure, Failure::Truncated);
+            world.sockets_are(ClientSocket::Finishing(end), UpstreamSocket::Ended(End::Close));
+        }
     }
 }
 

@@ -346,6 +346,13 @@ impl Play<'_> {
             _ if into < exchange.begun_at => Truth::Answered,
             Ends::WithConnection if by_fin => Truth::Unnoticed,
             Ends::WithConnection => Truth::Aborted,
+            // A size that may be zero looks like the last one.
+            _ if exchange.sizes_at.iter().any(|&at| {
+                at < into && exchange.response[at..into].iter().all(|&digit| digit == b'0')
+            }) =>
+            {
+                Truth::Aborted
+            }
             _ => Truth::Truncated,
         }
     }
