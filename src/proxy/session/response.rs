@@ -49,9 +49,7 @@ impl Session {
                 }
                 // The zeros of questions would become a size that these bytes have not.
                 Response::Body(body)
-                    if self.probes > 0
-                        && body.chunk_boundary().is_some()
-                        && !rest[0].is_ascii_hexdigit() =>
+                    if self.probes > 0 && body.chunk_boundary().is_some() && !rest[0].is_ascii_hexdigit() =>
                 {
                     self.pass(0..at, cx);
                     return self.upstream_failed(Failure::Closed, cx);

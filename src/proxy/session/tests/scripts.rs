@@ -347,9 +347,10 @@ impl Play<'_> {
             Ends::WithConnection if by_fin => Truth::Unnoticed,
             Ends::WithConnection => Truth::Aborted,
             // A size that may be zero looks like the last one.
-            _ if exchange.sizes_at.iter().any(|&at| {
-                at < into && exchange.response[at..into].iter().all(|&digit| digit == b'0')
-            }) =>
+            _ if exchange
+                .sizes_at
+                .iter()
+                .any(|&at| at < into && exchange.response[at..into].iter().all(|&digit| digit == b'0')) =>
             {
                 Truth::Aborted
             }
