@@ -223,6 +223,9 @@ pub static HALF_CLOSE_PROBES: [Duration; 3] =
 /// Interim responses before a final one, the server's and the proxy's questions. Go's client (before 1.23) takes no more.
 pub const MAX_INTERIM: u8 = 5;
 
+/// The pause before all upstreams are tried again, when none could be connected to. It doubles each time.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
 /// Digits of a chunk's size with the zeros of the proxy's questions. curl and Go take no more.
 pub const MAX_SIZE_DIGITS: u32 = 16;
 

@@ -1,6 +1,6 @@
 //! `deadpeer proxy`: its arguments, and the proxy as a service.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +74,12 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse, help_heading = "Patience")]
     pub connect_timeout: Duration,
 
+    /// How often all upstreams are tried again, after growing pauses (0.2 s, 0.4 s, 0.8 s), when none could be connected
+    /// to. A request of which something was sent is never repeated
+    #[arg(long, value_name = "N", default_value = "3", help_heading = "Upstream",
+          value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub retries: u8,
+
     /// Time in which a client has to read more of a response that waits for it; then its connection is ended
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
     pub send_timeout: Duration,
@@ -141,6 +147,17 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     let threads = usize::from(args.threads.unwrap_or_else(cores));
     let capacity = capacity_within_limits(args.max_connections, 2, threads * (2 + args.listen.len()))?;
     let io = args.io.choice();
+    if let Some(own) =
+        args.upstream.iter().find(|upstream| args.listen.iter().any(|listen| is_same(*listen, **upstream)))
+    {
+        return Err(ExitError::new(
+            ExitError::USAGE,
+            format!(
+                "the upstream {own} is the address that the proxy itself listens on, so it would connect to itself for \
+             ever; give another --listen or --upstream"
+            ),
+        ));
+    }
     let rules = Rules {
         http: args.mode == "http",
         strict: args.strict,
@@ -157,6 +174,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         policy,
         upstreams: Arc::new(Upstreams::new(args.upstream.clone())),
         connect_timeout: args.connect_timeout,
+        retries: args.retries,
         send_timeout: args.send_timeout,
         send_proxy: args.send_proxy,
         hold: usize::try_from(args.request_memory).unwrap_or(usize::MAX) / threads,
@@ -175,6 +193,14 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         other_files: None,
     };
     serve(&setup, |_| Ok(Proxying { config, upstreams: args.upstream.clone() }))
+}
+
+/// Whether a listener takes what is sent to this upstream.
+fn is_same(listen: SocketAddr, upstream: SocketAddr) -> bool {
+    // Only an address of this machine can be bound to.
+    let own = || UdpSocket::bind((upstream.ip(), 0)).is_ok();
+    listen.port() == upstream.port()
+        && (listen.ip() == upstream.ip() || (listen.ip().is_unspecified() && own()))
 }
 
 // --- service -----------------------------------------------------------------------------------

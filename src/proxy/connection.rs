@@ -10,6 +10,7 @@ use socket2::SockRef;
 use super::event::Failure;
 use super::line::Shown;
 use super::session::End;
+use super::upstreams::Chosen;
 use crate::evidence::inspect;
 use crate::liveness::{Evidence, PollMask};
 use crate::reactor::{Descriptor, kind};
@@ -196,9 +197,13 @@ pub(super) struct Connection {
     stuck: Option<(usize, Instant)>,
     pub(super) upstream: Option<Socket>,
     /// The number of the upstream that is used.
-    pub(super) chosen: Option<usize>,
+    pub(super) chosen: Option<Chosen>,
     /// The upstreams that were tried for the present request.
     pub(super) tried: Vec<usize>,
+    /// How often all of them may still be tried again.
+    pub(super) retries: u8,
+    /// When they are.
+    pub(super) retry_at: Option<Instant>,
     pub(super) connecting: bool,
     pub(super) connect_by: Option<Instant>,
     pub(super) connect_failed: Option<Failure>,
@@ -219,6 +224,8 @@ impl Connection {
             upstream: None,
             chosen: None,
             tried: Vec::new(),
+            retries: 0,
+            retry_at: None,
             connecting: false,
             connect_by: None,
             connect_failed: None,
@@ -276,7 +283,13 @@ impl Connection {
     /// Puts all deadlines off by the time for which this process was absent.
     pub(super) fn put_off(&mut self, by: Duration) {
         let stuck = self.stuck.as_mut().map(|(_, since)| since);
-        let times = [self.connect_by.as_mut(), self.finish_by.as_mut(), self.linger_until.as_mut(), stuck];
+        let times = [
+            self.connect_by.as_mut(),
+            self.retry_at.as_mut(),
+            self.finish_by.as_mut(),
+            self.linger_until.as_mut(),
+            stuck,
+        ];
         for at in times.into_iter().flatten() {
             *at = *at + by;
         }

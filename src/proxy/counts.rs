@@ -22,6 +22,8 @@ pub struct Counts {
     pub saved: u64,
     /// How often an upstream failed, one that could not be reached included.
     pub upstream_failed: u64,
+    /// How often an upstream was put out of use because it failed.
+    pub upstream_down: u64,
     /// Connections that were not followed any more.
     pub not_followed: u64,
     /// Bytes that came from clients.
@@ -66,6 +68,7 @@ impl Counts {
         }
         self.saved += other.saved;
         self.upstream_failed += other.upstream_failed;
+        self.upstream_down += other.upstream_down;
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;
         self.upstream_bytes += other.upstream_bytes;

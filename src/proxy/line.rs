@@ -1,8 +1,9 @@
 //! What one thread of the proxy reports.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::event::{Parties, ProxyEvent};
+use super::event::{Failure, Parties, ProxyEvent};
 use crate::time::Instant;
 
 /// What the client's socket showed last.
@@ -38,6 +39,15 @@ pub enum Line {
         completed_total: u64,
         /// Of this thread, so far.
         interrupted_total: u64,
+    },
+    /// An upstream is left out because it failed in this way, or is in use again.
+    Upstream {
+        /// The time of the event.
+        at: Instant,
+        /// Its address and port.
+        upstream: SocketAddr,
+        /// How it failed; none if it is in use again.
+        failure: Option<Failure>,
     },
     /// Our own loop was held up.
     Stall {

@@ -145,9 +145,6 @@ impl Proxy {
         } else {
             connection.connecting = false;
             connection.connect_by = None;
-            if let Some(chosen) = connection.chosen {
-                self.worker.upstreams.works(chosen);
-            }
             if let Some(version) = self.config.send_proxy {
                 let local = connection
                     .client
@@ -280,14 +277,12 @@ impl Proxy {
                 io.feed(session, rules, SessionFact::ClientGone(cause));
                 io.end_client(End::Close);
             } else if let Some(failure) = connection.connect_failed.take() {
-                if let Some(chosen) = connection.chosen
-                    && failure != Failure::Local
-                {
-                    self.worker.upstreams.fails(chosen, now);
-                }
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                if failure != Failure::Local {
+                    io.judge_upstream(Some(failure));
+                }
                 io.end_upstream(End::Close);
-                if io.try_another() {
+                if io.try_another() || io.retry(failure) {
                     continue;
                 }
                 io.feed(session, rules, SessionFact::NotConnected(failure));

@@ -45,6 +45,8 @@ pub struct Config {
     pub upstreams: Arc<Upstreams>,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// How often all upstreams are tried again when none can be connected to.
+    pub retries: u8,
     /// How long a client may take nothing of what waits for it.
     pub send_timeout: Duration,
     /// Whether upstreams are told the address of the client, and how.
@@ -149,6 +151,7 @@ impl Proxy {
                 held: 0,
                 hold: config.hold,
                 connect_timeout: config.connect_timeout,
+                retries: config.retries,
             },
             wheel: Wheel::with_capacity(config.capacity, now),
             ready: VecDeque::new(),
@@ -206,6 +209,9 @@ impl Proxy {
         let Conn { session, connection, visit, .. } = conn;
         if connection.connect_by.is_some_and(|by| by <= now) {
             connection.connect_failed = Some(Failure::TimedOut);
+        }
+        if connection.retry_at.is_some_and(|at| at <= now) {
+            SessionIo { connection, worker: &mut self.worker, sockets, index, now }.try_again();
         }
         if connection.finish_by.is_some_and(|by| by <= now) {
             let left = connection.client.as_ref().map_or(0, Socket::left);
@@ -437,8 +443,8 @@ impl Conn {
     }
 
     fn deadline(&self, rules: &Rules) -> Instant {
-        let Connection { connect_by, finish_by, .. } = self.connection;
-        let deadlines = [self.session.deadline(rules), connect_by, finish_by, self.visit];
+        let Connection { connect_by, retry_at, finish_by, .. } = self.connection;
+        let deadlines = [self.session.deadline(rules), connect_by, retry_at, finish_by, self.visit];
         deadlines.map(|at| at.unwrap_or(Instant::NEVER)).into_iter().fold(Instant::NEVER, Instant::min)
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct WorkerState {
     /// Bytes of requests that may be held.
     pub(super) hold: usize,
     pub(super) connect_timeout: Duration,
+    /// How often all upstreams are tried again.
+    pub(super) retries: u8,
 }
 
 impl WorkerState {
@@ -94,9 +96,8 @@ impl SessionIo<'_> {
                 Effect::SendToUpstream(held) => self.send(false, &held),
                 Effect::Reply(message) => self.send(true, message),
                 Effect::Connect => {
-                    self.connection.tried.clear();
-                    let tried = self.try_another();
-                    debug_assert!(tried, "there is at least one");
+                    self.connection.retries = self.worker.retries;
+                    self.try_again();
                 }
                 Effect::ShutdownClient => self.fin(true),
                 Effect::ShutdownUpstream => self.fin(false),
@@ -104,6 +105,7 @@ impl SessionIo<'_> {
                 Effect::EndClient(how) => self.end_client(how),
                 Effect::EndUpstream(how) => self.end_upstream(how),
                 Effect::CheckAcknowledged(side) => acknowledged = Some(self.has_acknowledged(side)),
+                Effect::JudgeUpstream(failure) => self.judge_upstream(failure),
                 Effect::Probed(outcome) => self.worker.counts.probe(outcome),
                 Effect::Report(event) => self.report(event),
             }
@@ -123,13 +125,50 @@ impl SessionIo<'_> {
         }
     }
 
+    /// Connects to any upstream.
+    pub(super) fn try_again(&mut self) {
+        self.connection.retry_at = None;
+        self.connection.tried.clear();
+        let tried = self.try_another();
+        debug_assert!(tried, "there is at least one");
+    }
+
+    /// No upstream could be connected to, for this reason at last. Returns whether they are tried again after a pause,
+    /// which doubles each time.
+    pub(super) fn retry(&mut self, failure: Failure) -> bool {
+        let connection = &mut *self.connection;
+        // One that does not answer at all has had its time.
+        if connection.retries == 0 || failure == Failure::TimedOut {
+            return false;
+        }
+        let pause = limits::RETRY_PAUSE * (1 << (self.worker.retries - connection.retries).min(8));
+        connection.retries -= 1;
+        connection.retry_at = Some(self.now + pause);
+        true
+    }
+
+    /// Takes note of what the upstream of this connection is good for.
+    pub(super) fn judge_upstream(&mut self, failure: Option<Failure>) {
+        let Some(chosen) = self.connection.chosen else { return };
+        let upstreams = &self.worker.upstreams;
+        let changed = match failure {
+            None => upstreams.works(chosen),
+            Some(_) => upstreams.fails(chosen, self.now),
+        };
+        if changed {
+            self.worker.counts.upstream_down += u64::from(failure.is_some());
+            let upstream = upstreams.address(chosen.index);
+            self.worker.told.push_back(Line::Upstream { at: self.now, upstream, failure });
+        }
+    }
+
     /// Connects to an upstream that was not tried yet, if there is one.
     pub(super) fn try_another(&mut self) -> bool {
         let connection = &mut *self.connection;
         let Some(chosen) = self.worker.upstreams.take(self.now, &connection.tried) else { return false };
-        connection.tried.push(chosen);
+        connection.tried.push(chosen.index);
         connection.chosen = Some(chosen);
-        match tcp::connect(self.worker.upstreams.address(chosen), limits::UPSTREAM_UNREAD) {
+        match tcp::connect(self.worker.upstreams.address(chosen.index), limits::UPSTREAM_UNREAD) {
             Ok(fd) => {
                 let plan = self.worker.policy.keepalive();
                 // Without it, a silent upstream is found by the response timeout, if there is one.
@@ -183,6 +222,7 @@ impl SessionIo<'_> {
     pub(super) fn end_upstream(&mut self, how: End) {
         self.connection.connecting = false;
         self.connection.connect_by = None;
+        self.connection.retry_at = None;
         self.connection.connect_failed = None; // no other upstream is tried
         if let Some(chosen) = self.connection.chosen.take() {
             self.worker.upstreams.give(chosen);
@@ -225,7 +265,8 @@ impl SessionIo<'_> {
             ProxyEvent::UpstreamFailed(_) => counts.upstream_failed += 1,
             ProxyEvent::NotFollowed { .. } => counts.not_followed += 1,
         }
-        let upstream = self.connection.chosen.or(self.connection.tried.last().copied());
+        let upstream =
+            self.connection.chosen.map(|chosen| chosen.index).or(self.connection.tried.last().copied());
         let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen));
         let parties = Parties { client: self.connection.address, upstream };
         let shown = self.connection.client.as_ref().map(|client| client.shown).unwrap_or_default();

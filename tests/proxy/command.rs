@@ -15,7 +15,7 @@ use crate::upstream::Upstream;
 #[test]
 fn arguments_that_mean_nothing_are_refused_with_what_would() {
     outcome("proxy").assert_refusal(2, &["--upstream", "required"]);
-    let refusals: [(&str, &[&str]); 12] = [
+    let refusals: [(&str, &[&str]); 13] = [
         ("--half-close maybe", &["--half-close", "probe, gone, wait:D", "forward"]),
         ("--half-close wait:soon", &["--half-close", "soon"]),
         ("--half-close wait:", &["--half-close"]),
@@ -27,6 +27,7 @@ fn arguments_that_mean_nothing_are_refused_with_what_would() {
         ("--head-timeout=-1s", &["--head-timeout"]),
         ("--request-buffer 99999999999", &["--request-buffer"]),
         ("--request-memory 1", &["--request-memory", "65536"]),
+        ("--retries 9", &["--retries"]),
         ("--threads 0", &["--threads"]),
     ];
     for (options, words) in refusals {
@@ -34,6 +35,8 @@ fn arguments_that_mean_nothing_are_refused_with_what_would() {
     }
     outcome("proxy --upstream nowhere").assert_refusal(2, &["--upstream", "nowhere", "127.0.0.1:"]);
     outcome("proxy --upstream 127.0.0.1:1 --listen 8080").assert_refusal(2, &["--listen", "8080"]);
+    let own = "proxy --upstream 127.0.0.1:18080 --listen 0.0.0.0:18080";
+    outcome(own).assert_refusal(2, &["the upstream 127.0.0.1:18080", "listens on", "--upstream"]);
     let twice = "proxy --upstream 127.0.0.1:1 --listen 127.0.0.1:18080 --listen 127.0.0.1:18080";
     outcome(twice).assert_refusal(2, &["--listen", "twice"]);
 }

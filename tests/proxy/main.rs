@@ -24,6 +24,7 @@ mod staying;
 mod transparency;
 mod tunnels;
 mod upstream;
+mod upstreams;
 mod volume;
 mod whole;
 

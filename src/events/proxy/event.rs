@@ -8,7 +8,9 @@ use crate::events::encoder::{Encoder, Kind, Stream};
 use crate::events::human::{Colour, Span};
 use crate::events::json::{SATURATED, micros, millis};
 use crate::liveness::errno;
-use crate::proxy::{Counts, Interrupted, Line, ProxyEvent, Shown as Seen, UpstreamAction, UpstreamFailed};
+use crate::proxy::{
+    Counts, Failure, Interrupted, Line, ProxyEvent, Shown as Seen, UpstreamAction, UpstreamFailed,
+};
 use crate::safe_text::Safe;
 
 /// Writes the events of the proxy.
@@ -19,8 +21,17 @@ pub type ProxyEncoder = Encoder<ProxyStream>;
 pub struct ProxyStream;
 
 impl Stream for ProxyStream {
-    const NAMES: &'static [&'static str] =
-        &["completed", "interrupted", "upstream_failed", "not_followed", "stall", "saturated", "resumed"];
+    const NAMES: &'static [&'static str] = &[
+        "completed",
+        "interrupted",
+        "upstream_failed",
+        "upstream_down",
+        "upstream_up",
+        "not_followed",
+        "stall",
+        "saturated",
+        "resumed",
+    ];
     type Opening = Listening;
     type Event = Line;
     type Closing = Closing;
@@ -37,6 +48,8 @@ impl Stream for ProxyStream {
             },
             // For people, completed exchanges are in the status line alone.
             Line::Completed { at, .. } => ("completed", *at, Colour::Green, Some("completed")),
+            Line::Upstream { at, failure: Some(_), .. } => ("upstream_down", *at, Colour::Red, None),
+            Line::Upstream { at, failure: None, .. } => ("upstream_up", *at, Colour::Green, None),
             Line::Stall { at, .. } => ("stall", *at, Colour::Magenta, None),
             Line::Saturated { at, .. } => ("saturated", *at, Colour::Magenta, None),
             Line::Resumed { at } => ("resumed", *at, Colour::Green, None),
@@ -81,6 +94,16 @@ impl Stream for ProxyStream {
                 body.field("completed", completed)
                     .field("completed_total", completed_total)
                     .field("interrupted_total", interrupted_total);
+            }
+            Line::Upstream { upstream, failure, .. } => {
+                body.field("upstream", upstream).maybe("failure", failure.map(Failure::as_str));
+                match failure {
+                    Some(failure) => body.text(format_args!(
+                        "{upstream} {}: it is tried by one connection at a time, after growing pauses",
+                        failure.as_str()
+                    )),
+                    None => body.text(format_args!("{upstream} answers again")),
+                };
             }
             Line::Stall { held, .. } => {
                 body.field("held_ms", millis(*held))

@@ -95,6 +95,7 @@ impl Record for Closing {
                         .field("here", counts.asked_here);
                 })
                 .field("upstream_failed", counts.upstream_failed)
+                .field("upstream_down", counts.upstream_down)
                 .field("not_followed", counts.not_followed)
                 .field("client_bytes", counts.client_bytes)
                 .field("upstream_bytes", counts.upstream_bytes)

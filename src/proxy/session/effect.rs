@@ -83,6 +83,8 @@ pub enum Effect {
     /// Look whether that side's kernel has acknowledged everything that was sent to it, and answer with
     /// [`SessionFact::Acknowledged`].
     CheckAcknowledged(Side),
+    /// Take note that the upstream answers, or that it has failed in this way before any answer.
+    JudgeUpstream(Option<Failure>),
     /// Count a half-close probe, or what came of it.
     Probed(ProbeOutcome),
     /// Report an event.

@@ -148,6 +148,8 @@ pub struct Session {
     answered: u64,
     /// The upstream has answered another request on its present connection.
     reused: bool,
+    /// The upstream has sent something on its present connection that shows that it works.
+    proven: bool,
     fin: Fin,
 }
 
@@ -174,6 +176,7 @@ impl Session {
             accepted_at: cx.now,
             answered: 0,
             reused: false,
+            proven: false,
             fin: Fin::None,
         };
         if session.tunnel {

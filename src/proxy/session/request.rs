@@ -215,7 +215,7 @@ impl Session {
             Client::Open | Client::Finished => {}
         }
         let head = std::mem::take(&mut self.partial_head);
-        if self.tunnel_takes(&head) {
+        if self.tunnel_takes(&head, cx) {
             cx.push(Effect::SendToClient(head));
             self.answer_in_tunnel(cx);
         }

@@ -33,7 +33,7 @@ impl Session {
                                 self.send_held(joined, cx);
                             }
                             at += length - before;
-                            self.take_head(head);
+                            self.take_head(head, cx);
                             if let Some(exchange) = &self.exchange
                                 && head.is_switch(exchange.head.method())
                             {
@@ -85,16 +85,17 @@ impl Session {
     }
 
     fn pass_in_tunnel(&mut self, at: usize, bytes: &[u8], cx: &mut Context<'_>) {
-        if self.tunnel_takes(&bytes[at..]) {
+        if self.tunnel_takes(&bytes[at..], cx) {
             cx.push(Effect::PassToClient(at..bytes.len()));
             self.answer_in_tunnel(cx);
         }
     }
 
     /// Counts bytes that a tunnel is to pass to the client, unless there are none, or no client.
-    pub(super) fn tunnel_takes(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn tunnel_takes(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> bool {
         let takes = !bytes.is_empty() && self.client_listens();
         if takes {
+            self.upstream_answers(cx);
             self.tunnelled.from_upstream += bytes.len() as u64;
             self.answer_owed = false;
         }
@@ -143,7 +144,14 @@ impl Session {
         self.client_listens()
     }
 
-    fn take_head(&mut self, head: ResponseHead) {
+    /// Takes note, once for a connection, that its upstream answers.
+    pub(super) fn upstream_answers(&mut self, cx: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.proven, true) {
+            cx.push(Effect::JudgeUpstream(None));
+        }
+    }
+
+    fn take_head(&mut self, head: ResponseHead, cx: &mut Context<'_>) {
         self.response = Response::default();
         let Some(exchange) = &mut self.exchange else { return };
         if head.is_interim() {
@@ -153,6 +161,7 @@ impl Session {
         exchange.status = Some(head.status());
         exchange.persistent = head.is_persistent();
         self.response = Response::Body(Body::new(head.framing(exchange.head.method())));
+        self.upstream_answers(cx);
     }
 
     fn count_response(&mut self, cx: &mut Context<'_>) {

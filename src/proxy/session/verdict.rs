@@ -105,6 +105,9 @@ impl Session {
                 answered: answers.then_some(status),
             })));
         }
+        if !self.proven && matches!(failure, Failure::Closed | Failure::Reset) {
+            cx.push(Effect::JudgeUpstream(Some(failure)));
+        }
         self.probe = None;
         if answers {
             return self.refuse(status, cx);
@@ -125,6 +128,9 @@ impl Session {
 
     /// An orderly end.
     pub(super) fn leave(&mut self, cx: &mut Context<'_>) {
+        if self.tunnel && matches!(self.upstream, Upstream::Open | Upstream::HalfClosed) {
+            self.upstream_answers(cx); // it had nothing to say, and ended in order
+        }
         self.end_upstream(End::Close, cx);
         self.finish_client(End::Close, cx);
     }
@@ -144,7 +150,7 @@ impl Session {
     pub(super) fn end_upstream(&mut self, how: End, cx: &mut Context<'_>) {
         if self.upstream != Upstream::None {
             self.upstream = Upstream::None;
-            self.reused = false;
+            (self.reused, self.proven) = (false, false);
             cx.push(Effect::EndUpstream(how));
         }
     }

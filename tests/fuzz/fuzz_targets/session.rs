@@ -88,7 +88,7 @@ impl World {
                 Effect::Report(ProxyEvent::Interrupted(_)) => self.interrupted += 1,
                 Effect::Report(ProxyEvent::Completed) => self.completed += 1,
                 Effect::Probed(outcome) => self.asking = outcome == ProbeOutcome::Asked,
-                Effect::Report(_) => {}
+                Effect::Report(_) | Effect::JudgeUpstream(_) => {}
             }
         }
         asked

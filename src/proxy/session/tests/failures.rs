@@ -193,3 +193,48 @@ fn an_upstream_that_is_lost_after_its_fin_has_not_failed() {
     world.upstream_gone(Failure::TimedOut).told_nothing();
     world.sockets_are(ClientSocket::Finishing(End::Abort), UpstreamSocket::Ended(End::Close));
 }
+
+#[test]
+fn an_upstream_is_judged_by_its_answers_once_for_each_connection() {
+    let mut world = World::asked(RULES);
+    assert_eq!(world.sockets.judged, [], "a handshake is no answer");
+    world
+        .upstream("HTTP/1.1 103 Early\r\n\r\n")
+        .upstream(OK)
+        .client(GET)
+        .upstream(OK)
+        .client(GET)
+        .upstream_fin();
+    assert_eq!(world.sockets.judged, [None], "a used connection that ends has not failed");
+    for failure in [Failure::Closed, Failure::Reset] {
+        let mut world = World::asked(RULES);
+        if failure == Failure::Closed {
+            world.upstream_fin()
+        } else {
+            world.upstream_gone(failure)
+        };
+        assert_eq!(world.sockets.judged, [Some(failure)]);
+        let mut world = World::asked(RULES);
+        world.upstream(PART);
+        if failure == Failure::Closed {
+            world.upstream_fin()
+        } else {
+            world.upstream_gone(failure)
+        };
+        assert_eq!(world.sockets.judged, [None], "it answered");
+    }
+    // Time is the handler's.
+    let mut world = World::asked(RULES);
+    world.after(secs(60)).client_got_our(504);
+    assert_eq!(world.sockets.judged, []);
+    let tunnel = || World::new(Rules { http: false, ..RULES });
+    let mut world = tunnel();
+    world.connected().upstream("220").upstream("more");
+    assert_eq!(world.sockets.judged, [None]);
+    let mut world = tunnel();
+    world.connected().client("line").client_fin().upstream_fin();
+    assert_eq!(world.sockets.judged, [None], "it had nothing to say");
+    let mut world = tunnel();
+    world.connected().upstream_gone(Failure::Reset);
+    assert_eq!(world.sockets.judged, [Some(Failure::Reset)]);
+}

@@ -63,6 +63,8 @@ pub(super) struct Sockets {
     asking: bool,
     /// The number of probes, and how many of them found the client gone, and how many found it there.
     pub(super) questions: [usize; 3],
+    /// Whether the upstream works, as far as it was judged.
+    pub(super) judged: Vec<Option<Failure>>,
     /// Whether the client's kernel answers.
     pub(super) acknowledges: bool,
     /// Whether the upstream's kernel answers.
@@ -124,6 +126,7 @@ impl Sockets {
             Effect::CheckAcknowledged(_) => {
                 assert!(!matches!(self.client, ClientSocket::Ended(_)), "a check for a client that is gone");
             }
+            Effect::JudgeUpstream(failure) => self.judged.push(failure),
             Effect::Probed(outcome) => {
                 self.questions[outcome as usize] += 1;
                 self.asking = outcome == ProbeOutcome::Asked;
@@ -179,6 +182,7 @@ impl World {
             told: Vec::new(),
             asking: false,
             questions: [0; 3],
+            judged: Vec::new(),
             acknowledges: true,
             delivered: true,
             room: usize::MAX,
