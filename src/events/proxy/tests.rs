@@ -93,7 +93,7 @@ fn closing() -> Closing {
     counts.by_phase[2][1] = 2;
     counts.by_phase[1][0] = 1;
     (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);
-    (counts.upstream_failed, counts.not_followed) = (1, 1);
+    (counts.upstream_failed, counts.upstream_down, counts.not_followed) = (1, 1, 1);
     (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
     Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0 }
 }
