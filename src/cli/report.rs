@@ -59,7 +59,8 @@ pub struct ReportArgs {
     ///   detect.SUBJECT.{p50,...,max,mean,min,count,missed,false_verdicts},
     ///   injector.WAY.p99, silence.WAY.p99, quality.{mistakes,false_verdicts,mistake_rate},
     ///   quality.{detection_time,mistake_duration}.p99,
-    ///   {cpu,machine,accept,death,detect-p50,detect-p99,detect-max,user,kernel,storm}.SUBJECT for the median
+    ///   {cpu,machine,accept,death,detect-p50,detect-p99,detect-max,user,kernel,unread,storm,storm-reset,
+    ///   storm-turn,rate-1,rate-10,rate-100,stream-time,stream-cpu}.SUBJECT for the median
     ///   over rounds, SUBJECT/OTHER for the ratio (cpu.deadpeer/epoll>0.03), and .min or .max behind it for
     ///   the least or greatest round, change.NAME for the ratio of the second result to the first.
     #[arg(long = "fail-if", value_name = "CONDITION", value_parser = threshold, verbatim_doc_comment)]

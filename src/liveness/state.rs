@@ -174,7 +174,7 @@ macro_rules! causes {
             /// Every cause; its position is its [code](Cause::code).
             pub const ALL: [Cause; [$($code),*].len()] = [$(Cause::$name $(($inner))?),*];
 
-            /// The word used in events: one of nine, stable.
+            /// The word used in events. It is stable.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {

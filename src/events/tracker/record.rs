@@ -133,7 +133,7 @@ impl Closing {
         self.died.iter().sum()
     }
 
-    /// Deaths by the nine words of [`Cause::as_str`], zeros too, in the order of [`Cause::ALL`].
+    /// Deaths by the words of [`Cause::as_str`], zeros too, in the order of [`Cause::ALL`].
     pub fn deaths_by_word(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let mut causes = Cause::ALL.into_iter().zip(self.died).peekable();
         std::iter::from_fn(move || {
