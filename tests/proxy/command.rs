@@ -188,7 +188,8 @@ fn people_are_told_in_sentences() {
     }
     child.signal("-TERM");
     let rest: Vec<_> = lines.collect();
-    assert!(rest[0].contains("completed 0, interrupted 1 (1 spared"), "{rest:#?}");
+    assert!(rest[0].contains("0 exchanges completed, 1 interrupted"), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.starts_with("  upstreams stopped early")), "{rest:#?}");
     Outcome::after(child).assert_quiet_success();
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::events::PROGRAM;
 use crate::events::encoder::Record;
-use crate::events::human::{Colour, HumanEncoder, Span};
+use crate::events::human::{Colour, Count, HumanEncoder, Span};
 use crate::events::json::{JsonEncoder, VERSION, millis};
 use crate::events::start::{Start, list};
 use crate::liveness::Cause;
@@ -58,12 +58,15 @@ impl Record for Listening {
         let (policy, time) = (start.policy_name, Span(self.detection_time));
         let listens = format_args!("{} before {}", list(&start.addresses), list(&self.upstreams));
         let rules = format_args!(
-            "mode {mode}; a FIN: {half_close}; on leaving: {on_gone}; policy {policy}: dead after {time} of silence \
-             at least"
+            "mode {mode}; half-close: {half_close}; on gone: {on_gone}; policy {policy}: dead after at least {time} \
+             of silence"
         );
         start.human([listens, rules], (None, "client"), human, out);
     }
 }
+
+/// The width of the column of labels: `while receiving: handshake_expired`.
+const LABEL: usize = 34;
 
 /// The last line.
 #[derive(Clone, Debug, Default)]
@@ -107,24 +110,30 @@ impl Record for Closing {
     fn human(&self, human: &mut HumanEncoder, out: &mut Vec<u8>) {
         let counts = &self.counts;
         let text = format!(
-            "completed {}, interrupted {} ({} spared the upstream the rest), half-closed clients asked {} times \
-             (gone {}, here {}), upstream failures {}, connections {}, in {}",
-            counts.completed,
+            "{} completed, {} interrupted in {}",
+            Count(counts.completed, "exchange"),
             counts.interrupted,
-            counts.saved,
-            counts.asked,
-            counts.asked_gone,
-            counts.asked_here,
-            counts.upstream_failed,
-            counts.opened,
             Span(self.uptime),
         );
         human.line(self.at, "summary", Colour::Cyan, &text, out);
+        let mut row = |what: &str, count: u64| {
+            if count > 0 {
+                human.plain(format_args!("  {what:<LABEL$} {count:>9}"), out);
+            }
+        };
         for (phase, causes) in by_phase(counts) {
             for (cause, count) in causes {
-                human.plain(format_args!("              {count:>8}  while {phase}: {cause}"), out);
+                row(&format!("while {phase}: {cause}"), count);
             }
         }
+        row("upstreams stopped early", counts.saved);
+        row("half-closed clients: asked", counts.asked);
+        row("half-closed clients: gone", counts.asked_gone);
+        row("half-closed clients: here", counts.asked_here);
+        row("upstream failures", counts.upstream_failed);
+        row("connections not followed", counts.not_followed);
+        row("clients", counts.opened);
+        row("events not delivered", self.undelivered);
     }
 }
 

@@ -142,10 +142,13 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
         "GET /report?year=2026 while waiting",
         "aborted; upstream reset",
         "answered 502",
-        "interrupted 3 (2 spared",
-        "asked 3 times (gone 1, here 2)",
+        "4711 exchanges completed, 3 interrupted in 1 min",
+        "\n  while waiting: aborted                     2\n",
+        "\n  upstreams stopped early                    2\n",
+        "\n  half-closed clients: asked                 3\n",
+        "\n  clients                                  160\n",
         "io_uring (defer_taskrun, no_sqarray, min_wait, no_iowait, restricted), 2 threads, room for 9965 clients",
-        "policy standard: dead after 32 s of silence at least",
+        "policy standard: dead after at least 32 s of silence",
     ] {
         assert!(text.contains(word), "{word} in\n{text}");
     }

@@ -135,14 +135,12 @@ impl Closing {
 
     /// Deaths by the words of [`Cause::as_str`], zeros too, in the order of [`Cause::ALL`].
     pub fn deaths_by_word(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let mut causes = Cause::ALL.into_iter().zip(self.died).peekable();
-        std::iter::from_fn(move || {
-            let (cause, mut deaths) = causes.next()?;
-            // Causes of one word stand side by side.
-            while let Some((_, more)) = causes.next_if(|(next, _)| next.as_str() == cause.as_str()) {
-                deaths += more;
-            }
-            Some((cause.as_str(), deaths))
+        let words = || Cause::ALL.into_iter().map(Cause::as_str);
+        // Causes of one word need not stand side by side: the code of a new one is the next number.
+        let first = move |&(index, word): &(usize, &str)| !words().take(index).any(|before| before == word);
+        words().enumerate().filter(first).map(move |(_, word)| {
+            let deaths = words().zip(self.died).filter(|&(other, _)| other == word).map(|(_, deaths)| deaths);
+            (word, deaths.sum())
         })
     }
 }
