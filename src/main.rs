@@ -19,24 +19,31 @@ struct Arguments {
     command: Command,
 }
 
+/// How the value `<D>` of an option is written.
+const DURATION: &str = "A duration D is a number with its unit: 500us, 20ms, 1.5s, 2m, 1h.";
+
 #[derive(Subcommand)]
 enum Command {
     /// Accept connections and report each change: up, suspected, died
+    #[command(after_help = DURATION)]
     Run(RunArgs),
     /// Relay to an HTTP server, detect at once that a client has left, and make the server notice
     #[command(
+        after_help = DURATION,
         long_about = "Relay to an HTTP server, detect at once that a client has left, and make the server notice\n\nRelays \
-                            HTTP/1 byte for byte, unchanged servers and clients. When a client leaves while its handler still works, the \
+                            HTTP/1 byte for byte; servers and clients stay unchanged. When a client leaves while its handler still works, the \
                             upstream's connection is aborted, so that the server cancels the work. A client that only half-closes and \
                             waits is asked, and gets its response."
     )]
     Proxy(ProxyArgs),
     /// Hold connections to `deadpeer run` and send heartbeats on them
+    #[command(after_help = DURATION)]
     Beat(BeatArgs),
     #[cfg(feature = "bench")]
     /// Measure how soon each way of dying is detected, and compare with other servers
+    #[command(after_help = DURATION)]
     Bench(BenchArgs),
-    /// Show a result of `deadpeer bench`
+    /// Show a result of `deadpeer bench`, or a latency log of `deadpeer run`
     Report(ReportArgs),
     /// Check whether `deadpeer run` starts on this machine, and what to change
     #[command(long_about = "Check whether `deadpeer run` starts on this machine, and what to change\n\n\

@@ -54,7 +54,10 @@ fn say(text: &str, code: u8) -> ExitCode {
         Ok(()) => ExitCode::from(code),
         Err(error) => {
             let error = describe(&error);
-            let _ = writeln!(io::stderr(), "deadpeer doctor: cannot write to standard output: {error}");
+            let _ = writeln!(
+                io::stderr(),
+                "deadpeer doctor: cannot write to standard output: {error}; send it elsewhere"
+            );
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,7 @@
 pub mod beat;
 #[cfg(feature = "bench")]
 pub mod bench;
+mod bytes;
 pub mod doctor;
 pub mod duration;
 mod exit;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::bytes;
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
@@ -42,10 +43,10 @@ pub struct ProxyArgs {
     #[arg(long)]
     pub strict: bool,
 
-    /// What a client's FIN means while the upstream works. probe: send the client an interim response, which a client
-    /// that is gone answers with a RST. gone: the client is gone. wait:1s: it is gone if the response does not begin in
-    /// this time. forward: it means nothing. Where a client cannot be probed (HTTP/1.0, tcp, tunnels) probe acts as
-    /// wait:1s
+    /// What a client's FIN means while the upstream works. probe: send the client bytes without a meaning, to which the
+    /// kernel of a client that is gone answers with a RST; where the response allows no such bytes (as in HTTP/1.0), act as
+    /// wait:1s, and in tcp and in tunnels as forward. gone: the client is gone. wait:1s: it is gone if nothing of its
+    /// response is passed on in this time. forward: nothing: the FIN is passed on to the upstream
     #[arg(long, value_name = "HOW", default_value = "probe", value_parser = half_close, help_heading = "Verdict")]
     pub half_close: HalfClose,
 
@@ -90,13 +91,13 @@ pub struct ProxyArgs {
 
     /// Collect a request of up to this many bytes before it is sent to the upstream, so that a client that leaves in the
     /// middle of it starts no work; a longer request streams
-    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024, help_heading = "Resources",
-          value_parser = clap::value_parser!(u32).range(0..=64 * 1024 * 1024))]
+    #[arg(long, value_name = "BYTES", default_value = "256KiB", help_heading = "Resources",
+          value_parser = bytes::within(0_u32, 64 * 1024 * 1024))]
     pub request_buffer: u32,
 
     /// Number of bytes of all collected requests; beyond it bodies stream, and new requests get a 503
-    #[arg(long, value_name = "BYTES", default_value_t = 256 * 1024 * 1024, help_heading = "Resources",
-          value_parser = clap::value_parser!(u64).range(65_536..))]
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", help_heading = "Resources",
+          value_parser = bytes::within(65_536, u64::MAX))]
     pub request_memory: u64,
 
     /// Send the client's address to the upstream, by the PROXY protocol

@@ -10,6 +10,7 @@ use std::vec::IntoIter;
 
 use clap::Args;
 
+use crate::cli::bytes;
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
@@ -84,8 +85,8 @@ pub struct RunArgs {
 
     /// Number of unread bytes in a socket that wake its thread (lazy). More bytes cost less CPU and more kernel memory:
     /// about 2 KB a connection at 1024
-    #[arg(long, value_name = "BYTES", default_value_t = 1_024, help_heading = "Heartbeats",
-          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    #[arg(long, value_name = "BYTES", default_value = "1024", help_heading = "Heartbeats",
+          value_parser = bytes::within(1_u32, 1_048_576))]
     pub unread: u32,
 
     /// Number of beats that are noticed before their bytes are read (beat)

@@ -25,7 +25,7 @@ fn arguments_that_mean_nothing_are_refused_with_what_would() {
         ("--send-proxy v3", &["--send-proxy", "v1", "v2"]),
         ("--policy lax", &["--policy", "standard", "strict"]),
         ("--head-timeout=-1s", &["--head-timeout"]),
-        ("--request-buffer 99999999999", &["--request-buffer"]),
+        ("--request-buffer 99999999999", &["--request-buffer", "from 0 to 67108864", "`64KiB`"]),
         ("--request-memory 1", &["--request-memory", "65536"]),
         ("--retries 9", &["--retries"]),
         ("--threads 0", &["--threads"]),

@@ -20,7 +20,7 @@ pub(super) fn draw(chart: &Chart, courses: &[Course], range: (u64, u64), until: 
     let mut picture = Picture::new(&chart.id, size, &format!("{} over time", chart.title), &description);
     let up = svg::log_ticks(low, high, (height / 34.0) as usize, |value| svg::value(value, until.1));
     let across = svg::linear_ticks(end, 5, |seconds| format!("{} s", (seconds * 1e3).round() / 1e3));
-    picture.frame(area, [&x, &y], [&across, &up], "since the begin");
+    picture.frame(area, [&x, &y], [&across, &up], "since the start");
     courses.iter().for_each(|course| line(&mut picture, course, [x, y]));
     picture.finish()
 }
