@@ -130,7 +130,7 @@ fn an_address_that_cannot_be_read_is_answered_with_how_to_write_it() {
 #[test]
 fn a_number_out_of_range_is_answered_with_the_range() {
     for (option, values, range) in [
-        ("--unread", ["0", "1048577"], "1..=1048576"),
+        ("--unread", ["0", "1048577"], "from 1 to 1048576"),
         ("--drain-every", ["0", "201"], "1..=200"),
         ("--threads", ["0", "257"], "1..=256"),
         ("--max-connections", ["0", "16777217"], "1..=16777216"),
