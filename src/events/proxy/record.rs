@@ -131,6 +131,7 @@ impl Record for Closing {
         row("half-closed clients: gone", counts.asked_gone);
         row("half-closed clients: here", counts.asked_here);
         row("upstream failures", counts.upstream_failed);
+        row("upstreams left out", counts.upstream_down);
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
         row("events not delivered", self.undelivered);
