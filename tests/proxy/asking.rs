@@ -120,6 +120,35 @@ fn where_nothing_can_be_asked_the_rule_counts_from_the_fin() {
 }
 
 #[test]
+fn a_websocket_that_is_reset_behind_a_closing_frame_of_either_side_has_ended_in_order() {
+    let upgrade = "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (hello, close) = (b"\x81\x05hello", b"\x88\x80\0\0\0\0");
+    for io in engines() {
+        for by_client in [false, true] {
+            let upstream = Upstream::start(move |peer| {
+                peer.head();
+                peer.send(switch);
+                peer.send(if by_client { hello.as_slice() } else { b"\x88\0" });
+            });
+            let proxy = Proxy::start(io, upstream.address, "");
+            let mut client = Peer::asking(proxy.address, upgrade);
+            assert_eq!(client.head(), switch);
+            let log = upstream.connection(0);
+            if by_client {
+                client.send(close);
+                log.wait_for(upgrade.len() + close.len());
+            } else {
+                client.take(2);
+            }
+            client.reset();
+            assert_eq!(log.ended(), End::Fin, "{io}, {by_client}");
+            proxy.finish_undisturbed(1);
+        }
+    }
+}
+
+#[test]
 fn a_websocket_ends_at_once_without_a_closing_frame_and_in_order_behind_one() {
     let upgrade = "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";

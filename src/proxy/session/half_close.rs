@@ -12,7 +12,7 @@
 //! | is anywhere else | none: its next bytes are the question |
 //!
 //! A tunnel has no question. There a FIN is passed on as a FIN, unless the rules say otherwise, and unless it ends a
-//! WebSocket without a closing frame: such a client is gone (RFC 6455 section 7.1.5).
+//! WebSocket in which neither side has sent a closing frame: such a client is gone (RFC 6455 section 7.1.5).
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl Session {
         if self.probe.is_some() {
             return;
         }
-        let broken_off = self.websocket.as_ref().is_some_and(|frames| !frames.has_closed());
+        let broken_off = self.websocket.as_ref().is_some_and(|websocket| !websocket.is_closing());
         match cx.rules.half_close {
             HalfClose::Forward => self.forward_fin(cx),
             HalfClose::Wait(wait) if !broken_off => self.probe = Some(HalfCloseProbe::Until(cx.now + wait)),

@@ -115,6 +115,20 @@ struct Tunnelled {
     from_upstream: u64,
 }
 
+/// The frames of a WebSocket.
+#[derive(Clone, Copy, Debug, Default)]
+struct WebSocket {
+    from_client: Frames,
+    from_upstream: Frames,
+}
+
+impl WebSocket {
+    /// Whether a closing frame was sent. No message follows it, and the other side answers only with its own.
+    fn is_closing(&self) -> bool {
+        self.from_client.has_closed() || self.from_upstream.has_closed()
+    }
+}
+
 /// The session of one client and its upstream.
 #[derive(Debug)]
 pub struct Session {
@@ -128,8 +142,8 @@ pub struct Session {
     ambiguous: bool,
     /// In a tunnel, the client was the last to send.
     answer_owed: bool,
-    /// The tunnel is a WebSocket: the frames of the client.
-    websocket: Option<Box<Frames>>,
+    /// The tunnel is a WebSocket.
+    websocket: Option<Box<WebSocket>>,
     exchange: Option<Box<Exchange>>,
     /// Bytes of the client that were not passed on. Those of the request that is being followed come first.
     held: Vec<u8>,

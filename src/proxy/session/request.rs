@@ -17,8 +17,8 @@ impl Session {
             if self.tunnel {
                 self.tunnelled.from_client += bytes.len() as u64;
                 self.answer_owed = true;
-                if let Some(frames) = &mut self.websocket {
-                    frames.feed(bytes);
+                if let Some(websocket) = &mut self.websocket {
+                    websocket.from_client.feed(bytes);
                 }
                 return cx.push(Effect::PassToUpstream(0..bytes.len()));
             }
@@ -157,8 +157,8 @@ impl Session {
                 if self.tunnel {
                     self.tunnelled.from_client += self.followed as u64;
                     self.answer_owed = true;
-                    if let Some(frames) = &mut self.websocket {
-                        frames.feed(&self.held[..self.followed]);
+                    if let Some(websocket) = &mut self.websocket {
+                        websocket.from_client.feed(&self.held[..self.followed]);
                     }
                 }
                 let rest = self.held.split_off(self.followed);

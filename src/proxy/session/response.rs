@@ -37,8 +37,8 @@ impl Session {
                             if let Some(exchange) = &self.exchange
                                 && head.is_switch(exchange.head.method())
                             {
-                                let frames = head.status() == 101 && exchange.head.upgrades_to_websocket();
-                                self.websocket = frames.then(Box::default);
+                                let websocket = head.status() == 101 && exchange.head.upgrades_to_websocket();
+                                self.websocket = websocket.then(Box::default);
                                 self.pass(0..at, cx);
                                 self.count_response(cx);
                                 self.become_tunnel(cx);
@@ -98,6 +98,9 @@ impl Session {
             self.upstream_answers(cx);
             self.tunnelled.from_upstream += bytes.len() as u64;
             self.answer_owed = false;
+            if let Some(websocket) = &mut self.websocket {
+                websocket.from_upstream.feed(bytes);
+            }
         }
         takes
     }

@@ -19,7 +19,8 @@ impl Session {
         if self.client == Client::Gone {
             return;
         }
-        if self.client_listens() && !self.is_satisfied() {
+        let closing = self.websocket.as_ref().is_some_and(|websocket| websocket.is_closing());
+        if self.client_listens() && !self.is_satisfied() && !closing {
             return self.interrupt(cause, asked, cx);
         }
         self.end_upstream(End::Close, cx);

@@ -499,6 +499,39 @@ fn a_websocket_that_ends_without_a_closing_frame_is_gone_at_once() {
 }
 
 #[test]
+fn a_websocket_is_over_when_either_side_has_sent_its_closing_frame() {
+    let get = "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+    let (hello, close, closes) = (b"\x81\x05hello", b"\x88\x80\0\0\0\0", b"\x88\x02\x03\xe8");
+    // A server that closes first waits for a client's closing frame, or for its end.
+    for together in [false, true] {
+        let mut world = World::asked_with(Rules { response_timeout: None, ..RULES }, get);
+        if together {
+            world.upstream([switch.as_bytes(), hello, closes].concat());
+        } else {
+            world.upstream(switch).upstream(hello).upstream(closes);
+        }
+        world.told_completed(1).client_fin().told_nothing().finned();
+    }
+    // A browser that leaves a page says so, and its kernel answers the frames that are still under way with a RST.
+    for by_client in [false, true] {
+        let mut world = World::asked_with(Rules { response_timeout: None, ..RULES }, get);
+        world.upstream(switch).upstream(hello).told_completed(1);
+        if by_client {
+            world.client(close).upstream_got(close);
+        } else {
+            world.upstream(closes);
+        }
+        world.client_reset().told_nothing();
+        world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Close));
+    }
+    // A frame that only looks like one is none.
+    let mut world = World::asked_with(Rules { response_timeout: None, ..RULES }, get);
+    world.upstream(switch).upstream(b"\x82\x04\x88\x02\x03\xe8").told_completed(1).client_reset();
+    assert_eq!(world.told_interrupted().cause, Cause::Aborted);
+}
+
+#[test]
 fn a_half_closed_client_whose_response_is_not_followed_is_in_a_tunnel() {
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().upstream("what").client_got("what").in_phase(Phase::Tunnel);
