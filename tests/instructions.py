@@ -64,9 +64,11 @@ def upstream():
 class Server:
     """A deadpeer under a tool, and its events."""
 
-    def __init__(self, tool, program, arguments, folder):
-        self.events = Path(folder) / "events"
-        self.events.write_text("")
+    def __init__(self, tool, program, arguments):
+        # A file in memory: the loop writes its events itself, and no count depends on when another thread wakes up.
+        handle, name = tempfile.mkstemp(dir="/dev/shm")
+        os.close(handle)
+        self.events = Path(name)
         self.process = subprocess.Popen(
             [*tool, program, *arguments, "--listen", "127.0.0.1:0", "--events", str(self.events)],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -85,6 +87,7 @@ class Server:
         while not condition():
             if time.monotonic() > end or self.process.poll() is not None:
                 self.process.kill()
+                self.events.unlink()
                 raise SystemExit(f"no {what}: {self.process.communicate()[1]}")
             time.sleep(0.001)
 
@@ -107,6 +110,7 @@ class Server:
     def stop(self):
         os.kill(self.pid, signal.SIGTERM)
         self.process.communicate(timeout=120)
+        self.events.unlink()
 
 
 def ask(server, count, clients):
@@ -167,10 +171,10 @@ CASES = {
 }
 
 
-def run_once(tool, program, case, io, count, folder):
+def run_once(tool, program, case, io, count):
     arguments, load, *_ = CASES[case]
     arguments = [f"127.0.0.1:{upstream()}" if word == "UPSTREAM" else word for word in arguments]
-    server = Server(tool, program, [*arguments, "--io", io], folder)
+    server = Server(tool, program, [*arguments, "--io", io])
     clients = load(server, count)
     server.stop()
     for client in clients:
@@ -180,13 +184,13 @@ def run_once(tool, program, case, io, count, folder):
 def instructions(program, case, count, folder):
     """User instructions of all threads."""
     out = Path(folder) / f"{case.replace(' ', '-')}-{count}.callgrind"
-    run_once(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], program, case, "epoll", count, folder)
+    run_once(["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"], program, case, "epoll", count)
     return int(re.search(r"^(?:totals|summary): (\d+)", out.read_text(), re.M)[1])
 
 
 def system_calls(program, case, io, count, folder):
     out = Path(folder) / "strace"
-    run_once(["strace", "-f", "-c", "-o", str(out)], program, case, io, count, folder)
+    run_once(["strace", "-f", "-c", "-o", str(out)], program, case, io, count)
     return int(re.search(r"(\d+)(?: +\d+)? total$", out.read_text(), re.M)[1])
 
 
