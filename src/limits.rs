@@ -249,6 +249,12 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// And how long in all, however it goes on sending.
 pub const MAX_LINGER: Duration = Duration::from_secs(30);
 
+/// How long a new client may take to send its first byte while the proxy drains.
+pub const FIRST_BYTE: Duration = Duration::from_millis(500);
+
+/// How long a loop that stops to listen goes on to take the connections that its kernel has already made. The rest is reset.
+pub const LAST_ACCEPTS: Duration = Duration::from_millis(100);
+
 /// How long a client may take nothing of an answer that ends its connection.
 pub const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 

@@ -156,7 +156,7 @@ def die(server, count):
     return clients
 
 
-PROXY = ["proxy", "--threads", "1", "--upstream"]
+PROXY = ["proxy", "--drain", "0s", "--threads", "1", "--upstream"]
 RUN = ["run", "--threads", "1", "--handshake", "10m"]
 # What is counted: the arguments, the load, and the two numbers of operations.
 CASES = {

@@ -150,7 +150,7 @@ fn all_lost(address: SocketAddr, totals: &Totals) -> String {
 fn stop_at_a_signal(stop: Stop) -> Result<Arc<AtomicBool>, ExitError> {
     let ended = Arc::new(AtomicBool::new(false));
     let guard = StopOnDrop { stop: stop.clone(), ended: Arc::clone(&ended) };
-    let watch = watch_signals(move || stop.stop())?;
+    let watch = watch_signals(1, move || stop.stop())?;
     spawn_thread("signals", move || {
         let _guard = guard;
         watch();

@@ -76,9 +76,10 @@ pub fn survive_file_size_limit() -> io::Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
-/// Returns the body of a thread that waits for SIGTERM and SIGINT: at the first one it calls `stop`, at the second one it
-/// ends the process at once.
+/// Returns the body of a thread that waits for SIGTERM and SIGINT: at each of the first `orderly` ones it calls `stop`, at
+/// the next one it ends the process at once.
 pub(super) fn watch_signals(
+    orderly: usize,
     mut stop: impl FnMut() + Send + 'static,
 ) -> Result<impl FnOnce() + Send + 'static, ExitError> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|error| {
@@ -87,9 +88,7 @@ pub(super) fn watch_signals(
     })?;
     Ok(move || {
         let mut signals = signals.forever();
-        if signals.next().is_some() {
-            stop();
-        }
+        (&mut signals).take(orderly).for_each(|_| stop());
         if let Some(signal) = signals.next() {
             std::process::exit(128 + signal);
         }

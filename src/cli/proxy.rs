@@ -12,7 +12,7 @@ use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::serve::{
-    Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
+    Life, Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
 };
 use crate::cli::values::{MODES, ON_GONE, PROXY_POLICIES, VERSIONS, one_of};
 use crate::events::proxy::{Closing, Listening, ProxyStream};
@@ -88,6 +88,11 @@ pub struct ProxyArgs {
     /// Time in which an upstream has to begin its response; then the client gets a 504 [default: no limit]
     #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Patience")]
     pub response_timeout: Option<Duration>,
+
+    /// Time that exchanges have to come to their end after SIGTERM or SIGINT, while the port is free for the next process;
+    /// then they are cut off. A second signal ends it earlier
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse, help_heading = "Patience")]
+    pub drain: Duration,
 
     /// Collect a request of up to this many bytes before it is sent to the upstream, so that a client that leaves in the
     /// middle of it starts no work; a longer request streams
@@ -192,6 +197,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         sockets: &sockets,
         output: &args.output,
         other_files: None,
+        drain: args.drain,
     };
     serve(&setup, |_| Ok(Proxying { config, upstreams: args.upstream.clone() }))
 }
@@ -253,7 +259,7 @@ impl Service for Proxying {
         }
     }
 
-    fn closing(self, reports: &[Report], started: Instant) -> (Closing, u64) {
+    fn closing(self, reports: &[Report], life: Life) -> (Closing, u64) {
         let now = Instant::now();
         let mut counts = Counts::default();
         let mut kept = 0;
@@ -261,6 +267,7 @@ impl Service for Proxying {
             counts.add(&report.counts);
             kept += report.untold;
         }
-        (Closing { at: now, uptime: now.since(started), counts, undelivered: kept }, kept)
+        let Life { started, drained } = life;
+        (Closing { at: now, uptime: now.since(started), counts, undelivered: kept, drained }, kept)
     }
 }

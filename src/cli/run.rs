@@ -16,7 +16,7 @@ use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::latency_log::LatencyLog;
 use crate::cli::serve::{
-    Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
+    Life, Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
 };
 use crate::cli::values::{DUPLICATES, HEARTBEATS, POLICIES, WAKES, one_of};
 use crate::events::start::Start;
@@ -156,6 +156,7 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         sockets: &sockets,
         output: &args.output,
         other_files: args.latency_log.as_deref(),
+        drain: Duration::ZERO,
     };
     serve(&setup, |supervisor| {
         let mut tracking = Tracking {
@@ -280,7 +281,7 @@ impl Service for Tracking {
         }
     }
 
-    fn closing(self, reports: &[Report], started: Instant) -> (Closing, u64) {
+    fn closing(self, reports: &[Report], life: Life) -> (Closing, u64) {
         let now = Instant::now();
         let mut recorder = Recorder::new();
         if let Some(log) = self.log {
@@ -293,7 +294,7 @@ impl Service for Tracking {
                 );
             }
         }
-        let mut closing = Closing { at: now, uptime: now.since(started), ..Closing::default() };
+        let mut closing = Closing { at: now, uptime: now.since(life.started), ..Closing::default() };
         for report in reports {
             recorder.merge(&report.recorder);
             closing.add(&report.counts);

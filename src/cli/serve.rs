@@ -13,6 +13,7 @@
 //! - A start that fails is refused before the first connection is accepted.
 //! - The first line of the stream is written when all workers are ready, and no event is written before it.
 //! - The end of any thread ends the process. An end that was not asked for ends it with a message and exit code 1.
+//! - With a [drain](Setup::drain) the first signal lets the workers come to their end, and the next one stops them.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -57,7 +58,15 @@ pub(super) trait Service: Sized {
     fn opening(&self, start: Start) -> <Self::Stream as Stream>::Opening;
 
     /// The last line of the stream, and the number of events that the sink never took.
-    fn closing(self, reports: &[Self::Report], started: Instant) -> (<Self::Stream as Stream>::Closing, u64);
+    fn closing(self, reports: &[Self::Report], life: Life) -> (<Self::Stream as Stream>::Closing, u64);
+}
+
+/// The time that a service has run.
+pub(super) struct Life {
+    /// When the program was started.
+    pub(super) started: Instant,
+    /// How long its workers drained.
+    pub(super) drained: Duration,
 }
 
 /// What a worker's loop is made from.
@@ -87,6 +96,8 @@ pub(super) struct Setup<'a> {
     pub(super) output: &'a OutputArgs,
     /// Files that are written beside the events, for the message on a terminal.
     pub(super) other_files: Option<&'a Path>,
+    /// How long the workers may drain after a signal. Zero: they stop at once.
+    pub(super) drain: Duration,
 }
 
 /// Starts a service, supervises it, and ends it in order. `make` starts threads and opens files of the command's own.
@@ -102,7 +113,7 @@ pub(super) fn serve<S: Service>(
     let output = output.map_err(ExitError::failed)?;
     let supervisor = Supervisor::new();
     let mut service = make(&supervisor)?;
-    supervisor.watch_signals()?;
+    supervisor.watch_signals(if setup.drain.is_zero() { 1 } else { 2 })?;
     let filter = setup.output.filter::<S::Stream>()?;
     let (sink, outlets) =
         Sink::spawn(service.stream(), format, filter, output, setup.threads).map_err(ExitError::failed)?;
@@ -132,18 +143,24 @@ pub(super) fn serve<S: Service>(
         capacity: setup.capacity,
         at: Instant::now(),
     });
-    let console = setup.output.console(to_stdout).then(|| {
+    let mut console = setup.output.console(to_stdout).then(|| {
         let mut console = Encoder::console(service.stream(), sink.counters());
         show(|lines| begin_console(&mut console, &opening, setup, lines));
         console
     });
     sink.announce(opening);
     workers.go();
-    let reason = supervisor.wait(console);
+    let mut reason = supervisor.wait(&mut console, Instant::NEVER);
+    let signalled = Instant::now();
+    if reason == Some(StopReason::Signal) && !setup.drain.is_zero() {
+        workers.drain(&shared);
+        reason = supervisor.wait_for_workers(&mut console, setup.threads, signalled + setup.drain);
+    }
     let ending = Instant::now();
+    let life = Life { started, drained: ending.since(signalled) };
     let (reports, failure) = workers.stop(&shared);
-    let failure = failure.or_else(|| reason.failure());
-    let (closing, kept) = service.closing(&reports, started);
+    let failure = failure.or_else(|| reason.and_then(|reason| reason.failure()));
+    let (closing, kept) = service.closing(&reports, life);
     let patience = limits::SHUTDOWN_PATIENCE.saturating_sub(Instant::now().since(ending));
     end(sink.finish(closing, patience.max(limits::SHUTDOWN_PATIENCE / 6)), failure, kept)
 }
@@ -328,17 +345,37 @@ impl Supervisor {
         })
     }
 
-    /// Waits for the first reason to end. Meanwhile it keeps the status line of a console.
-    fn wait<S: Stream>(&self, console: Option<Encoder<S>>) -> StopReason {
-        let Some(mut console) = console else {
-            // The supervisor holds a sender, so there is always one to come.
-            return self.reasons.recv().unwrap_or(StopReason::Signal);
-        };
+    /// Waits for the next reason to end, until this time. Meanwhile it keeps the status line of a console.
+    fn wait<S: Stream>(&self, console: &mut Option<Encoder<S>>, until: Instant) -> Option<StopReason> {
         loop {
-            show(|line| console.status_now(line));
-            if let Ok(reason) = self.reasons.recv_timeout(STATUS_EVERY) {
-                show(|line| console.clear_status(line));
+            let left = until.since(Instant::now());
+            if let Some(console) = console {
+                show(|line| console.status_now(line));
+            }
+            let pause = if console.is_some() { STATUS_EVERY } else { Duration::MAX };
+            // The supervisor holds a sender, so this is either a reason or the time.
+            let reason = self.reasons.recv_timeout(left.min(pause)).ok();
+            if reason.is_some() || left.is_zero() {
+                if let Some(console) = console {
+                    show(|line| console.clear_status(line));
+                }
                 return reason;
+            }
+        }
+    }
+
+    /// Waits until all workers have ended, for another reason, or until this time.
+    fn wait_for_workers<S: Stream>(
+        &self,
+        console: &mut Option<Encoder<S>>,
+        workers: usize,
+        until: Instant,
+    ) -> Option<StopReason> {
+        let mut ended = 0;
+        loop {
+            match self.wait(console, until) {
+                Some(StopReason::WorkerEnded) if ended + 1 < workers => ended += 1,
+                reason => return reason,
             }
         }
     }
@@ -369,10 +406,10 @@ impl Supervisor {
         self.spawn(name, StopReason::ThreadEnded(name.to_owned()), body).map(drop)
     }
 
-    /// The first SIGTERM or SIGINT is a reason to end; the second one exits at once.
-    fn watch_signals(&self) -> Result<(), ExitError> {
+    /// Each of the first `orderly` SIGTERM or SIGINT is a reason to end; the next one exits at once.
+    fn watch_signals(&self, orderly: usize) -> Result<(), ExitError> {
         let send = self.send.clone();
-        let watch = watch_signals(move || {
+        let watch = watch_signals(orderly, move || {
             let _ = send.send(StopReason::Signal);
         })?;
         self.spawn_lasting("signals", watch)
@@ -465,6 +502,14 @@ impl<R: Send + 'static> Workers<R> {
         self.go.wait();
     }
 
+    /// Lets the workers come to their end.
+    fn drain(&self, shared: &Shared) {
+        shared.drain();
+        for (wakeup, _) in &self.threads {
+            wakeup.wake();
+        }
+    }
+
     /// Stops all workers. Returns their reports, and the failure of the last one that failed.
     fn stop(self, shared: &Shared) -> (Vec<R>, Option<String>) {
         shared.stop();
@@ -539,7 +584,7 @@ mod tests {
         for body in [(|| panic!("for the test")) as fn(), || {}] {
             let supervisor = Supervisor::new();
             supervisor.spawn_lasting("signals", body).unwrap();
-            let reason = supervisor.wait::<ProxyStream>(None);
+            let reason = supervisor.wait::<ProxyStream>(&mut None, Instant::NEVER).unwrap();
             assert_eq!(reason, StopReason::ThreadEnded("signals".to_owned()));
             assert!(reason.failure().unwrap().contains("`signals` ended"));
         }
@@ -555,6 +600,7 @@ mod tests {
             panic!("for the test");
         });
         panicking.join().unwrap_err();
-        assert_eq!(supervisor.wait::<ProxyStream>(None), StopReason::ThreadEnded("panics".to_owned()));
+        let reason = supervisor.wait::<ProxyStream>(&mut None, Instant::NEVER);
+        assert_eq!(reason, Some(StopReason::ThreadEnded("panics".to_owned())));
     }
 }

@@ -38,6 +38,8 @@ pub struct Counts {
     pub asked_here: u64,
     /// The number of the loop's own stalls.
     pub stalls: u64,
+    /// Exchanges that the end of the proxy has cut off.
+    pub cut: u64,
 }
 
 impl Counts {
@@ -76,5 +78,6 @@ impl Counts {
         self.asked_gone += other.asked_gone;
         self.asked_here += other.asked_here;
         self.stalls += other.stalls;
+        self.cut += other.cut;
     }
 }

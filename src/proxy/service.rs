@@ -108,6 +108,8 @@ pub struct Proxy {
     pub(super) ticks: TickClock,
     /// All stalls since the start, in nanoseconds.
     pub(super) absent: u64,
+    /// The place whose session is to be told next that the proxy drains, once it does.
+    drained: Option<usize>,
 }
 
 /// The proxy's loop: one engine, one thread. See [`crate::proxy`].
@@ -163,6 +165,7 @@ impl Proxy {
             stalls: Stalls::default(),
             ticks: TickClock::new(),
             absent: 0,
+            drained: None,
             config,
         }
     }
@@ -263,6 +266,35 @@ impl Proxy {
         self.read(sockets, index);
     }
 
+    /// Tells sessions that the proxy drains, as long as the turn has time.
+    fn drain_sessions(&mut self, sockets: &mut Sockets) {
+        let Some(mut next) = self.drained else { return };
+        while next < self.conns.capacity() && Instant::now().since(self.now) < limits::TURN_BUDGET {
+            self.drain_session(sockets, next);
+            next += 1;
+        }
+        self.drained = Some(next);
+    }
+
+    fn drain_session(&mut self, sockets: &mut Sockets, index: usize) {
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        // A request that is there already is one that is under way.
+        if let Some(client) = &mut conn.connection.client {
+            client.readable = true;
+        }
+        self.read(sockets, index);
+        self.feed(sockets, index, SessionFact::Drain);
+    }
+
+    /// Hands a fact to the session of that place, and does what follows.
+    fn feed(&mut self, sockets: &mut Sockets, index: usize, fact: SessionFact<'_>) {
+        let now = self.now;
+        let Some(Conn { session, connection, .. }) = self.conns.get_mut(index) else { return };
+        let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+        io.feed(session, &self.config.rules, fact);
+        self.settle(sockets, index);
+    }
+
     fn tell_counts(&mut self, now: Instant) {
         self.told_counts = now;
         let completed = std::mem::take(&mut self.worker.counts.untold_completed);
@@ -344,7 +376,8 @@ impl Service for Proxy {
         Ok(())
     }
 
-    fn after_visits(&mut self, _: &mut Sockets, now: Instant) -> io::Result<()> {
+    fn after_visits(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
+        self.drain_sessions(sockets);
         if now.since(self.told_counts) >= COUNTS_EVERY {
             self.tell_counts(now);
         }
@@ -352,7 +385,8 @@ impl Service for Proxy {
     }
 
     fn next_due(&self, now: Instant) -> Instant {
-        if !self.ready.is_empty() && !self.is_held_up() {
+        let draining = self.drained.is_some_and(|next| next < self.conns.capacity());
+        if draining || !self.ready.is_empty() && !self.is_held_up() {
             return now;
         }
         let counts = self.worker.counts.untold_completed > 0;
@@ -395,8 +429,29 @@ impl Service for Proxy {
         &self.worker.counts
     }
 
-    fn ending(&mut self, now: Instant) {
+    fn drain(&mut self) {
+        self.drained = Some(0);
+    }
+
+    fn ending(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
+        self.now = now;
+        let open = self.worker.counts.open;
+        for index in 0..self.conns.capacity() {
+            let interrupted = self.worker.counts.interrupted;
+            let unsent = self.conns.get(index).is_some_and(|conn| !conn.connection.is_flushed(true));
+            self.feed(sockets, index, SessionFact::Cut);
+            // A response that is passed on whole may still wait here for its client.
+            let cut = unsent || self.worker.counts.interrupted > interrupted;
+            self.worker.counts.cut += u64::from(cut);
+            if let Some(Conn { connection, .. }) = self.conns.get_mut(index) {
+                SessionIo { connection, worker: &mut self.worker, sockets, index, now }
+                    .end_client(End::Close);
+                self.settle(sockets, index);
+            }
+        }
+        self.worker.counts.open = open; // what was open at the end
         self.tell_counts(now);
+        Ok(())
     }
 
     fn report(self, ended: Ended) -> Report {

@@ -114,6 +114,23 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
         Ok(())
     }
 
+    /// Accepts what the kernel has accepted already: a connection whose listener is closed would be reset.
+    pub(super) fn accept_the_last(&mut self) -> io::Result<()> {
+        let end = Instant::now() + limits::LAST_ACCEPTS;
+        for index in 0..self.listeners.all.len() {
+            self.listeners.all[index].pending = true;
+            self.listeners.pause = None;
+            while self.listeners.all[index].pending
+                && self.listeners.pause.is_none()
+                && self.service.room() == Room::Free
+                && Instant::now() < end
+            {
+                self.accept(index)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn accept_pending(&mut self) -> io::Result<()> {
         let Listeners { all, pause, look, .. } = &mut self.listeners;
         if look.is_none() && !all.iter().any(|listening| listening.pending) {

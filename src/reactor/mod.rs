@@ -183,9 +183,22 @@ pub trait Service {
         let _ = (began, end);
     }
 
+    /// Notes that nothing more is accepted, and that what is under way may come to its end.
+    fn drain(&mut self) {}
+
+    /// Whether nothing is under way any more.
+    fn is_drained(&self) -> bool {
+        self.connections() == 0
+    }
+
     /// Notes that no more turns follow: what waits for its time becomes events.
-    fn ending(&mut self, now: Instant) {
-        let _ = now;
+    ///
+    /// # Errors
+    ///
+    /// See [`Service::accepted`].
+    fn ending(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
+        let _ = (sockets, now);
+        Ok(())
     }
 
     /// The report at the end.
@@ -223,6 +236,8 @@ pub struct Reactor<S: Service, K> {
     unjudged_time: Duration,
     /// Whether this process was absent before the last turn.
     was_away: bool,
+    /// The listeners are closed, and the loop ends when its service is drained.
+    draining: bool,
     /// Connections that were taken from the budget.
     pub(crate) held: usize,
     /// How long the machine was suspended since boot, at the last look, in nanoseconds.
@@ -272,6 +287,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             unjudged: 0,
             unjudged_time: Duration::ZERO,
             was_away: false,
+            draining: false,
             held: 0,
             suspended: suspended(),
             woken: now,

@@ -13,6 +13,7 @@ pub struct Shared {
     saturated: AtomicBool,
     /// When a connection was last refused for want of something, in nanoseconds of [`Instant`].
     refused_at: AtomicU64,
+    drain: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -24,8 +25,21 @@ impl Shared {
             left: AtomicUsize::new(capacity),
             saturated: AtomicBool::new(false),
             refused_at: AtomicU64::new(0),
+            drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
+    }
+
+    /// Asks every loop to stop listening, and to end when its service has come to the end of what is under way. Wake them
+    /// after it.
+    pub fn drain(&self) {
+        self.drain.store(true, Ordering::Release);
+    }
+
+    /// Whether the loops were asked to drain.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
     }
 
     /// Asks every loop to end. Wake them after it.

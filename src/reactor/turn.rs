@@ -16,13 +16,14 @@ const MAX_BUSY_PORTIONS: u32 = (limits::CQ_ENTRIES as usize / limits::MAX_COMPLE
 const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
-    /// Runs until [`Shared::stop`](super::Shared::stop), then hands over what the sink still takes.
+    /// Runs until [`Shared::stop`](super::Shared::stop), or until nothing is under way any more after
+    /// [`Shared::drain`](super::Shared::drain), then hands over what the sink still takes.
     ///
     /// # Errors
     ///
     /// Those of the engine that no turn can get around.
     pub fn run(mut self) -> io::Result<S::Report> {
-        while !self.is_stopping() {
+        while !self.is_stopping() && !(self.draining && self.service.is_drained()) {
             self.turn()?;
         }
         self.finish()
@@ -42,7 +43,8 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
     /// As [`Reactor::run`].
     pub fn finish(mut self) -> io::Result<S::Report> {
         self.stop_listening()?;
-        self.service.ending(Instant::now());
+        self.service.ending(&mut self.sockets, Instant::now())?;
+        self.close_retired()?;
         let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3 * 2;
         while !self.hand_over() && Instant::now() < end {
             self.wakeup.wait(RETRY_AFTER);
@@ -161,6 +163,11 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             judged = Instant::now();
         }
         self.service.after_visits(&mut self.sockets, now)?;
+        if self.shared.is_draining() && !std::mem::replace(&mut self.draining, true) {
+            self.accept_the_last()?;
+            self.stop_listening()?;
+            self.service.drain();
+        }
         self.accept_pending()?;
         self.hand_over();
         self.give_back_places();
@@ -188,6 +195,25 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             kind::CANCEL => Ok(()),
             _ => self.service.completed(&mut self.sockets, completion, now),
         }
+    }
+
+    /// Closes the descriptors that the service has given up just now: their polls end with a cancellation, which completes
+    /// at once. The kernel would close what is left with the process.
+    fn close_retired(&mut self) -> io::Result<()> {
+        let mut rest = true;
+        while rest {
+            self.sockets.engine().submit_and_wait(Wait::NOT)?;
+            let mut batch = std::mem::take(&mut self.completions);
+            rest = self.sockets.engine().reap(&mut batch, limits::MAX_COMPLETIONS_PER_TURN);
+            for completion in batch.drain(..) {
+                if completion.token.kind() >= kind::SERVICE {
+                    self.sockets.retired(&completion);
+                }
+                self.sockets.recycle(completion.buffer);
+            }
+            self.completions = batch;
+        }
+        Ok(())
     }
 
     /// How long to wait, and for what.

@@ -909,7 +909,7 @@ class Proxy:
         if not Path(options.deadpeer).exists():
             raise Missing(f"no deadpeer at {options.deadpeer}: cargo build --release, or --deadpeer PATH")
         self.events = Path(folder, "events")
-        command = [options.deadpeer, "proxy", "--listen", f"{HOST}:0", "--upstream", f"{HOST}:{upstream_port}"]
+        command = [options.deadpeer, "proxy", "--listen", f"{HOST}:0", "--drain", "0s", "--upstream", f"{HOST}:{upstream_port}"]
         command += ["--threads", "1", "--events", str(self.events), *more, *options.deadpeer_options]
         self.process = subprocess.Popen(command, preexec_fn=lambda: settle_proxy(options.proxy_core))
         self.pid = self.process.pid

@@ -55,7 +55,7 @@ def main():
     options = parser.parse_args()
     upstream = Upstream()
     port = upstream.listener.getsockname()[1]
-    command = [options.deadpeer, "proxy", "--listen", "127.0.0.1:0", "--upstream", f"127.0.0.1:{port}"]
+    command = [options.deadpeer, "proxy", "--listen", "127.0.0.1:0", "--drain", "0s", "--upstream", f"127.0.0.1:{port}"]
     proxy = subprocess.Popen([*command, "--threads", "1", "--events", "-"], stdout=subprocess.PIPE)
     host, port = json.loads(proxy.stdout.readline())["address"].rsplit(":", 1)
     asked = []

@@ -88,7 +88,7 @@ class Deadpeer(Front):
         super().__init__()
         if not Path(options.deadpeer).exists():
             raise Missing(f"no deadpeer at {options.deadpeer}: cargo build --release, or --deadpeer PATH")
-        command = [options.deadpeer, "proxy", "--listen", f"{options.address}:0"]
+        command = [options.deadpeer, "proxy", "--listen", f"{options.address}:0", "--drain", "0s"]
         command += ["--upstream", f"127.0.0.1:{server.port}", "--events", "-"]
         if options.silent:
             command += ["--policy", "strict"]

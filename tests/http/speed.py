@@ -434,7 +434,7 @@ class Bench:
         folder = self.new_folder("deadpeer")
         events = folder / "events"
         process = Process(
-            [self.options.deadpeer, "proxy", "--listen", f"{HOST}:0", "--upstream",
+            [self.options.deadpeer, "proxy", "--listen", f"{HOST}:0", "--drain", "0s", "--upstream",
              f"{HOST}:{self.upstream_port}", "--threads", str(self.options.threads), "--mode", mode,
              "--events", str(events)],
             self.options.front_cores, self.options.nice, folder / "log")

@@ -87,7 +87,7 @@ fn a_signal_ends_it_in_order_also_in_the_middle_of_everything() {
             upstream.connection(0).wait_for(get.len());
             proxy.daemon.child.signal(signal);
             let summary = proxy.daemon.wait_for("summary");
-            assert_told(&summary, &json!({ "interrupted": 0, "undelivered": 0 }));
+            assert_told(&summary, &json!({ "interrupted": 2, "cut": 2, "undelivered": 0 }));
             assert_eq!(proxy.daemon.seen.last(), Some(&summary));
             Outcome::after(proxy.daemon.child).assert_quiet_success();
             upstream.connection(0).ended();

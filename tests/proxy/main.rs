@@ -9,6 +9,7 @@ mod command;
 #[allow(dead_code)] // what only `run` needs
 mod daemon;
 mod dice;
+mod draining;
 mod failures;
 mod leaving;
 mod million;

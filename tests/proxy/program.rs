@@ -48,6 +48,10 @@ impl Proxy {
 
     pub fn at(io: &'static str, listen: &str, upstreams: &[SocketAddr], options: &str) -> Proxy {
         let mut command = deadpeer(&format!("proxy --io {io} --listen {listen}:0 --events - {options}"));
+        // What the tests still hold when they end is no reason to wait.
+        if !options.contains("--drain") {
+            command.args(["--drain", "0s"]);
+        }
         if !options.contains("--threads") {
             command.args(["--threads", "1"]);
         }

@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 use std::thread;
 
+use serde_json::json;
+
 use crate::dice::Dice;
 use crate::outcome::until;
 use crate::peer::{End, Peer};
-use crate::program::{Proxy, engines, on_each};
+use crate::program::{Proxy, assert_told, engines, on_each};
 use crate::upstream::Upstream;
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -38,7 +40,8 @@ fn an_upgrade_opens_a_tunnel_in_both_directions() {
         assert_eq!(client.head(), SWITCH, "{io}");
         assert_eq!(client.take(23), b"the server speaks first", "{io}");
         flood(&mut client, 2, 1, 3_000_000);
-        proxy.finish_undisturbed(1);
+        // The client is still there.
+        assert_told(&proxy.finish(), &json!({ "completed": 1, "interrupted": 1, "cut": 1 }));
     }
 }
 

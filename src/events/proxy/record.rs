@@ -79,6 +79,8 @@ pub struct Closing {
     pub counts: Counts,
     /// Lines that the sink did not take.
     pub undelivered: u64,
+    /// How long exchanges had to come to their end.
+    pub drained: Duration,
 }
 
 impl Record for Closing {
@@ -103,6 +105,8 @@ impl Record for Closing {
                 .field("client_bytes", counts.client_bytes)
                 .field("upstream_bytes", counts.upstream_bytes)
                 .field("stalls", counts.stalls)
+                .field("drained_ms", millis(self.drained))
+                .field("cut", counts.cut)
                 .field("undelivered", self.undelivered);
         });
     }
@@ -134,6 +138,7 @@ impl Record for Closing {
         row("upstreams left out", counts.upstream_down);
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
+        row("cut off at the end", counts.cut);
         row("events not delivered", self.undelivered);
     }
 }

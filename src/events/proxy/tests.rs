@@ -95,7 +95,9 @@ fn closing() -> Closing {
     (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);
     (counts.upstream_failed, counts.upstream_down, counts.not_followed) = (1, 1, 1);
     (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
-    Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0 }
+    counts.cut = 1;
+    let drained = Duration::from_secs(30);
+    Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0, drained }
 }
 
 fn written(format: Format, lines: Vec<Line>) -> String {
@@ -145,6 +147,7 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
         "4711 exchanges completed, 3 interrupted in 1 min",
         "\n  while waiting: aborted                     2\n",
         "\n  upstreams stopped early                    2\n",
+        "\n  cut off at the end                         1\n",
         "\n  half-closed clients: asked                 3\n",
         "\n  clients                                  160\n",
         "io_uring (defer_taskrun, no_sqarray, min_wait, no_iowait, restricted), 2 threads, room for 9965 clients",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
 use super::{Client, Context, Rules, Session};
+use crate::limits::FIRST_BYTE;
 use crate::proxy::event::{Failure, Phase};
 use crate::time::Instant;
 
@@ -17,6 +18,7 @@ impl Session {
         }
         let probe = self.probe.map(|mut probe| *probe.due());
         let patience = match self.phase() {
+            Phase::Idle if self.answered == 0 && self.draining => Some(rules.head_timeout.min(FIRST_BYTE)),
             Phase::Idle if self.answered == 0 => Some(rules.head_timeout),
             Phase::Receiving if self.exchange.is_none() => Some(rules.head_timeout),
             // The client waits for a word of the upstream: the silence is the upstream's.

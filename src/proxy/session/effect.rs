@@ -34,6 +34,10 @@ pub enum SessionFact<'a> {
     Acknowledged(bool),
     /// Time has passed; [`Session::deadline`](super::Session::deadline) may be reached.
     Time,
+    /// The proxy is to end: what is under way may come to its end, and nothing new begins.
+    Drain,
+    /// The proxy ends now.
+    Cut,
 }
 
 /// How a connection is ended.

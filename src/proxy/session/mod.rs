@@ -21,7 +21,8 @@
 //!
 //! - `rules`: the settings. `effect`: the values that go in and come out.
 //! - `request`, `response`: follow the client's and the upstream's bytes.
-//! - `half_close`: what a client's FIN means. `verdict`: how a session ends. `deadline`: what time does.
+//! - `half_close`: what a client's FIN means. `verdict`: how a session ends. `deadline`: what time does. `drain`: the end
+//!   of the proxy.
 //!
 //! # Contract
 //!
@@ -37,6 +38,7 @@
 //!   request.
 
 mod deadline;
+mod drain;
 mod effect;
 mod exchange;
 mod half_close;
@@ -165,6 +167,8 @@ pub struct Session {
     /// The upstream has sent something on its present connection that shows that it works.
     proven: bool,
     fin: Fin,
+    /// The proxy is to end: the client gets no further response after the present one.
+    draining: bool,
 }
 
 impl Session {
@@ -192,6 +196,7 @@ impl Session {
             reused: false,
             proven: false,
             fin: Fin::None,
+            draining: false,
         };
         if session.tunnel {
             session.connect(cx);
@@ -215,6 +220,8 @@ impl Session {
             SessionFact::UpstreamGone(failure) => self.upstream_gone(failure, cx),
             SessionFact::Acknowledged(acknowledged) => self.acknowledged(acknowledged, cx),
             SessionFact::Time => self.time(cx),
+            SessionFact::Drain => self.drain(cx),
+            SessionFact::Cut => self.cut(cx),
         }
     }
 

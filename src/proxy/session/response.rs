@@ -198,6 +198,8 @@ impl Session {
         self.waits_since = cx.now;
         match self.client {
             Client::Gone => self.leave(cx),
+            // What the client has sent ahead is for the next process.
+            _ if self.draining => self.leave(cx),
             // The client has everything that it asked for.
             Client::HalfClosed if self.is_blank() => self.leave(cx),
             _ => self.follow_held(cx),

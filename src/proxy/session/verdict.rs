@@ -35,34 +35,13 @@ impl Session {
         if asked.is_some() && cause == Cause::Aborted {
             cx.push(Effect::Probed(ProbeOutcome::Gone));
         }
-        // The upstream does not know of a request that is gathered, or waits for the connection.
-        let connected = matches!(self.upstream, Upstream::Open | Upstream::HalfClosed);
-        let works = connected && (self.tunnel || !matches!(self.response, Response::None));
         let action = match cx.rules.on_gone {
-            _ if !works => UpstreamAction::Nothing,
+            _ if !self.upstream_works() => UpstreamAction::Nothing,
             OnGone::Reset => UpstreamAction::Reset,
             OnGone::Close => UpstreamAction::Close,
             OnGone::Ignore => UpstreamAction::Ignored,
         };
-        // Where the ends of messages are unknown, a client that got the last word has probably got its answer.
-        if !self.ambiguous || self.answer_owed {
-            let exchange = self.exchange.as_deref();
-            let unread = self.tunnelled.from_client + self.held.len() as u64;
-            cx.report(ProxyEvent::Interrupted(Box::new(Interrupted {
-                phase,
-                method: exchange.map(|exchange| exchange.head.method().into()),
-                target: exchange.map(|exchange| exchange.head.target().into()),
-                status: exchange.and_then(|exchange| exchange.status),
-                request_bytes: exchange.map_or(unread, |exchange| exchange.request_bytes),
-                response_bytes: self.response_bytes(),
-                elapsed: cx.now.since(exchange.map_or(self.accepted_at, |exchange| exchange.began)),
-                after: exchange.and_then(|exchange| exchange.answered_at).map(|at| cx.now.since(at)),
-                cause,
-                asked,
-                action,
-                saved: matches!(action, UpstreamAction::Reset | UpstreamAction::Close),
-            })));
-        }
+        self.tell_interrupted(cause, asked, action, cx);
         match action {
             UpstreamAction::Nothing | UpstreamAction::Close => self.end_upstream(End::Close, cx),
             UpstreamAction::Reset => self.end_upstream(End::Abort, cx),
@@ -82,6 +61,42 @@ impl Session {
         let begun = phase == Phase::Sending || self.tunnelled.from_upstream > 0;
         let how = if begun && cause != Cause::Aborted { End::Abort } else { End::Close };
         cx.push(Effect::EndClient(how));
+    }
+
+    /// Whether the upstream knows of what the client wants. It does not while a request is gathered, or waits for the
+    /// connection.
+    pub(super) fn upstream_works(&self) -> bool {
+        let connected = matches!(self.upstream, Upstream::Open | Upstream::HalfClosed);
+        connected && (self.tunnel || !matches!(self.response, Response::None))
+    }
+
+    pub(super) fn tell_interrupted(
+        &self,
+        cause: Cause,
+        asked: Option<Duration>,
+        action: UpstreamAction,
+        cx: &mut Context<'_>,
+    ) {
+        // Where the ends of messages are unknown, a client that got the last word has probably got its answer.
+        if self.ambiguous && !self.answer_owed {
+            return;
+        }
+        let exchange = self.exchange.as_deref();
+        let unread = self.tunnelled.from_client + self.held.len() as u64;
+        cx.report(ProxyEvent::Interrupted(Box::new(Interrupted {
+            phase: self.phase(),
+            method: exchange.map(|exchange| exchange.head.method().into()),
+            target: exchange.map(|exchange| exchange.head.target().into()),
+            status: exchange.and_then(|exchange| exchange.status),
+            request_bytes: exchange.map_or(unread, |exchange| exchange.request_bytes),
+            response_bytes: self.response_bytes(),
+            elapsed: cx.now.since(exchange.map_or(self.accepted_at, |exchange| exchange.began)),
+            after: exchange.and_then(|exchange| exchange.answered_at).map(|at| cx.now.since(at)),
+            cause,
+            asked,
+            action,
+            saved: matches!(action, UpstreamAction::Reset | UpstreamAction::Close),
+        })));
     }
 
     /// The upstream has failed before the response was whole.

@@ -158,7 +158,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
                 session.handle(SessionFact::Acknowledged(true), context);
             }
         };
-        match kind % 12 {
+        match kind % 13 {
             0..=3 if !client_fin && !world.client_ended && !bytes.is_empty() => {
                 if session.wants_client() {
                     if !world.client_finished {
@@ -208,6 +208,10 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
                 }
                 _ => {}
             },
+            12 => {
+                let fact = if bytes.is_empty() { SessionFact::Cut } else { SessionFact::Drain };
+                feed(&mut session, &mut world, now, fact);
+            }
             _ => {}
         }
         let most = MAX_HEAD + GATHER + MAX_HELD + MAX_PIPELINED + 2 * bytes.len();
