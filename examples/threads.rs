@@ -35,6 +35,7 @@ pub fn answer(mut stream: Watched<TcpStream>) -> io::Result<bool> {
     stream.on_gone(move |_| flag.store(true, Ordering::Relaxed));
     for _part in 0..100 {
         if gone.load(Ordering::Relaxed) {
+            println!("stopped: the client is {}", stream.state());
             return Ok(false);
         }
         compute(&question[..length]);

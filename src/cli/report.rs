@@ -52,17 +52,27 @@ pub struct ReportArgs {
 
     /// Exit with code 3 if this is true, or if there is no such figure; may be given several times
     ///
-    /// NAME OP VALUE, as 'detect.fin.p99>2ms'. OP is one of > >= < <=. VALUE is a duration (2ms), bytes
-    /// (300, 1KiB) or a number, as NAME wants it. Names:
+    /// NAME OP VALUE, as 'detect.fin.p99>2ms'. OP is one of > >= < <=.
+    /// VALUE is a duration (2ms), bytes (300, 1KiB) or a number, as NAME
+    /// wants it. A name is one of:
     ///
-    ///   detect.WAY.{p50,p90,p99,p999,p9999,max,mean,min,count,missed,doubled,early,misnamed},
-    ///   detect.SUBJECT.{p50,...,max,mean,min,count,missed,false_verdicts},
-    ///   injector.WAY.p99, silence.WAY.p99, quality.{mistakes,false_verdicts,mistake_rate},
-    ///   quality.{detection_time,mistake_duration}.p99,
-    ///   {cpu,machine,accept,death,detect-p50,detect-p99,detect-max,user,kernel,unread,storm,storm-reset,
-    ///   storm-turn,rate-1,rate-10,rate-100,stream-time,stream-cpu}.SUBJECT for the median
-    ///   over rounds, SUBJECT/OTHER for the ratio (cpu.deadpeer/epoll>0.03), and .min or .max behind it for
-    ///   the least or greatest round, change.NAME for the ratio of the second result to the first.
+    ///   detect.WAY.FIGURE       FIGURE: p50, p90, p99, p999, p9999, max,
+    ///                           mean, min, count, missed, doubled, early,
+    ///                           misnamed
+    ///   detect.SUBJECT.FIGURE   FIGURE: the same up to count; missed,
+    ///                           false_verdicts
+    ///   silence.WAY.FIGURE      the silence until the verdict
+    ///   injector.WAY.FIGURE     the lateness of the injector
+    ///   quality.FIGURE          mistakes, false_verdicts, mistake_rate,
+    ///                           detection_time.p99, mistake_duration.p99
+    ///   COST.SUBJECT            the median over rounds. COST: cpu, machine,
+    ///                           accept, death, detect-p50, detect-p99,
+    ///                           detect-max, user, kernel, unread, storm,
+    ///                           storm-reset, storm-turn, rate-1, rate-10,
+    ///                           rate-100, stream-time, stream-cpu
+    ///   COST.SUBJECT/OTHER      the median ratio (cpu.deadpeer/epoll>0.03)
+    ///   COST.SUBJECT.min, .max  the least, the greatest round
+    ///   change.NAME             the second result to the first
     #[arg(long = "fail-if", value_name = "CONDITION", value_parser = threshold, verbatim_doc_comment)]
     pub fail_if: Vec<Threshold>,
 }
