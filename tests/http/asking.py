@@ -4,6 +4,7 @@ is a RST. Takes the time of each question from the proxy's own events, and the t
 upstream met the RST from clocks of its own.
 
     python3 tests/http/asking.py [--count 2000] [--deadpeer target/release/deadpeer]
+    python3 tests/http/asking.py --stream          clients that leave in the middle of a chunked response that pauses
 """
 
 import argparse
@@ -14,13 +15,15 @@ import subprocess
 import threading
 import time
 
+BEGUN = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 REQUEST = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Upstream:
-    """Takes requests, answers none, and notes when each connection was cut."""
+    """Takes requests, sends each the beginning of a response, and notes when each connection was cut."""
 
-    def __init__(self):
+    def __init__(self, begun):
+        self.begun = begun
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.cut = {}
         self.arrived = threading.Semaphore(0)
@@ -34,6 +37,7 @@ class Upstream:
 
     def hold(self, connection):
         request = connection.recv(4096)
+        connection.sendall(self.begun)
         self.arrived.release()
         try:
             connection.recv(4096)
@@ -52,8 +56,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--deadpeer", default="target/release/deadpeer", metavar="PATH")
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--stream", action="store_true", help="leave when a chunked response has begun and pauses")
     options = parser.parse_args()
-    upstream = Upstream()
+    begun = BEGUN if options.stream else b""
+    upstream = Upstream(begun)
     port = upstream.listener.getsockname()[1]
     command = [options.deadpeer, "proxy", "--listen", "127.0.0.1:0", "--drain", "0s", "--upstream", f"127.0.0.1:{port}"]
     proxy = subprocess.Popen([*command, "--threads", "1", "--events", "-"], stdout=subprocess.PIPE)
@@ -73,6 +79,9 @@ def main():
         client = socket.create_connection((host, int(port)))
         client.sendall(REQUEST.replace(b"/slow", b"/%d" % number))
         upstream.arrived.acquire()
+        got = b""
+        while len(got) < len(begun):  # a close over unread bytes would be a RST
+            got += client.recv(len(begun) - len(got))
         left = time.monotonic_ns()
         client.close()
         upstream.left.acquire()

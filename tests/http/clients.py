@@ -1,11 +1,13 @@
-"""Which HTTP clients are unharmed by interim responses that they did not ask for.
+"""Which HTTP clients are unharmed by interim responses and leading zeros that they did not ask for.
 
 Deadpeer's proxy writes `100 Continue` to a client that has half-closed, to learn whether it is still
-there. A raw server of our own writes 100, 102 or 103, once or more often, before its final response,
-and then answers a second request on the same connection. Prints a table in Markdown.
+there, and a `0` before the size of a chunk where a chunked response has begun. A raw server of our own
+writes 100, 102 or 103, once or more often, before its final response, or (code 0) so many zeros before
+each size of a chunked response, and then answers a second request on the same connection. Prints a
+table in Markdown.
 
     clients.py
-    clients.py --check       fails if up to three `100 Continue` harmed a client that could be probed
+    clients.py --check       fails if up to four questions harmed a client that could be asked them
 """
 
 import argparse
@@ -29,6 +31,7 @@ INTERIMS = {
     102: b"HTTP/1.1 102 Processing\r\n\r\n",
     103: b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n",
 }
+ZERO = 0
 BODY = b"well"
 FINAL = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
@@ -43,7 +46,7 @@ class RawServer:
     """Answers every request with interim responses and then with the final one."""
 
     def __init__(self, code, count, manner):
-        self.interim, self.count, self.manner = INTERIMS[code], count, manner
+        self.interim, self.count, self.manner = INTERIMS.get(code), count, manner
         self.connections = 0
         self.half_closed = False
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -72,7 +75,21 @@ class RawServer:
             pass  # a client that we broke hangs up
         client.close()
 
+    def answer_in_chunks(self, client):
+        pieces = [b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"]
+        for chunk in [b"%x\r\n%s\r\n" % (1, BODY[:1]), b"%x\r\n%s\r\n" % (len(BODY) - 1, BODY[1:]), b"0\r\n\r\n"]:
+            pieces += [b"0"] * self.count + [chunk]
+        if self.manner == "at once":
+            client.sendall(b"".join(pieces))
+            return
+        for piece in pieces:
+            time.sleep(0.03)
+            client.sendall(piece)
+
     def answer(self, client):
+        if self.interim is None:
+            self.answer_in_chunks(client)
+            return
         if self.manner == "at once":
             client.sendall(self.interim * self.count + FINAL)
             return
@@ -205,8 +222,9 @@ def reason(code, what, url):
 
 def table(found, codes, counts):
     columns = [(code, count) for code in codes for count in counts]
+    label = {ZERO: "zeros"}
     lines = [
-        "| client | " + " | ".join(f"{code} x{count}" for code, count in columns) + " |",
+        "| client | " + " | ".join(f"{label.get(code, code)} x{count}" for code, count in columns) + " |",
         "|---|" + "---|" * len(columns),
     ]
     reasons = []
@@ -231,10 +249,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--codes", type=numbers, default=list(INTERIMS))
-    parser.add_argument("--counts", type=numbers, default=[1, 2, 3, 6])
+    parser.add_argument("--codes", type=numbers, default=[*INTERIMS, ZERO])
+    parser.add_argument("--counts", type=numbers, default=[1, 2, 4, 6])
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="fail if up to three 100 Continue did harm")
+    parser.add_argument("--check", action="store_true", help="fail if up to four questions did harm")
     options = parser.parse_args()
 
     asks = {}
@@ -266,13 +284,14 @@ def main():
         harmed = [
             f"{name} by {count}: {why}"
             for (name, code, count), why in found.items()
-            if code == 100 and count <= 3 and why and (name in half_closers or name not in ALLERGIC)
+            if code in (100, ZERO) and count <= 4 and why
+            and (code == ZERO or name in half_closers or name not in ALLERGIC)
         ]
         for one in harmed:
             print(f"check failed: {one}", file=sys.stderr)
         if harmed:
             sys.exit(1)
-        print("check passed: up to three 100 Continue harmed no client that could be probed")
+        print("check passed: up to four questions harmed no client that could be asked them")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class Way:
 GET = ask("GET", "/slow")
 GET_10 = ask("GET", "/slow", "1.0")
 STREAM = ask("GET", "/chunked")
+PAUSE = ask("GET", "/pausing")
 UNREAD = ask("POST", "/slow-unread", size=SMALL)
 UNREAD_LARGE = ask("POST", "/slow-unread", size=LARGE)
 READ = ask("POST", "/slow-read", size=SMALL)
@@ -105,10 +106,12 @@ WAYS = [
     Way("body of 256 KiB unread, RST", UNREAD_LARGE, rst, unread=LARGE),
     Way("FIN amid a chunked answer", STREAM, drained_then(fin)),
     Way("RST amid a chunked answer", STREAM, rst),
+    Way("FIN in a silent stream", PAUSE, drained_then(fin), quick=True),
     Way("HTTP/1.0: FIN", GET_10, fin, quick=True, version="1.0"),
     Way("half-close, waits", GET, quick=True),
     Way("half-close after a body, waits", READ),
     Way("half-close amid a chunked answer, waits", STREAM),
+    Way("half-close in a silent stream, waits", PAUSE, quick=True),
     Way("HTTP/1.0: half-close, waits", GET_10, version="1.0"),
 ]
 

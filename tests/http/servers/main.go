@@ -113,6 +113,21 @@ func chunked(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "end\n")
 }
 
+// pausing answers in two pieces, with a silence between them.
+func pausing(w http.ResponseWriter, r *http.Request) {
+	tell(r, "began")
+	io.WriteString(w, "piece 0\n")
+	w.(http.Flusher).Flush()
+	select {
+	case <-r.Context().Done():
+		tell(r, "left")
+		panic(http.ErrAbortHandler)
+	case <-time.After(millis(r, 4000)):
+	}
+	tell(r, "finished")
+	io.WriteString(w, "end\n")
+}
+
 func main() {
 	http.HandleFunc("/slow", slow)
 	http.HandleFunc("/slow-unread", slow)
@@ -120,6 +135,7 @@ func main() {
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/quick", quick)
 	http.HandleFunc("/chunked", chunked)
+	http.HandleFunc("/pausing", pausing)
 	listener, err := net.Listen("tcp", net.JoinHostPort(os.Args[1], "0"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

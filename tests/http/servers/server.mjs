@@ -72,6 +72,14 @@ function chunked(id, ms, request, response) {
   next();
 }
 
+// Answers in two pieces, with a silence between them.
+function pausing(id, ms, request, response) {
+  response.write("piece 0\n");
+  const finish = working(id, response);
+  const timer = setTimeout(() => finish() && response.end("end\n"), ms);
+  response.on("close", () => clearTimeout(timer));
+}
+
 function quick(id, ms, request, response) {
   response.end("q".repeat(1024));
 }
@@ -83,6 +91,7 @@ const handlers = {
   "/echo": [echo, 1500],
   "/quick": [quick, 0],
   "/chunked": [chunked, 0],
+  "/pausing": [pausing, 4000],
 };
 
 const server = createServer((request, response) => {

@@ -101,6 +101,18 @@ async def chunked(scope, case, ms, receive, send):
     await send({"type": "http.response.body", "body": b"end\n"})
 
 
+async def pausing(scope, case, ms, receive, send):
+    report("began", id=case)
+    leaving = asyncio.create_task(disconnected(receive))
+    await start(send)
+    await send({"type": "http.response.body", "body": b"piece 0\n", "more_body": True})
+    done, _ = await asyncio.wait({leaving}, timeout=ms / 1000)
+    leaving.cancel()
+    report("left" if done else "finished", id=case)
+    if not done:
+        await send({"type": "http.response.body", "body": b"end\n"})
+
+
 HANDLERS = {
     "/slow": (slow, 4000),
     "/slow-unread": (slow, 4000),
@@ -108,6 +120,7 @@ HANDLERS = {
     "/echo": (echo, 1500),
     "/quick": (quick, 0),
     "/chunked": (chunked, 0),
+    "/pausing": (pausing, 4000),
 }
 
 
