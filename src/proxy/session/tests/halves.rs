@@ -345,6 +345,11 @@ fn the_servers_interim_responses_and_the_questions_are_together_no_more_than_cli
     world.upstream(interim.repeat(3)).client_got(interim.repeat(3)).client_fin();
     world.after(secs(100)).told_nothing();
     assert_eq!(world.sockets.probes, 2);
+    // Nor does a server that tells its progress without end make room for another question.
+    let mut world = World::asked(Rules { response_timeout: None, ..RULES });
+    world.client_fin().client_got_a_probe().upstream(interim.repeat(300)).client_got(interim.repeat(300));
+    world.after(secs(100)).told_nothing();
+    assert_eq!(world.sockets.probes, 1);
 }
 
 #[test]
