@@ -122,7 +122,9 @@ impl Session {
     fn question(&self) -> Option<&'static [u8]> {
         let exchange = self.exchange.as_ref().filter(|exchange| exchange.head.minor_version() >= 1)?;
         match (&self.response, self.phase()) {
-            (_, Phase::Waiting) => (exchange.interim.saturating_add(self.probes) < MAX_INTERIM).then_some(reply::PROBE),
+            (_, Phase::Waiting) => {
+                (exchange.interim.saturating_add(self.probes) < MAX_INTERIM).then_some(reply::PROBE)
+            }
             (Response::Body(body), Phase::Sending) => {
                 let digits = body.chunk_boundary()? + u32::from(self.probes) + 1;
                 (digits <= MAX_SIZE_DIGITS).then_some(reply::ZERO)
