@@ -27,7 +27,9 @@ pub(super) fn answer(status: u16, head_only: bool) -> &'static [u8] {
     let message = match status {
         400 => answer!("400 Bad Request", "18", "ambiguous request\n"),
         408 => answer!("408 Request Timeout", "17", "request too slow\n"),
-        431 => answer!("431 Request Header Fields Too Large", "15", "head too large\n"),
+        431 => {
+            answer!("431 Request Header Fields Too Large", "41", "a head of more than 64 KiB or 128 fields\n")
+        }
         502 => answer!("502 Bad Gateway", "16", "upstream failed\n"),
         503 => answer!("503 Service Unavailable", "9", "too busy\n"),
         _ => answer!("504 Gateway Timeout", "18", "upstream too slow\n"),

@@ -2,7 +2,7 @@
 
 use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World, millis, secs};
 use crate::http::Reason;
-use crate::limits::MAX_HEAD;
+use crate::limits::{MAX_HEAD, MAX_HEADERS};
 use crate::proxy::event::{Failure, Phase, ProxyEvent};
 use crate::proxy::session::{End, Rules};
 
@@ -196,6 +196,17 @@ fn a_head_that_is_too_large_is_refused() {
         let mut world = World::answered(rules);
         world.client(&head).client_got_our(431).upstream_got("");
     }
+}
+
+#[test]
+fn the_answer_to_a_head_that_is_too_large_names_both_limits() {
+    let head = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+    let mut world = World::new(RULES);
+    world.client(&head);
+    let got = String::from_utf8_lossy(&world.sockets.to_client).into_owned();
+    let text = format!("a head of more than {} KiB or {MAX_HEADERS} fields\n", MAX_HEAD / 1024);
+    assert!(got.ends_with(&text), "{got}");
+    world.client_got_our(431);
 }
 
 #[test]
