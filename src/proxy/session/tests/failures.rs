@@ -63,6 +63,9 @@ fn an_upstream_that_ends_before_its_response_is_a_bad_gateway() {
     }
 }
 
+/// A word of the upstream before its response.
+const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+
 #[test]
 fn an_upstream_that_ends_a_used_connection_gives_the_client_the_same_end() {
     for failure in [Failure::Closed, Failure::Reset] {
@@ -76,6 +79,18 @@ fn an_upstream_that_ends_a_used_connection_gives_the_client_the_same_end() {
         let told = world.told_upstream_failed();
         assert_eq!((told.failure, told.answered), (failure, None));
         world.client_got("").over();
+        // One that had begun to answer has read the request, and it is not known what became of it.
+        for (begun, passed) in [(INTERIM, INTERIM), (&OK[..9], "")] {
+            let mut world = World::answered(RULES);
+            world.client(GET).upstream(begun).client_got(passed);
+            if failure == Failure::Closed {
+                world.upstream_fin()
+            } else {
+                world.upstream_gone(failure)
+            };
+            world.client_got_our(502);
+            assert_eq!(world.told_upstream_failed().answered, Some(502));
+        }
     }
     // But a timeout is an answer at any time.
     let mut world = World::answered(RULES);

@@ -342,7 +342,7 @@ impl Play<'_> {
         let Some(exchange) = self.exchanges.get(whole).filter(|_| knows) else { return Truth::Unnoticed };
         let into = self.served - self.response_end(whole);
         match exchange.ends {
-            _ if into < exchange.begun_at && whole > self.whole_at_connect => Truth::Closed,
+            _ if into == 0 && whole > self.whole_at_connect => Truth::Closed,
             _ if into < exchange.begun_at => Truth::Answered,
             Ends::WithConnection if by_fin => Truth::Unnoticed,
             Ends::WithConnection => Truth::Aborted,
