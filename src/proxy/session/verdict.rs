@@ -106,7 +106,8 @@ impl Session {
             exchange.map_or(self.tunnelled.from_upstream > 0, |exchange| exchange.answered_at.is_some());
         // The client of a reused connection can try again: it knows servers that close an idle connection. An answer
         // would keep it from that. An upstream that had begun to answer has read the request.
-        let silent = exchange.is_some_and(|exchange| exchange.response_bytes == 0) && self.partial_head.is_empty();
+        let silent =
+            exchange.is_some_and(|exchange| exchange.response_bytes == 0) && self.partial_head.is_empty();
         let stale = silent && self.reused && matches!(failure, Failure::Closed | Failure::Reset);
         let answers = !self.tunnel && !begun && !stale && self.client != Client::Gone;
         let status = if failure == Failure::TimedOut { 504 } else { 502 };
