@@ -308,6 +308,11 @@ fn a_stream_that_breaks_off_behind_a_question_does_not_look_as_if_a_zero_ended_i
         world.client_got("");
         world.sockets_are(ClientSocket::Finishing(End::Abort), UpstreamSocket::Ended(End::Close));
     }
+    // Nor when the proxy itself cuts it off.
+    let mut world = World::asked(RULES);
+    world.upstream(STREAM).client_fin().client_got(format!("{STREAM}0"));
+    world.feed(SessionFact::Drain).feed(SessionFact::Cut).told_interrupted();
+    world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
     // Nor a part of a size. One that is not zero announces bytes that are missing.
     for (begun, end) in [("0", End::Abort), ("00", End::Abort), ("1", End::Close), ("01", End::Close)] {
         for half_closed in [false, true] {
