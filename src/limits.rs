@@ -263,7 +263,7 @@ pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(100);
 /// The longest [pause](UPSTREAM_PAUSE) of an upstream that fails again and again.
 pub const MAX_UPSTREAM_PAUSE: Duration = Duration::from_secs(30);
 
-/// Events of one proxy thread that the sink has not taken. Beyond that it takes no more from its clients.
+/// Events of one proxy thread that the sink has not taken. Beyond that they are dropped, or it takes no more from its clients.
 pub const MAX_UNTOLD: usize = 4_096;
 
 /// Bytes that the kernel may hold unsent for a proxy's client (`TCP_NOTSENT_LOWAT`). Without it each client that does not

@@ -14,11 +14,13 @@ use crate::cli::io::Io;
 use crate::cli::serve::{
     Life, Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
 };
-use crate::cli::values::{MODES, ON_GONE, PROXY_POLICIES, VERSIONS, one_of};
+use crate::cli::values::{MODES, ON_GONE, ON_STALL, PROXY_POLICIES, VERSIONS, one_of};
 use crate::events::proxy::{Closing, Listening, ProxyStream};
 use crate::events::start::Start;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
-use crate::proxy::{Config, Counts, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams};
+use crate::proxy::{
+    Config, Counts, EventsStall, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams,
+};
 use crate::reactor::StartError;
 use crate::time::Instant;
 
@@ -125,6 +127,10 @@ pub struct ProxyArgs {
           value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_connections: Option<u32>,
 
+    /// What the proxy does while its events cannot be written, because their reader is stuck or their disk is full
+    #[arg(long, value_name = "WHAT", default_value = "drop", value_parser = one_of(&ON_STALL), help_heading = "Output")]
+    pub when_events_stall: EventsStall,
+
     #[command(flatten)]
     /// What is written, and where.
     pub output: OutputArgs,
@@ -183,6 +189,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         retries: args.retries,
         send_timeout: args.send_timeout,
         send_proxy: args.send_proxy,
+        on_stall: args.when_events_stall,
         hold: usize::try_from(args.request_memory).unwrap_or(usize::MAX) / threads,
         capacity,
         io,
@@ -198,6 +205,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         output: &args.output,
         other_files: None,
         drain: args.drain,
+        drops: args.when_events_stall == EventsStall::Drop,
     };
     serve(&setup, |_| Ok(Proxying { config, upstreams: args.upstream.clone() }))
 }
@@ -267,7 +275,8 @@ impl Service for Proxying {
             counts.add(&report.counts);
             kept += report.untold;
         }
-        let Life { started, drained } = life;
+        let Life { started, drained, dropped } = life;
+        counts.dropped += dropped;
         (Closing { at: now, uptime: now.since(started), counts, undelivered: kept, drained }, kept)
     }
 }

@@ -157,6 +157,7 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         output: &args.output,
         other_files: args.latency_log.as_deref(),
         drain: Duration::ZERO,
+        drops: false,
     };
     serve(&setup, |supervisor| {
         let mut tracking = Tracking {

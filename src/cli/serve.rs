@@ -67,6 +67,8 @@ pub(super) struct Life {
     pub(super) started: Instant,
     /// How long its workers drained.
     pub(super) drained: Duration,
+    /// Lines that a full disk did not take.
+    pub(super) dropped: u64,
 }
 
 /// What a worker's loop is made from.
@@ -98,6 +100,8 @@ pub(super) struct Setup<'a> {
     pub(super) other_files: Option<&'a Path>,
     /// How long the workers may drain after a signal. Zero: they stop at once.
     pub(super) drain: Duration,
+    /// Events that a full disk does not take are dropped and counted. Otherwise they end the program.
+    pub(super) drops: bool,
 }
 
 /// Starts a service, supervises it, and ends it in order. `make` starts threads and opens files of the command's own.
@@ -110,7 +114,8 @@ pub(super) fn serve<S: Service>(
     let (listeners, addresses) = listen(setup.listen, setup.threads, setup.sockets)?;
     // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
     let (format, to_stdout, output) = setup.output.destination();
-    let output = output.map_err(ExitError::failed)?;
+    let mut output = output.map_err(ExitError::failed)?;
+    output.drops = setup.drops;
     let supervisor = Supervisor::new();
     let mut service = make(&supervisor)?;
     supervisor.watch_signals(if setup.drain.is_zero() { 1 } else { 2 })?;
@@ -157,8 +162,8 @@ pub(super) fn serve<S: Service>(
         reason = supervisor.wait_for_workers(&mut console, setup.threads, signalled + setup.drain);
     }
     let ending = Instant::now();
-    let life = Life { started, drained: ending.since(signalled) };
     let (reports, failure) = workers.stop(&shared);
+    let life = Life { started, drained: ending.since(signalled), dropped: sink.dropped() };
     let failure = failure.or_else(|| reason.and_then(|reason| reason.failure()));
     let (closing, kept) = service.closing(&reports, life);
     let patience = limits::SHUTDOWN_PATIENCE.saturating_sub(Instant::now().since(ending));

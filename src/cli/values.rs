@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::liveness::{Heartbeat, OnDuplicate, Preset, Wake};
-use crate::proxy::{OnGone, SendProxy};
+use crate::proxy::{EventsStall, OnGone, SendProxy};
 
 /// A parser of `values`: each has its name, its line of help, and what it stands for.
 pub(super) fn one_of<T: Clone + Send + Sync + 'static>(
@@ -52,6 +52,16 @@ pub(super) static ON_GONE: [(&str, &str, OnGone); 3] = [
     ("reset", "It is aborted with a RST, which every server notices", OnGone::Reset),
     ("close", "It is closed with a FIN", OnGone::Close),
     ("ignore", "Nothing: the upstream works on", OnGone::Ignore),
+];
+
+/// The values of `--when-events-stall`.
+pub(super) static ON_STALL: [(&str, &str, EventsStall); 2] = [
+    ("drop", "It goes on, and drops and counts events: an event says how many", EventsStall::Drop),
+    (
+        "wait",
+        "It takes nothing more from clients until there is room, and ends if a disk is full",
+        EventsStall::Wait,
+    ),
 ];
 
 /// The values of `--send-proxy`.

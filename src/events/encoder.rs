@@ -12,6 +12,7 @@
 //! written once.
 
 use std::io::{self, IsTerminal};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::events::body::Body;
@@ -19,6 +20,9 @@ use crate::events::counters::{Counters, Totals};
 use crate::events::human::{Colour, HumanEncoder, Screen};
 use crate::events::json::JsonEncoder;
 use crate::time::{Instant, WallClock};
+
+/// The name of the event that stands for events that were dropped.
+pub(super) const DROPPED: &str = "events_dropped";
 
 /// The events of one service.
 pub trait Stream: Send + 'static {
@@ -222,6 +226,41 @@ impl<S: Stream> Encoder<S> {
                 human.unfold_all(into);
                 closing.human(human, into);
             }
+        }
+    }
+
+    /// Appends that `count` events were dropped behind this encoder: `lines`, where lines have numbers.
+    pub(super) fn dropped(&mut self, count: u64, lines: Option<Range<u64>>, into: &mut Vec<u8>) {
+        if !self.filter.only.is_empty() && !self.filter.only.iter().any(|only| only == DROPPED) {
+            return;
+        }
+        let now = Instant::now();
+        match &mut self.form {
+            Form::Json(json) => json.line(DROPPED, now, into, |body| {
+                body.field("dropped", count);
+                if let Some(lines) = lines {
+                    body.field("first_seq", lines.start).field("last_seq", lines.end - 1);
+                }
+            }),
+            Form::Human(human) => {
+                let text = format!("{count}: the output took none");
+                human.line(now, DROPPED, Colour::Magenta, &text, into);
+            }
+        }
+    }
+
+    /// The number of the next line, where lines have numbers.
+    pub(super) fn next_line(&self) -> Option<u64> {
+        match &self.form {
+            Form::Json(json) => Some(json.next()),
+            Form::Human(_) => None,
+        }
+    }
+
+    /// Gives the next line this number: none of the lines behind it was written, and nobody misses them.
+    pub(super) fn go_back(&mut self, line: Option<u64>) {
+        if let (Form::Json(json), Some(line)) = (&mut self.form, line) {
+            json.go_back(line);
         }
     }
 

@@ -40,6 +40,16 @@ impl JsonEncoder {
         self.wall = wall;
     }
 
+    /// The number of the next line.
+    pub(super) fn next(&self) -> u64 {
+        self.seq
+    }
+
+    /// Gives the next line this number.
+    pub(super) fn go_back(&mut self, seq: u64) {
+        self.seq = seq;
+    }
+
     /// Appends one line: the envelope around the fields that `body` gives.
     pub fn line(&mut self, event: &str, at: Instant, out: &mut Vec<u8>, body: impl FnOnce(&mut Body<'_>)) {
         append(out, format_args!(r#"{{"event":"{event}","seq":{}"#, self.seq));

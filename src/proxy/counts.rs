@@ -40,6 +40,8 @@ pub struct Counts {
     pub stalls: u64,
     /// Exchanges that the end of the proxy has cut off.
     pub cut: u64,
+    /// Events that were dropped because their output took none.
+    pub dropped: u64,
 }
 
 impl Counts {
@@ -79,5 +81,6 @@ impl Counts {
         self.asked_here += other.asked_here;
         self.stalls += other.stalls;
         self.cut += other.cut;
+        self.dropped += other.dropped;
     }
 }

@@ -68,4 +68,28 @@ pub enum Line {
         /// The time at which it began.
         at: Instant,
     },
+    /// Events were dropped here, because the output took none.
+    Dropped {
+        /// When there was room again.
+        at: Instant,
+        /// How many.
+        dropped: u64,
+        /// The time since the first of them.
+        during: Duration,
+    },
+}
+
+impl Line {
+    /// The time of the event.
+    pub(super) fn at(&self) -> Instant {
+        match *self {
+            Line::Told { at, .. }
+            | Line::Completed { at, .. }
+            | Line::Upstream { at, .. }
+            | Line::Stall { at, .. }
+            | Line::Saturated { at, .. }
+            | Line::Resumed { at }
+            | Line::Dropped { at, .. } => at,
+        }
+    }
 }

@@ -19,6 +19,7 @@
 //! - `connection`: both sockets of a client and their buffers.
 //! - `upstreams`: which upstream is chosen, and which are left out.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
+//!   `told`: the events that wait for their output.
 //! - `proxy_protocol`: the header that tells an upstream the address of its client.
 
 mod connection;
@@ -30,6 +31,7 @@ mod reading;
 mod service;
 mod session;
 mod session_io;
+mod told;
 mod upstreams;
 
 pub use counts::Counts;
@@ -42,4 +44,5 @@ pub use service::{Config, Proxy, Relay, Report};
 pub use session::{
     Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,
 };
+pub use told::EventsStall;
 pub use upstreams::Upstreams;

@@ -18,6 +18,7 @@ use super::line::Line;
 use super::proxy_protocol::SendProxy;
 use super::session::{Effects, End, Rules, Session, SessionFact};
 use super::session_io::{SessionIo, WorkerState};
+use super::told::{EventsStall, Told};
 use super::upstreams::Upstreams;
 use crate::limits;
 use crate::liveness::{Policy, Silence, Stalls};
@@ -53,6 +54,8 @@ pub struct Config {
     pub send_proxy: Option<SendProxy>,
     /// Bytes of requests that this thread may hold.
     pub hold: usize,
+    /// What is done about events that their output does not take.
+    pub on_stall: EventsStall,
     /// The greatest number of clients at once, of all threads together.
     pub capacity: usize,
     /// What the loop waits on: a ring, epoll, or the first of both that this machine allows.
@@ -146,7 +149,7 @@ impl Proxy {
             worker: WorkerState {
                 upstreams: config.upstreams.clone(),
                 policy: config.policy,
-                told: VecDeque::new(),
+                told: Told::new(config.on_stall),
                 counts: Counts::default(),
                 effects: Effects::default(),
                 generation: 0,
@@ -172,14 +175,14 @@ impl Proxy {
 
     /// Whether the sink takes no events: then clients are not read.
     pub(super) fn is_held_up(&self) -> bool {
-        self.worker.told.len() >= limits::MAX_UNTOLD
+        self.worker.told.is_held_up()
     }
 
     /// Notes an absence of this process. The deadlines of a connection are put off when it is touched next; until then
     /// the wheel names it too early, and is told the new time.
     fn absence(&mut self, at: Instant, held: Duration, from: Instant, to: Instant) {
         self.worker.counts.stalls += 1;
-        self.worker.told.push_back(Line::Stall { at, held });
+        self.worker.told.push(Line::Stall { at, held });
         self.stalls.add(from, to);
         self.absent += nanos(to.since(from));
     }
@@ -306,7 +309,7 @@ impl Proxy {
                 completed_total: counts.completed,
                 interrupted_total: counts.interrupted,
             };
-            self.worker.told.push_back(line);
+            self.worker.told.push(line);
         }
     }
 }
@@ -414,15 +417,15 @@ impl Service for Proxy {
     }
 
     fn saturated(&mut self, limit: &'static str, now: Instant) {
-        self.worker.told.push_back(Line::Saturated { at: now, limit });
+        self.worker.told.push(Line::Saturated { at: now, limit });
     }
 
     fn resumed(&mut self, now: Instant) {
-        self.worker.told.push_back(Line::Resumed { at: now });
+        self.worker.told.push(Line::Resumed { at: now });
     }
 
     fn poll_event(&mut self, _: Instant) -> Option<Line> {
-        self.worker.told.pop_front()
+        self.worker.told.pop(self.now)
     }
 
     fn counts(&self) -> &Counts {
@@ -454,7 +457,8 @@ impl Service for Proxy {
         Ok(())
     }
 
-    fn report(self, ended: Ended) -> Report {
+    fn report(mut self, ended: Ended) -> Report {
+        self.worker.counts.dropped = self.worker.told.dropped;
         Report { counts: self.worker.counts, engine: ended.engine, untold: ended.undelivered }
     }
 }

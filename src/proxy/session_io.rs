@@ -1,6 +1,5 @@
 //! Carries out what sessions decide.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use super::counts::Counts;
 use super::event::{Failure, Parties, ProxyEvent};
 use super::line::Line;
 use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact, Side};
+use super::told::Told;
 use super::upstreams::Upstreams;
 use crate::limits;
 use crate::liveness::{Policy, TcpState};
@@ -25,7 +25,7 @@ pub(super) struct WorkerState {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) policy: Policy,
     /// Events that the sink has not taken.
-    pub(super) told: VecDeque<Line>,
+    pub(super) told: Told,
     pub(super) counts: Counts,
     /// Decisions of sessions; empty between facts.
     pub(super) effects: Effects,
@@ -158,7 +158,7 @@ impl SessionIo<'_> {
         if changed {
             self.worker.counts.upstream_down += u64::from(failure.is_some());
             let upstream = upstreams.address(chosen.index);
-            self.worker.told.push_back(Line::Upstream { at: self.now, upstream, failure });
+            self.worker.told.push(Line::Upstream { at: self.now, upstream, failure });
         }
     }
 
@@ -270,6 +270,6 @@ impl SessionIo<'_> {
         let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen));
         let parties = Parties { client: self.connection.address, upstream };
         let shown = self.connection.client.as_ref().map(|client| client.shown).unwrap_or_default();
-        self.worker.told.push_back(Line::Told { at: self.now, parties, shown, told });
+        self.worker.told.push(Line::Told { at: self.now, parties, shown, told });
     }
 }

@@ -10,6 +10,7 @@ mod command;
 mod daemon;
 mod dice;
 mod draining;
+mod events;
 mod failures;
 mod leaving;
 mod million;

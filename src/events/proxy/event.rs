@@ -4,7 +4,7 @@
 use super::record::{Closing, Listening};
 use crate::events::body::{Body, Shown};
 use crate::events::counters::Totals;
-use crate::events::encoder::{Encoder, Kind, Stream};
+use crate::events::encoder::{DROPPED, Encoder, Kind, Stream};
 use crate::events::human::{Colour, Span};
 use crate::events::json::{SATURATED, micros, millis};
 use crate::liveness::errno;
@@ -31,6 +31,7 @@ impl Stream for ProxyStream {
         "stall",
         "saturated",
         "resumed",
+        "events_dropped",
     ];
     type Opening = Listening;
     type Event = Line;
@@ -53,6 +54,7 @@ impl Stream for ProxyStream {
             Line::Stall { at, .. } => ("stall", *at, Colour::Magenta, None),
             Line::Saturated { at, .. } => ("saturated", *at, Colour::Magenta, None),
             Line::Resumed { at } => ("resumed", *at, Colour::Green, None),
+            Line::Dropped { at, .. } => (DROPPED, *at, Colour::Magenta, None),
         };
         Kind { name, at, colour, routine }
     }
@@ -116,6 +118,11 @@ impl Stream for ProxyStream {
             }
             Line::Resumed { .. } => {
                 body.text(format_args!("accepting again"));
+            }
+            Line::Dropped { dropped, during, .. } => {
+                body.field("dropped", dropped)
+                    .field("during_ms", millis(*during))
+                    .text(format_args!("{dropped} in {}: the output took none", Span(*during)));
             }
         }
     }

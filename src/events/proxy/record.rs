@@ -107,6 +107,7 @@ impl Record for Closing {
                 .field("stalls", counts.stalls)
                 .field("drained_ms", millis(self.drained))
                 .field("cut", counts.cut)
+                .field("dropped", counts.dropped)
                 .field("undelivered", self.undelivered);
         });
     }
@@ -139,6 +140,7 @@ impl Record for Closing {
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
         row("cut off at the end", counts.cut);
+        row("events dropped", counts.dropped);
         row("events not delivered", self.undelivered);
     }
 }

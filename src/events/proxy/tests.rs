@@ -73,6 +73,7 @@ fn lines() -> Vec<Line> {
         Line::Stall { at: AT, held: Duration::from_millis(1_234) },
         Line::Saturated { at: AT, limit: "max_connections" },
         Line::Resumed { at: AT },
+        Line::Dropped { at: AT, dropped: 900, during: Duration::from_millis(5_300) },
     ]
 }
 
@@ -95,7 +96,7 @@ fn closing() -> Closing {
     (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);
     (counts.upstream_failed, counts.upstream_down, counts.not_followed) = (1, 1, 1);
     (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
-    counts.cut = 1;
+    (counts.cut, counts.dropped) = (1, 900);
     let drained = Duration::from_secs(30);
     Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0, drained }
 }

@@ -157,11 +157,12 @@ impl<S: Stream> Sink<S> {
     ) -> Result<(Sink<S>, Vec<Outlet<S>>), SinkError> {
         let counters: Arc<[Counters]> = std::iter::repeat_with(Counters::default).take(rings).collect();
         let encoder = Encoder::with_counters(stream, format, filter, Arc::clone(&counters));
-        let Output { name, out } = output;
+        let Output { name, out, drops } = output;
         let shared = Arc::new(Shared {
             rings: std::iter::repeat_with(Ring::default).take(rings).collect(),
             accepted: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             rest: AtomicBool::new(false),
             on_closed: Mutex::new(None),
@@ -185,6 +186,10 @@ impl<S: Stream> Sink<S> {
             encoded: 0,
             begun: false,
             at_once,
+            drops,
+            lost: None,
+            torn: Vec::new(),
+            mid_line: false,
             trouble: None,
         }));
         let mut empties = Vec::with_capacity(rings);
@@ -246,6 +251,12 @@ impl<S: Stream> Sink<S> {
     #[must_use]
     pub fn undelivered(&self) -> u64 {
         self.shared.undelivered()
+    }
+
+    /// Lines that were dropped because a disk was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(SeqCst)
     }
 
     /// Writes what waits, then the last line. Call it when no outlet offers anything any more: what is offered later is

@@ -12,12 +12,24 @@ use crate::sys::describe;
 pub struct Output {
     pub(super) name: String,
     pub(super) out: Out,
+    /// Whether lines that a full disk does not take are dropped and counted, and an `events_dropped` is written when there is
+    /// room again. Otherwise the sink closes.
+    pub drops: bool,
 }
 
 /// Where the bytes go.
 pub(super) enum Out {
     File(File),
     Other(Box<dyn Write + Send>),
+}
+
+impl Out {
+    pub(super) fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Out::File(file) => file,
+            Out::Other(other) => other,
+        }
+    }
 }
 
 impl fmt::Debug for Output {
@@ -56,12 +68,12 @@ impl Output {
 
     /// An open file, pipe or socket.
     pub fn open(name: impl Into<String>, file: File) -> Output {
-        Output { name: name.into(), out: Out::File(file) }
+        Output { name: name.into(), out: Out::File(file), drops: false }
     }
 
     /// Anything else that accepts bytes. It is called on the sink's thread only, and may block.
     pub fn writer(name: impl Into<String>, writer: impl Write + Send + 'static) -> Output {
-        Output { name: name.into(), out: Out::Other(Box::new(writer)) }
+        Output { name: name.into(), out: Out::Other(Box::new(writer)), drops: false }
     }
 }
 

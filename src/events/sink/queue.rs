@@ -18,6 +18,8 @@ pub(super) struct Shared {
     pub(super) accepted: AtomicU64,
     /// Events that were written.
     pub(super) delivered: AtomicU64,
+    /// Lines that a full disk did not take.
+    pub(super) dropped: AtomicU64,
     /// Nothing is written any more.
     pub(super) closed: AtomicBool,
     /// There is a [`Message::Rest`] in the queue.

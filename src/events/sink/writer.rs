@@ -1,6 +1,7 @@
 //! The thread that writes, and the writer that it shares with the loops.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -58,29 +59,116 @@ pub(super) struct OutputWriter<S: Stream> {
     pub(super) begun: bool,
     /// How a ring's thread writes, as far as is known.
     pub(super) at_once: Option<How>,
+    /// What a full disk does not take is dropped.
+    pub(super) drops: bool,
+    /// What was dropped and not told yet.
+    pub(super) lost: Option<Lost>,
+    /// The rest of a line that was written in part.
+    pub(super) torn: Vec<u8>,
+    /// The buffer begins with the rest of a line: a loop's thread has written the beginning.
+    pub(super) mid_line: bool,
     pub(super) trouble: Option<Trouble>,
 }
 
+/// Lines that a full disk did not take.
+pub(super) struct Lost {
+    events: u64,
+    /// Their numbers, where lines have numbers.
+    lines: Option<Range<u64>>,
+    /// Why the first of them was not taken.
+    source: io::Error,
+}
+
 impl<S: Stream> OutputWriter<S> {
-    /// Writes what is encoded, however long that takes. After a failure nothing is written any more.
+    /// Writes what is encoded, however long that takes. After a failure nothing is written any more; after a failure that
+    /// may pass, nothing before [`catch_up`](OutputWriter::catch_up).
     fn write(&mut self) {
         let encoded = std::mem::take(&mut self.encoded);
+        let buffer = std::mem::take(&mut self.buffer);
         if self.trouble.is_none() {
-            let out: &mut dyn Write = match &mut self.out {
-                Out::File(file) => file,
-                Out::Other(other) => other,
-            };
-            match write_out(out, &self.buffer) {
-                Ok(()) => self.delivered(encoded),
-                Err(source) => {
-                    let name = self.name.clone();
-                    let gone = source.kind() == io::ErrorKind::BrokenPipe;
-                    self.trouble = Some((!gone).then_some(SinkError::Write { name, source }));
-                    self.shared.close();
-                }
+            let (written, result) =
+                if self.is_behind() { (0, Ok(())) } else { write_out(self.out.writer(), &buffer) };
+            match result {
+                Ok(()) if written == buffer.len() => self.delivered(encoded),
+                Err(source) if !self.may_pass(&source) => self.fail(source),
+                result => self.lose(&buffer, written, encoded, result.err()),
             }
         }
+        self.buffer = buffer;
         self.buffer.clear();
+        self.mid_line = false;
+    }
+
+    /// Whether lines are missing that were not told of.
+    fn is_behind(&self) -> bool {
+        self.lost.is_some() || !self.torn.is_empty()
+    }
+
+    fn may_pass(&self, source: &io::Error) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        self.drops && self.begun && matches!(source.kind(), FileTooLarge | QuotaExceeded | StorageFull)
+    }
+
+    fn fail(&mut self, source: io::Error) {
+        let name = self.name.clone();
+        let gone = source.kind() == io::ErrorKind::BrokenPipe;
+        self.trouble = Some((!gone).then_some(SinkError::Write { name, source }));
+        self.shared.close();
+    }
+
+    /// Drops the lines of which nothing was written. The rest of one that was begun is kept.
+    fn lose(&mut self, buffer: &[u8], written: usize, events: u64, source: Option<io::Error>) {
+        let begun = if written > 0 { buffer[written - 1] != b'\n' } else { self.mid_line };
+        let end = buffer[written..].iter().position(|&byte| begun && byte == b'\n');
+        let (torn, lost) = buffer[written..].split_at(end.map_or(0, |end| end + 1));
+        self.torn.extend_from_slice(torn);
+        self.delivered(events); // nobody is to wait for them
+        let next = self.encoder.next_line();
+        // A line for people may have several lines.
+        let count =
+            if next.is_some() { lost.iter().filter(|&&byte| byte == b'\n').count() as u64 } else { events };
+        if count == 0 {
+            return;
+        }
+        self.shared.dropped.fetch_add(count, SeqCst);
+        let first = self.lost.as_ref().map_or_else(
+            || next.map(|next| next - count),
+            |lost| lost.lines.as_ref().map(|lines| lines.start),
+        );
+        let lines = first.zip(next).map(|(first, next)| first..next);
+        let before = self.lost.take();
+        let events = count + before.as_ref().map_or(0, |lost| lost.events);
+        let source =
+            before.map(|lost| lost.source).or(source).unwrap_or_else(|| io::ErrorKind::StorageFull.into());
+        self.lost = Some(Lost { events, lines, source });
+    }
+
+    /// Writes what a failure has left: the rest of a line, and how many are missing behind it. Nothing may be encoded.
+    fn catch_up(&mut self) {
+        if self.trouble.is_some() || !self.is_behind() {
+            return;
+        }
+        let (written, result) = write_out(self.out.writer(), &self.torn);
+        self.torn.drain(..written);
+        if let Err(source) = result {
+            if !self.may_pass(&source) {
+                self.fail(source);
+            }
+            return;
+        }
+        let Some(lost) = self.lost.take() else { return };
+        let line = self.encoder.next_line();
+        let mut notice = Vec::new();
+        self.encoder.dropped(lost.events, lost.lines.clone(), &mut notice);
+        let (written, result) = write_out(self.out.writer(), &notice);
+        match result {
+            Err(source) if !self.may_pass(&source) => self.fail(source),
+            Err(_) if written == 0 => {
+                self.encoder.go_back(line);
+                self.lost = Some(lost);
+            }
+            _ => self.torn.extend_from_slice(&notice[written..]),
+        }
     }
 
     fn delivered(&self, events: u64) {
@@ -96,7 +184,8 @@ impl<S: Stream> OutputWriter<S> {
         // The sink's thread has the writer while it writes.
         let Ok(mut writer) = writer.try_lock() else { return Written::Not };
         let writer = &mut *writer;
-        if !writer.begun || writer.trouble.is_some() || !writer.buffer.is_empty() {
+        let waits = writer.is_behind() || !writer.buffer.is_empty();
+        if !writer.begun || writer.trouble.is_some() || waits {
             return Written::Not;
         }
         let (Out::File(file), Some(how)) = (&writer.out, writer.at_once) else { return Written::Never };
@@ -116,6 +205,7 @@ impl<S: Stream> OutputWriter<S> {
             0
         });
         if written < writer.buffer.len() {
+            writer.mid_line = written > 0 && writer.buffer[written - 1] != b'\n';
             writer.buffer.drain(..written);
             writer.encoded = events.len() as u64;
             return Written::InPart;
@@ -189,10 +279,14 @@ impl<S: Stream> SinkThread<S> {
         // Outlets may outlive the sink: they write nothing more, and the output is closed for its reader.
         writer.at_once = None;
         writer.out = Out::Other(Box::new(io::sink()));
-        Some(match writer.trouble.take() {
-            None => Finish::Delivered,
-            Some(None) => Finish::Closed,
-            Some(Some(error)) => Finish::Failed { error, undelivered: self.shared.undelivered() },
+        Some(match (writer.trouble.take(), writer.lost.take()) {
+            (None, None) => Finish::Delivered,
+            (None, Some(Lost { events, source, .. })) => {
+                let error = SinkError::Write { name: writer.name.clone(), source };
+                Finish::Failed { error, undelivered: events }
+            }
+            (Some(None), _) => Finish::Closed,
+            (Some(Some(error)), _) => Finish::Failed { error, undelivered: self.shared.undelivered() },
         })
     }
 
@@ -210,6 +304,7 @@ impl<S: Stream> SinkThread<S> {
     /// Begins a write: with the date, and without the status line.
     fn begin(&self, writer: &mut OutputWriter<S>) {
         writer.encoder.set_clock(WallClock::read());
+        writer.catch_up();
         writer.encoder.clear_status(&mut writer.buffer);
     }
 
@@ -258,16 +353,17 @@ impl<S: Stream> Drop for SinkThread<S> {
     }
 }
 
-/// `write_all` that waits for a descriptor that is not ready.
-pub(super) fn write_out(out: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match out.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
+/// `write_all` that waits for a descriptor that is not ready. Also returns how much was written.
+fn write_out(out: &mut dyn Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(NOT_READY),
-            Err(error) => return Err(error),
+            Err(error) => return (written, Err(error)),
         }
     }
-    out.flush()
+    (written, out.flush())
 }
