@@ -23,7 +23,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
     ///
     /// Those of the engine that no turn can get around.
     pub fn run(mut self) -> io::Result<S::Report> {
-        while !self.is_stopping() && !(self.draining && self.service.is_drained()) {
+        while !(self.is_stopping() || self.draining && self.service.is_drained()) {
             self.turn()?;
         }
         self.finish()
