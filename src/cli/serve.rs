@@ -226,7 +226,7 @@ pub struct OutputArgs {
     #[arg(long, value_name = "EVENT", value_delimiter = ',', help_heading = "Output")]
     pub only: Vec<String>,
 
-    /// Write only problems and the summary: deaths without a goodbye, interrupted exchanges, failed upstreams, stalls, limits
+    /// Write only problems and the summary: deaths of another cause than closed, twins, interrupted exchanges, failed upstreams, stalls, limits
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 }
