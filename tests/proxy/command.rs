@@ -119,8 +119,9 @@ fn a_reader_that_pauses_holds_clients_up_and_misses_nothing() {
     // More than the pipe, the sink and a thread's own queue take together.
     const CLIENTS: usize = 6_000;
     for io in engines() {
-        let line =
-            format!("proxy --io {io} --threads 1 --listen 127.0.0.1:0 --upstream 127.0.0.1:1 --events -");
+        let line = format!(
+            "proxy --io {io} --threads 1 --listen 127.0.0.1:0 --upstream 127.0.0.1:1 --events - --when-events-stall wait"
+        );
         let child = deadpeer(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut child = Killed(child);
         let mut output = BufReader::new(child.0.stdout.take().unwrap());
