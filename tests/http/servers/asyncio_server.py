@@ -66,7 +66,8 @@ class Connection(asyncio.Protocol):
         else:
             self.case = case
             report("began", id=case)
-            await (self.chunked if path == "/chunked" else self.slow)(ms, ending)
+            answers = {"/chunked": self.chunked, "/pausing": self.pausing}
+            await answers.get(path, self.slow)(ms, ending)
         self.work = self.case = None
         if keep:
             self.begin()
@@ -87,6 +88,14 @@ class Connection(asyncio.Protocol):
             if piece:
                 await asyncio.sleep(0.1)
             self.write_chunk(b"piece %d\n" % piece)
+        report("finished", id=self.case)
+        self.write_chunk(b"end\n")
+        self.transport.write(b"0\r\n\r\n")
+
+    async def pausing(self, ms, ending):
+        self.transport.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n%s\r\n" % ending)
+        self.write_chunk(b"piece 0\n")
+        await asyncio.sleep(ms / 1000)
         report("finished", id=self.case)
         self.write_chunk(b"end\n")
         self.transport.write(b"0\r\n\r\n")
