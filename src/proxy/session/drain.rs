@@ -59,7 +59,7 @@ impl Session {
         let action = match (self.upstream_works(), upstream, cx.rules.on_gone) {
             (false, ..) => UpstreamAction::Nothing,
             (true, End::Abort, OnGone::Reset) => UpstreamAction::Reset,
-            // Whoever is to work to its end cannot: there is nobody to take the rest.
+            // An upstream that is to work to its end cannot, because the proxy that takes its response ends.
             (true, ..) => UpstreamAction::Close,
         };
         self.probe = None;
