@@ -8,8 +8,8 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::event::Failure;
+use super::finishing::Finishing;
 use super::line::Shown;
-use super::session::End;
 use super::upstreams::Chosen;
 use crate::evidence::inspect;
 use crate::liveness::{Evidence, PollMask};
@@ -105,7 +105,9 @@ impl Socket {
 
     /// How many bytes the peer has not acknowledged, with those that the kernel does not have.
     pub(super) fn left(&self) -> usize {
-        self.buffer.waiting().len() + tcp::unsent(self.descriptor.as_fd()).unwrap_or(0) as usize
+        let unsent = tcp::unsent(self.descriptor.as_fd()).unwrap_or(0);
+        // The kernel counts a FIN as a byte, the last.
+        self.buffer.waiting().len() + unsent.saturating_sub(u32::from(self.fin_sent)) as usize
     }
 
     /// Sends behind what waits.
@@ -184,15 +186,8 @@ pub(super) struct Connection {
     /// Tells the connections that one place has had apart.
     pub(super) generation: u32,
     pub(super) address: SocketAddr,
-    /// How the client's side is ended. `Close`: when it is flushed and its FIN was read, or at `finish_by`. `Abort`: when
-    /// its kernel has acknowledged everything, which is looked for at `finish_by`, until `linger_until`.
-    pub(super) finishing: Option<End>,
-    pub(super) lingers: bool,
-    pub(super) finish_by: Option<Instant>,
-    /// What was [left](Socket::left) when `finish_by` was set.
-    pub(super) finish_left: usize,
-    /// The end of the linger, whatever the client sends; or of the wait for a client that is to be aborted.
-    pub(super) linger_until: Option<Instant>,
+    /// The client's connection comes to its end.
+    pub(super) finishing: Option<Finishing>,
     /// What the client had not taken, and since when it has taken nothing of it.
     stuck: Option<(usize, Instant)>,
     pub(super) upstream: Option<Socket>,
@@ -216,10 +211,6 @@ impl Connection {
             generation,
             address,
             finishing: None,
-            lingers: false,
-            finish_by: None,
-            finish_left: 0,
-            linger_until: None,
             stuck: None,
             upstream: None,
             chosen: None,
@@ -283,15 +274,12 @@ impl Connection {
     /// Puts all deadlines off by the time for which this process was absent.
     pub(super) fn put_off(&mut self, by: Duration) {
         let stuck = self.stuck.as_mut().map(|(_, since)| since);
-        let times = [
-            self.connect_by.as_mut(),
-            self.retry_at.as_mut(),
-            self.finish_by.as_mut(),
-            self.linger_until.as_mut(),
-            stuck,
-        ];
+        let times = [self.connect_by.as_mut(), self.retry_at.as_mut(), stuck];
         for at in times.into_iter().flatten() {
             *at = *at + by;
+        }
+        if let Some(finishing) = &mut self.finishing {
+            finishing.put_off(by);
         }
     }
 

@@ -16,7 +16,7 @@
 //! - `service`: the [service](crate::reactor::Service) of one thread's loop, and what time does. `reading`: wake-ups and
 //!   bytes.
 //! - `session`: decides what bytes and ends mean; pure. `session_io`: carries out what it decides.
-//! - `connection`: both sockets of a client and their buffers.
+//! - `connection`: both sockets of a client and their buffers. `finishing`: the end of a client's.
 //! - `upstreams`: which upstream is chosen, and which are left out.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
@@ -25,6 +25,7 @@
 mod connection;
 mod counts;
 mod event;
+mod finishing;
 mod line;
 mod proxy_protocol;
 mod reading;

@@ -216,11 +216,8 @@ impl Proxy {
                         self.look_again = self.look_again.min(now + limits::LOOK_AGAIN);
                     }
                 }
-                if client
-                    && connection.finishing == Some(End::Close)
-                    && connection.linger_until.is_some_and(|until| now < until)
-                {
-                    connection.finish_by = Some(now + limits::LINGER);
+                if client && let Some(finishing) = &mut connection.finishing {
+                    finishing.heard(now);
                 }
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
                 if client {
@@ -314,17 +311,14 @@ impl Proxy {
         let Some(conn) = self.conns.get_mut(index) else { return };
         conn.account(&mut self.worker.held); // a flush has sent what waited
         let Conn { connection, .. } = conn;
-        if connection.finishing == Some(End::Close)
+        if let Some(finishing) = connection.finishing.as_mut().filter(|finishing| finishing.is(End::Close))
             && let Some(client) = connection.client.as_ref().filter(|client| client.is_flushed())
         {
             if client.eof {
                 SessionIo { connection, worker: &mut self.worker, sockets, index, now }
                     .end_client(End::Close);
-            } else if !connection.lingers {
-                connection.lingers = true;
-                connection.linger_until = Some(now + limits::MAX_LINGER);
-                connection.finish_left = client.left();
-                connection.finish_by = Some(now + limits::LINGER);
+            } else {
+                finishing.linger(now, client.left());
             }
         }
         if connection.client.is_none() && connection.upstream.is_none() {

@@ -14,6 +14,7 @@ use slab::Slab;
 use super::connection::{CLIENT, Connection, INTEREST, Socket};
 use super::counts::Counts;
 use super::event::{Failure, Phase};
+use super::finishing::Finishing;
 use super::line::Line;
 use super::proxy_protocol::SendProxy;
 use super::session::{Effects, End, Rules, Session, SessionFact};
@@ -219,28 +220,12 @@ impl Proxy {
         if connection.retry_at.is_some_and(|at| at <= now) {
             SessionIo { connection, worker: &mut self.worker, sockets, index, now }.try_again();
         }
-        if connection.finish_by.is_some_and(|by| by <= now) {
-            let left = connection.client.as_ref().map_or(0, Socket::left);
-            if connection.finishing == Some(End::Abort) {
-                if left < std::mem::replace(&mut connection.finish_left, left) {
-                    connection.linger_until = Some(now + limits::FLUSH_PATIENCE);
-                }
-                if left == 0 || connection.linger_until.is_none_or(|until| until <= now) {
-                    connection.finish_by = None;
-                    SessionIo { connection, worker: &mut self.worker, sockets, index, now }
-                        .end_client(End::Abort);
-                } else {
-                    connection.finish_by = Some(now + limits::DELIVERY_CHECK);
-                }
-            } else if left < std::mem::replace(&mut connection.finish_left, left) {
-                // The client is slow, but takes it. A close would take the rest away from it.
-                let patience = if connection.lingers { limits::LINGER } else { limits::FLUSH_PATIENCE };
-                connection.finish_by = Some(now + patience);
-            } else {
-                connection.finish_by = None;
-                let how = if connection.is_flushed(true) { End::Close } else { End::Abort };
-                SessionIo { connection, worker: &mut self.worker, sockets, index, now }.end_client(how);
-            }
+        if let Some(finishing) = connection.finishing.as_mut().filter(|finishing| finishing.at() <= now)
+            && let Some(client) = &connection.client
+            && finishing.look(now, client.left())
+        {
+            let how = if client.is_flushed() { End::Close } else { End::Abort };
+            SessionIo { connection, worker: &mut self.worker, sockets, index, now }.end_client(how);
         }
         if visit.is_some_and(|at| at <= now) {
             *visit = None;
@@ -502,8 +487,9 @@ impl Conn {
     }
 
     fn deadline(&self, rules: &Rules) -> Instant {
-        let Connection { connect_by, retry_at, finish_by, .. } = self.connection;
-        let deadlines = [self.session.deadline(rules), connect_by, retry_at, finish_by, self.visit];
+        let Connection { connect_by, retry_at, ref finishing, .. } = self.connection;
+        let finish = finishing.as_ref().map(Finishing::at);
+        let deadlines = [self.session.deadline(rules), connect_by, retry_at, finish, self.visit];
         deadlines.map(|at| at.unwrap_or(Instant::NEVER)).into_iter().fold(Instant::NEVER, Instant::min)
     }
 }

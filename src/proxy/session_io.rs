@@ -9,6 +9,7 @@ use socket2::SockRef;
 use super::connection::{CLIENT, Connection, INTEREST, Socket, UPSTREAM};
 use super::counts::Counts;
 use super::event::{Failure, Parties, ProxyEvent};
+use super::finishing::Finishing;
 use super::line::Line;
 use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact, Side};
 use super::told::Told;
@@ -195,26 +196,18 @@ impl SessionIo<'_> {
 
     fn finish_client(&mut self, how: End) {
         let Some(client) = &mut self.connection.client else { return };
-        self.connection.finishing = Some(how);
-        self.connection.finish_left = client.left();
-        match how {
-            End::Close => {
-                client.fin();
-                self.connection.finish_by = Some(self.now + limits::FLUSH_PATIENCE);
-            }
-            End::Abort => {
-                self.connection.linger_until = Some(self.now + limits::FLUSH_PATIENCE);
-                self.connection.finish_by = Some(self.now);
-            }
+        self.connection.finishing = Some(Finishing::begin(how, self.now, client.left()));
+        if how == End::Close {
+            client.fin();
         }
     }
 
     pub(super) fn end_client(&mut self, how: End) {
         if let Some(socket) = self.connection.client.take() {
+            let aborts = self.connection.finishing.take().is_some_and(|finishing| finishing.is(End::Abort));
             // A FIN would make what is lost with the buffer look as if it had never been.
-            let whole = socket.is_flushed() && self.connection.finishing != Some(End::Abort);
-            self.retire(socket, CLIENT, if whole { how } else { End::Abort });
-            self.connection.finish_by = None;
+            let how = if socket.is_flushed() && !aborts { how } else { End::Abort };
+            self.retire(socket, CLIENT, how);
         }
     }
 

@@ -182,8 +182,8 @@ pub(crate) fn unread_of(fd: RawFd) -> io::Result<u32> {
     queued(fd, libc::FIONREAD)
 }
 
-/// The number of bytes that the peer's kernel has not acknowledged (`SIOCOUTQ`); a FIN does not count. Errors: those
-/// of `ioctl(2)`.
+/// The number of bytes that the peer's kernel has not acknowledged (`SIOCOUTQ`); our FIN counts as one, the last. Errors:
+/// those of `ioctl(2)`.
 pub fn unsent(socket: impl AsFd) -> io::Result<u32> {
     queued(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ)
 }
