@@ -53,7 +53,7 @@ impl Session {
                 let begun = self.tunnelled.from_upstream > 0 && self.upstream != Upstream::HalfClosed;
                 (End::Abort, if begun { End::Abort } else { End::Close })
             }
-            Response::Body(body) if !body.shows_its_truncation(self.probes > 0) => (End::Abort, End::Abort),
+            Response::Body(body) if !body.shows_its_truncation(self.zeros > 0) => (End::Abort, End::Abort),
             _ => (End::Abort, End::Close),
         };
         let action = match (self.upstream_works(), upstream, cx.rules.on_gone) {

@@ -126,7 +126,7 @@ impl Session {
                 (exchange.interim.saturating_add(self.probes) < MAX_INTERIM).then_some(reply::PROBE)
             }
             (Response::Body(body), Phase::Sending) => {
-                let digits = body.chunk_boundary()? + u32::from(self.probes) + 1;
+                let digits = body.chunk_boundary()? + u32::from(self.zeros) + 1;
                 (digits <= MAX_SIZE_DIGITS).then_some(reply::ZERO)
             }
             _ => None,
@@ -135,6 +135,7 @@ impl Session {
 
     fn ask(&mut self, question: &'static [u8], cx: &mut Context<'_>) {
         self.probes += 1;
+        self.zeros += u8::from(question == reply::ZERO);
         cx.push(Effect::Probed(ProbeOutcome::Asked));
         cx.push(Effect::Reply(question));
         self.probe = Some(HalfCloseProbe::Sent { since: cx.now, check: cx.now + PROBE_CHECKS[0], checks: 0 });

@@ -154,8 +154,10 @@ pub struct Session {
     /// The beginning of a response's head.
     partial_head: Vec<u8>,
     probe: Option<HalfCloseProbe>,
-    /// Probes sent in the present exchange.
+    /// Probes sent in the present exchange; bytes of the response that were passed on are one, too.
     probes: u8,
+    /// Those of the probes that are leading zeros of the size that follows what was passed on.
+    zeros: u8,
     /// When the present wait for bytes of the client, or of the upstream, began.
     waits_since: Instant,
     tunnelled: Tunnelled,
@@ -189,6 +191,7 @@ impl Session {
             partial_head: Vec::new(),
             probe: None,
             probes: 0,
+            zeros: 0,
             waits_since: cx.now,
             tunnelled: Tunnelled::default(),
             accepted_at: cx.now,

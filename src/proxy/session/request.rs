@@ -111,7 +111,7 @@ impl Session {
         let fits = matches!(head.framing(), Framing::Length(bytes) if bytes <= most);
         let gathering = fits && !head.expects_continue() && cx.budget.bodies > 0;
         self.followed = length;
-        self.probes = 0;
+        (self.probes, self.zeros) = (0, 0);
         self.exchange = Some(Box::new(Exchange {
             head,
             began: cx.now,

@@ -49,7 +49,7 @@ impl Session {
                 }
                 // The zeros of questions would become a size that these bytes have not.
                 Response::Body(body)
-                    if self.probes > 0 && body.chunk_boundary().is_some() && !rest[0].is_ascii_hexdigit() =>
+                    if self.zeros > 0 && body.chunk_boundary().is_some() && !rest[0].is_ascii_hexdigit() =>
                 {
                     self.pass(0..at, cx);
                     return self.upstream_failed(Failure::Closed, cx);
@@ -131,6 +131,7 @@ impl Session {
         if bytes == 0 {
             return false;
         }
+        self.zeros = 0;
         if let Some(exchange) = &mut self.exchange {
             if exchange.response_bytes == 0 {
                 // A client that waited for a word of the upstream has it now, and its own time begins.

@@ -134,7 +134,7 @@ impl Session {
         // First what came, and then its truncation. A length and chunks show it by themselves, unless a question has
         // begun a size of zero.
         let shown = match &self.response {
-            Response::Body(body) => body.shows_its_truncation(self.probes > 0),
+            Response::Body(body) => body.shows_its_truncation(self.zeros > 0),
             _ => !begun,
         };
         self.finish_client(if shown && !self.tunnel { End::Close } else { End::Abort }, cx);

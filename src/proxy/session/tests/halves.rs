@@ -313,8 +313,11 @@ fn a_stream_that_breaks_off_behind_a_question_does_not_look_as_if_a_zero_ended_i
     world.upstream(STREAM).client_fin().client_got(format!("{STREAM}0"));
     world.feed(SessionFact::Drain).feed(SessionFact::Cut).told_interrupted();
     world.sockets_are(ClientSocket::Ended(End::Abort), UpstreamSocket::Ended(End::Abort));
-    // Nor a part of a size. One that is not zero announces bytes that are missing.
-    for (begun, end) in [("0", End::Abort), ("00", End::Abort), ("1", End::Close), ("01", End::Close)] {
+    // Nor a part of a size. One that is not zero announces bytes that are missing, and no size at all is no end, also
+    // behind bytes that were a question.
+    for (begun, end) in
+        [("", End::Close), ("0", End::Abort), ("00", End::Abort), ("1", End::Close), ("01", End::Close)]
+    {
         for half_closed in [false, true] {
             let mut world = World::asked(RULES);
             if half_closed {
