@@ -1,5 +1,6 @@
 //! Arguments in, exit codes out.
 
+mod address;
 pub mod beat;
 #[cfg(feature = "bench")]
 pub mod bench;

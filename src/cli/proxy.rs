@@ -1,18 +1,19 @@
 //! `deadpeer proxy`: its arguments, and the proxy as a service.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::address;
 use crate::cli::bytes;
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::serve::{
-    Life, Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
+    Life, Loop, OutputArgs, Service, Setup, WorkerParts, capacity_within_limits, cores, serve,
 };
 use crate::cli::values::{MODES, ON_GONE, ON_STALL, PROXY_POLICIES, VERSIONS, one_of};
 use crate::events::proxy::{Closing, Listening, ProxyStream};
@@ -27,14 +28,14 @@ use crate::time::Instant;
 /// Arguments of `deadpeer proxy`.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
-    /// Address to listen on, as 127.0.0.1:8080 or `[::]:8080`; repeat it for more. With port 0 the kernel chooses a free
-    /// port, which the first line names
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address)]
+    /// Address to listen on, as 127.0.0.1:8080, `[::]:8080`, or :8080 for every address of this machine; repeat it for
+    /// more. With port 0 the kernel chooses a free port, which the first line names
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address::to_listen)]
     pub listen: Vec<SocketAddr>,
 
-    /// Address of the HTTP server behind the proxy; repeat it for more. A request goes to the server with the fewest
-    /// connections
-    #[arg(long, value_name = "ADDR", required = true, value_parser = address)]
+    /// Address of the HTTP server behind the proxy, as 127.0.0.1:9000, app:9000 or `http://app:9000`; repeat it for more. A
+    /// request goes to the server with the fewest connections
+    #[arg(long, value_name = "ADDR", required = true, value_parser = address::to_connect)]
     pub upstream: Vec<SocketAddr>,
 
     /// Whether the proxy follows HTTP/1, and so knows which clients wait for a response
@@ -214,8 +215,9 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
 fn is_same(listen: SocketAddr, upstream: SocketAddr) -> bool {
     // Only an address of this machine can be bound to.
     let own = || UdpSocket::bind((upstream.ip(), 0)).is_ok();
-    listen.port() == upstream.port()
-        && (listen.ip() == upstream.ip() || (listen.ip().is_unspecified() && own()))
+    let takes =
+        |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv4() == upstream.is_ipv4() || address::takes_ipv4());
+    listen.port() == upstream.port() && (listen.ip() == upstream.ip() || (takes(listen.ip()) && own()))
 }
 
 // --- service -----------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ use std::vec::IntoIter;
 
 use clap::Args;
 
+use crate::cli::address;
 use crate::cli::bytes;
 use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::latency_log::LatencyLog;
 use crate::cli::serve::{
-    Life, Loop, OutputArgs, Service, Setup, WorkerParts, address, capacity_within_limits, cores, serve,
+    Life, Loop, OutputArgs, Service, Setup, WorkerParts, capacity_within_limits, cores, serve,
 };
 use crate::cli::values::{DUPLICATES, HEARTBEATS, POLICIES, WAKES, one_of};
 use crate::events::start::Start;
@@ -33,9 +34,9 @@ use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batc
 /// Arguments of `deadpeer run`.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Address to listen on, as 127.0.0.1:7400 or `[::]:7400`; repeat it for more. With port 0 the kernel chooses a free
-    /// port, which the first line names
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address)]
+    /// Address to listen on, as 127.0.0.1:7400, `[::]:7400`, or :7400 for every address of this machine; repeat it for
+    /// more. With port 0 the kernel chooses a free port, which the first line names
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address::to_listen)]
     pub listen: Vec<SocketAddr>,
 
     /// How long a peer may be silent: standard (a verdict after 32 s) or strict (after 7 s) [default: standard]

@@ -16,7 +16,7 @@
 //! - With a [drain](Setup::drain) the first signal lets the workers come to their end, and the next one stops them.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -171,13 +171,6 @@ pub(super) fn serve<S: Service>(
 }
 
 // --- arguments ---------------------------------------------------------------------------------
-
-pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text.to_socket_addrs().map_err(|error| {
-        format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
-    })?;
-    found.next().ok_or_else(|| format!("`{text}` has no address"))
-}
 
 pub(super) fn cores() -> u16 {
     thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(256).min(256))

@@ -33,8 +33,9 @@ fn arguments_that_mean_nothing_are_refused_with_what_would() {
     for (options, words) in refusals {
         outcome(&format!("proxy --upstream 127.0.0.1:1 {options}")).assert_refusal(2, words);
     }
-    outcome("proxy --upstream nowhere").assert_refusal(2, &["--upstream", "nowhere", "127.0.0.1:"]);
-    outcome("proxy --upstream 127.0.0.1:1 --listen 8080").assert_refusal(2, &["--listen", "8080"]);
+    outcome("proxy --upstream nowhere").assert_refusal(2, &["--upstream", "write it like nowhere:"]);
+    outcome("proxy --upstream 127.0.0.1:1 --listen 8080").assert_refusal(2, &["--listen", "write :8080"]);
+    outcome("proxy --upstream https://127.0.0.1:1").assert_refusal(2, &["--upstream", "no TLS", "Caddy"]);
     let own = "proxy --upstream 127.0.0.1:18080 --listen 0.0.0.0:18080";
     outcome(own).assert_refusal(2, &["the upstream 127.0.0.1:18080", "listens on", "--upstream"]);
     let twice = "proxy --upstream 127.0.0.1:1 --listen 127.0.0.1:18080 --listen 127.0.0.1:18080";
@@ -165,6 +166,23 @@ fn it_listens_on_several_addresses_of_both_families() {
         }
         proxy.finish();
         assert_eq!(upstream.count(), 2, "{io}");
+    }
+}
+
+#[test]
+fn a_port_alone_is_every_address_of_this_machine_and_a_url_is_its_host_and_port() {
+    for io in engines() {
+        let upstream = Upstream::answering();
+        let mut proxy = Proxy::at(io, "", &[], &format!("--upstream http://{}/", upstream.address));
+        let told = proxy.daemon.wait_for("listening");
+        assert_told(&told, &json!({ "upstreams": [upstream.address.to_string()] }));
+        let port = proxy.address.port();
+        let families = if proxy.address.is_ipv6() { &["127.0.0.1", "[::1]"][..] } else { &["127.0.0.1"] };
+        for host in families {
+            let address = format!("{host}:{port}").parse().unwrap();
+            assert_eq!(Peer::asking(address, "GET /a HTTP/1.1\r\n\r\n").message().1, b"/a", "{io} {host}");
+        }
+        proxy.finish_undisturbed(families.len() as u64);
     }
 }
 

@@ -1,0 +1,126 @@
+//! Addresses on the command line: `127.0.0.1:8080`, `[::]:8080`, `:8080`, `app:8080`, `http://app:8080/`.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use crate::sys::describe;
+
+/// A host, none if only a port was given, and its port.
+fn parse(text: &str) -> Result<(Option<&str>, u16), String> {
+    let (rest, default) = match text.split_once("://") {
+        None => (text, None),
+        Some(("http", rest)) => (rest.strip_suffix('/').unwrap_or(rest), Some("80")),
+        Some(("https", _)) => {
+            return Err("deadpeer speaks no TLS: put nginx, Caddy or HAProxy in front of it for clients of \
+                        https, and take the port of the server that speaks http"
+                .to_owned());
+        }
+        Some((scheme, _)) => {
+            return Err(format!("`{scheme}` is not a scheme that deadpeer knows: take http://"));
+        }
+    };
+    if rest.contains(['/', '?', '#', '@']) {
+        return Err(format!("`{text}` is more than a host and a port: leave its path and user out"));
+    }
+    let (host, port) = match rest.rsplit_once(':') {
+        _ if rest.parse::<Ipv6Addr>().is_ok() => {
+            return Err(format!("an IPv6 address stands in brackets: write [{rest}]:8080"));
+        }
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => match default {
+            Some(port) => (rest, port),
+            None if rest.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return Err(format!(
+                    "`{rest}` is a port without an address: write :{rest} for every address of this machine, or \
+                     127.0.0.1:{rest}"
+                ));
+            }
+            None => return Err(format!("`{text}` has no port: write it like {rest}:8080")),
+        },
+    };
+    let port = port.parse().map_err(|_| format!("`{port}` is not a port: there are 0 to 65535"))?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    if bare.is_none() && host.contains(':') {
+        return Err(format!("an IPv6 address stands in brackets: write [{host}]:{port}"));
+    }
+    Ok((Some(bare.unwrap_or(host)).filter(|host| !host.is_empty()), port))
+}
+
+/// An address to listen on. A port alone is every address of this machine.
+pub(super) fn to_listen(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = parse(text)?;
+    let every: SocketAddr = match takes_ipv4() && UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() {
+        true => (Ipv6Addr::UNSPECIFIED, port).into(),
+        false => (Ipv4Addr::UNSPECIFIED, port).into(),
+    };
+    host.map_or(Ok(every), |host| resolve(host, port))
+}
+
+/// An address to connect to. A port alone is one of this machine.
+pub(super) fn to_connect(text: &str) -> Result<SocketAddr, String> {
+    match parse(text)? {
+        (_, 0) => Err("port 0 is none to connect to: give the port of the server".to_owned()),
+        (host, port) => resolve(host.unwrap_or("127.0.0.1"), port),
+    }
+}
+
+/// The first address of a host.
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let mut found = (host, port).to_socket_addrs().map_err(|error| {
+        format!("{}; give an address and a port, as 127.0.0.1:7400 or [::1]:7400", describe(&error))
+    })?;
+    found.next().ok_or_else(|| format!("`{host}` has no address"))
+}
+
+/// Whether `[::]` takes IPv4 connections, too.
+pub(super) fn takes_ipv4() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_in_all_their_forms() {
+        let every = if takes_ipv4() { "[::]:8080" } else { "0.0.0.0:8080" };
+        for (text, listened, connected) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "[::1]:8080", "[::1]:8080"),
+            ("[::]:8080", "[::]:8080", "[::]:8080"),
+            (":8080", every, "127.0.0.1:8080"),
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://127.0.0.1:8080/", "127.0.0.1:8080", "127.0.0.1:8080"),
+            ("http://127.0.0.1", "127.0.0.1:80", "127.0.0.1:80"),
+            ("http://[::1]/", "[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(to_listen(text), Ok(listened.parse().unwrap()), "{text}");
+            assert_eq!(to_connect(text), Ok(connected.parse().unwrap()), "{text}");
+        }
+        assert_eq!(to_listen("127.0.0.1:0"), Ok("127.0.0.1:0".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_refusal_names_the_cure() {
+        for (text, cure) in [
+            ("https://app:8443", "nginx, Caddy or HAProxy in front"),
+            ("ftp://app:21", "take http://"),
+            ("http://app:80/api", "leave its path"),
+            ("http://me@app:80", "leave its path and user"),
+            ("8080", "write :8080 for every address of this machine, or 127.0.0.1:8080"),
+            ("app", "write it like app:8080"),
+            ("", "port"),
+            ("::1", "write [::1]:8080"),
+            ("fe80::1:2:3:4:5:6:7:8080", "write [fe80::1:2:3:4:5:6:7]:8080"),
+            ("[::1]", "write it like [::1]:8080"),
+            ("app:http", "there are 0 to 65535"),
+            ("app:65536", "there are 0 to 65535"),
+            ("no such host:1", "give an address and a port"),
+        ] {
+            for refusal in [to_listen(text).unwrap_err(), to_connect(text).unwrap_err()] {
+                assert!(refusal.contains(cure), "{text}: {refusal}");
+            }
+        }
+        assert!(to_connect("127.0.0.1:0").unwrap_err().contains("the port of the server"));
+    }
+}
