@@ -2,9 +2,10 @@
 """What a proxied request costs: deadpeer's proxy beside HAProxy and nginx.
 
     apt-get install -y --no-install-recommends haproxy nginx-light libnginx-mod-stream wrk
-    cargo build --release
+    cargo build --release && cargo build --release --example bare_relay
     python3 tests/http/speed.py            # about ten minutes, a Markdown table on stdout
     python3 tests/http/speed.py --quick    # about one and a half, for a look
+    python3 tests/http/speed.py --calls    # half a minute: system calls of a request
 
 wrk asks, one nginx worker answers with a file of 1 KiB, and each front in turn stands between
 them, alone on its cores. Fronts alternate within a round, and each round begins with another one,
@@ -14,6 +15,9 @@ The main figure is requests per CPU second of the front, not requests per second
 machine it is the client and the upstream that are full first, and then requests per second tell
 of them. How busy the front was stands beside it; at less than all of its cores' time a front
 finds less to do at each waking, and its figure is one of that load, not of its limit.
+
+The bare relay (servers/relay.rs) is the floor: one epoll, one recv and one send for each message,
+and nothing parsed.
 """
 
 import argparse
@@ -24,6 +28,7 @@ import os
 import platform
 import random
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -37,10 +42,12 @@ from pathlib import Path
 BODY = 1024
 HOST = "127.0.0.1"
 FRONTS = [
-    "direct", "deadpeer-http", "deadpeer-tcp", "haproxy-http", "haproxy-tcp", "nginx-http",
+    "direct", "bare-relay", "deadpeer-http", "deadpeer-tcp", "haproxy-http", "haproxy-tcp", "nginx-http",
     "nginx-stream",
 ]
 HAPROXY = ("haproxy-http", "haproxy-tcp")
+# The proxy of another build, given by --before.
+BEFORE = ("before-http", "before-tcp")
 # The front of HAProxy's that does the same work.
 SAME_MODE = {
     "deadpeer-http": "haproxy-http", "nginx-http": "haproxy-http",
@@ -428,15 +435,22 @@ class Bench:
         return Process([program("haproxy"), "-db", "-f", str(conf)], self.options.front_cores,
                        self.options.nice, folder / "log")
 
-    def start_deadpeer(self, mode):
-        if not Path(self.options.deadpeer).exists():
-            raise Missing(f"{self.options.deadpeer} is not built")
+    def start_relay(self, port):
+        if not Path(self.options.relay).exists():
+            raise Missing(f"{self.options.relay} is not built")
+        log = self.new_folder("relay") / "log"
+        return Process([self.options.relay, str(port), str(self.upstream_port)],
+                       self.options.front_cores, self.options.nice, log)
+
+    def start_deadpeer(self, mode, program):
+        if not Path(program).exists():
+            raise Missing(f"{program} is not built")
         folder = self.new_folder("deadpeer")
         events = folder / "events"
         process = Process(
-            [self.options.deadpeer, "proxy", "--listen", f"{HOST}:0", "--drain", "0s", "--upstream",
+            [program, "proxy", "--listen", f"{HOST}:0", "--drain", "0s", "--upstream",
              f"{HOST}:{self.upstream_port}", "--threads", str(self.options.threads), "--mode", mode,
-             "--events", str(events)],
+             "--events", str(events), *self.options.deadpeer_options],
             self.options.front_cores, self.options.nice, folder / "log")
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and process.child.poll() is None:
@@ -467,10 +481,13 @@ class Bench:
         if name == "direct":
             yield None, self.upstream_port
             return
-        if name.startswith("deadpeer-"):
-            process, port = self.start_deadpeer(name.partition("-")[2])
-        elif name.startswith("haproxy-"):
-            process = self.start_haproxy(name.partition("-")[2], port)
+        make, _, mode = name.partition("-")
+        if make in ("deadpeer", "before"):
+            process, port = self.start_deadpeer(mode, getattr(self.options, make))
+        elif make == "bare":
+            process = self.start_relay(port)
+        elif make == "haproxy":
+            process = self.start_haproxy(mode, port)
         elif name == "nginx-http":
             process = self.start_nginx(NGINX_HTTP_CONF, port, self.options.front_cores, name)
         else:
@@ -580,6 +597,35 @@ class Bench:
             }
         return run
 
+    def calls(self, name, connections):
+        """System calls of a request on connections that are already there, by name."""
+        counts = self.new_folder("strace") / "counts"
+        with self.front(name) as (process, port):
+            if not process:
+                raise Missing("there is no front to trace")
+            clients = [socket.create_connection((HOST, port), 10) for _ in range(connections)]
+            rounds = 1 + 10_000 // connections
+            ask_together(clients, 2)
+            pids = [word for pid in process.pids() for word in ("-p", str(pid))]
+            tracer = Process([program("strace"), "-f", "-c", "-o", str(counts), *pids],
+                             self.options.client_cores, self.options.nice, f"{counts}.log")
+            time.sleep(0.5)
+            ask_together(clients, rounds)
+            tracer.child.send_signal(signal.SIGINT)
+            tracer.child.wait()
+            for client in clients:
+                client.close()
+        asked = rounds * connections
+        calls = {}
+        for line in counts.read_text().splitlines():
+            fields = line.split()
+            if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
+                calls[fields[-1]] = int(fields[3]) / asked
+        run = {"kind": "calls", "front": name, "round": 0, "connections": connections,
+               "requests": asked, "calls": calls}
+        self.runs.append(run)
+        return run
+
     def idle(self, name, turn):
         """What an idle connection holds: the front's memory, and the kernel's."""
         count = self.options.idle
@@ -623,6 +669,15 @@ class Bench:
         return run
 
 
+def ask_together(clients, rounds):
+    """Each client asks at the same time, and again when all have their answers."""
+    for _ in range(rounds):
+        for client in clients:
+            client.sendall(REQUEST)
+        if not all([read_answer(client) for client in clients]):
+            raise OSError("a wrong answer")
+
+
 def still_open(client):
     try:
         client.setblocking(False)
@@ -654,13 +709,14 @@ def table(title, heads, rows, out):
 
 
 def ratios(values, name, best):
-    """Against the better of HAProxy's modes, and against the one that does the same.
+    """Against the better of HAProxy's modes, the one that does the same, and the bare relay.
 
     Values are by front and round. A ratio is taken within a round, as the machine itself may be
     faster in one than in another; told is the median of the rounds, and from where to where.
     """
     rivals = [values[rival] for rival in HAPROXY if rival in values]
     twin = [values[SAME_MODE[name]]] if SAME_MODE.get(name) in values else []
+    floor = [values["bare-relay"]] if "bare-relay" in values else []
 
     def over(rivals):
         if not rivals or name not in values:
@@ -675,30 +731,62 @@ def ratios(values, name, best):
         text = f"{statistics.median(found):.2f}"
         return text if len(found) == 1 else f"{text} ({min(found):.2f}-{max(found):.2f})"
 
-    return [over(rivals), over(twin)]
+    return [over(rivals), over(twin), over(floor)]
+
+
+NOTES = """
+Ratios are taken within each round, and the median told; for requests more is better, for latency
+and memory less. CPU seconds are
+user and system time of all the front's processes and kernel threads of theirs, opening and closing
+the connections included. A front that is less than 90% busy was not at its limit. "Others" is what
+else ran on this machine, in cores; a run with more than 0.1 of it is tried again, twice at most
+and while patience lasts.
+Latency is wrk's, whose clients wait for their answers: not an open load, and it corrects long
+answers for the requests they held up. Direct, client and upstream share cores; with a front each
+request also wakes another core twice, and that is in what is added.
+Memory is Pss of the front's processes now less what they had before the first connection, so what a
+front sets aside at its start is in "front empty" alone. Kernel memory is what the slabs of the
+whole machine grew by, both ends of each connection and the upstream's included, pages outside of
+slabs not.
+Each idle connection has asked once, 100 of them at a time: a front that shares upstream connections
+holds that many, the others one for each client."""
+
+
+RATIOS = ["x better HAProxy", "x HAProxy, same mode", "x bare relay"]
+
+
+def median(runs, key):
+    return statistics.median(run[key] for run in runs)
+
+
+def select(bench, kind, name, connections):
+    return [run for run in bench.runs
+            if (run["kind"], run["front"], run["connections"]) == (kind, name, connections)]
 
 
 def report(bench, header, names, out):
-    def select(kind, name, connections):
-        return [run for run in bench.runs
-                if (run["kind"], run["front"], run["connections"]) == (kind, name, connections)]
-
-    def median(runs, key):
-        return statistics.median(run[key] for run in runs)
-
     print("## A front's cost, beside HAProxy and nginx\n", file=out)
     for key, value in header.items():
         print(f"- {key}: {value}", file=out)
     for name, reason in bench.skipped.items():
         print(f"- skipped {name}: {reason}", file=out)
 
-    ratio_heads = ["x better HAProxy", "x HAProxy, same mode"]
+    if bench.options.calls:
+        return report_calls(bench, names, out)
+    report_load(bench, names, out)
+    if not bench.options.only_load:
+        report_latency(bench, names, out)
+        report_memory(bench, names, out)
+    print(NOTES, file=out)
+
+
+def report_load(bench, names, out):
     loads = [("load", count, f"{count:,} keep-alive connections") for count in
              bench.options.connections]
     if bench.options.churn:
         loads.append(("churn", 50, "50 clients, a connection for each request"))
     for kind, connections, title in loads:
-        found = {name: select(kind, name, connections) for name in names}
+        found = {name: select(bench, kind, name, connections) for name in names}
         values = {name: {run["round"]: run["per_cpu_s"] for run in runs}
                   for name, runs in found.items() if name != "direct"}
         rows = []
@@ -714,16 +802,37 @@ def report(bench, header, names, out):
                          f"{max(run['others'] for run in runs):.2f}",
                          str(sum(run["errors"] for run in runs))])
         table(f"Requests per CPU second of the front, {title}",
-              ["front", "min", "median", "max", *ratio_heads, "requests/s min", "median", "max",
+              ["front", "min", "median", "max", *RATIOS, "requests/s min", "median", "max",
                "front busy", "cores busy", "others at most", "errors"], rows, out)
+        rows = []
+        for key in ("p50", "p99"):
+            waits = {name: {run["round"]: run["wrk"][key] for run in runs}
+                     for name, runs in found.items()}
+            rows += [[f"{key}, {name}", spread(waits[name].values(), whole),
+                      ratios(waits, name, min)[-1]] for name in names]
+        table(f"Latency in us under this load, {title}",
+              ["front", "min", "median", "max", "x bare relay"], rows, out)
 
+
+def report_calls(bench, names, out):
+    rows = []
+    for connections in bench.options.connections:
+        for name in names:
+            run, = select(bench, "calls", name, connections)
+            each = ", ".join(f"{call} {count:.2f}" for call, count in run["calls"].items()
+                             if count >= 0.005)
+            rows.append([name, str(connections), f"{sum(run['calls'].values()):.2f}", each])
+    table("System calls of a request", ["front", "connections", "in all", "each"], rows, out)
+
+
+def report_latency(bench, names, out):
     # Added latency is taken within the round: both of its ends saw the same machine.
     added = {}
     few = bench.options.few
-    direct = {run["round"]: run for run in select("latency", "direct", few)}
+    direct = {run["round"]: run for run in select(bench, "latency", "direct", few)}
     rows = []
     for name in names:
-        runs = select("latency", name, few)
+        runs = select(bench, "latency", name, few)
         cells = []
         for key in ("p50", "p99"):
             cells.append(spread([run["wrk"][key] for run in runs], whole))
@@ -741,12 +850,14 @@ def report(bench, header, names, out):
         row[-2:-2] = ratios(added, row[0], min)
     table(f"Latency in us, {few} connections, each asking as soon as it was answered",
           ["front", "p50 min", "median", "max", "p50 added", "p99 min", "median", "max",
-           "p99 added", *(f"p50 added {head}" for head in ratio_heads), "requests/s",
+           "p99 added", *(f"p50 added {head}" for head in RATIOS), "requests/s",
            "others at most"], rows, out)
 
+
+def report_memory(bench, names, out):
     rows = []
     idle = bench.options.idle
-    found = {name: select("idle", name, idle) for name in names}
+    found = {name: select(bench, "idle", name, idle) for name in names}
     values = {name: {run["round"]: run["bytes"] for run in runs}
               for name, runs in found.items() if name != "direct"}
     bare = {run["round"]: run.get("kernel_bytes") for run in found.get("direct", [])}
@@ -765,25 +876,9 @@ def report(bench, header, names, out):
             str(sum(run["lost"] + run["connections"] - run["answered"] for run in runs)),
         ])
     table(f"Memory in bytes for each of {idle:,} idle connections",
-          ["front", "min", "median", "max", *ratio_heads, "kernel, whole machine",
+          ["front", "min", "median", "max", *RATIOS, "kernel, whole machine",
            "kernel, over direct", "upstream connections", "front empty, KiB", "lost"], rows, out)
 
-    print(f"""
-Ratios are taken within each round, and the median told; for requests more is better, for latency
-and memory less. CPU seconds are
-user and system time of all the front's processes and kernel threads of theirs, opening and closing
-the connections included. A front that is less than 90% busy was not at its limit. "Others" is what
-else ran on this machine, in cores; a run with more than 0.1 of it is tried again, twice at most
-and while patience lasts.
-Latency is wrk's, whose clients wait for their answers: not an open load, and it corrects long
-answers for the requests they held up. Direct, client and upstream share cores; with a front each
-request also wakes another core twice, and that is in what is added.
-Memory is Pss of the front's processes now less what they had before the first connection, so what a
-front sets aside at its start is in "front empty" alone. Kernel memory is what the slabs of the
-whole machine grew by, both ends of each connection and the upstream's included, pages outside of
-slabs not.
-Each idle connection has asked once, 100 of them at a time: a front that shares upstream connections
-holds that many, the others one for each client.""", file=out)
 
 
 def cores(text):
@@ -802,7 +897,14 @@ def parse():
     first = str(min(os.sched_getaffinity(0)))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--deadpeer", default="target/release/deadpeer", metavar="PATH")
+    parser.add_argument("--deadpeer-options", type=shlex.split, default=[], metavar="TEXT",
+                        help="more options for its proxy")
+    parser.add_argument("--before", metavar="PATH",
+                        help="another deadpeer; its fronts are before-http and before-tcp")
+    parser.add_argument("--relay", default="target/release/examples/bare_relay", metavar="PATH")
     parser.add_argument("--fronts", default=",".join(FRONTS), help="which, with commas")
+    parser.add_argument("--only-load", action="store_true", help="neither latency nor memory")
+    parser.add_argument("--calls", action="store_true", help="only system calls, by strace")
     parser.add_argument("--connections", type=numbers, default=[50, 1000])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5, help="of each run of wrk")
@@ -823,10 +925,12 @@ def parse():
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds, options.connections, options.idle = 1, 2, [50], 500
+    if options.calls:
+        options.rounds = 1
     options.threads = options.threads or len(options.front_cores)
     options.fronts = options.fronts.split(",")
     for name in options.fronts:
-        if name not in FRONTS:
+        if name not in FRONTS and not (options.before and name in BEFORE):
             parser.error(f"no front is called {name}; there are {', '.join(FRONTS)}")
     return options
 
@@ -882,17 +986,22 @@ def describe(options):
 def measure(bench, names):
     options = bench.options
     steps = [("load", count) for count in options.connections]
-    steps.append(("latency", options.few))
+    if options.calls:
+        steps = [("calls", count) for count in options.connections]
+    elif not options.only_load:
+        steps += [("latency", options.few), ("idle", options.idle)]
     if options.churn:
         steps.append(("churn", 50))
     for turn in range(options.rounds):
         shift = turn % max(len(names), 1)
-        for kind, count in steps + [("idle", options.idle)]:
+        for kind, count in steps:
             say(f"round {turn + 1} of {options.rounds}: {kind}, {count} connections")
             for name in names[shift:] + names[:shift]:
                 try:
                     if kind == "idle":
                         run = bench.idle(name, turn)
+                    elif kind == "calls":
+                        run = bench.calls(name, count)
                     else:
                         run = bench.load(kind, name, turn, count)
                 except (Missing, OSError) as reason:
@@ -904,6 +1013,8 @@ def measure(bench, names):
                     continue
                 if kind == "idle":
                     say(f"  {name:14} {run.get('bytes', 0):10,.0f} bytes")
+                elif kind == "calls":
+                    say(f"  {name:14} {sum(run['calls'].values()):10,.2f} system calls")
                 else:
                     say(f"  {name:14} {run['rps']:10,.0f} requests/s "
                         f"{run.get('per_cpu_s', 0):10,.0f} a CPU second "
