@@ -47,12 +47,6 @@ pub trait Stream: Send + 'static {
     /// The counts of the status line.
     fn totals(counts: &Self::Counts) -> Totals;
 
-    /// The counts that an event brings, where the loop does not store them.
-    fn totals_of(event: &Self::Event) -> Option<Totals> {
-        let _ = event;
-        None
-    }
-
     /// The text of the status line. `rates` are the totals' growth a second.
     fn status(totals: &Totals, rates: &[f64; 5]) -> String;
 }
@@ -195,9 +189,6 @@ impl<S: Stream> Encoder<S> {
 
     /// Appends an event of the loop `ring`, or nothing.
     pub fn event(&mut self, ring: usize, event: &S::Event, into: &mut Vec<u8>) {
-        if let (Some(counters), Some(totals)) = (self.counters.get(ring), S::totals_of(event)) {
-            counters.store(totals);
-        }
         let Kind { name, at, colour, routine } = S::kind(event);
         let named = self.filter.only.is_empty() || self.filter.only.iter().any(|only| only == name);
         if !named || self.filter.quiet && routine.is_some() {

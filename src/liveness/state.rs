@@ -164,6 +164,8 @@ pub enum LocalCause {
     Unwatchable,
     /// A newer connection has the same identity, and [`OnDuplicate::Replace`](super::OnDuplicate) is set.
     Replaced,
+    /// It took nothing of what a proxy had for it for too long.
+    SendTimeout,
 }
 
 /// Declares every cause once: its code, its place in the enum, its word and its detail. The `match`es are total, so a
@@ -225,6 +227,7 @@ causes! {
     10: Local(LocalCause::Shutdown) => "local" "shutdown", Cut;
     11: Local(LocalCause::Unwatchable) => "local" "unwatchable", Cut;
     12: Local(LocalCause::Replaced) => "local" "replaced", Cut;
+    13: Local(LocalCause::SendTimeout) => "local" "send_timeout", Cut;
 }
 
 const _: () = {

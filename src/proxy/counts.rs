@@ -3,6 +3,9 @@
 use crate::liveness::Cause;
 use crate::proxy::event::{Interrupted, Phase, ProbeOutcome};
 
+/// The statuses that the proxy itself answers with.
+pub const ANSWERS: [u16; 6] = [400, 408, 431, 502, 503, 504];
+
 /// What the relay of one thread has counted since its start.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
@@ -24,6 +27,8 @@ pub struct Counts {
     pub upstream_failed: u64,
     /// How often an upstream was put out of use because it failed.
     pub upstream_down: u64,
+    /// Answers of the proxy's own, in the order of [`ANSWERS`].
+    pub answered: [u64; ANSWERS.len()],
     /// Connections that were not followed any more.
     pub not_followed: u64,
     /// Bytes that came from clients.
@@ -38,17 +43,22 @@ pub struct Counts {
     pub asked_here: u64,
     /// The number of the loop's own stalls.
     pub stalls: u64,
-    /// Exchanges that the end of the proxy has cut off.
-    pub cut: u64,
+    /// Exchanges and tunnels that the end of the proxy has cut off, by phase.
+    pub cut: [u64; Phase::ALL.len()],
     /// Events that were dropped because their output took none.
     pub dropped: u64,
 }
 
 impl Counts {
+    pub(super) fn answer(&mut self, status: u16) {
+        let place = ANSWERS.iter().position(|&answer| answer == status);
+        debug_assert!(place.is_some(), "{status} is no answer of ours");
+        self.answered[place.unwrap_or(0)] += 1;
+    }
+
     pub(super) fn interrupt(&mut self, told: &Interrupted) {
-        let phase = Phase::ALL.iter().position(|&phase| phase == told.phase).unwrap_or(0);
         self.interrupted += 1;
-        self.by_phase[phase][usize::from(told.cause.code())] += 1;
+        self.by_phase[told.phase as usize][usize::from(told.cause.code())] += 1;
         self.saved += u64::from(told.saved);
     }
 
@@ -73,6 +83,9 @@ impl Counts {
         self.saved += other.saved;
         self.upstream_failed += other.upstream_failed;
         self.upstream_down += other.upstream_down;
+        for (sum, one) in self.answered.iter_mut().zip(other.answered) {
+            *sum += one;
+        }
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;
         self.upstream_bytes += other.upstream_bytes;
@@ -80,7 +93,9 @@ impl Counts {
         self.asked_gone += other.asked_gone;
         self.asked_here += other.asked_here;
         self.stalls += other.stalls;
-        self.cut += other.cut;
+        for (sum, one) in self.cut.iter_mut().zip(other.cut) {
+            *sum += one;
+        }
         self.dropped += other.dropped;
     }
 }

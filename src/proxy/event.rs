@@ -115,6 +115,39 @@ impl Failure {
     }
 }
 
+words! {
+    /// Why the proxy answers a request itself, although no upstream has failed.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Refusal {
+        /// The head did not become whole in time.
+        HeadTimeout = "head_timeout",
+        /// The body stood still for too long.
+        BodyTimeout = "body_timeout",
+        /// The head has more bytes or fields than a head may have.
+        HeadTooLarge = "head_too_large",
+        /// The memory for requests is used up.
+        RequestMemory = "request_memory",
+        /// The request could be read in two ways, and such ones are refused.
+        AmbiguousRequest = "ambiguous_request",
+        /// The response could be read in two ways, and such ones are refused.
+        AmbiguousResponse = "ambiguous_response",
+    }
+}
+
+impl Refusal {
+    /// The status of the answer.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Refusal::AmbiguousRequest => 400,
+            Refusal::HeadTimeout | Refusal::BodyTimeout => 408,
+            Refusal::HeadTooLarge => 431,
+            Refusal::AmbiguousResponse => 502,
+            Refusal::RequestMemory => 503,
+        }
+    }
+}
+
 /// A half-close probe, or its outcome, to be counted. A probe may stay without outcome, because the response begins
 /// first or the client is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +158,16 @@ pub enum ProbeOutcome {
     Gone,
     /// The client is there: its kernel acknowledged the probe.
     Here,
+}
+
+/// A half-close probe, as the end behind it shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The time since the probe.
+    pub ago: Duration,
+    /// Whether a kernel had acknowledged it: the client's, or that of a forwarder in between. Otherwise the end is the
+    /// answer to it.
+    pub acknowledged: bool,
 }
 
 /// A client has left in the middle of an exchange.
@@ -148,8 +191,8 @@ pub struct Interrupted {
     pub after: Option<Duration>,
     /// How the client left: by a RST, a FIN, or a silence of its kernel.
     pub cause: Cause,
-    /// Time from the half-close probe to its answer, if there was one.
-    pub asked: Option<Duration>,
+    /// The last half-close probe before it left, if there was one.
+    pub asked: Option<Asked>,
     /// What was done to the upstream's connection.
     pub action: UpstreamAction,
     /// Whether the upstream was spared the rest of its work.
@@ -175,6 +218,21 @@ pub struct UpstreamFailed {
     pub answered: Option<u16>,
 }
 
+/// The proxy has answered a request itself, although no upstream has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Why, and with which status.
+    pub refusal: Refusal,
+    /// The phase of the exchange.
+    pub phase: Phase,
+    /// The method, such as `GET`; unknown before the head is whole.
+    pub method: Option<Box<str>>,
+    /// The target of the request.
+    pub target: Option<Box<str>>,
+    /// Bytes of the request that had come.
+    pub request_bytes: u64,
+}
+
 /// An event of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyEvent {
@@ -184,6 +242,8 @@ pub enum ProxyEvent {
     Completed,
     /// An upstream has failed before it had sent its whole response.
     UpstreamFailed(Box<UpstreamFailed>),
+    /// The proxy has answered a request itself, although no upstream has failed.
+    Answered(Box<Answered>),
     /// A connection is no longer followed.
     NotFollowed {
         /// Why its bytes could not be followed.

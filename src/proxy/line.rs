@@ -49,6 +49,17 @@ pub enum Line {
         /// How it failed; none if it is in use again.
         failure: Option<Failure>,
     },
+    /// A drain has begun.
+    Draining {
+        /// The time at which it began.
+        at: Instant,
+        /// Exchanges that are under way, with responses that their clients have not taken.
+        exchanges: u64,
+        /// Tunnels that are open.
+        tunnels: u64,
+        /// Clients for which nothing is under way.
+        idle: u64,
+    },
     /// Our own loop was held up.
     Stall {
         /// When it went on.
@@ -86,6 +97,7 @@ impl Line {
             Line::Told { at, .. }
             | Line::Completed { at, .. }
             | Line::Upstream { at, .. }
+            | Line::Draining { at, .. }
             | Line::Stall { at, .. }
             | Line::Saturated { at, .. }
             | Line::Resumed { at }

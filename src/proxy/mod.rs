@@ -35,9 +35,10 @@ mod session_io;
 mod told;
 mod upstreams;
 
-pub use counts::Counts;
+pub use counts::{ANSWERS, Counts};
 pub use event::{
-    Failure, Interrupted, Parties, Phase, ProbeOutcome, ProxyEvent, UpstreamAction, UpstreamFailed,
+    Answered, Asked, Failure, Interrupted, Parties, Phase, ProbeOutcome, ProxyEvent, Refusal, UpstreamAction,
+    UpstreamFailed,
 };
 pub use line::{Line, Shown};
 pub use proxy_protocol::SendProxy;

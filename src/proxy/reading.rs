@@ -331,7 +331,7 @@ impl Proxy {
 /// The cause of a client that ended with this errno.
 fn cause(error: i32, connection: &Connection, ticks: TickClock) -> Cause {
     match error {
-        libc::ETIME => Cause::Local(LocalCause::Shutdown), // set by this side, when the send timeout is over
+        libc::ETIME => Cause::Local(LocalCause::SendTimeout), // set by this side
         _ => {
             let client = connection.client.as_ref();
             cause_of_errno(error, &client.map(|client| client.evidence(ticks)).unwrap_or_default())

@@ -419,6 +419,15 @@ impl Service for Proxy {
 
     fn drain(&mut self) {
         self.drained = Some(0);
+        let (mut exchanges, mut tunnels, mut idle) = (0, 0, 0);
+        for (_, conn) in &self.conns {
+            *match conn.session.phase() {
+                Phase::Tunnel => &mut tunnels,
+                Phase::Idle if conn.connection.is_flushed(true) => &mut idle,
+                _ => &mut exchanges,
+            } += 1;
+        }
+        self.worker.told.push(Line::Draining { at: self.now, exchanges, tunnels, idle });
     }
 
     fn ending(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
@@ -426,11 +435,13 @@ impl Service for Proxy {
         let open = self.worker.counts.open;
         for index in 0..self.conns.capacity() {
             let interrupted = self.worker.counts.interrupted;
-            let unsent = self.conns.get(index).is_some_and(|conn| !conn.connection.is_flushed(true));
+            let Some(conn) = self.conns.get(index) else { continue };
+            let (phase, unsent) = (conn.session.phase(), !conn.connection.is_flushed(true));
             self.feed(sockets, index, SessionFact::Cut);
+            let counts = &mut self.worker.counts;
             // A response that is passed on whole may still wait here for its client.
-            let cut = unsent || self.worker.counts.interrupted > interrupted;
-            self.worker.counts.cut += u64::from(cut);
+            let phase = if counts.interrupted > interrupted { phase } else { Phase::Sending };
+            counts.cut[phase as usize] += u64::from(unsent || counts.interrupted > interrupted);
             if let Some(Conn { connection, .. }) = self.conns.get_mut(index) {
                 SessionIo { connection, worker: &mut self.worker, sockets, index, now }
                     .end_client(End::Close);

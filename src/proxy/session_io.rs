@@ -255,7 +255,11 @@ impl SessionIo<'_> {
                 return;
             }
             ProxyEvent::Interrupted(interrupted) => counts.interrupt(interrupted),
-            ProxyEvent::UpstreamFailed(_) => counts.upstream_failed += 1,
+            ProxyEvent::UpstreamFailed(failed) => {
+                counts.upstream_failed += 1;
+                failed.answered.into_iter().for_each(|status| counts.answer(status));
+            }
+            ProxyEvent::Answered(answered) => counts.answer(answered.refusal.status()),
             ProxyEvent::NotFollowed { .. } => counts.not_followed += 1,
         }
         let upstream =

@@ -97,7 +97,10 @@ const LISTENING: &[Field] = &[
 
 const DIED: &[Field] = &[
     must("cause", Kind::Word(CAUSES)),
-    may("detail", Kind::Word(&["host", "net", "destroyed", "shutdown", "replaced", "unwatchable"])),
+    may(
+        "detail",
+        Kind::Word(&["host", "net", "destroyed", "shutdown", "replaced", "unwatchable", "send_timeout"]),
+    ),
     must("silent_ms", Kind::Count),
     must("lived_ms", Kind::Count),
     must("bytes", Kind::Count),

@@ -129,7 +129,7 @@ fn a_response_that_is_cut_by_a_timeout_never_looks_whole() {
         let mut proxy = Proxy::start(io, upstream.address, "--send-timeout 300ms --policy strict");
         let mut client = Peer::asking(proxy.address, GET);
         let told = proxy.interruption(client.address);
-        assert_told(&told, &json!({ "cause": "local", "detail": "shutdown", "phase": "sending" }));
+        assert_told(&told, &json!({ "cause": "local", "detail": "send_timeout", "phase": "sending" }));
         let (got, end) = client.rest();
         assert!(got.len() < BODY, "{io}");
         assert_eq!(end, End::Reset, "{io}: a part is missing");

@@ -5,11 +5,12 @@ use super::record::{Closing, Listening};
 use crate::events::body::{Body, Shown};
 use crate::events::counters::Totals;
 use crate::events::encoder::{DROPPED, Encoder, Kind, Stream};
-use crate::events::human::{Colour, Span};
+use crate::events::human::{Colour, Count, Span};
 use crate::events::json::{SATURATED, micros, millis};
 use crate::liveness::errno;
 use crate::proxy::{
-    Counts, Failure, Interrupted, Line, ProxyEvent, Shown as Seen, UpstreamAction, UpstreamFailed,
+    Answered, Asked, Counts, Failure, Interrupted, Line, ProxyEvent, Refusal, Shown as Seen, UpstreamAction,
+    UpstreamFailed,
 };
 use crate::safe_text::Safe;
 
@@ -25,9 +26,11 @@ impl Stream for ProxyStream {
         "completed",
         "interrupted",
         "upstream_failed",
+        "answered",
         "upstream_down",
         "upstream_up",
         "not_followed",
+        "draining",
         "stall",
         "saturated",
         "resumed",
@@ -44,6 +47,7 @@ impl Stream for ProxyStream {
             Line::Told { at, told, .. } => match told {
                 ProxyEvent::Interrupted(_) => ("interrupted", *at, Colour::Yellow, None),
                 ProxyEvent::UpstreamFailed(_) => ("upstream_failed", *at, Colour::Red, None),
+                ProxyEvent::Answered(_) => ("answered", *at, Colour::Yellow, None),
                 ProxyEvent::NotFollowed { .. } => ("not_followed", *at, Colour::Cyan, Some("not_followed")),
                 ProxyEvent::Completed => ("completed", *at, Colour::Green, Some("completed")),
             },
@@ -51,6 +55,7 @@ impl Stream for ProxyStream {
             Line::Completed { at, .. } => ("completed", *at, Colour::Green, Some("completed")),
             Line::Upstream { at, failure: Some(_), .. } => ("upstream_down", *at, Colour::Red, None),
             Line::Upstream { at, failure: None, .. } => ("upstream_up", *at, Colour::Green, None),
+            Line::Draining { at, .. } => ("draining", *at, Colour::Cyan, None),
             Line::Stall { at, .. } => ("stall", *at, Colour::Magenta, None),
             Line::Saturated { at, .. } => ("saturated", *at, Colour::Magenta, None),
             Line::Resumed { at } => ("resumed", *at, Colour::Green, None),
@@ -83,6 +88,10 @@ impl Stream for ProxyStream {
                             None => body.text(format_args!(": {client} was cut off")),
                         };
                     }
+                    ProxyEvent::Answered(event) => {
+                        body.text(format_args!("{client}"));
+                        answered(event, body);
+                    }
                     ProxyEvent::NotFollowed { reason, refused } => {
                         let what = if *refused { "refused" } else { "relayed as it is" };
                         body.field("reason", reason.as_str())
@@ -107,6 +116,13 @@ impl Stream for ProxyStream {
                     None => body.text(format_args!("{upstream} answers again")),
                 };
             }
+            Line::Draining { exchanges, tunnels, idle, .. } => {
+                let (exchange, tunnel) = (Count(*exchanges, "exchange"), Count(*tunnels, "tunnel"));
+                body.field("exchanges", exchanges).field("tunnels", tunnels).field("idle", idle);
+                if exchanges + tunnels + idle > 0 {
+                    body.text(format_args!("{exchange} and {tunnel} under way, {idle} idle"));
+                }
+            }
             Line::Stall { held, .. } => {
                 body.field("held_ms", millis(*held))
                     .text(format_args!("our own loop was held up for {}", Span(*held)));
@@ -127,23 +143,18 @@ impl Stream for ProxyStream {
         }
     }
 
-    /// Completed and interrupted exchanges.
+    /// Clients, and what became of their exchanges.
     fn totals(counts: &Counts) -> Totals {
-        [counts.completed, counts.interrupted, 0, 0, 0]
+        let answered = counts.answered.iter().sum();
+        [counts.open, counts.completed, counts.interrupted, counts.upstream_failed, answered]
     }
 
-    fn totals_of(line: &Line) -> Option<Totals> {
-        match *line {
-            Line::Completed { completed_total, interrupted_total, .. } => {
-                Some([completed_total, interrupted_total, 0, 0, 0])
-            }
-            _ => None,
-        }
-    }
-
-    fn status(&[completed, interrupted, ..]: &Totals, rates: &[f64; 5]) -> String {
-        let [completing, interrupting, ..] = rates;
-        format!("completed {completed}, interrupted {interrupted}  (+{completing:.0}/s, {interrupting:.0}/s)")
+    fn status(&[open, completed, interrupted, failed, answered]: &Totals, rates: &[f64; 5]) -> String {
+        let [_, completing, interrupting, ..] = rates;
+        format!(
+            "{open} open, {completed} completed, {interrupted} interrupted, {failed} failed upstream, {answered} answered \
+             here  (+{completing:.0}/s, {interrupting:.0}/s)"
+        )
     }
 }
 
@@ -159,8 +170,8 @@ fn interrupted(event: &Interrupted, seen: &Seen, body: &mut Body<'_>) {
         .object("proof", |body| {
             body.field("poll_mask", Shown(format_args!("{:#x}", seen.mask)))
                 .maybe("errno", seen.errno.map(errno::name))
-                // How long the answer to a question took.
-                .maybe("asked_us", event.asked.map(micros));
+                .maybe("asked_us", event.asked.map(|asked| micros(asked.ago)))
+                .maybe("acknowledged", event.asked.map(|asked| asked.acknowledged));
         })
         .field("done", event.action.as_str())
         .field("saved", event.saved);
@@ -174,7 +185,29 @@ fn interrupted(event: &Interrupted, seen: &Seen, body: &mut Body<'_>) {
         UpstreamAction::Close => "upstream closed",
         UpstreamAction::Ignored => "the upstream works on",
     };
-    body.text(format_args!(": {}; {action}", event.cause));
+    body.text(format_args!(": {}", event.cause));
+    if let Some(Asked { ago, acknowledged }) = event.asked {
+        let answer = if acknowledged { " that its kernel had acknowledged" } else { "" };
+        body.text(format_args!(", {} us after a question of ours{answer}", micros(ago)));
+    }
+    body.text(format_args!("; {action}"));
+}
+
+fn answered(event: &Answered, body: &mut Body<'_>) {
+    request(event.phase.as_str(), event.method.as_deref(), event.target.as_deref(), None, body);
+    let status = event.refusal.status();
+    let why = match event.refusal {
+        Refusal::HeadTimeout => "its head did not come in time",
+        Refusal::BodyTimeout => "its body stood still for too long",
+        Refusal::HeadTooLarge => "its head has more than 64 KiB or 128 fields",
+        Refusal::RequestMemory => "the memory for requests is used up",
+        Refusal::AmbiguousRequest => "it could be read in two ways",
+        Refusal::AmbiguousResponse => "its response could be read in two ways",
+    };
+    body.field("request_bytes", event.request_bytes)
+        .field("reason", event.refusal.as_str())
+        .field("answered", status)
+        .text(format_args!(" was answered {status}: {why}"));
 }
 
 fn upstream_failed(event: &UpstreamFailed, body: &mut Body<'_>) {

@@ -10,7 +10,7 @@ use crate::events::human::{Colour, Count, HumanEncoder, Span};
 use crate::events::json::{JsonEncoder, VERSION, millis};
 use crate::events::start::{Start, list};
 use crate::liveness::Cause;
-use crate::proxy::{Counts, Phase};
+use crate::proxy::{ANSWERS, Counts, Phase};
 use crate::time::Instant;
 
 /// The first line: what listens, the upstreams, and the rules.
@@ -101,12 +101,14 @@ impl Record for Closing {
                 })
                 .field("upstream_failed", counts.upstream_failed)
                 .field("upstream_down", counts.upstream_down)
+                .field("answered", answered(counts))
                 .field("not_followed", counts.not_followed)
                 .field("client_bytes", counts.client_bytes)
                 .field("upstream_bytes", counts.upstream_bytes)
                 .field("stalls", counts.stalls)
                 .field("drained_ms", millis(self.drained))
-                .field("cut", counts.cut)
+                .field("cut", counts.cut.iter().sum::<u64>())
+                .field("cut_by_phase", cut(counts))
                 .field("dropped", counts.dropped)
                 .field("undelivered", self.undelivered);
         });
@@ -137,9 +139,14 @@ impl Record for Closing {
         row("half-closed clients: here", counts.asked_here);
         row("upstream failures", counts.upstream_failed);
         row("upstreams left out", counts.upstream_down);
+        for (status, count) in answered(counts) {
+            row(&format!("answered here: {status}"), count);
+        }
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
-        row("cut off at the end", counts.cut);
+        for (phase, count) in cut(counts) {
+            row(&format!("cut off at the end: {phase}"), count);
+        }
         row("events dropped", counts.dropped);
         row("events not delivered", self.undelivered);
     }
@@ -156,4 +163,14 @@ fn by_phase(counts: &Counts) -> BTreeMap<&'static str, BTreeMap<&'static str, u6
         }
     }
     found
+}
+
+/// Answers of the proxy's own by their statuses, those that were.
+fn answered(counts: &Counts) -> BTreeMap<u16, u64> {
+    ANSWERS.into_iter().zip(counts.answered).filter(|&(_, count)| count > 0).collect()
+}
+
+/// What the end has cut off by the names of phases, those that were.
+fn cut(counts: &Counts) -> BTreeMap<&'static str, u64> {
+    Phase::ALL.map(Phase::as_str).into_iter().zip(counts.cut).filter(|&(_, count)| count > 0).collect()
 }

@@ -10,7 +10,8 @@ use crate::events::tests::{names_all, shows_each_line};
 use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::proxy::{
-    Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, Shown, UpstreamAction, UpstreamFailed,
+    Answered, Asked, Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, Refusal, Shown,
+    UpstreamAction, UpstreamFailed,
 };
 use crate::time::{Instant, WallClock};
 
@@ -34,7 +35,7 @@ fn interrupted() -> Interrupted {
         elapsed: Duration::from_micros(812_345),
         after: None,
         cause: Cause::Aborted,
-        asked: Some(Duration::from_micros(34)),
+        asked: Some(Asked { ago: Duration::from_micros(34), acknowledged: false }),
         action: UpstreamAction::Reset,
         saved: true,
     }
@@ -62,6 +63,13 @@ fn lines() -> Vec<Line> {
         response_bytes: 0,
         answered: Some(502),
     };
+    let answered = Answered {
+        refusal: Refusal::BodyTimeout,
+        phase: Phase::Receiving,
+        method: Some("POST".into()),
+        target: Some("/upload".into()),
+        request_bytes: 4_096,
+    };
     vec![
         told(ProxyEvent::Interrupted(Box::new(interrupted()))),
         told(ProxyEvent::Interrupted(Box::new(sending))),
@@ -74,6 +82,8 @@ fn lines() -> Vec<Line> {
         Line::Saturated { at: AT, limit: "max_connections" },
         Line::Resumed { at: AT },
         Line::Dropped { at: AT, dropped: 900, during: Duration::from_millis(5_300) },
+        told(ProxyEvent::Answered(Box::new(answered))),
+        Line::Draining { at: AT, exchanges: 3, tunnels: 1, idle: 12 },
     ]
 }
 
@@ -96,7 +106,8 @@ fn closing() -> Closing {
     (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);
     (counts.upstream_failed, counts.upstream_down, counts.not_followed) = (1, 1, 1);
     (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
-    (counts.cut, counts.dropped) = (1, 900);
+    (counts.cut[Phase::Tunnel as usize], counts.dropped) = (1, 900);
+    (counts.answered[1], counts.answered[3]) = (4, 1);
     let drained = Duration::from_secs(30);
     Closing { at: AT, uptime: Duration::from_secs(60), counts, undelivered: 0, drained }
 }
@@ -130,7 +141,7 @@ fn the_document_names_every_field_and_every_word() {
         Failure::Local,
     ];
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(Phase::ALL.map(Phase::as_str));
-    let words = words.chain(failures.map(Failure::as_str));
+    let words = words.chain(failures.map(Failure::as_str)).chain(Refusal::ALL.map(Refusal::as_str));
     names_all(DOCUMENT, &written(Format::JsonLines, lines()), words);
 }
 
@@ -143,12 +154,16 @@ fn people_get_one_sentence_a_line_and_nothing_that_a_client_could_have_put_in_th
     assert!(text.chars().all(|letter| letter == '\n' || (' '..='~').contains(&letter)), "{text:?}");
     for word in [
         "GET /report?year=2026 while waiting",
+        "aborted, 34 us after a question of ours; upstream reset",
         "aborted; upstream reset",
+        "192.0.2.7:50000 POST /upload was answered 408: its body stood still for too long",
+        "3 exchanges and 1 tunnel under way, 12 idle",
         "answered 502",
         "4711 exchanges completed, 3 interrupted in 1 min",
         "\n  while waiting: aborted                     2\n",
         "\n  upstreams stopped early                    2\n",
-        "\n  cut off at the end                         1\n",
+        "\n  cut off at the end: tunnel                 1\n",
+        "\n  answered here: 408                         4\n",
         "\n  half-closed clients: asked                 3\n",
         "\n  clients                                  160\n",
         "io_uring (defer_taskrun, no_sqarray, min_wait, no_iowait, restricted), 2 threads, room for 9965 clients",

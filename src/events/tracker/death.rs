@@ -88,6 +88,7 @@ pub(super) fn sentence(death: &Death) -> String {
         Cause::Local(LocalCause::Destroyed) => format!("killed on this machine, as by ss -K{errno}"),
         Cause::Local(LocalCause::Shutdown) => format!("our own side was shut down{errno}"),
         Cause::Local(LocalCause::Replaced) => "replaced by a newer connection of its identity".to_owned(),
+        Cause::Local(LocalCause::SendTimeout) => "took nothing of what was sent for too long".to_owned(),
         Cause::Local(LocalCause::Unwatchable) => {
             format!("could not be watched: our fault, not the peer's{errno}")
         }

@@ -6,7 +6,7 @@ use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
 use super::{Client, Context, Rules, Session};
 use crate::limits::FIRST_BYTE;
-use crate::proxy::event::{Failure, Phase};
+use crate::proxy::event::{Failure, Phase, Refusal};
 use crate::time::Instant;
 
 impl Session {
@@ -62,7 +62,8 @@ impl Session {
             // The client has its answer, and only the rest of its request is missing.
             Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
             Phase::Receiving if self.awaits_continue() => self.upstream_failed(Failure::TimedOut, cx),
-            Phase::Receiving => self.refuse(408, cx),
+            Phase::Receiving if self.exchange.is_none() => self.refuse(Refusal::HeadTimeout, cx),
+            Phase::Receiving => self.refuse(Refusal::BodyTimeout, cx),
             Phase::Waiting => self.upstream_failed(Failure::TimedOut, cx),
             Phase::Sending | Phase::Tunnel => {}
         }

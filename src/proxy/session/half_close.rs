@@ -29,8 +29,9 @@ const CANNOT_PROBE: Duration = Duration::from_secs(1);
 /// The search for an answer to the question whether a half-closed client is still there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HalfCloseProbe {
-    /// The next probe is sent at this time.
-    Due(Instant),
+    /// The next probe is sent at `at`. The last one was sent at `since`, and acknowledged; or bytes of the response were
+    /// sent then.
+    Due { since: Instant, at: Instant },
     /// A probe was sent at `since`. Its acknowledgement is looked for at `check`, after `checks` looks without one.
     Sent { since: Instant, check: Instant, checks: u8 },
     /// The client cannot be asked. It counts as gone at this time, unless bytes are passed on to it before.
@@ -45,7 +46,7 @@ impl HalfCloseProbe {
     pub(super) fn due(&mut self) -> &mut Instant {
         match self {
             HalfCloseProbe::Sent { check: at, .. }
-            | HalfCloseProbe::Due(at)
+            | HalfCloseProbe::Due { at, .. }
             | HalfCloseProbe::Until(at)
             | HalfCloseProbe::Gone(at) => at,
         }
@@ -146,7 +147,7 @@ impl Session {
         let Some(Exchange { answered_at: Some(_), .. }) = self.exchange.as_deref() else { return };
         let asks = cx.rules.half_close == HalfClose::Probe;
         self.probes = u8::from(asks);
-        self.probe = asks.then(|| HalfCloseProbe::Due(cx.now + HALF_CLOSE_PROBES[0]));
+        self.probe = asks.then(|| HalfCloseProbe::Due { since: cx.now, at: cx.now + HALF_CLOSE_PROBES[0] });
     }
 
     /// Sends the upstream a FIN, once.
@@ -166,7 +167,7 @@ impl Session {
     /// The time of the probe has come.
     pub(super) fn probe_is_due(&mut self, cx: &mut Context<'_>) {
         match self.probe {
-            Some(HalfCloseProbe::Due(_)) => match self.question() {
+            Some(HalfCloseProbe::Due { .. }) => match self.question() {
                 Some(question) => self.ask(question, cx),
                 // The response has gone on since the last question; its next bytes are the next one.
                 None => self.probe = None,
@@ -182,11 +183,11 @@ impl Session {
 
     pub(super) fn acknowledged(&mut self, acknowledged: bool, cx: &mut Context<'_>) {
         match &mut self.probe {
-            Some(HalfCloseProbe::Sent { .. }) if acknowledged => {
+            &mut Some(HalfCloseProbe::Sent { since, .. }) if acknowledged => {
                 // A kernel that no longer has this connection would have answered the probe with a RST.
                 cx.push(Effect::Probed(ProbeOutcome::Here));
                 let pause = HALF_CLOSE_PROBES.get(usize::from(self.probes - 1));
-                self.probe = pause.map(|&pause| HalfCloseProbe::Due(cx.now + pause));
+                self.probe = pause.map(|&pause| HalfCloseProbe::Due { since, at: cx.now + pause });
             }
             Some(HalfCloseProbe::Sent { check, checks, .. }) => {
                 *checks = (*checks + 1).min(PROBE_CHECKS.len() as u8 - 1);
@@ -200,7 +201,7 @@ impl Session {
             Some(HalfCloseProbe::Until(_) | HalfCloseProbe::Gone(_)) => {
                 self.interrupt(Cause::Closed, None, cx);
             }
-            Some(HalfCloseProbe::Due(_)) | None => {}
+            Some(HalfCloseProbe::Due { .. }) | None => {}
         }
     }
 }

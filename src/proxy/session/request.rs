@@ -4,7 +4,7 @@ use super::exchange::{Request, Response};
 use super::{Client, Context, Effect, End, Exchange, Session, Tunnelled, Upstream};
 use crate::http::{Body, Framing, Head, Reason, RequestHead};
 use crate::liveness::Cause;
-use crate::proxy::event::{Phase, ProxyEvent};
+use crate::proxy::event::{Phase, ProxyEvent, Refusal};
 
 impl Session {
     pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
@@ -65,9 +65,11 @@ impl Session {
                 Request::Head(_) if self.held.is_empty() => return,
                 Request::Head(scan) => match RequestHead::read(&self.held, scan) {
                     Head::Partial if self.is_blank() => return,
-                    Head::Partial if cx.budget.heads == 0 => return self.refuse(503, cx),
+                    Head::Partial if cx.budget.heads == 0 => {
+                        return self.refuse(Refusal::RequestMemory, cx);
+                    }
                     Head::Partial => return self.interrupt_if_torn(cx),
-                    Head::TooLarge => return self.refuse(431, cx),
+                    Head::TooLarge => return self.refuse(Refusal::HeadTooLarge, cx),
                     Head::Not(reason) => self.not_followed(reason, cx),
                     Head::Whole { head, length } => self.begin_exchange(head, length, cx),
                 },
@@ -188,7 +190,7 @@ impl Session {
             self.abort_client(cx);
         } else if waits {
             let by_upstream = matches!(self.response, Response::Body(_)) || !self.partial_head.is_empty();
-            self.refuse(if by_upstream { 502 } else { 400 }, cx);
+            self.refuse(if by_upstream { Refusal::AmbiguousResponse } else { Refusal::AmbiguousRequest }, cx);
         } else {
             // The client would take an answer for the one to its next request.
             self.end_upstream(End::Abort, cx);

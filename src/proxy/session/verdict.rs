@@ -1,21 +1,22 @@
 //! How a session ends: the client has left, the upstream has failed, or nothing is left to do.
 
-use std::time::Duration;
-
 use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
 use super::{Client, Context, Effect, End, Fin, OnGone, Session, Upstream, reply};
 use crate::liveness::Cause;
 use crate::proxy::event::{
-    Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamAction, UpstreamFailed,
+    Answered, Asked, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, Refusal, UpstreamAction,
+    UpstreamFailed,
 };
 
 impl Session {
     pub(super) fn client_gone(&mut self, cause: Cause, cx: &mut Context<'_>) {
         let asked = match self.probe {
-            Some(HalfCloseProbe::Sent { since, .. }) => Some(cx.now.since(since)),
+            Some(HalfCloseProbe::Sent { since, .. }) => Some((since, false)),
+            Some(HalfCloseProbe::Due { since, .. }) => Some((since, true)),
             _ => None,
         };
+        let asked = asked.map(|(since, acknowledged)| Asked { ago: cx.now.since(since), acknowledged });
         if self.client == Client::Gone {
             return;
         }
@@ -28,11 +29,11 @@ impl Session {
         cx.push(Effect::EndClient(End::Close));
     }
 
-    /// The verdict that the client has left in the middle. `asked`: the time from the probe to the client's answer.
-    pub(super) fn interrupt(&mut self, cause: Cause, asked: Option<Duration>, cx: &mut Context<'_>) {
+    /// The verdict that the client has left in the middle. `asked`: the last probe, if its end came behind one.
+    pub(super) fn interrupt(&mut self, cause: Cause, asked: Option<Asked>, cx: &mut Context<'_>) {
         let phase = self.phase();
         self.probe = None;
-        if asked.is_some() && cause == Cause::Aborted {
+        if asked.is_some_and(|asked| !asked.acknowledged) && cause == Cause::Aborted {
             cx.push(Effect::Probed(ProbeOutcome::Gone));
         }
         let action = match cx.rules.on_gone {
@@ -73,7 +74,7 @@ impl Session {
     pub(super) fn tell_interrupted(
         &self,
         cause: Cause,
-        asked: Option<Duration>,
+        asked: Option<Asked>,
         action: UpstreamAction,
         cx: &mut Context<'_>,
     ) {
@@ -128,7 +129,7 @@ impl Session {
         }
         self.probe = None;
         if answers {
-            return self.refuse(status, cx);
+            return self.answer(status, cx);
         }
         self.end_upstream(End::Close, cx);
         // First what came, and then its truncation. A length and chunks show it by themselves, unless a question has
@@ -153,8 +154,23 @@ impl Session {
         self.finish_client(End::Close, cx);
     }
 
+    /// Answers a client whose request has no other answer, and reports it.
+    pub(super) fn refuse(&mut self, refusal: Refusal, cx: &mut Context<'_>) {
+        if self.client != Client::Gone {
+            let exchange = self.exchange.as_deref();
+            cx.report(ProxyEvent::Answered(Box::new(Answered {
+                refusal,
+                phase: self.phase(),
+                method: exchange.map(|exchange| exchange.head.method().into()),
+                target: exchange.map(|exchange| exchange.head.target().into()),
+                request_bytes: exchange.map_or(self.held.len() as u64, |exchange| exchange.request_bytes),
+            })));
+        }
+        self.answer(refusal.status(), cx);
+    }
+
     /// Answers the client with this status, and ends its connection.
-    pub(super) fn refuse(&mut self, status: u16, cx: &mut Context<'_>) {
+    fn answer(&mut self, status: u16, cx: &mut Context<'_>) {
         self.end_upstream(End::Abort, cx);
         if self.client == Client::Gone {
             self.client = Client::Finished;

@@ -84,6 +84,7 @@ fn every_cause_has_its_sentence() {
             "local: our own side was shut down",
             "local: could not be watched: our fault, not the peer's (133133)",
             "local: replaced by a newer connection of its identity",
+            "local: took nothing of what was sent for too long",
         ]
     );
 }

@@ -145,7 +145,7 @@ pub(in crate::events::tracker) fn deaths() -> Vec<Event> {
             Cause::Unreachable(Hop::Net) => proof.errno = Some(libc::ENETUNREACH),
             Cause::Protocol => proof.frame = Some(FrameError::BadMagic),
             Cause::Local(LocalCause::Destroyed) => proof.errno = Some(libc::ECONNABORTED),
-            Cause::Local(LocalCause::Shutdown | LocalCause::Replaced) => {}
+            Cause::Local(LocalCause::Shutdown | LocalCause::Replaced | LocalCause::SendTimeout) => {}
             Cause::Local(LocalCause::Unwatchable) => proof.errno = Some(133_133),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, OLD_GET, PART, RULES, UpstreamSocket, World, millis, secs};
 use crate::liveness::Cause;
-use crate::proxy::event::{Failure, Phase, ProxyEvent, UpstreamAction};
+use crate::proxy::event::{Asked, Failure, Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules, SessionFact};
 
 const RULINGS: [HalfClose; 4] =
@@ -58,10 +58,15 @@ fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
         (told.phase, told.cause, told.action),
         (Phase::Waiting, Cause::Aborted, UpstreamAction::Reset)
     );
-    assert_eq!(told.asked, Some(Duration::from_micros(300)));
+    assert_eq!(told.asked, Some(Asked { ago: Duration::from_micros(300), acknowledged: false }));
     assert_eq!(world.sockets.questions, [1, 1, 0]);
     assert_eq!(told.response_bytes, 0, "the question is no response");
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
+    // No, and a forwarder in between had answered for it.
+    let mut world = World::asked(RULES);
+    world.client_fin().client_got_a_probe().after(millis(3)).client_reset();
+    assert_eq!(world.told_interrupted().asked, Some(Asked { ago: millis(3), acknowledged: true }));
+    assert_eq!(world.sockets.questions, [1, 0, 1]);
     // Yes: it gets what it waits for, and then the end.
     let mut world = World::asked(RULES);
     world.client_fin().client_got_a_probe().after(millis(100)).client_got("");
@@ -97,7 +102,10 @@ fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
     world.after(secs(20)).client_got("").told_nothing();
     world.feed(SessionFact::ClientGone(Cause::UserTimeout));
     let told = world.told_interrupted();
-    assert_eq!((told.cause, told.asked), (Cause::UserTimeout, Some(secs(20))));
+    assert_eq!(
+        (told.cause, told.asked),
+        (Cause::UserTimeout, Some(Asked { ago: secs(20), acknowledged: false }))
+    );
     assert_eq!(world.sockets.questions, [1, 0, 0], "silence is no answer");
     // Or it answers late.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
@@ -274,7 +282,11 @@ fn a_fin_in_a_silent_stream_is_asked_about_by_a_zero_of_the_next_size() {
         let told = world.told_interrupted();
         assert_eq!(
             (told.phase, told.cause, told.asked),
-            (Phase::Sending, Cause::Aborted, Some(Duration::from_micros(300)))
+            (
+                Phase::Sending,
+                Cause::Aborted,
+                Some(Asked { ago: Duration::from_micros(300), acknowledged: false })
+            )
         );
         assert_eq!(told.response_bytes, boundary as u64, "the question is no response");
         assert_eq!(world.sockets.upstream, UpstreamSocket::Ended(End::Abort));

@@ -3,7 +3,7 @@
 use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World, millis, secs};
 use crate::http::Reason;
 use crate::limits::{MAX_HEAD, MAX_HEADERS};
-use crate::proxy::event::{Failure, Phase, ProxyEvent};
+use crate::proxy::event::{Failure, Phase, ProxyEvent, Refusal};
 use crate::proxy::session::{End, Rules};
 
 const STRICT: Rules = Rules { strict: true, ..RULES };
@@ -352,4 +352,89 @@ fn an_upstreams_time_begins_when_its_request_is_whole() {
     let mut world = World::answered(RULES);
     world.client(&GET[..5]).after(secs(9)).client(&GET[5..]);
     world.after(millis(59_999)).client_got("").after(millis(1)).client_got_our(504);
+}
+
+#[test]
+fn every_answer_of_ours_is_told_with_its_reason_and_what_was_known_of_its_request() {
+    let post = "POST /b HTTP/1.1\r\nContent-Length: 5\r\n\r\n";
+    let long = "X: ".to_owned() + &"x".repeat(MAX_HEAD);
+    let begun = "GET / HTTP/1.1\r\n";
+    type Act<'a> = &'a dyn Fn() -> World;
+    let acts: [(Act<'_>, Refusal, Phase, Option<&str>, usize); 6] = [
+        (
+            &|| {
+                let mut world = World::new(RULES);
+                world.client(begun).after(RULES.head_timeout);
+                world
+            },
+            Refusal::HeadTimeout,
+            Phase::Receiving,
+            None,
+            begun.len(),
+        ),
+        (
+            &|| {
+                let mut world = World::new(RULES);
+                world.client(post).client("he").after(RULES.body_timeout);
+                world
+            },
+            Refusal::BodyTimeout,
+            Phase::Receiving,
+            Some("/b"),
+            post.len() + 2,
+        ),
+        (
+            &|| {
+                let mut world = World::new(RULES);
+                world.client(begun).client(&long);
+                world
+            },
+            Refusal::HeadTooLarge,
+            Phase::Receiving,
+            None,
+            begun.len() + long.len(),
+        ),
+        (
+            &|| {
+                let mut world = World::new(RULES);
+                world.sockets.room = 0;
+                world.client(begun);
+                world
+            },
+            Refusal::RequestMemory,
+            Phase::Receiving,
+            None,
+            begun.len(),
+        ),
+        (
+            &|| {
+                let mut world = World::new(STRICT);
+                world.client(REQUESTS[3].0).told_not_followed(REQUESTS[3].1, true);
+                world
+            },
+            Refusal::AmbiguousRequest,
+            Phase::Receiving,
+            None,
+            REQUESTS[3].0.len(),
+        ),
+        (
+            &|| {
+                let mut world = World::asked(STRICT);
+                world.upstream(RESPONSES[1].0).told_not_followed(RESPONSES[1].1, true);
+                world
+            },
+            Refusal::AmbiguousResponse,
+            Phase::Waiting,
+            Some("/a"),
+            super::world::GET.len(),
+        ),
+    ];
+    for (act, refusal, phase, target, bytes) in acts {
+        let mut world = act();
+        world.client_got_our(refusal.status()).told_nothing();
+        let told = world.told_answered();
+        assert_eq!((told.refusal, told.phase, told.target.as_deref()), (refusal, phase, target));
+        assert_eq!(told.request_bytes, bytes as u64, "{refusal:?}");
+    }
+    assert!(Refusal::ALL.into_iter().all(|one| acts.iter().any(|&(_, refusal, ..)| refusal == one)));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
-use crate::proxy::event::{Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
+use crate::proxy::event::{Answered, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
 use crate::proxy::session::reply::PROBE;
 use crate::proxy::session::{
     Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact, Side,
@@ -58,7 +58,12 @@ pub(super) struct Sockets {
     /// All that was sent to the client but the questions, of which there were so many.
     pub(super) relayed: Vec<u8>,
     pub(super) probes: usize,
+    /// What was told, but for the answers.
     pub(super) told: Vec<ProxyEvent>,
+    /// The answers of ours that were told for no other event.
+    pub(super) answered: Vec<Answered>,
+    /// The status of the answer that was told and is to be sent next.
+    announced: Option<u16>,
     /// The next message of ours is a probe.
     asking: bool,
     /// The number of probes, and how many of them found the client gone, and how many found it there.
@@ -87,6 +92,8 @@ impl Sockets {
                 if std::mem::take(&mut self.asking) {
                     self.probes += 1;
                 } else {
+                    let status = our_answer(message, true).map(|(status, _)| status);
+                    assert_eq!(self.announced.take(), status, "an answer that was not told");
                     self.relayed.extend_from_slice(message);
                 }
             }
@@ -133,7 +140,16 @@ impl Sockets {
                 let [asked, gone, here] = self.questions;
                 assert!(gone + here <= asked, "an answer to no question");
             }
-            Effect::Report(event) => self.told.push(event),
+            Effect::Report(ProxyEvent::Answered(answered)) => {
+                self.announced = Some(answered.refusal.status());
+                self.answered.push(*answered);
+            }
+            Effect::Report(event) => {
+                if let ProxyEvent::UpstreamFailed(failed) = &event {
+                    self.announced = failed.answered;
+                }
+                self.told.push(event);
+            }
         }
     }
 
@@ -180,6 +196,8 @@ impl World {
             relayed: Vec::new(),
             probes: 0,
             told: Vec::new(),
+            answered: Vec::new(),
+            announced: None,
             asking: false,
             questions: [0; 3],
             judged: Vec::new(),
@@ -227,6 +245,7 @@ impl World {
     fn audit(&mut self) {
         use {ClientSocket as C, UpstreamSocket as U};
         assert_eq!(self.sockets.questions[0], self.sockets.probes, "a question that was not asked");
+        assert_eq!(self.sockets.announced, None, "an answer that was told and not sent");
         let no_upstream = matches!(self.sockets.upstream, U::None | U::Ended(_));
         match self.sockets.client {
             C::Open | C::Finned => {}
@@ -391,6 +410,15 @@ impl World {
     pub(super) fn told_interrupted(&mut self) -> Interrupted {
         match self.told().as_slice() {
             [ProxyEvent::Interrupted(interrupted)] => (**interrupted).clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The one answer of ours that was told for no other event.
+    #[track_caller]
+    pub(super) fn told_answered(&mut self) -> Answered {
+        match std::mem::take(&mut self.sockets.answered).as_slice() {
+            [answered] => answered.clone(),
             other => panic!("{other:?}"),
         }
     }
