@@ -146,7 +146,7 @@ fn the_loop_on(io: EngineChoice, heartbeat: Heartbeat, wake: Wake) {
     let policy = Policy { heartbeat, ..POLICY };
     let tracker = TrackerConfig { wake, unread: 64, ..TrackerConfig::new(policy, 100) };
     let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &tracker).unwrap();
-    let address = listeners[0].address();
+    let address = listeners[0].address().ip().unwrap();
     let shared = Arc::new(Shared::new(100));
     let config = DriverConfig { tracker, batch_window: Duration::ZERO, io };
     let wakeup = Arc::new(Wakeup::new().unwrap());

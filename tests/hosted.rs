@@ -97,7 +97,7 @@ fn a_stream_of_tokio_urings_own_is_taken_over() {
 fn it_accepts_too() {
     everywhere(async |config| {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();
-        let address = listeners[0].address();
+        let address = listeners[0].address().ip().unwrap();
         let mut tracker = Tracker::with(config, listeners).unwrap();
         let client = TcpStream::connect(address).unwrap();
         let event = tracker.next().await.unwrap();
@@ -266,7 +266,7 @@ fn a_steady_flow_of_events_is_no_stall_and_lets_others_run() {
 fn a_first_turn_that_comes_late_is_no_stall() {
     everywhere(async |config| {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();
-        let address = listeners[0].address();
+        let address = listeners[0].address().ip().unwrap();
         let mut tracker = Tracker::with(config, listeners).unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
         let _client = TcpStream::connect(address).unwrap();
@@ -279,7 +279,7 @@ fn a_first_turn_that_comes_late_is_no_stall() {
 fn a_tracker_that_is_dropped_gives_its_port_back() {
     everywhere(async |config| {
         let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &config.tracker).unwrap();
-        let address = listeners[0].address();
+        let address = listeners[0].address().ip().unwrap();
         let mut tracker = Tracker::with(config, listeners).unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(20), tracker.next()).await;
         assert!(quiet.is_err(), "{quiet:?}");

@@ -1,9 +1,27 @@
-//! Addresses on the command line: `127.0.0.1:8080`, `[::]:8080`, `:8080`, `app:8080`, `http://app:8080/`.
+//! Addresses on the command line: `127.0.0.1:8080`, `[::]:8080`, `:8080`, `app:8080`, `http://app:8080/`, `unix:/run/app.sock`.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::Path;
 
+use crate::reactor::Address;
 use crate::sys::describe;
+
+/// Bytes of a path that the address of a Unix socket has room for, and the NUL behind it.
+const PATH_ROOM: usize = 108;
+
+/// The path of a Unix socket, if the text is one.
+fn unix(text: &str) -> Option<Result<Address, String>> {
+    let path = text.strip_prefix("unix:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    Some(match path.len() {
+        PATH_ROOM.. => {
+            Err(format!("the path of a Unix socket has at most {} bytes: take a shorter one", PATH_ROOM - 1))
+        }
+        _ if path.starts_with('/') => Ok(Address::Unix(Path::new(path).into())),
+        _ => Err("a Unix socket needs its whole path: write it like unix:/run/app.sock".to_owned()),
+    })
+}
 
 /// A host, none if only a port was given, and its port.
 fn parse(text: &str) -> Result<(Option<&str>, u16), String> {
@@ -47,21 +65,29 @@ fn parse(text: &str) -> Result<(Option<&str>, u16), String> {
 }
 
 /// An address to listen on. A port alone is every address of this machine.
-pub(super) fn to_listen(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn to_listen(text: &str) -> Result<Address, String> {
+    unix(text).unwrap_or_else(|| to_listen_by_tcp(text))
+}
+
+/// As [`to_listen`], for a listener that needs TCP.
+pub(super) fn to_listen_by_tcp(text: &str) -> Result<Address, String> {
+    if unix(text).is_some() {
+        return Err("a Unix socket has no silence to judge: its kernel tells every end at once".to_owned());
+    }
     let (host, port) = parse(text)?;
     let every: SocketAddr = match takes_ipv4() && UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok() {
         true => (Ipv6Addr::UNSPECIFIED, port).into(),
         false => (Ipv4Addr::UNSPECIFIED, port).into(),
     };
-    host.map_or(Ok(every), |host| resolve(host, port))
+    host.map_or(Ok(every), |host| resolve(host, port)).map(Address::Ip)
 }
 
 /// An address to connect to. A port alone is one of this machine.
-pub(super) fn to_connect(text: &str) -> Result<SocketAddr, String> {
-    match parse(text)? {
+pub(super) fn to_connect(text: &str) -> Result<Address, String> {
+    unix(text).unwrap_or_else(|| match parse(text)? {
         (_, 0) => Err("port 0 is none to connect to: give the port of the server".to_owned()),
-        (host, port) => resolve(host.unwrap_or("127.0.0.1"), port),
-    }
+        (host, port) => resolve(host.unwrap_or("127.0.0.1"), port).map(Address::Ip),
+    })
 }
 
 /// The first address of a host.
@@ -94,10 +120,15 @@ mod tests {
             ("http://127.0.0.1", "127.0.0.1:80", "127.0.0.1:80"),
             ("http://[::1]/", "[::1]:80", "[::1]:80"),
         ] {
-            assert_eq!(to_listen(text), Ok(listened.parse().unwrap()), "{text}");
-            assert_eq!(to_connect(text), Ok(connected.parse().unwrap()), "{text}");
+            assert_eq!(to_listen(text), Ok(Address::Ip(listened.parse().unwrap())), "{text}");
+            assert_eq!(to_connect(text), Ok(Address::Ip(connected.parse().unwrap())), "{text}");
         }
-        assert_eq!(to_listen("127.0.0.1:0"), Ok("127.0.0.1:0".parse().unwrap()));
+        assert_eq!(to_listen("127.0.0.1:0").unwrap().to_string(), "127.0.0.1:0");
+        for text in ["unix:/run/a:b.sock", "unix:///run/a:b.sock"] {
+            assert_eq!(to_listen(text).unwrap().to_string(), "unix:/run/a:b.sock");
+            assert_eq!(to_connect(text), to_listen(text));
+            assert!(to_listen_by_tcp(text).unwrap_err().contains("no silence to judge"));
+        }
     }
 
     #[test]
@@ -116,6 +147,9 @@ mod tests {
             ("app:http", "there are 0 to 65535"),
             ("app:65536", "there are 0 to 65535"),
             ("no such host:1", "give an address and a port"),
+            ("unix:app.sock", "write it like unix:/run/app.sock"),
+            ("unix:", "write it like unix:/run/app.sock"),
+            (&format!("unix:/{}", "a".repeat(107)), "at most 107 bytes"),
         ] {
             for refusal in [to_listen(text).unwrap_err(), to_connect(text).unwrap_err()] {
                 assert!(refusal.contains(cure), "{text}: {refusal}");

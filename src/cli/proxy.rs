@@ -1,6 +1,6 @@
 //! `deadpeer proxy`: its arguments, and the proxy as a service.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,21 +22,25 @@ use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
     Config, Counts, EventsStall, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams,
 };
-use crate::reactor::StartError;
+use crate::reactor::{Address, StartError};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
-    /// Address to listen on, as 127.0.0.1:8080, `[::]:8080`, or :8080 for every address of this machine; repeat it for
-    /// more. With port 0 the kernel chooses a free port, which the first line names
+    /// Address to listen on, as 127.0.0.1:8080, `[::]:8080`, :8080 for every address of this machine, or
+    /// unix:/run/deadpeer.sock; repeat it for more. With port 0 the kernel chooses a free port, which the first line names
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address::to_listen)]
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Address>,
 
-    /// Address of the HTTP server behind the proxy, as 127.0.0.1:9000, app:9000 or `http://app:9000`; repeat it for more. A
-    /// request goes to the server with the fewest connections
+    /// Address of the HTTP server behind the proxy, as 127.0.0.1:9000, app:9000, `http://app:9000` or unix:/run/app.sock;
+    /// repeat it for more. A request goes to the server with the fewest connections
     #[arg(long, value_name = "ADDR", required = true, value_parser = address::to_connect)]
-    pub upstream: Vec<SocketAddr>,
+    pub upstream: Vec<Address>,
+
+    /// Permissions of the Unix sockets that are listened on, in octal
+    #[arg(long, value_name = "MODE", default_value = "660", value_parser = permissions)]
+    pub unix_mode: u32,
 
     /// Whether the proxy follows HTTP/1, and so knows which clients wait for a response
     #[arg(long, value_name = "MODE", default_value = "http", value_parser = one_of(&MODES))]
@@ -137,6 +141,11 @@ pub struct ProxyArgs {
     pub output: OutputArgs,
 }
 
+fn permissions(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| mode <= 0o777);
+    mode.ok_or_else(|| "give permissions in octal, as 660 or 666".to_owned())
+}
+
 fn half_close(text: &str) -> Result<HalfClose, String> {
     match text.split_once(':') {
         None if text == "probe" => Ok(HalfClose::Probe),
@@ -161,7 +170,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     let capacity = capacity_within_limits(args.max_connections, 2, threads * (2 + args.listen.len()))?;
     let io = args.io.choice();
     if let Some(own) =
-        args.upstream.iter().find(|upstream| args.listen.iter().any(|listen| is_same(*listen, **upstream)))
+        args.upstream.iter().find(|upstream| args.listen.iter().any(|listen| is_same(listen, upstream)))
     {
         return Err(ExitError::new(
             ExitError::USAGE,
@@ -198,6 +207,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     let sockets = TrackerConfig { unread: 1, ..TrackerConfig::new(policy, capacity) };
     let setup = Setup {
         listen: &args.listen,
+        unix_mode: args.unix_mode,
         threads,
         capacity,
         policy_name: args.policy.as_str(),
@@ -212,7 +222,8 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
 }
 
 /// Whether a listener takes what is sent to this upstream.
-fn is_same(listen: SocketAddr, upstream: SocketAddr) -> bool {
+fn is_same(listen: &Address, upstream: &Address) -> bool {
+    let Some((listen, upstream)) = listen.ip().zip(upstream.ip()) else { return listen == upstream };
     // Only an address of this machine can be bound to.
     let own = || UdpSocket::bind((upstream.ip(), 0)).is_ok();
     let takes =
@@ -225,7 +236,7 @@ fn is_same(listen: SocketAddr, upstream: SocketAddr) -> bool {
 /// The proxy as a service.
 struct Proxying {
     config: Config,
-    upstreams: Vec<SocketAddr>,
+    upstreams: Vec<Address>,
 }
 
 impl Service for Proxying {

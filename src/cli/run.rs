@@ -1,7 +1,6 @@
 //! `deadpeer run`: its arguments, and the tracker as a service.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,7 +26,7 @@ use crate::limits;
 use crate::liveness::{Heartbeat, OnDuplicate, Policy, Preset, TrackerConfig, Wake};
 use crate::measure::Recorder;
 use crate::measure::intervals::IntervalSender;
-use crate::reactor::StartError;
+use crate::reactor::{Address, StartError};
 use crate::time::Instant;
 use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batch_window};
 
@@ -36,8 +35,8 @@ use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batc
 pub struct RunArgs {
     /// Address to listen on, as 127.0.0.1:7400, `[::]:7400`, or :7400 for every address of this machine; repeat it for
     /// more. With port 0 the kernel chooses a free port, which the first line names
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address::to_listen)]
-    pub listen: Vec<SocketAddr>,
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address::to_listen_by_tcp)]
+    pub listen: Vec<Address>,
 
     /// How long a peer may be silent: standard (a verdict after 32 s) or strict (after 7 s) [default: standard]
     #[arg(long, value_name = "NAME", value_parser = one_of(&POLICIES), help_heading = "Policy")]
@@ -150,6 +149,7 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
     let io = args.io.choice();
     let setup = Setup {
         listen: &args.listen,
+        unix_mode: 0,
         threads,
         capacity,
         policy_name,

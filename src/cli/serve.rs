@@ -16,7 +16,6 @@
 //! - With a [drain](Setup::drain) the first signal lets the workers come to their end, and the next one stops them.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -33,7 +32,9 @@ use crate::events::sink::{Callback, Finish, Outlet, Output, Sink, SinkError};
 use crate::events::start::Start;
 use crate::limits;
 use crate::liveness::TrackerConfig;
-use crate::reactor::{EngineChoice, Listener, Probed, Shared, StartError, bind_among, probe};
+use crate::reactor::{
+    Address, EngineChoice, Listener, Probed, Shared, StartError, bind_among, bind_unix, probe,
+};
 use crate::safe_text::Safe;
 use crate::sys::hangup::wait_for_hangup;
 use crate::sys::wakeup::Wakeup;
@@ -87,7 +88,9 @@ pub(super) struct Loop<R> {
 
 /// The arguments that `run` and `proxy` share.
 pub(super) struct Setup<'a> {
-    pub(super) listen: &'a [SocketAddr],
+    pub(super) listen: &'a [Address],
+    /// The permissions of the Unix sockets among them.
+    pub(super) unix_mode: u32,
     pub(super) threads: usize,
     /// Connections over all threads.
     pub(super) capacity: usize,
@@ -111,7 +114,7 @@ pub(super) fn serve<S: Service>(
 ) -> Result<(), ExitError> {
     let started = Instant::now();
     probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
-    let (listeners, addresses) = listen(setup.listen, setup.threads, setup.sockets)?;
+    let (listeners, addresses) = listen(setup)?;
     // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
     let (format, to_stdout, output) = setup.output.destination();
     let mut output = output.map_err(ExitError::failed)?;
@@ -278,19 +281,22 @@ fn show(append: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Listens on each address once for each thread. Returns the listeners by thread, and the addresses with their ports.
-fn listen(
-    addresses: &[SocketAddr],
-    threads: usize,
-    config: &TrackerConfig,
-) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), ExitError> {
+fn listen(setup: &Setup<'_>) -> Result<(Vec<Vec<Listener>>, Vec<Address>), ExitError> {
+    let (addresses, threads) = (setup.listen, setup.threads);
+    let of_tcp: Vec<_> = addresses.iter().filter_map(Address::ip).collect();
     let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
     let mut given = Vec::new();
-    for (number, &address) in addresses.iter().enumerate() {
-        if address.port() != 0 && addresses[..number].contains(&address) {
+    for (number, address) in addresses.iter().enumerate() {
+        if address.ip().is_none_or(|ip| ip.port() != 0) && addresses[..number].contains(address) {
             return Err(ExitError::usage(format!("--listen names {address} twice: once is enough")));
         }
-        let bound = bind_among(address, addresses, threads, config).map_err(ExitError::failed)?;
-        given.push(bound[0].address());
+        let bound = match address {
+            Address::Ip(address) => bind_among(*address, &of_tcp, threads, setup.sockets),
+            Address::Unix(path) => bind_unix(path, setup.unix_mode, threads),
+            Address::Process { .. } => unreachable!(),
+        };
+        let bound = bound.map_err(ExitError::failed)?;
+        given.push(bound[0].address().clone());
         for (thread, listener) in listeners.iter_mut().zip(bound) {
             thread.push(listener);
         }

@@ -1,17 +1,18 @@
 //! What the first lines of both services have: the process, its engine, and the room that it has.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use crate::events::PROGRAM;
+use crate::events::body::Shown;
 use crate::events::human::{Count, HumanEncoder};
+use crate::reactor::Address;
 use crate::time::Instant;
 
 /// A start, as the first line of either service reports it.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// The addresses listened on, with the ports that the kernel chose. At least one.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// The process's id.
     pub pid: u32,
     /// `io_uring` or `epoll`.
@@ -56,15 +57,20 @@ impl Start {
 }
 
 /// The addresses in one line.
-pub(super) fn list(addresses: &[SocketAddr]) -> String {
+pub(super) fn list(addresses: &[Address]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The addresses as an array of strings.
+pub(super) fn shown(addresses: &[Address]) -> Vec<Shown<&Address>> {
+    addresses.iter().map(Shown).collect()
 }
 
 /// The start that the samples of both services have.
 #[cfg(test)]
 pub(super) fn sample() -> Start {
     Start {
-        addresses: vec!["127.0.0.1:8080".parse().unwrap()],
+        addresses: vec![Address::Ip("127.0.0.1:8080".parse().unwrap())],
         pid: 4_711,
         engine: "io_uring",
         features: vec!["defer_taskrun", "no_sqarray", "min_wait", "no_iowait", "restricted"],

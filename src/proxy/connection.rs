@@ -1,7 +1,6 @@
 //! Both sockets of a client, and the bytes that wait for them. It judges nothing.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::line::Shown;
 use super::upstreams::Chosen;
 use crate::evidence::inspect;
 use crate::liveness::{Evidence, PollMask};
-use crate::reactor::{Descriptor, kind};
+use crate::reactor::{Address, Descriptor, kind};
 use crate::sys::tcp::{self, TickClock};
 use crate::time::Instant;
 
@@ -185,7 +184,7 @@ pub(super) struct Connection {
     pub(super) client: Option<Socket>,
     /// Tells the connections that one place has had apart.
     pub(super) generation: u32,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     /// The client's connection comes to its end.
     pub(super) finishing: Option<Finishing>,
     /// What the client had not taken, and since when it has taken nothing of it.
@@ -205,7 +204,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(fd: OwnedFd, generation: u32, address: SocketAddr) -> Connection {
+    pub(super) fn new(fd: OwnedFd, generation: u32, address: Address) -> Connection {
         Connection {
             client: Some(Socket::new(Descriptor::new(fd), generation)),
             generation,

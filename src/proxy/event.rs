@@ -1,11 +1,11 @@
 //! The events of a session.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::liveness::errno::{self, Meaning};
+use crate::reactor::Address;
 
 /// The phase of an exchange between a client and its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ impl Failure {
     /// How an upstream has failed whose socket gave this errno (positive).
     pub(super) fn of_errno(errno: i32) -> Failure {
         match errno {
-            libc::ECONNREFUSED => Failure::Refused,
+            libc::ECONNREFUSED | libc::ENOENT => Failure::Refused,
             libc::ECONNRESET | libc::EPIPE => Failure::Reset,
             _ => match errno::meaning(errno) {
                 Meaning::Reset => Failure::Reset,
@@ -254,10 +254,10 @@ pub enum ProxyEvent {
 }
 
 /// The two ends of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parties {
-    /// The address and port of the client.
-    pub client: SocketAddr,
-    /// The address and port of the upstream, if one was chosen.
-    pub upstream: Option<SocketAddr>,
+    /// The address of the client.
+    pub client: Address,
+    /// The address of the upstream, if one was chosen.
+    pub upstream: Option<Address>,
 }

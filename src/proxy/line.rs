@@ -1,9 +1,9 @@
 //! What one thread of the proxy reports.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::event::{Failure, Parties, ProxyEvent};
+use crate::reactor::Address;
 use crate::time::Instant;
 
 /// What the client's socket showed last.
@@ -44,8 +44,8 @@ pub enum Line {
     Upstream {
         /// The time of the event.
         at: Instant,
-        /// Its address and port.
-        upstream: SocketAddr,
+        /// Its address.
+        upstream: Address,
         /// How it failed; none if it is in use again.
         failure: Option<Failure>,
     },

@@ -150,7 +150,7 @@ impl Proxy {
                     .client
                     .as_ref()
                     .and_then(|client| tcp::local_address(client.descriptor.as_fd()).ok());
-                let header = version.header(connection.address, local);
+                let header = version.header(connection.address.ip(), local);
                 upstream.send(&header);
             }
             let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };

@@ -16,9 +16,9 @@ use super::told::Told;
 use super::upstreams::Upstreams;
 use crate::limits;
 use crate::liveness::{Policy, TcpState};
-use crate::reactor::{Descriptor, Sockets};
+use crate::reactor::{Address, Descriptor, Sockets};
 use crate::sys::engine::Token;
-use crate::sys::tcp;
+use crate::sys::{tcp, unix};
 use crate::time::Instant;
 
 /// What all connections of a thread share.
@@ -158,7 +158,7 @@ impl SessionIo<'_> {
         };
         if changed {
             self.worker.counts.upstream_down += u64::from(failure.is_some());
-            let upstream = upstreams.address(chosen.index);
+            let upstream = upstreams.address(chosen.index).clone();
             self.worker.told.push(Line::Upstream { at: self.now, upstream, failure });
         }
     }
@@ -169,7 +169,12 @@ impl SessionIo<'_> {
         let Some(chosen) = self.worker.upstreams.take(self.now, &connection.tried) else { return false };
         connection.tried.push(chosen.index);
         connection.chosen = Some(chosen);
-        match tcp::connect(self.worker.upstreams.address(chosen.index), limits::UPSTREAM_UNREAD) {
+        let connected = match self.worker.upstreams.address(chosen.index) {
+            Address::Ip(address) => tcp::connect(*address, limits::UPSTREAM_UNREAD),
+            Address::Unix(path) => unix::connect(path),
+            Address::Process { .. } => unreachable!("no upstream is a process"),
+        };
+        match connected {
             Ok(fd) => {
                 let plan = self.worker.policy.keepalive();
                 // Without it, a silent upstream is found by the response timeout, if there is one.
@@ -242,8 +247,12 @@ impl SessionIo<'_> {
         let fd = socket.descriptor.as_fd();
         // A connection whose RST has come has nothing unsent either; the end is seen in the next turn.
         let over = TcpState::Close as u8;
-        let stands = || tcp::info(fd).is_ok_and(|info| info.tcpi_state != over);
-        socket.is_flushed() && tcp::unsent(fd).is_ok_and(|bytes| bytes == 0) && stands()
+        socket.is_flushed()
+            && match tcp::info(fd) {
+                Ok(info) => info.tcpi_state != over && tcp::unsent(fd).is_ok_and(|bytes| bytes == 0),
+                // A Unix socket has its peer's kernel on the same machine: what was sent is there.
+                Err(error) => error.raw_os_error() == Some(libc::EOPNOTSUPP),
+            }
     }
 
     fn report(&mut self, told: ProxyEvent) {
@@ -264,8 +273,8 @@ impl SessionIo<'_> {
         }
         let upstream =
             self.connection.chosen.map(|chosen| chosen.index).or(self.connection.tried.last().copied());
-        let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen));
-        let parties = Parties { client: self.connection.address, upstream };
+        let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen).clone());
+        let parties = Parties { client: self.connection.address.clone(), upstream };
         let shown = self.connection.client.as_ref().map(|client| client.shown).unwrap_or_default();
         self.worker.told.push(Line::Told { at: self.now, parties, shown, told });
     }

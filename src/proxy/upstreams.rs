@@ -1,14 +1,14 @@
 //! The upstreams: which one is chosen next, and which are left out for a while.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::limits::{MAX_UPSTREAM_PAUSE, UPSTREAM_PAUSE};
+use crate::reactor::Address;
 use crate::time::Instant;
 
 #[derive(Debug)]
 struct Upstream {
-    address: SocketAddr,
+    address: Address,
     open: AtomicUsize,
     failures: AtomicU32,
     /// In nanoseconds; 0 if it is not left out.
@@ -43,7 +43,7 @@ impl Upstreams {
     ///
     /// If there are no addresses.
     #[must_use]
-    pub fn new(addresses: Vec<SocketAddr>) -> Upstreams {
+    pub fn new(addresses: Vec<Address>) -> Upstreams {
         assert!(!addresses.is_empty(), "a proxy needs an upstream");
         let upstream = |address| Upstream {
             address,
@@ -55,14 +55,9 @@ impl Upstreams {
         Upstreams { all: addresses.into_iter().map(upstream).collect(), turn: AtomicUsize::new(0) }
     }
 
-    /// The addresses of all upstreams, in order.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.all.iter().map(|upstream| upstream.address)
-    }
-
     /// The address of this upstream.
-    pub(super) fn address(&self, index: usize) -> SocketAddr {
-        self.all[index].address
+    pub(super) fn address(&self, index: usize) -> &Address {
+        &self.all[index].address
     }
 
     /// Chooses the upstream with the fewest connections, in turn among equals, and counts a connection to it. One that
@@ -122,12 +117,13 @@ impl Upstreams {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::*;
 
     fn three() -> Upstreams {
-        Upstreams::new((1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect())
+        Upstreams::new((1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port)).into()).collect())
     }
 
     fn taken(all: &Upstreams, now: Instant, tried: &[usize]) -> Option<usize> {

@@ -1,10 +1,10 @@
 //! Accepting: the listeners, the budget of connections and descriptors, and what is told of its limits.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use super::address::Address;
 use super::listener::{Listener, NotAccepted};
 use super::sockets::Descriptor;
 use super::{EventSink, Reactor, Room, Service, kind};
@@ -21,7 +21,7 @@ pub struct Accepted {
     /// Its descriptor, close-on-exec and non-blocking.
     pub(crate) fd: OwnedFd,
     /// The peer's address; an IPv4 address that came through an IPv6 socket as IPv4.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     /// Which listener accepted it, counted from 0.
     pub(crate) listener: usize,
     /// When it was accepted.
@@ -176,7 +176,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
                 Ok((fd, address)) => {
                     self.held += 1;
                     self.resume(at);
-                    let accepted = Accepted { fd, address: plain(address), listener: index, at };
+                    let accepted = Accepted { fd, address, listener: index, at };
                     self.service.accepted(&mut self.sockets, accepted)?;
                 }
                 Err(reason) => {
@@ -245,9 +245,4 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             }
         }
     }
-}
-
-/// An IPv4 address that came through an IPv6 socket as IPv4; any other as it is.
-pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

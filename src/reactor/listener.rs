@@ -7,13 +7,17 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::address::Address;
 use crate::liveness::{KeepalivePlan, TrackerConfig};
 use crate::sys::tcp;
+use crate::sys::unix::{self, SocketFile};
 use crate::time::Instant;
 
 /// Connections that may wait to be accepted. The kernel takes at most net.core.somaxconn of them.
@@ -29,8 +33,15 @@ const BIND_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    address: SocketAddr,
-    options: Options,
+    address: Address,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ip(Options),
+    /// Its loops share one socket, whose file goes with the last of them.
+    Unix(Arc<SocketFile>),
 }
 
 /// What a listening socket is made with, so that another can be made like it.
@@ -73,8 +84,8 @@ impl Inherited {
 impl Listener {
     /// The address that it listens on. Its port is never 0.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub const fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The next connection that waits, close-on-exec and non-blocking.
@@ -82,8 +93,15 @@ impl Listener {
     /// # Errors
     ///
     /// Why there is none, as far as it matters for what to do next.
-    pub(crate) fn accept(&self) -> Result<(OwnedFd, SocketAddr), NotAccepted> {
-        tcp::accept(self.as_fd()).map_err(|error| NotAccepted::from_errno(error.raw_os_error()))
+    pub(crate) fn accept(&self) -> Result<(OwnedFd, Address), NotAccepted> {
+        let accepted = match self.kind {
+            Kind::Ip(_) => tcp::accept(self.as_fd()).map(|(fd, address)| (fd, plain(address).into())),
+            Kind::Unix(_) => unix::accept(self.as_fd()).map(|fd| {
+                let (pid, uid) = unix::peer(fd.as_fd()).unwrap_or_default();
+                (fd, Address::Process { pid, uid })
+            }),
+        };
+        accepted.map_err(|error| NotAccepted::from_errno(error.raw_os_error()))
     }
 
     /// Whether a connection waits to be accepted, or the socket has an error that an accept will show.
@@ -95,7 +113,10 @@ impl Listener {
     /// Limits the bytes that the kernel keeps unsent for each connection that is accepted from now on.
     #[cfg(feature = "proxy")]
     pub(crate) fn limit_unsent(&mut self, bytes: u32) -> io::Result<()> {
-        self.options.unsent = Some(bytes);
+        match &mut self.kind {
+            Kind::Ip(options) => options.unsent = Some(bytes),
+            Kind::Unix(_) => return Ok(()), // its buffer does not grow
+        }
         tcp::set_unsent_limit(self.as_fd(), bytes)
     }
 
@@ -105,20 +126,32 @@ impl Listener {
     ///
     /// Those of `bind(2)`: EADDRNOTAVAIL while the machine does not have the address.
     pub(crate) fn reopen(&self) -> Result<Listener, ListenError> {
-        Listener::open(self.address, self.options)
+        match (&self.address, &self.kind) {
+            (&Address::Ip(address), &Kind::Ip(options)) => Listener::open(address, options),
+            _ => self.share(),
+        }
+    }
+
+    /// Another descriptor of this socket.
+    fn share(&self) -> Result<Listener, ListenError> {
+        let Kind::Unix(file) = &self.kind else { unreachable!("a port is shared by sockets of their own") };
+        let socket = attempt(&self.address, "listen on", self.socket.try_clone())?;
+        Ok(Listener { socket, address: self.address.clone(), kind: Kind::Unix(Arc::clone(file)) })
     }
 
     fn open(address: SocketAddr, options: Options) -> Result<Listener, ListenError> {
+        let at = &address.into();
         let socket = open(address, options.only_v6)?;
-        attempt(address, "share the port of", socket.set_reuse_port(true))?;
-        attempt(address, "listen on", socket.bind(&address.into()))?;
+        attempt(at, "share the port of", socket.set_reuse_port(true))?;
+        attempt(at, "listen on", socket.bind(&address.into()))?;
         let address = local(address, &socket)?;
-        attempt(address, "set socket options for", options.inherited.set(SockRef::from(&socket)))?;
+        let at = &address.into();
+        attempt(at, "set socket options for", options.inherited.set(SockRef::from(&socket)))?;
         if let Some(bytes) = options.unsent {
-            attempt(address, "set socket options for", tcp::set_unsent_limit(socket.as_fd(), bytes))?;
+            attempt(at, "set socket options for", tcp::set_unsent_limit(socket.as_fd(), bytes))?;
         }
-        attempt(address, "listen on", socket.listen(BACKLOG))?;
-        Ok(Listener { socket, address, options })
+        attempt(at, "listen on", socket.listen(BACKLOG))?;
+        Ok(Listener { socket, address: address.into(), kind: Kind::Ip(options) })
     }
 }
 
@@ -171,7 +204,7 @@ impl AsRawFd for Listener {
 /// An address that cannot be listened on.
 #[derive(Debug)]
 pub struct ListenError {
-    address: SocketAddr,
+    address: Address,
     attempted: &'static str,
     source: io::Error,
 }
@@ -179,6 +212,13 @@ pub struct ListenError {
 impl ListenError {
     fn cure(&self) -> &'static str {
         match self.source.raw_os_error() {
+            Some(libc::EADDRINUSE) if self.address.ip().is_none() => {
+                "another program listens there (`ss -lxp` names it), or the path is no socket: stop it, or choose \
+                 another path with --listen"
+            }
+            Some(libc::EACCES | libc::ENOENT | libc::EROFS) if self.address.ip().is_none() => {
+                "its directory must exist, and this user must be allowed to write to it"
+            }
             Some(libc::EADDRINUSE) => {
                 "another program listens there (`ss -ltnp` names it): stop it, or choose another port with \
                  --listen"
@@ -251,38 +291,60 @@ pub fn bind_among(
             Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) && Instant::now() < end => {
                 std::thread::sleep(BIND_PAUSE);
             }
-            result => break attempt(address, "listen on", result)?,
+            result => break attempt(&address.into(), "listen on", result)?,
         }
     }
-    let mut address = local(address, &probe)?;
+    let address = local(address, &probe)?;
     drop(probe);
-    let mut listeners = Vec::with_capacity(rings);
-    for _ in 0..rings {
-        let listener = Listener::open(address, options)?;
-        address = listener.address;
-        listeners.push(listener);
-    }
+    (0..rings).map(|_| Listener::open(address, options)).collect()
+}
+
+/// Listens on a Unix socket at `path`, with the permissions `mode`, for `rings` loops, which share it. The socket of a process
+/// that has ended is replaced.
+///
+/// # Errors
+///
+/// [`ListenError`], also when a process listens there.
+pub fn bind_unix(path: &Path, mode: u32, rings: usize) -> Result<Vec<Listener>, ListenError> {
+    let address = Address::Unix(path.into());
+    let end = Instant::now() + BIND_PATIENCE;
+    let (fd, file) = loop {
+        match unix::listen(path, mode, BACKLOG) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) && Instant::now() < end => {
+                std::thread::sleep(BIND_PAUSE * 10); // each look is a connection for a program that listens
+            }
+            result => break attempt(&address, "listen on", result)?,
+        }
+    };
+    let first = Listener { socket: fd.into(), address, kind: Kind::Unix(Arc::new(file)) };
+    let mut listeners: Vec<_> = (1..rings).map(|_| first.share()).collect::<Result<_, _>>()?;
+    listeners.push(first);
     Ok(listeners)
 }
 
 fn open(address: SocketAddr, only_v6: bool) -> Result<Socket, ListenError> {
-    let kind = Type::STREAM.nonblocking().cloexec();
+    let (kind, at) = (Type::STREAM.nonblocking().cloexec(), &address.into());
     let socket =
-        attempt(address, "listen on", Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP)))?;
-    attempt(address, "listen on", socket.set_reuse_address(true))?;
+        attempt(at, "listen on", Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP)))?;
+    attempt(at, "listen on", socket.set_reuse_address(true))?;
     if only_v6 {
-        attempt(address, "listen on", socket.set_only_v6(true))?;
+        attempt(at, "listen on", socket.set_only_v6(true))?;
     }
     Ok(socket)
 }
 
 fn local(address: SocketAddr, socket: &Socket) -> Result<SocketAddr, ListenError> {
-    let local = attempt(address, "read the address of", socket.local_addr())?;
+    let local = attempt(&address.into(), "read the address of", socket.local_addr())?;
     Ok(local.as_socket().unwrap_or(address))
 }
 
-fn attempt<T>(address: SocketAddr, attempted: &'static str, result: io::Result<T>) -> Result<T, ListenError> {
-    result.map_err(|source| ListenError { address, attempted, source })
+fn attempt<T>(address: &Address, attempted: &'static str, result: io::Result<T>) -> Result<T, ListenError> {
+    result.map_err(|source| ListenError { address: address.clone(), attempted, source })
+}
+
+/// An IPv4 address that came through an IPv6 socket as IPv4; any other as it is.
+pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]
@@ -300,12 +362,12 @@ mod tests {
     fn the_ipv6_wildcard_takes_ipv4_connections_too_unless_an_ipv4_address_has_the_port() {
         if std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "0") {
             let both = bind("[::]:0".parse().unwrap(), 1, &config()).unwrap();
-            let port = both[0].address().port();
+            let port = both[0].address().ip().unwrap().port();
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
             drop(both);
             let all = [format!("[::]:{port}"), format!("0.0.0.0:{port}")].map(|text| text.parse().unwrap());
             let listeners = all.map(|address| bind_among(address, &all, 2, &config()).unwrap());
-            assert_eq!(listeners.map(|listeners| listeners[0].address()), all);
+            assert_eq!(listeners.map(|listeners| listeners[0].address().ip().unwrap()), all);
         }
     }
 
@@ -313,12 +375,12 @@ mod tests {
     fn a_port_that_is_given_back_late_is_waited_for() {
         let address = "127.0.0.1:0".parse().unwrap();
         let before = bind(address, 1, &config()).unwrap().remove(0);
-        let address = before.address();
+        let address = before.address().ip().unwrap();
         let late = std::thread::spawn(move || {
             std::thread::park_timeout(BIND_PAUSE * 3);
             drop(before);
         });
-        assert_eq!(bind(address, 1, &config()).unwrap()[0].address(), address);
+        assert_eq!(bind(address, 1, &config()).unwrap()[0].address().ip(), Some(address));
         late.join().unwrap();
         let _taken = bind(address, 1, &config()).unwrap();
         assert!(

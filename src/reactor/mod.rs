@@ -14,7 +14,7 @@
 //! ```
 //!
 //! - `turn`: the wait, the clock, own stalls and suspends, the order of a turn.
-//! - `accept`, `listener`: listeners, the budget of connections, saturation, listeners that were destroyed.
+//! - `accept`, `listener`, `address`: listeners, the budget of connections, saturation, listeners that were destroyed.
 //! - `sockets`: polls and recvs of descriptors; a descriptor is closed after its last completion.
 //! - `shared`: what several loops of a program share.
 //! - `start`: how a loop gets its engine.
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod accept;
+mod address;
 mod listener;
 mod shared;
 mod sockets;
@@ -32,9 +33,9 @@ mod turn;
 
 pub use crate::sys::engine::{Completion, EngineChoice, Readiness};
 pub use accept::Accepted;
-pub(crate) use accept::plain;
-pub(crate) use listener::Inherited;
-pub use listener::{ListenError, Listener, bind, bind_among};
+pub use address::Address;
+pub(crate) use listener::{Inherited, plain};
+pub use listener::{ListenError, Listener, bind, bind_among, bind_unix};
 pub use shared::Shared;
 pub(crate) use sockets::Descriptor;
 pub use sockets::Sockets;

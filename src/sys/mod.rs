@@ -2,6 +2,7 @@
 //!
 //! - [`clock`]: the clocks;
 //! - [`tcp`]: socket options and `TCP_INFO`;
+//! - `unix`: Unix stream sockets;
 //! - [`epoll`]: readiness of many descriptors;
 //! - [`hangup`]: whether written bytes still have a reader;
 //! - [`nowait`]: writes that do not wait;
@@ -27,6 +28,8 @@ mod operations;
 pub mod process;
 pub mod rlimit;
 pub mod tcp;
+#[cfg(feature = "tracker")]
+pub mod unix;
 #[cfg(feature = "tracker")]
 pub mod uring;
 #[cfg(feature = "hosted")]

@@ -97,6 +97,7 @@ impl Tracking {
     /// Takes a connection in that the loop has accepted.
     pub(super) fn admit(&mut self, sockets: &mut Sockets, accepted: Accepted) -> io::Result<()> {
         let Accepted { fd, address, listener, at } = accepted;
+        let Some(address) = address.ip() else { unreachable!("its listeners are of TCP") };
         let local = self.local_of[listener].unwrap_or_else(|| {
             let local = tcp::local_address(fd.as_fd()).unwrap_or(self.addresses[listener]);
             self.locals.intern(plain(local))

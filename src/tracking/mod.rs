@@ -140,7 +140,7 @@ impl<K: EventSink> Driver<K> {
         wakeup: Arc<Wakeup>,
         sink: K,
     ) -> Result<Driver<K>, StartError> {
-        let addresses: Vec<_> = listeners.iter().map(Listener::address).collect();
+        let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.address().ip()).collect();
         let buffers = config.tracker.policy.heartbeat == Heartbeat::Frames;
         let setup = Setup { io: config.io, batch_window: config.batch_window, buffers };
         Reactor::open(setup, listeners, shared, wakeup, sink, || {

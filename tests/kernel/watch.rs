@@ -94,7 +94,7 @@ impl Watch {
             ..TrackerConfig::new(setup.policy, setup.capacity)
         };
         let listeners = bind(setup.listen.parse().unwrap(), 1, &tracker).unwrap();
-        let address = listeners[0].address();
+        let address = listeners[0].address().ip().unwrap();
         let (to, events) = channel();
         let refuses = Arc::new(Mutex::new(false));
         let sink = Passing { to, refuses: Arc::clone(&refuses) };

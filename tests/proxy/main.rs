@@ -26,6 +26,7 @@ mod stalls;
 mod staying;
 mod transparency;
 mod tunnels;
+mod unix;
 mod upstream;
 mod upstreams;
 mod volume;

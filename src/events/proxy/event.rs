@@ -68,8 +68,8 @@ impl Stream for ProxyStream {
         body.field("thread", ring);
         match line {
             Line::Told { parties, shown, told, .. } => {
-                let (client, upstream) = (parties.client, parties.upstream);
-                body.field("client", client).maybe("upstream", upstream);
+                let (client, upstream) = (&parties.client, &parties.upstream);
+                body.field("client", Shown(client)).maybe("upstream", upstream.as_ref().map(Shown));
                 match told {
                     ProxyEvent::Interrupted(event) => {
                         body.text(format_args!("{client}"));
@@ -107,7 +107,7 @@ impl Stream for ProxyStream {
                     .field("interrupted_total", interrupted_total);
             }
             Line::Upstream { upstream, failure, .. } => {
-                body.field("upstream", upstream).maybe("failure", failure.map(Failure::as_str));
+                body.field("upstream", Shown(upstream)).maybe("failure", failure.map(Failure::as_str));
                 match failure {
                     Some(failure) => body.text(format_args!(
                         "{upstream} {}: it is tried by one connection at a time, after growing pauses",

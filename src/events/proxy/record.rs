@@ -1,16 +1,17 @@
 //! The first line, what listens and by which rules, and the last one, what became of all exchanges.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::events::PROGRAM;
+use crate::events::body::Shown;
 use crate::events::encoder::Record;
 use crate::events::human::{Colour, Count, HumanEncoder, Span};
 use crate::events::json::{JsonEncoder, VERSION, millis};
-use crate::events::start::{Start, list};
+use crate::events::start::{Start, list, shown};
 use crate::liveness::Cause;
 use crate::proxy::{ANSWERS, Counts, Phase};
+use crate::reactor::Address;
 use crate::time::Instant;
 
 /// The first line: what listens, the upstreams, and the rules.
@@ -19,7 +20,7 @@ pub struct Listening {
     /// The process, its engine and its room.
     pub start: Start,
     /// The addresses of the upstreams.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Address>,
     /// `http` or `tcp`.
     pub mode: &'static str,
     /// `probe`, `gone`, `wait:D` or `forward`.
@@ -37,9 +38,9 @@ impl Record for Listening {
             body.field("version", VERSION)
                 .field("program", PROGRAM)
                 .field("pid", start.pid)
-                .field("address", start.addresses[0])
-                .field("addresses", &start.addresses)
-                .field("upstreams", &self.upstreams)
+                .field("address", Shown(&start.addresses[0]))
+                .field("addresses", shown(&start.addresses))
+                .field("upstreams", shown(&self.upstreams))
                 .field("mode", self.mode)
                 .field("half_close", &self.half_close)
                 .field("on_gone", self.on_gone)

@@ -13,6 +13,7 @@ use crate::proxy::{
     Answered, Asked, Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, Refusal, Shown,
     UpstreamAction, UpstreamFailed,
 };
+use crate::reactor::Address;
 use crate::time::{Instant, WallClock};
 
 const DOCUMENT: &str = include_str!("../../../docs/HTTP.md");
@@ -20,8 +21,8 @@ const DOCUMENT: &str = include_str!("../../../docs/HTTP.md");
 const AT: Instant = Instant::from_nanos(9_000_000_000);
 
 fn parties() -> Parties {
-    let upstream = Some("127.0.0.1:9000".parse().unwrap());
-    Parties { client: "192.0.2.7:50000".parse().unwrap(), upstream }
+    let address = |text: &str| Address::Ip(text.parse().unwrap());
+    Parties { client: address("192.0.2.7:50000"), upstream: Some(address("127.0.0.1:9000")) }
 }
 
 fn interrupted() -> Interrupted {
@@ -90,7 +91,7 @@ fn lines() -> Vec<Line> {
 fn opening() -> Listening {
     Listening {
         start: Start { at: AT, ..start::sample() },
-        upstreams: vec!["127.0.0.1:9000".parse().unwrap()],
+        upstreams: parties().upstream.into_iter().collect(),
         mode: "http",
         half_close: "probe".to_owned(),
         on_gone: "reset",

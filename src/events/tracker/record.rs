@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::events::PROGRAM;
+use crate::events::body::Shown;
 use crate::events::encoder::Record;
 use crate::events::human::{Count, HumanEncoder, Span, numbers};
 use crate::events::json::{JsonEncoder, VERSION, micros, millis};
-use crate::events::start::{Start, list};
+use crate::events::start::{Start, list, shown};
 use crate::liveness::{Cause, Heartbeat, Policy, TrackerCounts};
 use crate::measure;
 use crate::sys::engine::Counters;
@@ -34,8 +35,8 @@ impl Record for Listening {
         let (start, policy) = (&self.start, &self.policy);
         let keepalive = policy.keepalive();
         json.line("listening", start.at, out, |body| {
-            body.field("address", start.addresses[0])
-                .field("addresses", &start.addresses)
+            body.field("address", Shown(&start.addresses[0]))
+                .field("addresses", shown(&start.addresses))
                 .field("version", VERSION)
                 .field("program", PROGRAM)
                 .field("pid", start.pid)

@@ -38,7 +38,7 @@ impl Rig {
     pub(super) fn with(policy: Policy, listen: &str, options: impl FnOnce(SockRef<'_>)) -> Rig {
         let tracker = TrackerConfig::new(policy, CAPACITY);
         let listeners = bind(listen.parse().unwrap(), 1, &tracker).unwrap();
-        let address = listeners[0].address();
+        let address = listeners[0].address().ip().unwrap();
         options(SockRef::from(&listeners[0]));
         let (events, slow) = <(Rc<RefCell<Vec<_>>>, Rc<Cell<bool>>)>::default();
         let (sink_events, sink_slow) = (Rc::clone(&events), Rc::clone(&slow));

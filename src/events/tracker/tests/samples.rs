@@ -12,6 +12,7 @@ use crate::liveness::{
     PollMask, Proof, Subject, TcpState, Tracker, TrackerConfig, TrackerCounts, Transport,
 };
 use crate::measure;
+use crate::reactor::Address;
 use crate::sys::engine::Counters;
 use crate::time::{Instant, WallClock};
 use crate::tracking::LocalAddresses;
@@ -33,7 +34,9 @@ pub(in crate::events::tracker) fn locals() -> Arc<LocalAddresses> {
 pub(in crate::events::tracker) fn listening() -> Listening {
     Listening {
         start: Start {
-            addresses: vec!["127.0.0.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
+            addresses: ["127.0.0.1:7400", "[2001:db8::1]:7400"]
+                .map(|text| Address::Ip(text.parse().unwrap()))
+                .to_vec(),
             capacity: 1_048_512,
             at: at_millis(1_000),
             ..crate::events::start::sample()
