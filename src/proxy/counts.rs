@@ -29,6 +29,8 @@ pub struct Counts {
     pub upstream_down: u64,
     /// Answers of the proxy's own, in the order of [`ANSWERS`].
     pub answered: [u64; ANSWERS.len()],
+    /// Idle clients whose places others needed.
+    pub gave_way: u64,
     /// Connections that were not followed any more.
     pub not_followed: u64,
     /// Bytes that came from clients.
@@ -86,6 +88,7 @@ impl Counts {
         for (sum, one) in self.answered.iter_mut().zip(other.answered) {
             *sum += one;
         }
+        self.gave_way += other.gave_way;
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;
         self.upstream_bytes += other.upstream_bytes;

@@ -17,6 +17,7 @@
 //!   bytes.
 //! - `session`: decides what bytes and ends mean; pure. `session_io`: carries out what it decides.
 //! - `connection`: both sockets of a client and their buffers. `finishing`: the end of a client's.
+//!   `idle`: which client is idle for the longest time.
 //! - `upstreams`: which upstream is chosen, and which are left out.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
@@ -26,6 +27,7 @@ mod connection;
 mod counts;
 mod event;
 mod finishing;
+mod idle;
 mod line;
 mod proxy_protocol;
 mod reading;

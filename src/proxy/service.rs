@@ -15,6 +15,7 @@ use super::connection::{CLIENT, Connection, INTEREST, Socket};
 use super::counts::Counts;
 use super::event::{Failure, Phase};
 use super::finishing::Finishing;
+use super::idle::IdleList;
 use super::line::Line;
 use super::proxy_protocol::SendProxy;
 use super::session::{Effects, End, Rules, Session, SessionFact};
@@ -90,6 +91,8 @@ pub(super) struct Conn {
     pub(super) queued: bool,
     /// It waits to be read once more.
     pub(super) doubtful: bool,
+    /// It is idle, and ends so that another client has its place.
+    gives_way: bool,
 }
 
 /// The sessions of one thread and their sockets.
@@ -114,6 +117,10 @@ pub struct Proxy {
     pub(super) absent: u64,
     /// The place whose session is to be told next that the proxy drains, once it does.
     drained: Option<usize>,
+    /// Places of idle clients.
+    idle: IdleList,
+    /// Clients that give way.
+    giving_way: usize,
 }
 
 /// The proxy's loop: one engine, one thread. See [`crate::proxy`].
@@ -170,6 +177,8 @@ impl Proxy {
             ticks: TickClock::new(),
             absent: 0,
             drained: None,
+            idle: IdleList::new(),
+            giving_way: 0,
             config,
         }
     }
@@ -191,6 +200,8 @@ impl Proxy {
     pub(super) fn remove(&mut self, index: usize) {
         let conn = self.conns.remove(index);
         self.worker.held -= conn.held;
+        self.giving_way -= usize::from(conn.gives_way);
+        self.idle.remove(index);
         self.wheel.cancel(index as u32);
         self.worker.counts.open -= 1;
     }
@@ -204,6 +215,15 @@ impl Proxy {
         if at < conn.due {
             conn.due = at;
             self.wheel.schedule(index as u32, at);
+        }
+        let busy = conn.is_busy();
+        if conn.gives_way && busy {
+            conn.gives_way = false; // its request came in time
+            self.giving_way -= 1;
+        }
+        let idle = conn.is_idle() && !conn.gives_way;
+        if idle != self.idle.contains(index) {
+            if idle { self.idle.push(index) } else { self.idle.remove(index) }
         }
     }
 
@@ -265,13 +285,28 @@ impl Proxy {
     }
 
     fn drain_session(&mut self, sockets: &mut Sockets, index: usize) {
+        self.read_all(sockets, index);
+        self.feed(sockets, index, SessionFact::Drain);
+    }
+
+    /// Ends the client of that place as at the end of the proxy, unless its request is there.
+    fn give_way(&mut self, sockets: &mut Sockets, index: usize) {
+        self.read_all(sockets, index);
+        if let Some(conn) = self.conns.get_mut(index).filter(|conn| conn.is_idle()) {
+            conn.gives_way = true;
+            self.giving_way += 1;
+            self.worker.counts.gave_way += 1;
+            self.feed(sockets, index, SessionFact::Drain);
+        }
+    }
+
+    /// Reads what is there: a request that has come already is one that is under way.
+    fn read_all(&mut self, sockets: &mut Sockets, index: usize) {
         let Some(conn) = self.conns.get_mut(index) else { return };
-        // A request that is there already is one that is under way.
         if let Some(client) = &mut conn.connection.client {
             client.readable = true;
         }
         self.read(sockets, index);
-        self.feed(sockets, index, SessionFact::Drain);
     }
 
     /// Hands a fact to the session of that place, and does what follows.
@@ -329,6 +364,7 @@ impl Service for Proxy {
             absent,
             queued: false,
             doubtful: false,
+            gives_way: false,
         });
         self.settle(sockets, index);
         Ok(())
@@ -388,6 +424,20 @@ impl Service for Proxy {
 
     fn room(&self) -> Room {
         if self.is_held_up() { Room::Held } else { Room::Free }
+    }
+
+    fn can_make_room(&self) -> bool {
+        self.idle.first().is_some()
+    }
+
+    fn make_room(&mut self, sockets: &mut Sockets, wanted: usize, now: Instant) {
+        self.now = now;
+        let wanted = wanted.min(limits::VISITS_AT_ONCE).saturating_sub(self.giving_way);
+        for _ in 0..wanted {
+            let Some(index) = self.idle.first() else { break };
+            self.idle.remove(index); // one that is not idle after all comes back behind the others
+            self.give_way(sockets, index);
+        }
     }
 
     fn stalled(&mut self, rested: Instant, start: Instant, end: Instant) {
@@ -490,6 +540,12 @@ impl Conn {
         } else {
             readable(&connection.upstream) && !connection.connecting && connection.is_flushed(true)
         }
+    }
+
+    /// Whether there is a client, and nothing is under way.
+    fn is_idle(&self) -> bool {
+        let Connection { client, finishing, .. } = &self.connection;
+        client.is_some() && finishing.is_none() && !self.is_busy()
     }
 
     /// Whether one side waits for something.

@@ -163,9 +163,10 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
                 return Ok(());
             }
             if self.service.room() == Room::Full || !self.shared.take() {
-                if self.listeners.all[index].listener.has_waiting() {
+                let waiting = self.listeners.all[index].listener.waiting();
+                if waiting > 0 {
                     self.saturate("max_connections", at, SATURATED_PAUSE);
-                    self.listeners.full = true;
+                    self.make_room(waiting, at);
                 } else {
                     self.listeners.all[index].pending = false;
                     self.resume(at);
@@ -188,7 +189,10 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
                             // The kernel takes a descriptor before it looks for a connection: there was one.
                             self.resume(at);
                         }
-                        NotAccepted::NoRoom => self.saturate("descriptors", at, limits::ACCEPT_PAUSE),
+                        NotAccepted::NoRoom => {
+                            self.saturate("descriptors", at, limits::ACCEPT_PAUSE);
+                            self.make_room(1, at);
+                        }
                         NotAccepted::Forbidden => self.saturate("accept", at, limits::ACCEPT_PAUSE),
                         NotAccepted::Destroyed => {
                             self.saturate("accept", at, limits::ACCEPT_PAUSE);
@@ -225,8 +229,29 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
         }
     }
 
+    /// Has connections end for those that wait, here or at another loop. Their places end the pause.
+    fn make_room(&mut self, waiting: usize, now: Instant) {
+        self.listeners.full = true;
+        if self.service.can_make_room() {
+            self.service.make_room(&mut self.sockets, waiting, now);
+        } else {
+            self.shared.want(waiting);
+        }
+    }
+
+    /// Makes room for what waits at other loops.
+    pub(super) fn make_room_for_others(&mut self) {
+        if self.service.can_make_room() {
+            let wanted = self.shared.take_wanted();
+            if wanted > 0 {
+                self.service.make_room(&mut self.sockets, wanted, Instant::now());
+            }
+        }
+    }
+
     fn resume(&mut self, now: Instant) {
         let Some(at) = self.shared.resumes_at() else { return };
+        self.shared.want(0);
         if self.shared.resume(now) {
             self.service.resumed(now);
         } else {

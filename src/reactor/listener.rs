@@ -104,10 +104,14 @@ impl Listener {
         accepted.map_err(|error| NotAccepted::from_errno(error.raw_os_error()))
     }
 
-    /// Whether a connection waits to be accepted, or the socket has an error that an accept will show.
-    pub(crate) fn has_waiting(&self) -> bool {
+    /// How many connections wait to be accepted. At least one, if the socket has an error that an accept will show.
+    pub(crate) fn waiting(&self) -> usize {
         let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
-        rustix::event::poll(&mut polled, Some(&Timespec::default())).map_or(true, |count| count > 0)
+        match rustix::event::poll(&mut polled, Some(&Timespec::default())) {
+            Ok(0) => 0,
+            // Of a listener, this field has the length of its backlog.
+            _ => tcp::info(&self.socket).map_or(1, |info| (info.tcpi_unacked as usize).max(1)),
+        }
     }
 
     /// Limits the bytes that the kernel keeps unsent for each connection that is accepted from now on.

@@ -161,6 +161,16 @@ pub trait Service {
     /// Whether it takes one more connection.
     fn room(&self) -> Room;
 
+    /// Whether [`Service::make_room`] could help.
+    fn can_make_room(&self) -> bool {
+        false
+    }
+
+    /// Ends connections that are least needed, for `wanted` others that wait.
+    fn make_room(&mut self, sockets: &mut Sockets, wanted: usize, now: Instant) {
+        let _ = (sockets, wanted, now);
+    }
+
     /// Notes a stall of this process from `start` to `end`. It has seen nothing since `rested`.
     fn stalled(&mut self, rested: Instant, start: Instant, end: Instant);
 

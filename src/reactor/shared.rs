@@ -13,6 +13,8 @@ pub struct Shared {
     saturated: AtomicBool,
     /// When a connection was last refused for want of something, in nanoseconds of [`Instant`].
     refused_at: AtomicU64,
+    /// Connections that wait for a place, for which a loop could make none itself.
+    waiting: AtomicUsize,
     drain: AtomicBool,
     stop: AtomicBool,
 }
@@ -25,6 +27,7 @@ impl Shared {
             left: AtomicUsize::new(capacity),
             saturated: AtomicBool::new(false),
             refused_at: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
@@ -61,6 +64,16 @@ impl Shared {
     /// Gives rights back.
     pub(crate) fn give(&self, count: usize) {
         self.left.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// Asks the other loops for this many places; none are wanted any more if it is 0.
+    pub(crate) fn want(&self, places: usize) {
+        self.waiting.store(places, Ordering::Relaxed);
+    }
+
+    /// Takes over what other loops want.
+    pub(crate) fn take_wanted(&self) -> usize {
+        if self.waiting.load(Ordering::Relaxed) == 0 { 0 } else { self.waiting.swap(0, Ordering::Relaxed) }
     }
 
     /// Notes that a limit was met at `now`; returns whether this begins a time of saturation.

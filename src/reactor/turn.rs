@@ -169,6 +169,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             self.service.drain();
         }
         self.accept_pending()?;
+        self.make_room_for_others();
         self.hand_over();
         self.give_back_places();
         self.sink.progress(self.service.counts());

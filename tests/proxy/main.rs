@@ -18,6 +18,7 @@ mod million;
 #[path = "../cli/outcome.rs"]
 mod outcome;
 mod peer;
+mod places;
 mod program;
 mod silence;
 #[path = "../kernel/skip.rs"]

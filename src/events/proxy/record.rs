@@ -103,6 +103,7 @@ impl Record for Closing {
                 .field("upstream_failed", counts.upstream_failed)
                 .field("upstream_down", counts.upstream_down)
                 .field("answered", answered(counts))
+                .field("gave_way", counts.gave_way)
                 .field("not_followed", counts.not_followed)
                 .field("client_bytes", counts.client_bytes)
                 .field("upstream_bytes", counts.upstream_bytes)
@@ -143,6 +144,7 @@ impl Record for Closing {
         for (status, count) in answered(counts) {
             row(&format!("answered here: {status}"), count);
         }
+        row("idle clients that gave way", counts.gave_way);
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
         for (phase, count) in cut(counts) {
