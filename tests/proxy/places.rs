@@ -52,6 +52,18 @@ fn a_new_client_gets_the_place_of_the_one_that_is_idle_for_the_longest_time() {
 }
 
 #[test]
+fn one_that_waits_takes_the_place_of_one_however_long_that_takes_to_close() {
+    on_each(|io| {
+        let upstream = Upstream::answering();
+        let proxy = Proxy::start(io, upstream.address, &format!("--max-connections {PLACES}"));
+        let clients = served(&proxy, PLACES);
+        assert_eq!(Peer::asking(proxy.address, GET).message().1, b"/x", "{io}");
+        drop(clients);
+        assert_told(&proxy.finish_undisturbed(PLACES as u64 + 1), &json!({ "gave_way": 1 }));
+    });
+}
+
+#[test]
 fn clients_that_never_said_anything_and_those_that_read_nothing_give_way_too() {
     on_each(|io| {
         let upstream = Upstream::answering();
