@@ -36,6 +36,21 @@ impl Display for Safe<'_> {
     }
 }
 
+/// Displays a text to stand between double quotes: as [`Safe`], and with a backslash before each quote and backslash.
+#[derive(Clone, Copy, Debug)]
+pub struct Quoted<'a>(pub &'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut plain = self.0;
+        while let Some(at) = plain.find(['"', '\\']) {
+            write!(f, "{}\\{}", Safe(&plain[..at]), &plain[at..=at])?;
+            plain = &plain[at + 1..];
+        }
+        write!(f, "{}", Safe(plain))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +68,7 @@ mod tests {
         ] {
             assert_eq!(Safe(text).to_string(), shown);
         }
+        assert_eq!(Quoted("a\"b\\\u{1b}\\").to_string(), r#"a\"b\\\u{1b}\\"#);
         assert!((0..=0x10_ffff).filter_map(char::from_u32).filter(|c| c.is_control()).all(is_unsafe));
     }
 }

@@ -1,9 +1,11 @@
 //! `deadpeer proxy`: its arguments, and the proxy as a service.
 
 use std::net::{IpAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use clap::Args;
 
@@ -13,16 +15,23 @@ use crate::cli::duration;
 use crate::cli::exit::{ExitError, exit};
 use crate::cli::io::Io;
 use crate::cli::serve::{
-    Life, Loop, OutputArgs, Service, Setup, WorkerParts, capacity_within_limits, cores, serve,
+    Life, Loop, OutputArgs, Service, Setup, StopReason, Supervisor, WorkerParts, capacity_within_limits,
+    cores, serve,
 };
-use crate::cli::values::{MODES, ON_GONE, ON_STALL, PROXY_POLICIES, VERSIONS, one_of};
-use crate::events::proxy::{Closing, Listening, ProxyStream};
+use crate::cli::values::{
+    ACCESS_FORMATS, LOG_QUERY, MODES, ON_GONE, ON_STALL, PROXY_POLICIES, VERSIONS, one_of,
+};
+use crate::events::encoder::{Filter, Format};
+use crate::events::proxy::{AccessStream, Closing, Listening, NoRecord, ProxyStream};
+use crate::events::sink::{Finish, Outlet, Output, Sink, SinkError};
 use crate::events::start::Start;
+use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
-    Config, Counts, EventsStall, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams,
+    AccessSink, Config, Counts, EventsStall, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams,
 };
 use crate::reactor::{Address, StartError};
+use crate::sys::describe;
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.
@@ -136,6 +145,21 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "WHAT", default_value = "drop", value_parser = one_of(&ON_STALL), help_heading = "Output")]
     pub when_events_stall: EventsStall,
 
+    /// Write a line for each exchange to this file, or to standard output (-); the sentences for people then go to standard
+    /// error
+    #[arg(long, value_name = "-|PATH", help_heading = "Output")]
+    pub access_log: Option<PathBuf>,
+
+    /// The format of the access log
+    #[arg(long, value_name = "FORMAT", default_value = "combined", value_parser = one_of(&ACCESS_FORMATS),
+          help_heading = "Output")]
+    pub access_format: Format,
+
+    /// Whether the queries of targets are written
+    #[arg(long, value_name = "YES|NO", default_value = "yes", value_parser = one_of(&LOG_QUERY),
+          action = clap::ArgAction::Set, help_heading = "Output")]
+    pub log_query: bool,
+
     #[command(flatten)]
     /// What is written, and where.
     pub output: OutputArgs,
@@ -190,6 +214,8 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         body_timeout: args.body_timeout,
         keepalive_timeout: args.keepalive_timeout,
         response_timeout: args.response_timeout,
+        log: args.access_log.is_some(),
+        log_query: args.log_query,
     };
     let config = Config {
         rules,
@@ -217,8 +243,58 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         other_files: None,
         drain: args.drain,
         drops: args.when_events_stall == EventsStall::Drop,
+        stdout_taken: args.access_log.as_deref() == Some(Path::new("-")),
     };
-    serve(&setup, |_| Ok(Proxying { config, upstreams: args.upstream.clone() }))
+    serve(&setup, |supervisor| {
+        let mut proxying = Proxying {
+            config,
+            upstreams: args.upstream.clone(),
+            access: None,
+            outlets: Vec::new().into_iter(),
+        };
+        if let Some(path) = &args.access_log {
+            let (sink, outlets) = access_log(args, path, &setup, supervisor)?;
+            (proxying.access, proxying.outlets) = (Some(sink), outlets.into_iter());
+        }
+        Ok(proxying)
+    })
+}
+
+/// Opens the access log, with an outlet for each thread.
+fn access_log(
+    args: &ProxyArgs,
+    path: &Path,
+    setup: &Setup<'_>,
+    supervisor: &Supervisor,
+) -> Result<(Sink<AccessStream>, Vec<Outlet<AccessStream>>), ExitError> {
+    if args.output.events.as_deref() == Some(path) {
+        return Err(ExitError::usage(
+            "--access-log and --events name the same output: give each a file of its own, or standard output (-) to one",
+        ));
+    }
+    let mut output =
+        if setup.stdout_taken { Output::stdout() } else { Output::file(path) }.map_err(access_failed)?;
+    output.drops = setup.drops;
+    let (sink, outlets) =
+        Sink::spawn(AccessStream, args.access_format, Filter::default(), output, setup.threads)
+            .map_err(access_failed)?;
+    sink.on_closed(supervisor.sends(StopReason::OutputClosed));
+    if setup.stdout_taken {
+        supervisor.watch_reader()?;
+    }
+    sink.announce(NoRecord);
+    Ok((sink, outlets))
+}
+
+/// The failure of the access log, in words that name its option.
+fn access_failed(error: SinkError) -> ExitError {
+    match &error {
+        SinkError::Open { name, source } | SinkError::Write { name, source } => ExitError::failed(format!(
+            "cannot write the access log {name}: {}; name a file that can be written with --access-log",
+            describe(source)
+        )),
+        SinkError::Thread(_) | SinkError::Panicked => ExitError::failed(error),
+    }
 }
 
 /// Whether a listener takes what is sent to this upstream.
@@ -237,6 +313,9 @@ fn is_same(listen: &Address, upstream: &Address) -> bool {
 struct Proxying {
     config: Config,
     upstreams: Vec<Address>,
+    access: Option<Sink<AccessStream>>,
+    /// One for each worker, if there is an access log.
+    outlets: IntoIter<Outlet<AccessStream>>,
 }
 
 impl Service for Proxying {
@@ -252,9 +331,15 @@ impl Service for Proxying {
         parts: WorkerParts<ProxyStream>,
     ) -> impl FnOnce() -> Result<Loop<Report>, StartError> + Send + 'static {
         let config = self.config.clone();
+        let access = self.outlets.next();
         move || {
             let WorkerParts { listeners, outlet, wakeup, shared } = parts;
-            let relay = Relay::new(config, listeners, shared, wakeup, outlet)?;
+            let access = access.map(|mut outlet| {
+                let waker = Arc::clone(&wakeup);
+                outlet.set_waker(Arc::new(move || waker.wake()));
+                Box::new(outlet) as AccessSink
+            });
+            let relay = Relay::new(config, listeners, shared, wakeup, outlet, access)?;
             Ok(Loop { obtained: relay.obtained().clone(), run: Box::new(|| relay.run()) })
         }
     }
@@ -280,7 +365,7 @@ impl Service for Proxying {
         }
     }
 
-    fn closing(self, reports: &[Report], life: Life) -> (Closing, u64) {
+    fn closing(self, reports: &[Report], life: Life) -> (Closing, u64, Option<String>) {
         let now = Instant::now();
         let mut counts = Counts::default();
         let mut kept = 0;
@@ -290,6 +375,15 @@ impl Service for Proxying {
         }
         let Life { started, drained, dropped } = life;
         counts.dropped += dropped;
-        (Closing { at: now, uptime: now.since(started), counts, undelivered: kept, drained }, kept)
+        let mut failure = None;
+        if let Some(access) = self.access {
+            counts.log_dropped += access.dropped();
+            match access.finish(NoRecord, limits::SHUTDOWN_PATIENCE / 3) {
+                Finish::Delivered | Finish::Closed => {}
+                Finish::Stuck { undelivered } => counts.log_dropped += undelivered,
+                Finish::Failed { error, .. } => failure = Some(access_failed(error).message),
+            }
+        }
+        (Closing { at: now, uptime: now.since(started), counts, undelivered: kept, drained }, kept, failure)
     }
 }

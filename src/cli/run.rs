@@ -159,6 +159,7 @@ fn track(args: &RunArgs) -> Result<(), ExitError> {
         other_files: args.latency_log.as_deref(),
         drain: Duration::ZERO,
         drops: false,
+        stdout_taken: false,
     };
     serve(&setup, |supervisor| {
         let mut tracking = Tracking {
@@ -283,7 +284,7 @@ impl Service for Tracking {
         }
     }
 
-    fn closing(self, reports: &[Report], life: Life) -> (Closing, u64) {
+    fn closing(self, reports: &[Report], life: Life) -> (Closing, u64, Option<String>) {
         let now = Instant::now();
         let mut recorder = Recorder::new();
         if let Some(log) = self.log {
@@ -309,6 +310,6 @@ impl Service for Tracking {
         }
         closing.measures = recorder.summary();
         let kept = closing.undelivered;
-        (closing, kept)
+        (closing, kept, None)
     }
 }

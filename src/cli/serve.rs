@@ -58,8 +58,13 @@ pub(super) trait Service: Sized {
     /// The first line of the stream.
     fn opening(&self, start: Start) -> <Self::Stream as Stream>::Opening;
 
-    /// The last line of the stream, and the number of events that the sink never took.
-    fn closing(self, reports: &[Self::Report], life: Life) -> (<Self::Stream as Stream>::Closing, u64);
+    /// The last line of the stream, the number of events that the sink never took, and why an output of the service's own
+    /// has failed.
+    fn closing(
+        self,
+        reports: &[Self::Report],
+        life: Life,
+    ) -> (<Self::Stream as Stream>::Closing, u64, Option<String>);
 }
 
 /// The time that a service has run.
@@ -105,6 +110,8 @@ pub(super) struct Setup<'a> {
     pub(super) drain: Duration,
     /// Events that a full disk does not take are dropped and counted. Otherwise they end the program.
     pub(super) drops: bool,
+    /// Another stream has standard output, so sentences go to standard error.
+    pub(super) stdout_taken: bool,
 }
 
 /// Starts a service, supervises it, and ends it in order. `make` starts threads and opens files of the command's own.
@@ -116,7 +123,7 @@ pub(super) fn serve<S: Service>(
     probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
     let (listeners, addresses) = listen(setup)?;
     // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
-    let (format, to_stdout, output) = setup.output.destination();
+    let (format, to_stdout, output) = setup.output.destination(setup.stdout_taken);
     let mut output = output.map_err(ExitError::failed)?;
     output.drops = setup.drops;
     let supervisor = Supervisor::new();
@@ -168,7 +175,8 @@ pub(super) fn serve<S: Service>(
     let (reports, failure) = workers.stop(&shared);
     let life = Life { started, drained: ending.since(signalled), dropped: sink.dropped() };
     let failure = failure.or_else(|| reason.and_then(|reason| reason.failure()));
-    let (closing, kept) = service.closing(&reports, life);
+    let (closing, kept, own) = service.closing(&reports, life);
+    let failure = failure.or(own);
     let patience = limits::SHUTDOWN_PATIENCE.saturating_sub(Instant::now().since(ending));
     end(sink.finish(closing, patience.max(limits::SHUTDOWN_PATIENCE / 6)), failure, kept)
 }
@@ -230,8 +238,9 @@ pub struct OutputArgs {
 impl OutputArgs {
     /// Without `--events`, sentences for people on standard output; with it, JSON Lines where it says.
     /// Also whether that is standard output.
-    fn destination(&self) -> (Format, bool, Result<Output, SinkError>) {
+    fn destination(&self, stdout_taken: bool) -> (Format, bool, Result<Output, SinkError>) {
         match &self.events {
+            None if stdout_taken => (Format::human_on(Screen::Stderr), false, Output::stderr()),
             None => (Format::human_on(Screen::Stdout), true, Output::stdout()),
             Some(path) if path.as_os_str() == "-" => (Format::JsonLines, true, Output::stdout()),
             Some(path) => (Format::JsonLines, false, Output::file(path)),
@@ -249,7 +258,7 @@ impl OutputArgs {
 
     /// Whether a terminal on standard error shows what happens, because the events go to a file.
     fn console(&self, to_stdout: bool) -> bool {
-        !to_stdout && !self.quiet && io::stderr().is_terminal()
+        !to_stdout && self.events.is_some() && !self.quiet && io::stderr().is_terminal()
     }
 }
 
@@ -342,7 +351,7 @@ impl Supervisor {
     }
 
     /// Returns a function that reports `reason`.
-    fn sends(&self, reason: StopReason) -> Callback {
+    pub(super) fn sends(&self, reason: StopReason) -> Callback {
         let send = self.send.clone();
         Arc::new(move || {
             let _ = send.send(reason.clone());
@@ -420,7 +429,7 @@ impl Supervisor {
     }
 
     /// Watches for a reader of standard output that goes away while nothing is written.
-    fn watch_reader(&self) -> Result<(), ExitError> {
+    pub(super) fn watch_reader(&self) -> Result<(), ExitError> {
         let send = self.send.clone();
         self.spawn_lasting("reader", move || {
             if wait_for_hangup(io::stdout().as_fd()).is_ok() {

@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
+use crate::events::encoder::Format;
 use crate::liveness::{Heartbeat, OnDuplicate, Preset, Wake};
 use crate::proxy::{EventsStall, OnGone, SendProxy};
 
@@ -62,6 +63,22 @@ pub(super) static ON_STALL: [(&str, &str, EventsStall); 2] = [
         "It takes nothing more from clients until there is room, and ends if a disk is full",
         EventsStall::Wait,
     ),
+];
+
+/// The values of `--access-format`.
+pub(super) static ACCESS_FORMATS: [(&str, &str, Format); 2] = [
+    (
+        "combined",
+        "The combined format of NCSA; behind it the seconds, the upstream, the cause, and who ended it",
+        Format::Plain,
+    ),
+    ("json", "JSON Lines", Format::JsonLines),
+];
+
+/// The values of `--log-query`.
+pub(super) static LOG_QUERY: [(&str, &str, bool); 2] = [
+    ("yes", "Targets are written as they came", true),
+    ("no", "Without what is behind their `?`, in events too", false),
 ];
 
 /// The values of `--send-proxy`.

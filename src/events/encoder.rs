@@ -44,6 +44,11 @@ pub trait Stream: Send + 'static {
     /// for the status line.
     fn describe(&mut self, ring: usize, event: &Self::Event, body: &mut Body<'_>);
 
+    /// Appends the line of an event in a format of the stream's own.
+    fn plain(&mut self, event: &Self::Event, wall: WallClock, out: &mut Vec<u8>) {
+        let _ = (event, wall, out);
+    }
+
     /// The counts of the status line.
     fn totals(counts: &Self::Counts) -> Totals;
 
@@ -78,6 +83,8 @@ pub struct Kind {
 pub enum Format {
     /// For programs: one JSON object a line.
     JsonLines,
+    /// The stream's [own](Stream::plain), without a first line and a last one.
+    Plain,
     /// For people: one sentence a line.
     Human {
         /// Colour the names of events.
@@ -115,6 +122,7 @@ pub struct Filter {
 #[derive(Debug)]
 enum Form {
     Json(JsonEncoder),
+    Plain(WallClock),
     Human(HumanEncoder),
 }
 
@@ -145,6 +153,7 @@ impl<S: Stream> Encoder<S> {
     ) -> Encoder<S> {
         let form = match format {
             Format::JsonLines => Form::Json(JsonEncoder::new()),
+            Format::Plain => Form::Plain(WallClock::read()),
             Format::Human { colour, screen } => {
                 Form::Human(HumanEncoder::new(colour, if filter.quiet { Screen::None } else { screen }))
             }
@@ -174,6 +183,7 @@ impl<S: Stream> Encoder<S> {
     pub fn set_clock(&mut self, wall: WallClock) {
         match &mut self.form {
             Form::Json(json) => json.set_clock(wall),
+            Form::Plain(clock) => *clock = wall,
             Form::Human(human) => human.set_clock(wall),
         }
     }
@@ -182,6 +192,7 @@ impl<S: Stream> Encoder<S> {
     pub fn opening(&mut self, opening: &S::Opening, into: &mut Vec<u8>) {
         match &mut self.form {
             Form::Json(json) => opening.json(json, into),
+            Form::Plain(_) => {}
             Form::Human(_) if self.filter.quiet => {}
             Form::Human(human) => opening.human(human, into),
         }
@@ -196,6 +207,7 @@ impl<S: Stream> Encoder<S> {
         }
         match &mut self.form {
             Form::Json(json) => json.line(name, at, into, |body| self.stream.describe(ring, event, body)),
+            Form::Plain(wall) => self.stream.plain(event, *wall, into),
             Form::Human(human) => {
                 if routine.is_some_and(|word| human.folds(at, word, into)) {
                     return;
@@ -213,6 +225,7 @@ impl<S: Stream> Encoder<S> {
     pub fn closing(&mut self, closing: &S::Closing, into: &mut Vec<u8>) {
         match &mut self.form {
             Form::Json(json) => closing.json(json, into),
+            Form::Plain(_) => {}
             Form::Human(human) => {
                 human.unfold_all(into);
                 closing.human(human, into);
@@ -233,6 +246,7 @@ impl<S: Stream> Encoder<S> {
                     body.field("first_seq", lines.start).field("last_seq", lines.end - 1);
                 }
             }),
+            Form::Plain(_) => {}
             Form::Human(human) => {
                 let text = format!("{count}: the output took none");
                 human.line(now, DROPPED, Colour::Magenta, &text, into);
@@ -244,7 +258,7 @@ impl<S: Stream> Encoder<S> {
     pub(super) fn next_line(&self) -> Option<u64> {
         match &self.form {
             Form::Json(json) => Some(json.next()),
-            Form::Human(_) => None,
+            Form::Plain(_) | Form::Human(_) => None,
         }
     }
 

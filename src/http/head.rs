@@ -143,6 +143,13 @@ impl RequestHead {
         &self.line[self.method..]
     }
 
+    /// Forgets the query of the target: what is behind its `?`.
+    pub fn forget_query(&mut self) {
+        if let Some(query) = self.target().find('?') {
+            self.line = self.line[..=self.method + query].into();
+        }
+    }
+
     /// The minor version: 0 for HTTP/1.0, 1 for HTTP/1.1.
     #[must_use]
     pub const fn minor_version(&self) -> u8 {
@@ -243,6 +250,17 @@ impl ResponseHead {
     pub const fn is_persistent(&self) -> bool {
         self.persistent
     }
+}
+
+/// The fields of a head that was read: their names and values.
+pub fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    lines.filter_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        // A request line has a blank before its first colon.
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        name.iter().copied().all(is_token).then(|| (name, value.trim_ascii()))
+    })
 }
 
 /// Whether this byte may stand in a token (RFC 9110 section 5.6.2): a method, or the name of a header.

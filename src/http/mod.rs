@@ -44,6 +44,6 @@ mod tests;
 mod websocket;
 
 pub use body::{Body, Fed, Framing};
-pub use head::{Head, RequestHead, ResponseHead, Scan};
+pub use head::{Head, RequestHead, ResponseHead, Scan, fields};
 pub use reason::Reason;
 pub use websocket::Frames;

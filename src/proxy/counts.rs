@@ -49,6 +49,8 @@ pub struct Counts {
     pub cut: [u64; Phase::ALL.len()],
     /// Events that were dropped because their output took none.
     pub dropped: u64,
+    /// Lines of the access log that its output did not take.
+    pub log_dropped: u64,
 }
 
 impl Counts {
@@ -100,5 +102,6 @@ impl Counts {
             *sum += one;
         }
         self.dropped += other.dropped;
+        self.log_dropped += other.log_dropped;
     }
 }

@@ -21,8 +21,10 @@
 //! - `upstreams`: which upstream is chosen, and which are left out.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
+//! - `access`: the access log, a line for each exchange.
 //! - `proxy_protocol`: the header that tells an upstream the address of its client.
 
+mod access;
 mod connection;
 mod counts;
 mod event;
@@ -37,6 +39,7 @@ mod session_io;
 mod told;
 mod upstreams;
 
+pub use access::{AccessLine, AccessSink, By, Logged, LoggedRequest};
 pub use counts::{ANSWERS, Counts};
 pub use event::{
     Answered, Asked, Failure, Interrupted, Parties, Phase, ProbeOutcome, ProxyEvent, Refusal, UpstreamAction,

@@ -7,10 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use slab::Slab;
 
+use super::access::{AccessLog, AccessSink};
 use super::connection::{CLIENT, Connection, INTEREST, Socket};
 use super::counts::Counts;
 use super::event::{Failure, Phase};
@@ -36,6 +38,9 @@ use crate::wheel::Wheel;
 
 /// The pause between two events with the number of completed exchanges.
 const COUNTS_EVERY: Duration = Duration::from_secs(1);
+
+/// The pause before an access log that takes nothing is tried again, at the end.
+const RETRY_AFTER: Duration = Duration::from_millis(5);
 
 /// What a [`Relay`] is made from.
 #[derive(Clone, Debug)]
@@ -138,6 +143,7 @@ impl<K: EventSink<Line, Counts>> Relay<K> {
         shared: Arc<Shared>,
         wakeup: Arc<Wakeup>,
         sink: K,
+        access: Option<AccessSink>,
     ) -> Result<Relay<K>, StartError> {
         for listener in &mut listeners {
             listener
@@ -145,12 +151,12 @@ impl<K: EventSink<Line, Counts>> Relay<K> {
                 .map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
         }
         let setup = Setup { io: config.io, batch_window: Duration::ZERO, buffers: false };
-        Reactor::open(setup, listeners, shared, wakeup, sink, || Proxy::new(config))
+        Reactor::open(setup, listeners, shared, wakeup, sink, || Proxy::new(config, access))
     }
 }
 
 impl Proxy {
-    fn new(config: Config) -> Proxy {
+    fn new(config: Config, access: Option<AccessSink>) -> Proxy {
         let now = Instant::now();
         Proxy {
             conns: Slab::new(),
@@ -158,6 +164,7 @@ impl Proxy {
                 upstreams: config.upstreams.clone(),
                 policy: config.policy,
                 told: Told::new(config.on_stall),
+                access: access.map(|sink| AccessLog::new(sink, config.on_stall)),
                 counts: Counts::default(),
                 effects: Effects::default(),
                 generation: 0,
@@ -185,7 +192,8 @@ impl Proxy {
 
     /// Whether the sink takes no events: then clients are not read.
     pub(super) fn is_held_up(&self) -> bool {
-        self.worker.told.is_held_up()
+        let access = self.worker.access.as_ref();
+        self.worker.told.is_held_up() || access.is_some_and(|access| access.told.is_held_up())
     }
 
     /// Notes an absence of this process. The deadlines of a connection are put off when it is touched next; until then
@@ -467,6 +475,12 @@ impl Service for Proxy {
         &self.worker.counts
     }
 
+    fn turned(&mut self, _: Instant, end: Instant) {
+        if let Some(access) = &mut self.worker.access {
+            access.hand_over(end);
+        }
+    }
+
     fn drain(&mut self) {
         self.drained = Some(0);
         let (mut exchanges, mut tunnels, mut idle) = (0, 0, 0);
@@ -500,6 +514,13 @@ impl Service for Proxy {
         }
         self.worker.counts.open = open; // what was open at the end
         self.tell_counts(now);
+        if let Some(access) = &mut self.worker.access {
+            let end = Instant::now() + limits::SHUTDOWN_PATIENCE / 3;
+            while !access.hand_over(now) && Instant::now() < end {
+                thread::sleep(RETRY_AFTER);
+            }
+            self.worker.counts.log_dropped = access.left();
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::access::{AccessLine, AccessLog, Logged};
 use super::connection::{CLIENT, Connection, INTEREST, Socket, UPSTREAM};
 use super::counts::Counts;
 use super::event::{Failure, Parties, ProxyEvent};
@@ -26,7 +27,9 @@ pub(super) struct WorkerState {
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) policy: Policy,
     /// Events that the sink has not taken.
-    pub(super) told: Told,
+    pub(super) told: Told<Line>,
+    /// The access log, if there is one.
+    pub(super) access: Option<AccessLog>,
     pub(super) counts: Counts,
     /// Decisions of sessions; empty between facts.
     pub(super) effects: Effects,
@@ -109,6 +112,7 @@ impl SessionIo<'_> {
                 Effect::JudgeUpstream(failure) => self.judge_upstream(failure),
                 Effect::Probed(outcome) => self.worker.counts.probe(outcome),
                 Effect::Report(event) => self.report(event),
+                Effect::Log(logged) => self.log(logged),
             }
         }
         acknowledged
@@ -271,11 +275,22 @@ impl SessionIo<'_> {
             ProxyEvent::Answered(answered) => counts.answer(answered.refusal.status()),
             ProxyEvent::NotFollowed { .. } => counts.not_followed += 1,
         }
-        let upstream =
-            self.connection.chosen.map(|chosen| chosen.index).or(self.connection.tried.last().copied());
-        let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen).clone());
-        let parties = Parties { client: self.connection.address.clone(), upstream };
+        let parties = self.parties();
         let shown = self.connection.client.as_ref().map(|client| client.shown).unwrap_or_default();
         self.worker.told.push(Line::Told { at: self.now, parties, shown, told });
+    }
+
+    fn log(&mut self, logged: Box<Logged>) {
+        let parties = self.parties();
+        if let Some(access) = &mut self.worker.access {
+            access.told.push(AccessLine::Exchange { parties, logged });
+        }
+    }
+
+    fn parties(&self) -> Parties {
+        let connection = &*self.connection;
+        let upstream = connection.chosen.map(|chosen| chosen.index).or(connection.tried.last().copied());
+        let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen).clone());
+        Parties { client: connection.address.clone(), upstream }
     }
 }

@@ -1,6 +1,7 @@
-//! The events of one thread that the sink has not taken.
+//! The lines of one thread that their sink has not taken: events, or those of the access log.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::line::Line;
 use crate::limits::MAX_UNTOLD;
@@ -15,10 +16,29 @@ pub enum EventsStall {
     Drop,
 }
 
-/// A queue of events. Beyond [`MAX_UNTOLD`] it drops what comes, where it may, and has an event in its place.
+/// A line that waits in a queue.
+pub(super) trait Queued {
+    /// When it was so.
+    fn at(&self) -> Instant;
+
+    /// The line that stands for `dropped` lines, the first of which came `during` before.
+    fn dropped(at: Instant, dropped: u64, during: Duration) -> Self;
+}
+
+impl Queued for Line {
+    fn at(&self) -> Instant {
+        Line::at(self)
+    }
+
+    fn dropped(at: Instant, dropped: u64, during: Duration) -> Line {
+        Line::Dropped { at, dropped, during }
+    }
+}
+
+/// A queue of lines. Beyond [`MAX_UNTOLD`] it drops what comes, where it may, and has a line in its place.
 #[derive(Debug)]
-pub(super) struct Told {
-    lines: VecDeque<Line>,
+pub(super) struct Told<T> {
+    lines: VecDeque<T>,
     on_stall: EventsStall,
     /// What was dropped behind the last line: the number, and when it began.
     gap: Option<(u64, Instant)>,
@@ -26,9 +46,14 @@ pub(super) struct Told {
     pub(super) dropped: u64,
 }
 
-impl Told {
-    pub(super) fn new(on_stall: EventsStall) -> Told {
+impl<T: Queued> Told<T> {
+    pub(super) fn new(on_stall: EventsStall) -> Told<T> {
         Told { lines: VecDeque::new(), on_stall, gap: None, dropped: 0 }
+    }
+
+    /// How many lines wait.
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
     }
 
     /// Whether clients are not to be read until there is room.
@@ -36,7 +61,7 @@ impl Told {
         self.on_stall == EventsStall::Wait && self.lines.len() >= MAX_UNTOLD
     }
 
-    pub(super) fn push(&mut self, line: Line) {
+    pub(super) fn push(&mut self, line: T) {
         if self.on_stall == EventsStall::Drop && self.lines.len() >= MAX_UNTOLD {
             self.dropped += 1;
             self.gap.get_or_insert((0, line.at())).0 += 1;
@@ -46,19 +71,17 @@ impl Told {
         self.lines.push_back(line);
     }
 
-    pub(super) fn pop(&mut self, now: Instant) -> Option<Line> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<T> {
         self.lines.pop_front().or_else(|| self.gap.take().map(|gap| dropped(gap, now)))
     }
 }
 
-fn dropped((dropped, since): (u64, Instant), at: Instant) -> Line {
-    Line::Dropped { at, dropped, during: at.since(since) }
+fn dropped<T: Queued>((dropped, since): (u64, Instant), at: Instant) -> T {
+    T::dropped(at, dropped, at.since(since))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(number: u64) -> Instant {

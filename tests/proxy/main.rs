@@ -3,6 +3,7 @@
 //! Clients and servers are sockets of the tests' own, so that every byte is known, and how each connection ended.
 
 mod abuse;
+mod access;
 mod answers;
 mod asking;
 mod command;

@@ -112,6 +112,7 @@ impl Record for Closing {
                 .field("cut", counts.cut.iter().sum::<u64>())
                 .field("cut_by_phase", cut(counts))
                 .field("dropped", counts.dropped)
+                .field("log_dropped", counts.log_dropped)
                 .field("undelivered", self.undelivered);
         });
     }
@@ -151,6 +152,7 @@ impl Record for Closing {
             row(&format!("cut off at the end: {phase}"), count);
         }
         row("events dropped", counts.dropped);
+        row("lines of the access log dropped", counts.log_dropped);
         row("events not delivered", self.undelivered);
     }
 }

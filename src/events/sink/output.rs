@@ -50,6 +50,16 @@ impl Output {
         Output::opened("standard output".to_owned(), file)
     }
 
+    /// The standard error of the process.
+    ///
+    /// # Errors
+    ///
+    /// When its descriptor cannot be duplicated.
+    pub fn stderr() -> Result<Output, SinkError> {
+        let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+        Output::opened("standard error".to_owned(), file)
+    }
+
     /// A file, created if it does not exist, otherwise appended to. Opening a FIFO waits for its reader.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::rules::Rules;
 use crate::liveness::Cause;
+use crate::proxy::access::Logged;
 use crate::proxy::event::{Failure, ProbeOutcome, ProxyEvent};
 use crate::time::Instant;
 
@@ -93,6 +94,8 @@ pub enum Effect {
     Probed(ProbeOutcome),
     /// Report an event.
     Report(ProxyEvent),
+    /// Log an exchange that is over.
+    Log(Box<Logged>),
 }
 
 /// Effects that wait to be carried out. One queue serves all sessions of a thread, because it is drained after every

@@ -21,6 +21,7 @@
 //!
 //! - `rules`: the settings. `effect`: the values that go in and come out.
 //! - `request`, `response`: follow the client's and the upstream's bytes.
+//! - `log`: the line of an exchange in the access log.
 //! - `half_close`: what a client's FIN means. `verdict`: how a session ends. `deadline`: what time does. `drain`: the end
 //!   of the proxy.
 //!
@@ -42,6 +43,7 @@ mod drain;
 mod effect;
 mod exchange;
 mod half_close;
+mod log;
 mod reply;
 mod request;
 mod response;
@@ -53,6 +55,7 @@ pub use rules::{HalfClose, OnGone, Rules};
 
 use exchange::{Request, Response};
 use half_close::HalfCloseProbe;
+use log::LoggedFields;
 
 use super::event::Phase;
 use crate::http::{Frames, RequestHead};
@@ -100,6 +103,10 @@ struct Exchange {
     head_bytes: u64,
     request_bytes: u64,
     response_bytes: u64,
+    /// Of those, bytes of heads.
+    response_heads: u64,
+    /// What only the access log has, if there is one.
+    fields: Option<Box<LoggedFields>>,
     /// The status of the final response.
     status: Option<u16>,
     /// Interim responses of the upstream.
@@ -108,6 +115,13 @@ struct Exchange {
     answered_at: Option<Instant>,
     /// Whether the upstream takes another request after this one.
     persistent: bool,
+}
+
+impl Exchange {
+    /// Bytes of memory that the client makes it keep.
+    fn memory(&self) -> usize {
+        self.head.holds() + self.fields.as_ref().map_or(0, |fields| fields.holds())
+    }
 }
 
 /// Bytes that were passed on in a tunnel, and in the exchange in which it began.
@@ -147,6 +161,10 @@ pub struct Session {
     /// The tunnel is a WebSocket.
     websocket: Option<Box<WebSocket>>,
     exchange: Option<Box<Exchange>>,
+    /// The request that has opened the tunnel, for the access log.
+    tunnel_request: Option<Box<Exchange>>,
+    /// An exchange or a tunnel is under way whose line is not in the access log.
+    unlogged: bool,
     /// Bytes of the client that were not passed on. Those of the request that is being followed come first.
     held: Vec<u8>,
     /// How many of the held bytes were followed. The upstream may have them as soon as they are released.
@@ -186,6 +204,8 @@ impl Session {
             answer_owed: true,
             websocket: None,
             exchange: None,
+            tunnel_request: None,
+            unlogged: false,
             held: Vec::new(),
             followed: 0,
             partial_head: Vec::new(),
@@ -202,6 +222,7 @@ impl Session {
             draining: false,
         };
         if session.tunnel {
+            session.begin_tunnel_log(None, cx);
             session.connect(cx);
         }
         session
@@ -277,7 +298,8 @@ impl Session {
     /// Bytes of memory that this client makes the session keep.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.holds() + self.exchange.as_ref().map_or(0, |exchange| exchange.head.holds())
+        let exchanges = self.exchange.iter().chain(&self.tunnel_request);
+        self.holds() + exchanges.map(|exchange| exchange.memory()).sum::<usize>()
     }
 
     /// Whether nothing has come but what a client may send before a request without meaning: one or two empty lines

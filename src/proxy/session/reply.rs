@@ -34,6 +34,15 @@ pub(super) fn answer(status: u16, head_only: bool) -> &'static [u8] {
         503 => answer!("503 Service Unavailable", "9", "too busy\n"),
         _ => answer!("504 Gateway Timeout", "18", "upstream too slow\n"),
     };
-    let head = message.windows(4).position(|four| four == b"\r\n\r\n").map_or(message.len(), |end| end + 4);
-    if head_only { &message[..head] } else { message }
+    if head_only { &message[..head_length(message)] } else { message }
+}
+
+fn head_length(message: &[u8]) -> usize {
+    message.windows(4).position(|four| four == b"\r\n\r\n").map_or(message.len(), |end| end + 4)
+}
+
+/// The length of the body of the answer with this status.
+pub(super) fn body_length(status: u16, head_only: bool) -> u64 {
+    let message = answer(status, head_only);
+    (message.len() - head_length(message)) as u64
 }

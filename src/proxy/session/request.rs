@@ -1,9 +1,10 @@
 //! The client's bytes: requests are followed, gathered or streamed, and what comes ahead is held.
 
 use super::exchange::{Request, Response};
-use super::{Client, Context, Effect, End, Exchange, Session, Tunnelled, Upstream};
+use super::{Client, Context, Effect, End, Exchange, LoggedFields, Session, Tunnelled, Upstream};
 use crate::http::{Body, Framing, Head, Reason, RequestHead};
 use crate::liveness::Cause;
+use crate::proxy::access::By;
 use crate::proxy::event::{Phase, ProxyEvent, Refusal};
 
 impl Session {
@@ -106,7 +107,12 @@ impl Session {
         }
     }
 
-    fn begin_exchange(&mut self, head: RequestHead, length: usize, cx: &mut Context<'_>) {
+    fn begin_exchange(&mut self, mut head: RequestHead, length: usize, cx: &mut Context<'_>) {
+        if !cx.rules.log_query {
+            head.forget_query();
+        }
+        self.unlogged = cx.rules.log;
+        let fields = cx.rules.log.then(|| Box::new(LoggedFields::of(&self.held[..length], cx)));
         let body = Body::new(head.framing());
         // A length that fits is held whole. Chunks stream: their end may be hours away.
         let most = cx.rules.request_buffer.saturating_sub(length).min(cx.budget.bodies) as u64;
@@ -120,6 +126,8 @@ impl Session {
             head_bytes: length as u64,
             request_bytes: length as u64,
             response_bytes: 0,
+            response_heads: 0,
+            fields,
             status: None,
             interim: 0,
             answered_at: None,
@@ -186,6 +194,7 @@ impl Session {
         let begun = self.exchange.as_ref().is_some_and(|exchange| exchange.answered_at.is_some());
         let waits = self.exchange.is_some() || !self.held.is_empty();
         if begun || self.client == Client::Gone {
+            self.log(Refusal::AmbiguousResponse.as_str(), By::Us, None, cx);
             self.end_upstream(End::Abort, cx);
             self.abort_client(cx);
         } else if waits {
@@ -201,13 +210,15 @@ impl Session {
     pub(super) fn become_tunnel(&mut self, cx: &mut Context<'_>) {
         self.tunnel = true;
         self.probe = None;
-        if let Some(exchange) = self.exchange.take() {
+        let exchange = self.exchange.take();
+        if let Some(exchange) = &exchange {
             // The followed bytes are counted when they are released.
             self.tunnelled = Tunnelled {
                 from_client: exchange.request_bytes - self.followed as u64,
                 from_upstream: exchange.response_bytes,
             };
         }
+        self.begin_tunnel_log(exchange, cx);
         self.followed = self.held.len();
         self.release(cx);
         match self.client {

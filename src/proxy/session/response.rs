@@ -3,6 +3,7 @@
 use super::exchange::{Request, Response};
 use super::{Client, Context, Effect, End, Session, Upstream};
 use crate::http::{Body, Head, Reason, ResponseHead};
+use crate::proxy::access::By;
 use crate::proxy::event::{Failure, Phase, ProxyEvent};
 
 impl Session {
@@ -33,7 +34,7 @@ impl Session {
                                 self.send_held(joined, cx);
                             }
                             at += length - before;
-                            self.take_head(head, cx);
+                            self.take_head(head, length, cx);
                             if let Some(exchange) = &self.exchange
                                 && head.is_switch(exchange.head.method())
                             {
@@ -155,9 +156,10 @@ impl Session {
         }
     }
 
-    fn take_head(&mut self, head: ResponseHead, cx: &mut Context<'_>) {
+    fn take_head(&mut self, head: ResponseHead, length: usize, cx: &mut Context<'_>) {
         self.response = Response::default();
         let Some(exchange) = &mut self.exchange else { return };
+        exchange.response_heads += length as u64;
         if head.is_interim() {
             exchange.interim = exchange.interim.saturating_add(1);
             return;
@@ -178,6 +180,7 @@ impl Session {
 
     fn response_is_whole(&mut self, cx: &mut Context<'_>) {
         self.count_response(cx);
+        self.log("completed", By::Server, None, cx);
         let persistent = self.exchange.as_ref().is_some_and(|exchange| exchange.persistent);
         match self.request {
             Request::Whole if persistent => self.exchange_is_over(cx),
@@ -246,6 +249,7 @@ impl Session {
             Phase::Sending => match &self.response {
                 Response::Body(body) if body.ends_with_connection() => {
                     self.count_response(cx);
+                    self.log("completed", By::Server, None, cx);
                     self.leave(cx);
                 }
                 _ => self.upstream_failed(Failure::Closed, cx),
@@ -269,6 +273,7 @@ impl Session {
             Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
             // It had sent everything. Only what the client still sends is lost, and the client is to know.
             Phase::Tunnel if self.upstream == Upstream::HalfClosed => {
+                self.log_failure(failure, None, cx);
                 self.end_upstream(End::Close, cx);
                 self.finish_client(End::Abort, cx);
             }

@@ -47,6 +47,10 @@ pub struct Rules {
     pub body_timeout: Duration,
     /// How long a client may stay silent after a response.
     pub keepalive_timeout: Duration,
+    /// Whether each exchange is logged.
+    pub log: bool,
+    /// Whether targets are told and logged with their queries.
+    pub log_query: bool,
     /// How long the upstream may take to begin its response.
     pub response_timeout: Option<Duration>,
 }

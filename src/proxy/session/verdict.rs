@@ -4,6 +4,7 @@ use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
 use super::{Client, Context, Effect, End, Fin, OnGone, Session, Upstream, reply};
 use crate::liveness::Cause;
+use crate::proxy::access::By;
 use crate::proxy::event::{
     Answered, Asked, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, Refusal, UpstreamAction,
     UpstreamFailed,
@@ -23,6 +24,9 @@ impl Session {
         let closing = self.websocket.as_ref().is_some_and(|websocket| websocket.is_closing());
         if self.client_listens() && !self.is_satisfied() && !closing {
             return self.interrupt(cause, asked, cx);
+        }
+        if self.tunnel {
+            self.log(word(cause), By::of_cause(cause), None, cx);
         }
         self.end_upstream(End::Close, cx);
         self.client = Client::Finished;
@@ -72,12 +76,13 @@ impl Session {
     }
 
     pub(super) fn tell_interrupted(
-        &self,
+        &mut self,
         cause: Cause,
         asked: Option<Asked>,
         action: UpstreamAction,
         cx: &mut Context<'_>,
     ) {
+        self.log(word(cause), By::of_cause(cause), None, cx);
         // Where the ends of messages are unknown, a client that got the last word has probably got its answer.
         if self.ambiguous && !self.answer_owed {
             return;
@@ -124,6 +129,9 @@ impl Session {
                 answered: answers.then_some(status),
             })));
         }
+        let length = |status| reply::body_length(status, self.is_head());
+        let answered = answers.then(|| (status, length(status)));
+        self.log_failure(if begun { Failure::Truncated } else { failure }, answered, cx);
         if !self.proven && matches!(failure, Failure::Closed | Failure::Reset) {
             cx.push(Effect::JudgeUpstream(Some(failure)));
         }
@@ -150,6 +158,7 @@ impl Session {
         if self.tunnel && matches!(self.upstream, Upstream::Open | Upstream::HalfClosed) {
             self.upstream_answers(cx); // it had nothing to say, and ended in order
         }
+        self.log_tunnel(cx);
         self.end_upstream(End::Close, cx);
         self.finish_client(End::Close, cx);
     }
@@ -166,7 +175,14 @@ impl Session {
                 request_bytes: exchange.map_or(self.held.len() as u64, |exchange| exchange.request_bytes),
             })));
         }
-        self.answer(refusal.status(), cx);
+        let status = refusal.status();
+        self.log(refusal.as_str(), By::Us, Some((status, reply::body_length(status, self.is_head()))), cx);
+        self.answer(status, cx);
+    }
+
+    /// Whether the client wants a head alone.
+    fn is_head(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.head.method() == "HEAD")
     }
 
     /// Answers the client with this status, and ends its connection.
@@ -176,8 +192,7 @@ impl Session {
             self.client = Client::Finished;
             return;
         }
-        let head_only = self.exchange.as_ref().is_some_and(|exchange| exchange.head.method() == "HEAD");
-        cx.push(Effect::Reply(reply::answer(status, head_only)));
+        cx.push(Effect::Reply(reply::answer(status, self.is_head())));
         self.finish_client(End::Close, cx);
     }
 
@@ -208,5 +223,13 @@ impl Session {
             cx.push(Effect::EndClient(End::Abort));
         }
         self.client = Client::Finished;
+    }
+}
+
+/// The word for a cause where there is only one.
+fn word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Local(_) => cause.detail().unwrap_or("local"),
+        _ => cause.as_str(),
     }
 }

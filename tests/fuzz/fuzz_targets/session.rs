@@ -88,7 +88,7 @@ impl World {
                 Effect::Report(ProxyEvent::Interrupted(_)) => self.interrupted += 1,
                 Effect::Report(ProxyEvent::Completed) => self.completed += 1,
                 Effect::Probed(outcome) => self.asking = outcome == ProbeOutcome::Asked,
-                Effect::Report(_) | Effect::JudgeUpstream(_) => {}
+                Effect::Report(_) | Effect::JudgeUpstream(_) | Effect::Log(_) => {}
             }
         }
         asked
@@ -136,6 +136,8 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
         head_timeout: Duration::from_secs(20),
         body_timeout: Duration::from_secs(60),
         keepalive_timeout: Duration::from_secs(75),
+        log: flags & 128 != 0,
+        log_query: true,
         response_timeout: (flags & 32 != 0).then_some(Duration::from_secs(30)),
     };
     let mut world = World::default();

@@ -334,7 +334,7 @@ fn a_tunnel_ends_side_by_side() {
 
 #[test]
 fn bytes_that_only_pass_through_are_not_copied_and_an_idle_session_keeps_no_memory() {
-    let mut world = World::answered(RULES);
+    let mut world = World::answered(Rules { log: false, ..RULES });
     world.client(GET).upstream(OK);
     assert_eq!(world.effects, [Effect::PassToClient(0..OK.len()), Effect::Report(ProxyEvent::Completed)]);
     world.client(GET).upstream(&OK[..9]);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::http::Reason;
 use crate::liveness::Cause;
+use crate::proxy::access::Logged;
 use crate::proxy::event::{Answered, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
 use crate::proxy::session::reply::PROBE;
 use crate::proxy::session::{
@@ -22,6 +23,8 @@ pub(super) const RULES: Rules = Rules {
     body_timeout: secs(20),
     keepalive_timeout: secs(10_000),
     response_timeout: Some(secs(60)),
+    log: true,
+    log_query: true,
 };
 
 /// What has become of the client's socket.
@@ -62,6 +65,8 @@ pub(super) struct Sockets {
     pub(super) told: Vec<ProxyEvent>,
     /// The answers of ours that were told for no other event.
     pub(super) answered: Vec<Answered>,
+    /// The lines of the access log.
+    pub(super) logged: Vec<Logged>,
     /// The status of the answer that was told and is to be sent next.
     announced: Option<u16>,
     /// The next message of ours is a probe.
@@ -144,6 +149,7 @@ impl Sockets {
                 self.announced = Some(answered.refusal.status());
                 self.answered.push(*answered);
             }
+            Effect::Log(logged) => self.logged.push(*logged),
             Effect::Report(event) => {
                 if let ProxyEvent::UpstreamFailed(failed) = &event {
                     self.announced = failed.answered;
@@ -197,6 +203,7 @@ impl World {
             probes: 0,
             told: Vec::new(),
             answered: Vec::new(),
+            logged: Vec::new(),
             announced: None,
             asking: false,
             questions: [0; 3],
@@ -221,6 +228,7 @@ impl World {
             _ => &[],
         };
         self.effects.clear();
+        let gone = matches!(self.sockets.client, ClientSocket::Ended(_));
         let mut fact = Some(fact);
         while let Some(next) = fact.take() {
             let (budget, mut effects) = (self.sockets.budget(), Effects::default());
@@ -238,7 +246,29 @@ impl World {
             }
         }
         self.audit();
+        self.audit_log(gone);
         self
+    }
+
+    /// Every exchange that the last fact has ended has its line, and one only.
+    fn audit_log(&self, gone: bool) {
+        let over = |effect: &&Effect| match effect {
+            // The line of a client that is gone was written when it left.
+            Effect::Report(ProxyEvent::UpstreamFailed(_)) => !gone,
+            Effect::Report(ProxyEvent::NotFollowed { .. }) | Effect::Log(_) => false,
+            effect => matches!(effect, Effect::Report(_)),
+        };
+        let is_line = |effect: &&Effect| matches!(effect, Effect::Log(_));
+        let count = |is: &dyn Fn(&&Effect) -> bool| self.effects.iter().filter(is).count();
+        let (lines, over) = (count(&is_line), count(&over));
+        let not_followed = count(&|effect| matches!(effect, Effect::Report(ProxyEvent::NotFollowed { .. })));
+        let over = if self.rules.log { over } else { 0 };
+        if self.phase() != Phase::Tunnel && not_followed == 0 {
+            assert_eq!(lines, over, "{:?}", self.effects);
+        }
+        if !matches!(self.sockets.client, ClientSocket::Open | ClientSocket::Finned) {
+            assert!(!self.session.unlogged, "ended without a line");
+        }
     }
 
     /// What must hold after every fact.
