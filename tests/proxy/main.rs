@@ -18,6 +18,7 @@ mod leaving;
 mod million;
 #[path = "../cli/outcome.rs"]
 mod outcome;
+mod order;
 mod peer;
 mod places;
 mod program;
