@@ -66,9 +66,7 @@ impl Proxy {
             socket.flush();
         }
         // Ends are seen at once, bytes in their turn: behind those that the last turn had no time for.
-        if socket_ended
-            || self.ready.is_empty() && Instant::now().since(self.now) < limits::TURN_BUDGET
-        {
+        if socket_ended || self.ready.is_empty() && Instant::now().since(self.now) < limits::TURN_BUDGET {
             self.read(sockets, index);
         } else {
             self.settle(sockets, index);

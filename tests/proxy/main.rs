@@ -16,9 +16,9 @@ mod events;
 mod failures;
 mod leaving;
 mod million;
+mod order;
 #[path = "../cli/outcome.rs"]
 mod outcome;
-mod order;
 mod peer;
 mod places;
 mod program;
