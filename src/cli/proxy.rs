@@ -19,12 +19,13 @@ use crate::cli::serve::{
     cores, serve,
 };
 use crate::cli::values::{
-    ACCESS_FORMATS, LOG_QUERY, MODES, ON_GONE, ON_STALL, PROXY_POLICIES, VERSIONS, one_of,
+    ACCESS_FORMATS, FORWARDED, LOG_QUERY, MODES, ON_GONE, ON_STALL, PROXY_POLICIES, VERSIONS, one_of,
 };
 use crate::events::encoder::{Filter, Format};
 use crate::events::proxy::{AccessStream, Closing, Listening, NoRecord, ProxyStream};
 use crate::events::sink::{Finish, Outlet, Output, Sink, SinkError};
 use crate::events::start::Start;
+use crate::http::Forwarded;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
@@ -125,6 +126,10 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "VERSION", value_parser = one_of(&VERSIONS), help_heading = "Upstream")]
     pub send_proxy: Option<SendProxy>,
 
+    /// What becomes of the fields X-Forwarded-For, X-Forwarded-Proto and Forwarded of requests, which name their client
+    #[arg(long, value_name = "HOW", default_value = "off", value_parser = one_of(&FORWARDED), help_heading = "Upstream")]
+    pub forwarded: Forwarded,
+
     /// What the event loop waits on
     #[arg(long, value_name = "ENGINE", default_value = "auto", help_heading = "Resources",
           value_parser = Io::without_host())]
@@ -204,6 +209,11 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
             ),
         ));
     }
+    if args.forwarded != Forwarded::Off && args.mode != "http" {
+        return Err(ExitError::usage(
+            "--forwarded writes fields of HTTP, which --mode tcp does not read: leave one of both out, or take --send-proxy",
+        ));
+    }
     let rules = Rules {
         http: args.mode == "http",
         strict: args.strict,
@@ -214,6 +224,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         body_timeout: args.body_timeout,
         keepalive_timeout: args.keepalive_timeout,
         response_timeout: args.response_timeout,
+        forwarded: args.forwarded,
         log: args.access_log.is_some(),
         log_query: args.log_query,
     };

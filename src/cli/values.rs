@@ -3,6 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::events::encoder::Format;
+use crate::http::Forwarded;
 use crate::liveness::{Heartbeat, OnDuplicate, Preset, Wake};
 use crate::proxy::{EventsStall, OnGone, SendProxy};
 
@@ -73,6 +74,21 @@ pub(super) static ACCESS_FORMATS: [(&str, &str, Format); 2] = [
         Format::Plain,
     ),
     ("json", "JSON Lines", Format::JsonLines),
+];
+
+/// The values of `--forwarded`.
+pub(super) static FORWARDED: [(&str, &str, Forwarded); 3] = [
+    ("off", "They are passed on as they came, whatever they say", Forwarded::Off),
+    (
+        "append",
+        "The client is added to them: behind a proxy that is trusted. What cannot be followed is refused",
+        Forwarded::Append,
+    ),
+    (
+        "replace",
+        "They name the client alone: before the internet. What cannot be followed is refused",
+        Forwarded::Replace,
+    ),
 ];
 
 /// The values of `--log-query`.

@@ -37,6 +37,7 @@
 //! ```
 
 mod body;
+mod forwarded;
 mod head;
 mod reason;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod tests;
 mod websocket;
 
 pub use body::{Body, Fed, Framing};
+pub use forwarded::{Forwarded, rewrite};
 pub use head::{Head, RequestHead, ResponseHead, Scan, fields};
 pub use reason::Reason;
 pub use websocket::Frames;

@@ -86,7 +86,9 @@ impl SessionIo<'_> {
     }
 
     fn context<'a>(&'a mut self, rules: &'a Rules) -> Context<'a> {
-        Context { rules, now: self.now, budget: self.worker.budget(), effects: &mut self.worker.effects }
+        let client = self.connection.address.ip().map(|address| address.ip());
+        let (now, budget) = (self.now, self.worker.budget());
+        Context { rules, now, client, budget, effects: &mut self.worker.effects }
     }
 
     /// Carries out all effects. Returns the answer to [`Effect::CheckAcknowledged`], if it was among them.

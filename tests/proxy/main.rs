@@ -14,6 +14,7 @@ mod dice;
 mod draining;
 mod events;
 mod failures;
+mod forwarded;
 mod leaving;
 mod million;
 mod order;

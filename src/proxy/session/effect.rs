@@ -1,6 +1,7 @@
 //! Facts and effects: the values that go into a session and come out of it.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::rules::Rules;
@@ -142,6 +143,8 @@ pub struct Context<'a> {
     pub rules: &'a Rules,
     /// The time of the fact.
     pub now: Instant,
+    /// The IP address of the client, if it has one.
+    pub client: Option<IpAddr>,
     /// Bytes that may still be held.
     pub budget: HoldBudget,
     /// Receives the decisions.

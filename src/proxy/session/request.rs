@@ -2,10 +2,13 @@
 
 use super::exchange::{Request, Response};
 use super::{Client, Context, Effect, End, Exchange, LoggedFields, Session, Tunnelled, Upstream};
-use crate::http::{Body, Framing, Head, Reason, RequestHead};
+use crate::http::{Body, Forwarded, Framing, Head, Reason, RequestHead, rewrite};
 use crate::liveness::Cause;
 use crate::proxy::access::By;
 use crate::proxy::event::{Phase, ProxyEvent, Refusal};
+
+/// Room for the fields that the proxy adds to a head. They may be longer.
+const OWN_FIELDS: usize = 128;
 
 impl Session {
     pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
@@ -119,6 +122,12 @@ impl Session {
         let fits = matches!(head.framing(), Framing::Length(bytes) if bytes <= most);
         let gathering = fits && !head.expects_continue() && cx.budget.bodies > 0;
         self.followed = length;
+        if cx.rules.forwarded != Forwarded::Off {
+            let mut sent = Vec::with_capacity(length + OWN_FIELDS);
+            rewrite(&self.held[..length], cx.rules.forwarded, cx.client, &mut sent);
+            self.followed = sent.len();
+            self.held.splice(..length, sent);
+        }
         (self.probes, self.zeros) = (0, 0);
         self.exchange = Some(Box::new(Exchange {
             head,
@@ -184,7 +193,7 @@ impl Session {
         // Another protocol begins with its first byte. Behind anything else, its first words would be a way to let
         // everything that follows pass unread.
         let other = reason.is_another_protocol() && self.answered == 0 && self.exchange.is_none();
-        let refused = cx.rules.strict && !other;
+        let refused = cx.rules.strict && !other || cx.rules.forwarded != Forwarded::Off;
         cx.report(ProxyEvent::NotFollowed { reason, refused });
         if !refused {
             self.ambiguous = !reason.is_another_protocol();
@@ -214,7 +223,7 @@ impl Session {
         if let Some(exchange) = &exchange {
             // The followed bytes are counted when they are released.
             self.tunnelled = Tunnelled {
-                from_client: exchange.request_bytes - self.followed as u64,
+                from_client: exchange.request_bytes.saturating_sub(self.followed as u64),
                 from_upstream: exchange.response_bytes,
             };
         }

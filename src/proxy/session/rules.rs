@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http::Forwarded;
+
 /// What a client's FIN means while its request is being worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfClose {
@@ -47,6 +49,9 @@ pub struct Rules {
     pub body_timeout: Duration,
     /// How long a client may stay silent after a response.
     pub keepalive_timeout: Duration,
+    /// What becomes of the fields of requests that name their client. If it is anything but off, whatever is not followed
+    /// is refused: it could name any client.
+    pub forwarded: Forwarded,
     /// Whether each exchange is logged.
     pub log: bool,
     /// Whether targets are told and logged with their queries.

@@ -5,6 +5,7 @@ mod draining;
 mod ends;
 mod failures;
 mod following;
+mod forwarding;
 mod halves;
 mod hostile;
 mod refusals;

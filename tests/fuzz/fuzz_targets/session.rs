@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use deadpeer::http::Forwarded;
 use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use deadpeer::liveness::Cause;
 use deadpeer::proxy::{
@@ -136,6 +137,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
         head_timeout: Duration::from_secs(20),
         body_timeout: Duration::from_secs(60),
         keepalive_timeout: Duration::from_secs(75),
+        forwarded: Forwarded::Off,
         log: flags & 128 != 0,
         log_query: true,
         response_timeout: (flags & 32 != 0).then_some(Duration::from_secs(30)),
@@ -144,7 +146,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
     let mut now = Instant::from_nanos(1);
     let budget = HoldBudget { heads: usize::MAX, bodies: usize::MAX };
     let mut effects = Effects::default();
-    let mut session = Session::new(&mut Context { rules: &rules, now, budget, effects: &mut effects });
+    let mut session = Session::new(&mut Context { rules: &rules, now, client: None, budget, effects: &mut effects });
     world.carry_out(&mut effects, &[]);
     let (mut from_client, mut from_upstream) = (Vec::new(), Vec::new());
     let (mut client_fin, mut upstream_fin) = (false, false);
@@ -154,7 +156,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
             break;
         }
         let mut feed = |session: &mut Session, world: &mut World, now, fact| {
-            let context = &mut Context { rules: &rules, now, budget, effects: &mut effects };
+            let context = &mut Context { rules: &rules, now, client: None, budget, effects: &mut effects };
             session.handle(fact, context);
             while world.carry_out(context.effects, bytes) {
                 session.handle(SessionFact::Acknowledged(true), context);

@@ -1,8 +1,9 @@
 //! Sockets that carry out effects, record them, and refuse what no socket could do.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::http::Reason;
+use crate::http::{Forwarded, Reason};
 use crate::liveness::Cause;
 use crate::proxy::access::Logged;
 use crate::proxy::event::{Answered, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
@@ -11,6 +12,9 @@ use crate::proxy::session::{
     Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact, Side,
 };
 use crate::time::Instant;
+
+/// The address of each client.
+pub(super) const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
 
 /// Rules of the examples: everything short enough to be told from everything else.
 pub(super) const RULES: Rules = Rules {
@@ -23,6 +27,7 @@ pub(super) const RULES: Rules = Rules {
     body_timeout: secs(20),
     keepalive_timeout: secs(10_000),
     response_timeout: Some(secs(60)),
+    forwarded: Forwarded::Off,
     log: true,
     log_query: true,
 };
@@ -214,7 +219,8 @@ impl World {
         };
         let now = Instant::from_nanos(1_000_000);
         let (budget, mut effects) = (sockets.budget(), Effects::default());
-        let session = Session::new(&mut Context { rules: &rules, now, budget, effects: &mut effects });
+        let session =
+            Session::new(&mut Context { rules: &rules, now, client: CLIENT, budget, effects: &mut effects });
         while let Some(effect) = effects.poll_effect() {
             sockets.carry_out(effect, &[]);
         }
@@ -232,7 +238,13 @@ impl World {
         let mut fact = Some(fact);
         while let Some(next) = fact.take() {
             let (budget, mut effects) = (self.sockets.budget(), Effects::default());
-            let context = &mut Context { rules: &self.rules, now: self.now, budget, effects: &mut effects };
+            let context = &mut Context {
+                rules: &self.rules,
+                now: self.now,
+                client: CLIENT,
+                budget,
+                effects: &mut effects,
+            };
             self.session.handle(next, context);
             while let Some(effect) = effects.poll_effect() {
                 self.effects.push(effect.clone());
