@@ -25,11 +25,11 @@ use crate::events::encoder::{Filter, Format};
 use crate::events::proxy::{AccessStream, Closing, Listening, NoRecord, ProxyStream};
 use crate::events::sink::{Finish, Outlet, Output, Sink, SinkError};
 use crate::events::start::Start;
-use crate::http::Forwarded;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
-    AccessSink, Config, Counts, EventsStall, HalfClose, OnGone, Relay, Report, Rules, SendProxy, Upstreams,
+    AccessSink, Config, Counts, EventsStall, Forwarded, HalfClose, OnGone, Relay, Report, Rules, SendProxy,
+    Upstreams,
 };
 use crate::reactor::{Address, StartError};
 use crate::sys::describe;

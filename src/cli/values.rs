@@ -3,9 +3,8 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::events::encoder::Format;
-use crate::http::Forwarded;
 use crate::liveness::{Heartbeat, OnDuplicate, Preset, Wake};
-use crate::proxy::{EventsStall, OnGone, SendProxy};
+use crate::proxy::{EventsStall, Forwarded, OnGone, SendProxy};
 
 /// A parser of `values`: each has its name, its line of help, and what it stands for.
 pub(super) fn one_of<T: Clone + Send + Sync + 'static>(

@@ -39,6 +39,7 @@ mod session_io;
 mod told;
 mod upstreams;
 
+pub use crate::http::Forwarded;
 pub use access::{AccessLine, AccessSink, By, Logged, LoggedRequest};
 pub use counts::{ANSWERS, Counts};
 pub use event::{
