@@ -263,6 +263,10 @@ pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(100);
 /// The longest [pause](UPSTREAM_PAUSE) of an upstream that fails again and again.
 pub const MAX_UPSTREAM_PAUSE: Duration = Duration::from_secs(30);
 
+/// Addresses of upstreams that there may have been since the start, those of names included. What is known of one is kept for
+/// its connections, and for when it comes back: 120 bytes each.
+pub const MAX_UPSTREAMS: usize = 65_536;
+
 /// Events of one proxy thread that the sink has not taken. Beyond that they are dropped, or it takes no more from its clients.
 pub const MAX_UNTOLD: usize = 4_096;
 

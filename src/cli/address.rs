@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
+use crate::proxy::Target;
 use crate::reactor::Address;
 use crate::sys::describe;
 
@@ -82,12 +83,19 @@ pub(super) fn to_listen_by_tcp(text: &str) -> Result<Address, String> {
     host.map_or(Ok(every), |host| resolve(host, port)).map(Address::Ip)
 }
 
-/// An address to connect to. A port alone is one of this machine.
-pub(super) fn to_connect(text: &str) -> Result<Address, String> {
-    unix(text).unwrap_or_else(|| match parse(text)? {
+/// What is to be connected to. A port alone is one of this machine.
+pub(super) fn to_connect(text: &str) -> Result<Target, String> {
+    if let Some(path) = unix(text) {
+        return path.map(Target::Address);
+    }
+    match parse(text)? {
         (_, 0) => Err("port 0 is none to connect to: give the port of the server".to_owned()),
-        (host, port) => resolve(host.unwrap_or("127.0.0.1"), port).map(Address::Ip),
-    })
+        (host, port) => {
+            let host = host.unwrap_or("127.0.0.1");
+            let address = host.parse().map(|ip| Target::Address(Address::Ip(SocketAddr::new(ip, port))));
+            Ok(address.unwrap_or_else(|_| Target::Name(host.into(), port)))
+        }
+    }
 }
 
 /// The first address of a host.
@@ -121,12 +129,13 @@ mod tests {
             ("http://[::1]/", "[::1]:80", "[::1]:80"),
         ] {
             assert_eq!(to_listen(text), Ok(Address::Ip(listened.parse().unwrap())), "{text}");
-            assert_eq!(to_connect(text), Ok(Address::Ip(connected.parse().unwrap())), "{text}");
+            let connected = Target::Address(Address::Ip(connected.parse().unwrap()));
+            assert_eq!(to_connect(text), Ok(connected), "{text}");
         }
         assert_eq!(to_listen("127.0.0.1:0").unwrap().to_string(), "127.0.0.1:0");
         for text in ["unix:/run/a:b.sock", "unix:///run/a:b.sock"] {
             assert_eq!(to_listen(text).unwrap().to_string(), "unix:/run/a:b.sock");
-            assert_eq!(to_connect(text), to_listen(text));
+            assert_eq!(to_connect(text), to_listen(text).map(Target::Address));
             assert!(to_listen_by_tcp(text).unwrap_err().contains("no silence to judge"));
         }
     }
@@ -146,7 +155,6 @@ mod tests {
             ("[::1]", "write it like [::1]:8080"),
             ("app:http", "there are 0 to 65535"),
             ("app:65536", "there are 0 to 65535"),
-            ("no such host:1", "give an address and a port"),
             ("unix:app.sock", "write it like unix:/run/app.sock"),
             ("unix:", "write it like unix:/run/app.sock"),
             (&format!("unix:/{}", "a".repeat(107)), "at most 107 bytes"),
@@ -155,6 +163,8 @@ mod tests {
                 assert!(refusal.contains(cure), "{text}: {refusal}");
             }
         }
+        assert!(to_listen("no such host:1").unwrap_err().contains("give an address and a port"));
+        assert_eq!(to_connect("http://app/").unwrap().to_string(), "app:80");
         assert!(to_connect("127.0.0.1:0").unwrap_err().contains("the port of the server"));
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use std::vec::IntoIter;
 
@@ -28,8 +29,8 @@ use crate::events::start::Start;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
-    AccessSink, Config, Counts, EventsStall, Forwarded, HalfClose, OnGone, Relay, Report, Rules, SendProxy,
-    Upstreams,
+    AccessSink, Config, Counts, EventsStall, Forwarded, HalfClose, OnGone, Relay, Report, Resolver, Rules,
+    SendProxy, Target,
 };
 use crate::reactor::{Address, StartError};
 use crate::sys::describe;
@@ -44,9 +45,9 @@ pub struct ProxyArgs {
     pub listen: Vec<Address>,
 
     /// Address of the HTTP server behind the proxy, as 127.0.0.1:9000, app:9000, `http://app:9000` or unix:/run/app.sock;
-    /// repeat it for more. A request goes to the server with the fewest connections
+    /// repeat it for more. Each address of a name is a server. A request goes to the one with the fewest connections
     #[arg(long, value_name = "ADDR", required = true, value_parser = address::to_connect)]
-    pub upstream: Vec<Address>,
+    pub upstream: Vec<Target>,
 
     /// Permissions of the Unix sockets that are listened on, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = permissions)]
@@ -97,6 +98,10 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "N", default_value = "3", help_heading = "Upstream",
           value_parser = clap::value_parser!(u8).range(0..=8))]
     pub retries: u8,
+
+    /// How often the names of upstreams are resolved again. 0s: never
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse, help_heading = "Upstream")]
+    pub resolve_every: Duration,
 
     /// Time in which a client has to read more of a response that waits for it; then its connection is ended
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
@@ -198,8 +203,14 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     let threads = usize::from(args.threads.unwrap_or_else(cores));
     let capacity = capacity_within_limits(args.max_connections, 2, threads * (2 + args.listen.len()))?;
     let io = args.io.choice();
+    let mut resolver = Resolver::start(&args.upstream).map_err(|(target, error)| {
+        ExitError::failed(format!(
+            "cannot resolve the upstream {target}: {}; is it written right, and does this machine reach its name server?",
+            describe(&error)
+        ))
+    })?;
     if let Some(own) =
-        args.upstream.iter().find(|upstream| args.listen.iter().any(|listen| is_same(listen, upstream)))
+        resolver.addresses().find(|upstream| args.listen.iter().any(|listen| is_same(listen, upstream)))
     {
         return Err(ExitError::new(
             ExitError::USAGE,
@@ -231,7 +242,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     let config = Config {
         rules,
         policy,
-        upstreams: Arc::new(Upstreams::new(args.upstream.clone())),
+        upstreams: Arc::clone(resolver.upstreams()),
         connect_timeout: args.connect_timeout,
         retries: args.retries,
         send_timeout: args.send_timeout,
@@ -256,10 +267,19 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         drops: args.when_events_stall == EventsStall::Drop,
         stdout_taken: args.access_log.as_deref() == Some(Path::new("-")),
     };
+    let every = args.resolve_every;
     serve(&setup, |supervisor| {
+        if resolver.has_names() && !every.is_zero() {
+            supervisor.spawn_lasting("names", move || {
+                loop {
+                    thread::sleep(every);
+                    resolver.resolve_again();
+                }
+            })?;
+        }
         let mut proxying = Proxying {
             config,
-            upstreams: args.upstream.clone(),
+            upstreams: args.upstream.iter().map(ToString::to_string).collect(),
             access: None,
             outlets: Vec::new().into_iter(),
         };
@@ -323,7 +343,7 @@ fn is_same(listen: &Address, upstream: &Address) -> bool {
 /// The proxy as a service.
 struct Proxying {
     config: Config,
-    upstreams: Vec<Address>,
+    upstreams: Vec<String>,
     access: Option<Sink<AccessStream>>,
     /// One for each worker, if there is an access log.
     outlets: IntoIter<Outlet<AccessStream>>,

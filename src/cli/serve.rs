@@ -415,7 +415,11 @@ impl Supervisor {
     }
 
     /// Starts a thread that runs for as long as the process.
-    fn spawn_lasting(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), ExitError> {
+    pub(super) fn spawn_lasting(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), ExitError> {
         self.spawn(name, StopReason::ThreadEnded(name.to_owned()), body).map(drop)
     }
 

@@ -60,6 +60,17 @@ pub enum Line {
         /// Clients for which nothing is under way.
         idle: u64,
     },
+    /// The addresses of an upstream's name, or why they could not be had.
+    Resolved {
+        /// The time of the event.
+        at: Instant,
+        /// The name and the port.
+        name: String,
+        /// The addresses that requests go to from now on.
+        addresses: Vec<Address>,
+        /// Why there are no newer ones.
+        error: Option<String>,
+    },
     /// Our own loop was held up.
     Stall {
         /// When it went on.
@@ -98,6 +109,7 @@ impl Line {
             | Line::Completed { at, .. }
             | Line::Upstream { at, .. }
             | Line::Draining { at, .. }
+            | Line::Resolved { at, .. }
             | Line::Stall { at, .. }
             | Line::Saturated { at, .. }
             | Line::Resumed { at }

@@ -18,7 +18,7 @@
 //! - `session`: decides what bytes and ends mean; pure. `session_io`: carries out what it decides.
 //! - `connection`: both sockets of a client and their buffers. `finishing`: the end of a client's.
 //!   `idle`: which client is idle for the longest time.
-//! - `upstreams`: which upstream is chosen, and which are left out.
+//! - `upstreams`: which upstream is chosen, and which are left out. `names`: the addresses that they have.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
 //! - `access`: the access log, a line for each exchange.
@@ -31,6 +31,7 @@ mod event;
 mod finishing;
 mod idle;
 mod line;
+mod names;
 mod proxy_protocol;
 mod reading;
 mod service;
@@ -47,6 +48,7 @@ pub use event::{
     UpstreamFailed,
 };
 pub use line::{Line, Shown};
+pub use names::{Resolver, Target};
 pub use proxy_protocol::SendProxy;
 pub use service::{Config, Proxy, Relay, Report};
 pub use session::{

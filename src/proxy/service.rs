@@ -23,7 +23,7 @@ use super::proxy_protocol::SendProxy;
 use super::session::{Effects, End, Rules, Session, SessionFact};
 use super::session_io::{SessionIo, WorkerState};
 use super::told::{EventsStall, Told};
-use super::upstreams::Upstreams;
+use super::upstreams::{Choice, Upstreams};
 use crate::limits;
 use crate::liveness::{Policy, Silence, Stalls};
 use crate::reactor::{
@@ -151,6 +151,7 @@ impl<K: EventSink<Line, Counts>> Relay<K> {
                 .map_err(|source| StartError::Io { attempted: "arm the listeners", source })?;
         }
         let setup = Setup { io: config.io, batch_window: Duration::ZERO, buffers: false };
+        config.upstreams.wake_for_news(&wakeup);
         Reactor::open(setup, listeners, shared, wakeup, sink, || Proxy::new(config, access))
     }
 }
@@ -161,7 +162,7 @@ impl Proxy {
         Proxy {
             conns: Slab::new(),
             worker: WorkerState {
-                upstreams: config.upstreams.clone(),
+                upstreams: Choice::new(Arc::clone(&config.upstreams)),
                 policy: config.policy,
                 told: Told::new(config.on_stall),
                 access: access.map(|sink| AccessLog::new(sink, config.on_stall)),
@@ -410,6 +411,7 @@ impl Service for Proxy {
 
     fn after_visits(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
         self.drain_sessions(sockets);
+        self.worker.upstreams.take_news().into_iter().for_each(|line| self.worker.told.push(line));
         if now.since(self.told_counts) >= COUNTS_EVERY {
             self.tell_counts(now);
         }

@@ -1,7 +1,6 @@
 //! Carries out what sessions decide.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -14,7 +13,7 @@ use super::finishing::Finishing;
 use super::line::Line;
 use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact, Side};
 use super::told::Told;
-use super::upstreams::Upstreams;
+use super::upstreams::Choice;
 use crate::limits;
 use crate::liveness::{Policy, TcpState};
 use crate::reactor::{Address, Descriptor, Sockets};
@@ -24,7 +23,7 @@ use crate::time::Instant;
 
 /// What all connections of a thread share.
 pub(super) struct WorkerState {
-    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) upstreams: Choice,
     pub(super) policy: Policy,
     /// Events that the sink has not taken.
     pub(super) told: Told<Line>,

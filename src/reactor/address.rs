@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The address of a socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An IP address and a port.
     Ip(SocketAddr),

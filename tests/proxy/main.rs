@@ -17,6 +17,7 @@ mod failures;
 mod forwarded;
 mod leaving;
 mod million;
+mod names;
 mod order;
 #[path = "../cli/outcome.rs"]
 mod outcome;

@@ -1,7 +1,7 @@
 //! `deadpeer proxy` as a child, and what it holds.
 
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -58,6 +58,11 @@ impl Proxy {
         for upstream in upstreams {
             command.args(["--upstream", &upstream.to_string()]);
         }
+        Proxy::of(io, command)
+    }
+
+    /// From a command of its own.
+    pub fn of(io: &'static str, mut command: Command) -> Proxy {
         command.stderr(Stdio::piped());
         let daemon = Daemon::of(command);
         Proxy { address: daemon.address, daemon, io }

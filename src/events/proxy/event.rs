@@ -7,6 +7,7 @@ use crate::events::counters::Totals;
 use crate::events::encoder::{DROPPED, Encoder, Kind, Stream};
 use crate::events::human::{Colour, Count, Span};
 use crate::events::json::{SATURATED, micros, millis};
+use crate::events::start::{list, shown};
 use crate::liveness::errno;
 use crate::proxy::{
     Answered, Asked, Counts, Failure, Interrupted, Line, ProxyEvent, Refusal, Shown as Seen, UpstreamAction,
@@ -29,6 +30,8 @@ impl Stream for ProxyStream {
         "answered",
         "upstream_down",
         "upstream_up",
+        "resolved",
+        "not_resolved",
         "not_followed",
         "draining",
         "stall",
@@ -56,6 +59,8 @@ impl Stream for ProxyStream {
             Line::Upstream { at, failure: Some(_), .. } => ("upstream_down", *at, Colour::Red, None),
             Line::Upstream { at, failure: None, .. } => ("upstream_up", *at, Colour::Green, None),
             Line::Draining { at, .. } => ("draining", *at, Colour::Cyan, None),
+            Line::Resolved { at, error: None, .. } => ("resolved", *at, Colour::Cyan, None),
+            Line::Resolved { at, error: Some(_), .. } => ("not_resolved", *at, Colour::Red, None),
             Line::Stall { at, .. } => ("stall", *at, Colour::Magenta, None),
             Line::Saturated { at, .. } => ("saturated", *at, Colour::Magenta, None),
             Line::Resumed { at } => ("resumed", *at, Colour::Green, None),
@@ -122,6 +127,14 @@ impl Stream for ProxyStream {
                 if exchanges + tunnels + idle > 0 {
                     body.text(format_args!("{exchange} and {tunnel} under way, {idle} idle"));
                 }
+            }
+            Line::Resolved { name, addresses, error, .. } => {
+                body.field("name", name).field("addresses", shown(addresses)).maybe("error", error.as_ref());
+                let list = list(addresses);
+                match error {
+                    None => body.text(format_args!("{name}: {list}")),
+                    Some(error) => body.text(format_args!("{name}: {error}; it stays at {list}")),
+                };
             }
             Line::Stall { held, .. } => {
                 body.field("held_ms", millis(*held))

@@ -11,7 +11,6 @@ use crate::events::json::{JsonEncoder, VERSION, millis};
 use crate::events::start::{Start, list, shown};
 use crate::liveness::Cause;
 use crate::proxy::{ANSWERS, Counts, Phase};
-use crate::reactor::Address;
 use crate::time::Instant;
 
 /// The first line: what listens, the upstreams, and the rules.
@@ -19,8 +18,8 @@ use crate::time::Instant;
 pub struct Listening {
     /// The process, its engine and its room.
     pub start: Start,
-    /// The addresses of the upstreams.
-    pub upstreams: Vec<Address>,
+    /// The addresses or names of the upstreams.
+    pub upstreams: Vec<String>,
     /// `http` or `tcp`.
     pub mode: &'static str,
     /// `probe`, `gone`, `wait:D` or `forward`.
@@ -40,7 +39,7 @@ impl Record for Listening {
                 .field("pid", start.pid)
                 .field("address", Shown(&start.addresses[0]))
                 .field("addresses", shown(&start.addresses))
-                .field("upstreams", shown(&self.upstreams))
+                .field("upstreams", &self.upstreams)
                 .field("mode", self.mode)
                 .field("half_close", &self.half_close)
                 .field("on_gone", self.on_gone)
@@ -57,7 +56,7 @@ impl Record for Listening {
     fn human(&self, human: &mut HumanEncoder, out: &mut Vec<u8>) {
         let Listening { start, mode, half_close, on_gone, .. } = self;
         let (policy, time) = (start.policy_name, Span(self.detection_time));
-        let listens = format_args!("{} before {}", list(&start.addresses), list(&self.upstreams));
+        let listens = format_args!("{} before {}", list(&start.addresses), self.upstreams.join(", "));
         let rules = format_args!(
             "mode {mode}; half-close: {half_close}; on gone: {on_gone}; policy {policy}: dead after at least {time} \
              of silence"

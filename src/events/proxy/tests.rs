@@ -42,6 +42,10 @@ fn interrupted() -> Interrupted {
     }
 }
 
+fn resolved() -> Vec<Address> {
+    ["192.0.2.9:9000", "192.0.2.10:9000"].map(|text| Address::Ip(text.parse().unwrap())).to_vec()
+}
+
 fn told(told: ProxyEvent) -> Line {
     Line::Told { at: AT, parties: parties(), shown: Shown { mask: 0x2018, errno: Some(104) }, told }
 }
@@ -85,13 +89,20 @@ fn lines() -> Vec<Line> {
         Line::Dropped { at: AT, dropped: 900, during: Duration::from_millis(5_300) },
         told(ProxyEvent::Answered(Box::new(answered))),
         Line::Draining { at: AT, exchanges: 3, tunnels: 1, idle: 12 },
+        Line::Resolved { at: AT, name: "app:9000".into(), addresses: resolved(), error: None },
+        Line::Resolved {
+            at: AT,
+            name: "app:9000".into(),
+            addresses: resolved(),
+            error: Some("failed to lookup address information: Name or service not known".into()),
+        },
     ]
 }
 
 fn opening() -> Listening {
     Listening {
         start: Start { at: AT, ..start::sample() },
-        upstreams: parties().upstream.into_iter().collect(),
+        upstreams: vec!["127.0.0.1:9000".to_owned()],
         mode: "http",
         half_close: "probe".to_owned(),
         on_gone: "reset",
