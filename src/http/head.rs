@@ -281,7 +281,7 @@ fn find_end(
     is_first_line: fn(&[u8]) -> bool,
 ) -> Result<Option<usize>, Reason> {
     let mut at = scan.searched.max(scan.start);
-    while let Some(step) = bytes[at..].iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+    while let Some(step) = find_line_end(&bytes[at..]) {
         at += step;
         match bytes[at] {
             b'\n' => return Err(Reason::BareLf),
@@ -309,6 +309,30 @@ fn find_end(
     }
     scan.searched = bytes.len();
     Ok(None)
+}
+
+/// The position of the first CR, LF or NUL. Eight bytes are looked at together: byte by byte, this took a tenth of all
+/// instructions that an exchange costs.
+fn find_line_end(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xFF;
+    let mut at = 0;
+    while let Some(word) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of each byte below 14; of those behind the first one perhaps without cause.
+        let low = word.wrapping_sub(ONES * 14) & !word & (ONES << 7);
+        at += low.trailing_zeros() as usize / 8;
+        if low != 0 {
+            if is_line_end(bytes[at]) {
+                return Some(at);
+            }
+            at += 1;
+        }
+    }
+    bytes[at..].iter().position(|byte| is_line_end(*byte)).map(|step| at + step)
+}
+
+const fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n' | 0)
 }
 
 /// The headers that say how a message ends, and whether another may follow.
@@ -380,4 +404,24 @@ fn number(value: &[u8]) -> Option<u64> {
 /// `str::floor_char_boundary`, which the oldest supported Rust does not have.
 fn floor_char_boundary(text: &str, most: usize) -> usize {
     (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{find_line_end, is_line_end};
+
+    #[test]
+    fn the_first_line_end_is_found_wherever_it_stands_and_whatever_stands_around_it() {
+        for length in 0..20 {
+            for place in 0..length {
+                for (byte, around) in (0..=255).flat_map(|byte| [9, 14, b'a', 127, 128, 255].map(|a| (byte, a))) {
+                    let mut bytes = vec![around; length];
+                    bytes[place] = byte;
+                    bytes[(place * 7 + 3) % length] = byte;
+                    let expected = bytes.iter().position(|byte| is_line_end(*byte));
+                    assert_eq!(find_line_end(&bytes), expected, "{bytes:?}");
+                }
+            }
+        }
+    }
 }

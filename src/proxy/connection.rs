@@ -49,6 +49,16 @@ impl SendBuffer {
     }
 }
 
+/// Whether the last read of a socket did not fill the room that it had, and has not been repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    None,
+    /// It did not.
+    Young,
+    /// It did not, and nothing was read since the last look.
+    Old,
+}
+
 /// One side of a connection.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -62,8 +72,8 @@ pub(super) struct Socket {
     pub(super) readable: bool,
     /// Its poll has shown an end: reads go on until they meet it.
     pub(super) end_seen: bool,
-    /// The last read did not fill the room that it had.
-    pub(super) doubtful: bool,
+    /// Whether a short read may have left something.
+    pub(super) doubt: Doubt,
     /// The end was read.
     pub(super) eof: bool,
     /// The error of a system call or of the poll that the session does not know yet.
@@ -85,7 +95,7 @@ impl Socket {
             fin_sent: false,
             readable: false,
             end_seen: false,
-            doubtful: false,
+            doubt: Doubt::None,
             eof: false,
             failed: None,
             broken: None,

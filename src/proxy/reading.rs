@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::connection::{CLIENT, Connection, INTEREST, Socket};
+use super::connection::{CLIENT, Connection, Doubt, INTEREST, Socket};
 use super::event::Failure;
 use super::service::{Conn, Proxy};
 use super::session::{End, SessionFact};
@@ -123,14 +123,24 @@ impl Proxy {
             }
             self.doubtful.pop_front();
             let Some(conn) = self.conns.get_mut(index).filter(|_| lives) else { continue };
-            looked = true;
             conn.doubtful = false;
+            let mut look = false;
             for client in [true, false] {
-                if let Some(socket) = conn.connection.socket(client) {
-                    socket.readable |= std::mem::take(&mut socket.doubtful);
-                }
+                let Some(socket) = conn.connection.socket(client) else { continue };
+                socket.readable |= socket.doubt == Doubt::Old;
+                look |= socket.doubt == Doubt::Old;
+                conn.doubtful |= socket.doubt == Doubt::Young;
+                // A socket that is busy needs no look: its next read takes what the last one has left.
+                socket.doubt = if socket.doubt == Doubt::Young { Doubt::Old } else { Doubt::None };
             }
-            self.read(sockets, index);
+            if conn.doubtful {
+                self.doubtful.push_back((index, generation));
+                self.look_again = self.look_again.min(self.now + limits::LOOK_AGAIN);
+            }
+            if look {
+                looked = true;
+                self.read(sockets, index);
+            }
         }
     }
 
@@ -210,7 +220,7 @@ impl Proxy {
                 // before an urgent byte.
                 if bytes.len() < scratch.len() && !socket.end_seen {
                     socket.readable = false;
-                    socket.doubtful = true;
+                    socket.doubt = Doubt::Young;
                     if !std::mem::replace(doubtful, true) {
                         self.doubtful.push_back((index, connection.generation));
                         self.look_again = self.look_again.min(now + limits::LOOK_AGAIN);
