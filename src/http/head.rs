@@ -414,7 +414,9 @@ mod tests {
     fn the_first_line_end_is_found_wherever_it_stands_and_whatever_stands_around_it() {
         for length in 0..20 {
             for place in 0..length {
-                for (byte, around) in (0..=255).flat_map(|byte| [9, 14, b'a', 127, 128, 255].map(|a| (byte, a))) {
+                for (byte, around) in
+                    (0..=255).flat_map(|byte| [9, 14, b'a', 127, 128, 255].map(|a| (byte, a)))
+                {
                     let mut bytes = vec![around; length];
                     bytes[place] = byte;
                     bytes[(place * 7 + 3) % length] = byte;
