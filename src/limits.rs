@@ -278,3 +278,7 @@ pub const CLIENT_UNSENT: u32 = 128 * 1024;
 /// Bytes that the kernel may hold of an upstream's response that nobody reads, doubled by the kernel for its own use
 /// (`SO_RCVBUF`). Without it the kernel lets them grow to the 6 MB of `tcp_rmem`; behind a millisecond it is 2 Gbit/s.
 pub const UPSTREAM_UNREAD: u32 = 256 * 1024;
+
+/// Bytes of a PROXY header of version 2 that are taken, with everything that a load balancer may say beside the addresses.
+/// It is what HAProxy takes. A line of version 1 has 107 at most.
+pub const MAX_PROXY_HEADER: usize = 16 * 1024;

@@ -131,6 +131,11 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "VERSION", value_parser = one_of(&VERSIONS), help_heading = "Upstream")]
     pub send_proxy: Option<SendProxy>,
 
+    /// Take the address of each client from the PROXY protocol (version 1 or 2), with which each connection has to begin:
+    /// only behind a load balancer that sends it. Whoever else can connect names any client
+    #[arg(long)]
+    pub accept_proxy: bool,
+
     /// What becomes of the fields X-Forwarded-For, X-Forwarded-Proto and Forwarded of requests, which name their client
     #[arg(long, value_name = "HOW", default_value = "off", value_parser = one_of(&FORWARDED), help_heading = "Upstream")]
     pub forwarded: Forwarded,
@@ -227,6 +232,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     }
     let rules = Rules {
         http: args.mode == "http",
+        accept_proxy: args.accept_proxy,
         strict: args.strict,
         half_close: args.half_close,
         on_gone: args.on_gone,

@@ -1,6 +1,7 @@
 //! Both sockets of a client, and the bytes that wait for them. It judges nothing.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -194,7 +195,10 @@ pub(super) struct Connection {
     pub(super) client: Option<Socket>,
     /// Tells the connections that one place has had apart.
     pub(super) generation: u32,
+    /// The client's address, or the one that a PROXY header has named.
     pub(super) address: Address,
+    /// The address that the client connected to, if a PROXY header has named it.
+    pub(super) local: Option<Box<SocketAddr>>,
     /// The client's connection comes to its end.
     pub(super) finishing: Option<Finishing>,
     /// What the client had not taken, and since when it has taken nothing of it.
@@ -219,6 +223,7 @@ impl Connection {
             client: Some(Socket::new(Descriptor::new(fd), generation)),
             generation,
             address,
+            local: None,
             finishing: None,
             stuck: None,
             upstream: None,

@@ -31,6 +31,8 @@ pub struct Counts {
     pub answered: [u64; ANSWERS.len()],
     /// Idle clients whose places others needed.
     pub gave_way: u64,
+    /// Connections that did not begin with the PROXY header that was expected.
+    pub header_refused: u64,
     /// Connections that were not followed any more.
     pub not_followed: u64,
     /// Bytes that came from clients.
@@ -91,6 +93,7 @@ impl Counts {
             *sum += one;
         }
         self.gave_way += other.gave_way;
+        self.header_refused += other.header_refused;
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;
         self.upstream_bytes += other.upstream_bytes;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::proxy_protocol::ProxyFault;
 use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::liveness::errno::{self, Meaning};
@@ -244,6 +245,8 @@ pub enum ProxyEvent {
     UpstreamFailed(Box<UpstreamFailed>),
     /// The proxy has answered a request itself, although no upstream has failed.
     Answered(Box<Answered>),
+    /// A connection does not begin with the PROXY header that is expected, and was reset.
+    HeaderRefused(ProxyFault),
     /// A connection is no longer followed.
     NotFollowed {
         /// Why its bytes could not be followed.

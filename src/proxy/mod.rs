@@ -22,7 +22,7 @@
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
 //! - `access`: the access log, a line for each exchange.
-//! - `proxy_protocol`: the header that tells an upstream the address of its client.
+//! - `proxy_protocol`: the header that tells an upstream the address of its client, or tells it to us.
 
 mod access;
 mod connection;
@@ -49,7 +49,7 @@ pub use event::{
 };
 pub use line::{Line, Shown};
 pub use names::{Resolver, Target};
-pub use proxy_protocol::SendProxy;
+pub use proxy_protocol::{Named, ProxyFault, ProxyHeader, SendProxy};
 pub use service::{Config, Proxy, Relay, Report};
 pub use session::{
     Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,

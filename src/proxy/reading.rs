@@ -156,10 +156,9 @@ impl Proxy {
             connection.connecting = false;
             connection.connect_by = None;
             if let Some(version) = self.config.send_proxy {
-                let local = connection
-                    .client
-                    .as_ref()
-                    .and_then(|client| tcp::local_address(client.descriptor.as_fd()).ok());
+                let own = |client: &Socket| tcp::local_address(client.descriptor.as_fd()).ok();
+                let named = connection.local.as_deref().copied();
+                let local = named.or_else(|| connection.client.as_ref().and_then(own));
                 let header = version.header(connection.address.ip(), local);
                 upstream.send(&header);
             }

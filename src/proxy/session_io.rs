@@ -114,6 +114,10 @@ impl SessionIo<'_> {
                 Effect::Probed(outcome) => self.worker.counts.probe(outcome),
                 Effect::Report(event) => self.report(event),
                 Effect::Log(logged) => self.log(logged),
+                Effect::Name(named) => {
+                    self.connection.address = Address::Ip(named.client);
+                    self.connection.local = Some(Box::new(named.local));
+                }
             }
         }
         acknowledged
@@ -274,6 +278,7 @@ impl SessionIo<'_> {
                 failed.answered.into_iter().for_each(|status| counts.answer(status));
             }
             ProxyEvent::Answered(answered) => counts.answer(answered.refusal.status()),
+            ProxyEvent::HeaderRefused(_) => counts.header_refused += 1,
             ProxyEvent::NotFollowed { .. } => counts.not_followed += 1,
         }
         let parties = self.parties();

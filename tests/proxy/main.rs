@@ -18,6 +18,7 @@ mod forwarded;
 mod leaving;
 mod million;
 mod names;
+mod naming;
 mod order;
 #[path = "../cli/outcome.rs"]
 mod outcome;

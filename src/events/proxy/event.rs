@@ -10,8 +10,8 @@ use crate::events::json::{SATURATED, micros, millis};
 use crate::events::start::{list, shown};
 use crate::liveness::errno;
 use crate::proxy::{
-    Answered, Asked, Counts, Failure, Interrupted, Line, ProxyEvent, Refusal, Shown as Seen, UpstreamAction,
-    UpstreamFailed,
+    Answered, Asked, Counts, Failure, Interrupted, Line, ProxyEvent, ProxyFault, Refusal, Shown as Seen,
+    UpstreamAction, UpstreamFailed,
 };
 use crate::safe_text::Safe;
 
@@ -33,6 +33,7 @@ impl Stream for ProxyStream {
         "resolved",
         "not_resolved",
         "not_followed",
+        "header_refused",
         "draining",
         "stall",
         "saturated",
@@ -51,6 +52,7 @@ impl Stream for ProxyStream {
                 ProxyEvent::Interrupted(_) => ("interrupted", *at, Colour::Yellow, None),
                 ProxyEvent::UpstreamFailed(_) => ("upstream_failed", *at, Colour::Red, None),
                 ProxyEvent::Answered(_) => ("answered", *at, Colour::Yellow, None),
+                ProxyEvent::HeaderRefused(_) => ("header_refused", *at, Colour::Yellow, None),
                 ProxyEvent::NotFollowed { .. } => ("not_followed", *at, Colour::Cyan, Some("not_followed")),
                 ProxyEvent::Completed => ("completed", *at, Colour::Green, Some("completed")),
             },
@@ -96,6 +98,16 @@ impl Stream for ProxyStream {
                     ProxyEvent::Answered(event) => {
                         body.text(format_args!("{client}"));
                         answered(event, body);
+                    }
+                    ProxyEvent::HeaderRefused(fault) => {
+                        let why = match fault {
+                            ProxyFault::Missing => "does not begin with a PROXY header",
+                            ProxyFault::Malformed => "begins with a PROXY header that cannot be read",
+                            ProxyFault::TooLong => "begins with too long a PROXY header",
+                            ProxyFault::Timeout => "did not send its PROXY header in time",
+                            ProxyFault::RequestMemory => "found the memory for requests used up",
+                        };
+                        body.field("reason", fault.as_str()).text(format_args!("{client} {why}: reset"));
                     }
                     ProxyEvent::NotFollowed { reason, refused } => {
                         let what = if *refused { "refused" } else { "relayed as it is" };

@@ -103,6 +103,7 @@ impl Record for Closing {
                 .field("upstream_down", counts.upstream_down)
                 .field("answered", answered(counts))
                 .field("gave_way", counts.gave_way)
+                .field("header_refused", counts.header_refused)
                 .field("not_followed", counts.not_followed)
                 .field("client_bytes", counts.client_bytes)
                 .field("upstream_bytes", counts.upstream_bytes)
@@ -145,6 +146,7 @@ impl Record for Closing {
             row(&format!("answered here: {status}"), count);
         }
         row("idle clients that gave way", counts.gave_way);
+        row("connections without a PROXY header", counts.header_refused);
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
         for (phase, count) in cut(counts) {

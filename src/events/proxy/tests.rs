@@ -10,8 +10,8 @@ use crate::events::tests::{names_all, shows_each_line};
 use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::proxy::{
-    Answered, Asked, Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, Refusal, Shown,
-    UpstreamAction, UpstreamFailed,
+    Answered, Asked, Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, ProxyFault, Refusal,
+    Shown, UpstreamAction, UpstreamFailed,
 };
 use crate::reactor::Address;
 use crate::time::{Instant, WallClock};
@@ -96,6 +96,7 @@ fn lines() -> Vec<Line> {
             addresses: resolved(),
             error: Some("failed to lookup address information: Name or service not known".into()),
         },
+        told(ProxyEvent::HeaderRefused(ProxyFault::Missing)),
     ]
 }
 
@@ -155,6 +156,7 @@ fn the_document_names_every_field_and_every_word() {
     ];
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(Phase::ALL.map(Phase::as_str));
     let words = words.chain(failures.map(Failure::as_str)).chain(Refusal::ALL.map(Refusal::as_str));
+    let words = words.chain(ProxyFault::ALL.map(ProxyFault::as_str));
     names_all(DOCUMENT, &written(Format::JsonLines, lines()), words);
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::exchange::Response;
+use super::exchange::{Request, Response};
 use super::half_close::HalfCloseProbe;
 use super::{Client, Context, Rules, Session};
 use crate::limits::FIRST_BYTE;
 use crate::proxy::event::{Failure, Phase, Refusal};
+use crate::proxy::proxy_protocol::ProxyFault;
 use crate::time::Instant;
 
 impl Session {
@@ -62,6 +63,9 @@ impl Session {
             // The client has its answer, and only the rest of its request is missing.
             Phase::Receiving if matches!(self.response, Response::Whole) => self.leave(cx),
             Phase::Receiving if self.awaits_continue() => self.upstream_failed(Failure::TimedOut, cx),
+            Phase::Receiving if matches!(self.request, Request::Header) => {
+                self.refuse_header(ProxyFault::Timeout, cx);
+            }
             Phase::Receiving if self.exchange.is_none() => self.refuse(Refusal::HeadTimeout, cx),
             Phase::Receiving => self.refuse(Refusal::BodyTimeout, cx),
             Phase::Waiting => self.upstream_failed(Failure::TimedOut, cx),

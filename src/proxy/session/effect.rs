@@ -8,6 +8,7 @@ use super::rules::Rules;
 use crate::liveness::Cause;
 use crate::proxy::access::Logged;
 use crate::proxy::event::{Failure, ProbeOutcome, ProxyEvent};
+use crate::proxy::proxy_protocol::Named;
 use crate::time::Instant;
 
 /// Something that happened to one of the two connections.
@@ -95,6 +96,8 @@ pub enum Effect {
     Probed(ProbeOutcome),
     /// Report an event.
     Report(ProxyEvent),
+    /// Take this for the address of the client from now on.
+    Name(Named),
     /// Log an exchange that is over.
     Log(Box<Logged>),
 }

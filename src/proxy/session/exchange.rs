@@ -5,6 +5,8 @@ use crate::http::{Body, Scan};
 /// How much of a request has come.
 #[derive(Clone, Debug)]
 pub(super) enum Request {
+    /// Nothing: the PROXY header comes first.
+    Header,
     /// Nothing, or a part of its head.
     Head(Scan),
     /// Its head and a part of its body. While it is gathered, the upstream sees none of it.

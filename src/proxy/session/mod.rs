@@ -195,11 +195,11 @@ impl Session {
     /// The session of a client that was accepted just now.
     pub fn new(cx: &mut Context<'_>) -> Session {
         let mut session = Session {
-            request: Request::default(),
+            request: if cx.rules.accept_proxy { Request::Header } else { Request::default() },
             response: Response::None,
             client: Client::Open,
             upstream: Upstream::None,
-            tunnel: !cx.rules.http,
+            tunnel: !(cx.rules.http || cx.rules.accept_proxy),
             ambiguous: false,
             answer_owed: true,
             websocket: None,
@@ -257,8 +257,9 @@ impl Session {
         }
         match (&self.request, &self.response) {
             (_, Response::Body(_)) => Phase::Sending,
+            (Request::Header, _) if self.held.is_empty() => Phase::Idle,
             (Request::Head(_), Response::None) if self.is_blank() => Phase::Idle,
-            (Request::Head(_) | Request::Body { .. }, _) => Phase::Receiving,
+            (Request::Header | Request::Head(_) | Request::Body { .. }, _) => Phase::Receiving,
             (Request::Whole, _) => Phase::Waiting,
         }
     }
@@ -271,7 +272,11 @@ impl Session {
             Client::Finished => true,
             Client::Open => match self.request {
                 Request::Whole if !self.tunnel => self.held.len() - self.followed < MAX_PIPELINED,
-                Request::Body { gathering: true, .. } | Request::Head(_) if !self.tunnel => true,
+                Request::Body { gathering: true, .. } | Request::Head(_) | Request::Header
+                    if !self.tunnel =>
+                {
+                    true
+                }
                 _ => self.held.len() < MAX_HELD,
             },
         }

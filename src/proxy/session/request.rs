@@ -6,6 +6,7 @@ use crate::http::{Body, Forwarded, Framing, Head, Reason, RequestHead, rewrite};
 use crate::liveness::Cause;
 use crate::proxy::access::By;
 use crate::proxy::event::{Phase, ProxyEvent, Refusal};
+use crate::proxy::proxy_protocol::{Named, ProxyFault, ProxyHeader};
 
 /// Room for the fields that the proxy adds to a head. They may be longer.
 const OWN_FIELDS: usize = 128;
@@ -66,6 +67,15 @@ impl Session {
                 return self.release(cx);
             }
             match &mut self.request {
+                Request::Header => match ProxyHeader::read(&self.held) {
+                    ProxyHeader::Partial if self.held.is_empty() => return,
+                    ProxyHeader::Partial if cx.budget.heads == 0 => {
+                        return self.refuse_header(ProxyFault::RequestMemory, cx);
+                    }
+                    ProxyHeader::Partial => return self.interrupt_if_torn(cx),
+                    ProxyHeader::Not(fault) => return self.refuse_header(fault, cx),
+                    ProxyHeader::Whole { named, length } => self.begin_behind(named, length, cx),
+                },
                 Request::Head(_) if self.held.is_empty() => return,
                 Request::Head(scan) => match RequestHead::read(&self.held, scan) {
                     Head::Partial if self.is_blank() => return,
@@ -101,6 +111,28 @@ impl Session {
                 Request::Whole => return,
             }
         }
+    }
+
+    /// The PROXY header is whole, and what follows is the client's.
+    fn begin_behind(&mut self, named: Option<Named>, length: usize, cx: &mut Context<'_>) {
+        self.held.drain(..length);
+        self.request = Request::default();
+        self.waits_since = cx.now;
+        if let Some(named) = named {
+            cx.client = Some(named.client.ip());
+            cx.push(Effect::Name(named));
+        }
+        if !cx.rules.http {
+            self.tunnel = true;
+            self.begin_tunnel_log(None, cx);
+        }
+    }
+
+    /// Ends a connection that does not begin with a PROXY header.
+    pub(super) fn refuse_header(&mut self, fault: ProxyFault, cx: &mut Context<'_>) {
+        cx.report(ProxyEvent::HeaderRefused(fault));
+        self.log("proxy_header", By::Us, None, cx);
+        self.finish_client(End::Abort, cx);
     }
 
     /// Ends a request that is not whole if a FIN has come behind it.

@@ -35,6 +35,8 @@ pub enum OnGone {
 pub struct Rules {
     /// Whether the connection carries HTTP. Otherwise it is a tunnel from the start.
     pub http: bool,
+    /// Whether each connection begins with a PROXY header.
+    pub accept_proxy: bool,
     /// Whether ambiguous messages are refused. Otherwise they are relayed as they are.
     pub strict: bool,
     /// What a client's FIN means while its request is being worked on.

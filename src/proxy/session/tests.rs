@@ -8,6 +8,7 @@ mod following;
 mod forwarding;
 mod halves;
 mod hostile;
+mod naming;
 mod refusals;
 mod scripts;
 mod world;

@@ -89,7 +89,7 @@ impl World {
                 Effect::Report(ProxyEvent::Interrupted(_)) => self.interrupted += 1,
                 Effect::Report(ProxyEvent::Completed) => self.completed += 1,
                 Effect::Probed(outcome) => self.asking = outcome == ProbeOutcome::Asked,
-                Effect::Report(_) | Effect::JudgeUpstream(_) | Effect::Log(_) => {}
+                Effect::Report(_) | Effect::JudgeUpstream(_) | Effect::Log(_) | Effect::Name(_) => {}
             }
         }
         asked
@@ -121,6 +121,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
     let (flags, script) = input;
     let rules = Rules {
         http: flags & 128 == 0,
+        accept_proxy: false,
         strict: flags & 64 != 0,
         half_close: match flags % 4 {
             0 => HalfClose::Probe,

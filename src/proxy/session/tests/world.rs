@@ -7,6 +7,7 @@ use crate::http::{Forwarded, Reason};
 use crate::liveness::Cause;
 use crate::proxy::access::Logged;
 use crate::proxy::event::{Answered, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
+use crate::proxy::proxy_protocol::Named;
 use crate::proxy::session::reply::PROBE;
 use crate::proxy::session::{
     Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact, Side,
@@ -19,6 +20,7 @@ pub(super) const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 
 /// Rules of the examples: everything short enough to be told from everything else.
 pub(super) const RULES: Rules = Rules {
     http: true,
+    accept_proxy: false,
     strict: false,
     half_close: HalfClose::Probe,
     on_gone: OnGone::Reset,
@@ -70,6 +72,8 @@ pub(super) struct Sockets {
     pub(super) told: Vec<ProxyEvent>,
     /// The answers of ours that were told for no other event.
     pub(super) answered: Vec<Answered>,
+    /// The clients that PROXY headers have named.
+    pub(super) named: Vec<Named>,
     /// The lines of the access log.
     pub(super) logged: Vec<Logged>,
     /// The status of the answer that was told and is to be sent next.
@@ -155,6 +159,7 @@ impl Sockets {
                 self.answered.push(*answered);
             }
             Effect::Log(logged) => self.logged.push(*logged),
+            Effect::Name(named) => self.named.push(named),
             Effect::Report(event) => {
                 if let ProxyEvent::UpstreamFailed(failed) = &event {
                     self.announced = failed.answered;
@@ -208,6 +213,7 @@ impl World {
             probes: 0,
             told: Vec::new(),
             answered: Vec::new(),
+            named: Vec::new(),
             logged: Vec::new(),
             announced: None,
             asking: false,
