@@ -259,6 +259,12 @@ pub const LAST_ACCEPTS: Duration = Duration::from_millis(100);
 /// How long a client may take nothing of an answer that ends its connection.
 pub const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Idle connections to upstreams that are kept by default: as many as there are exchanges at once in a busy server.
+pub const POOL: u64 = 1_024;
+
+/// How long a connection to an upstream may be idle before it is closed. Servers close theirs after 5 to 75 s by default.
+pub const IDLE_UPSTREAM: Duration = Duration::from_secs(60);
+
 /// How long an upstream that failed is left out, at first, and at most: the time doubles with each failure in a row.
 pub const UPSTREAM_PAUSE: Duration = Duration::from_millis(100);
 /// The longest [pause](UPSTREAM_PAUSE) of an upstream that fails again and again.

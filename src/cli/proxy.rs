@@ -33,7 +33,7 @@ use crate::proxy::{
     SendProxy, Target,
 };
 use crate::reactor::{Address, StartError};
-use crate::sys::describe;
+use crate::sys::{describe, rlimit};
 use crate::time::Instant;
 
 /// Arguments of `deadpeer proxy`.
@@ -102,6 +102,13 @@ pub struct ProxyArgs {
     /// How often the names of upstreams are resolved again. 0s: never
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse, help_heading = "Upstream")]
     pub resolve_every: Duration,
+
+    /// Number of idle connections to upstreams that are kept; each request takes one of them, or a new one. 0: a client keeps
+    /// its connection to the upstream. Also with --send-proxy, and once an upstream asks for a login by NTLM or Negotiate,
+    /// a client keeps its own [default: 1024, at most an eighth of the descriptors]
+    #[arg(long, value_name = "N", help_heading = "Upstream",
+          value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub pool: Option<u32>,
 
     /// Time in which a client has to read more of a response that waits for it; then its connection is ended
     #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
@@ -206,7 +213,10 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
     // Without a user timeout, which would also end a client that only does not read for a while.
     let policy = Policy { heartbeat: Heartbeat::Frames, ..args.policy.policy() };
     let threads = usize::from(args.threads.unwrap_or_else(cores));
-    let capacity = capacity_within_limits(args.max_connections, 2, threads * (2 + args.listen.len()))?;
+    // Without HTTP there are no exchanges, and the address of a client holds for a whole connection.
+    let pool = if args.mode == "http" && args.send_proxy.is_none() { pool_size(args.pool) } else { 0 };
+    let own = threads * (2 + args.listen.len()) + pool;
+    let capacity = capacity_within_limits(args.max_connections, 2, own)?;
     let io = args.io.choice();
     let mut resolver = Resolver::start(&args.upstream).map_err(|(target, error)| {
         ExitError::failed(format!(
@@ -235,6 +245,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         accept_proxy: args.accept_proxy,
         strict: args.strict,
         half_close: args.half_close,
+        pool: pool > 0,
         on_gone: args.on_gone,
         request_buffer: args.request_buffer as usize,
         head_timeout: args.head_timeout,
@@ -250,6 +261,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         policy,
         upstreams: Arc::clone(resolver.upstreams()),
         connect_timeout: args.connect_timeout,
+        pool: pool.div_ceil(threads),
         retries: args.retries,
         send_timeout: args.send_timeout,
         send_proxy: args.send_proxy,
@@ -332,6 +344,12 @@ fn access_failed(error: SinkError) -> ExitError {
         )),
         SinkError::Thread(_) | SinkError::Panicked => ExitError::failed(error),
     }
+}
+
+/// How many idle connections to upstreams may be kept.
+fn pool_size(wanted: Option<u32>) -> usize {
+    let most = || rlimit::raise_nofile().map_or(0, |descriptors| descriptors / 8);
+    wanted.map_or_else(|| most().min(limits::POOL) as usize, |wanted| wanted as usize)
 }
 
 /// Whether a listener takes what is sent to this upstream.

@@ -174,6 +174,12 @@ impl RequestHead {
         self.websocket
     }
 
+    /// Whether the request may be sent twice (RFC 9110 section 9.2.2).
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+
     /// Bytes of memory behind this value.
     #[must_use]
     pub fn holds(&self) -> usize {
@@ -187,6 +193,7 @@ pub struct ResponseHead {
     status: u16,
     framing: Option<Framing>,
     persistent: bool,
+    binds_connection: bool,
 }
 
 impl ResponseHead {
@@ -213,7 +220,7 @@ impl ResponseHead {
                     return Err(Reason::BodyForbidden.into());
                 }
                 let persistent = !fields.close && (minor >= 1 || fields.keep_alive);
-                Ok(ResponseHead { status, framing, persistent })
+                Ok(ResponseHead { status, framing, persistent, binds_connection: fields.binds_connection })
             },
         )
     }
@@ -249,6 +256,12 @@ impl ResponseHead {
     #[must_use]
     pub const fn is_persistent(&self) -> bool {
         self.persistent
+    }
+
+    /// Whether the server asks for a login that holds for all requests on its connection (RFC 4559 section 6).
+    #[must_use]
+    pub const fn binds_connection(&self) -> bool {
+        self.binds_connection
     }
 }
 
@@ -344,6 +357,7 @@ struct Fields {
     keep_alive: bool,
     expects_continue: bool,
     websocket: bool,
+    binds_connection: bool,
 }
 
 impl Fields {
@@ -375,6 +389,12 @@ impl Fields {
                 }
                 6 if named("expect") => {
                     fields.expects_continue |= header.value.eq_ignore_ascii_case(b"100-continue");
+                }
+                16 | 18 if named("www-authenticate") || named("proxy-authenticate") => {
+                    let scheme = |name: &[u8]| {
+                        header.value.get(..name.len()).is_some_and(|value| value.eq_ignore_ascii_case(name))
+                    };
+                    fields.binds_connection |= scheme(b"negotiate") || scheme(b"ntlm");
                 }
                 _ => {}
             }

@@ -14,6 +14,7 @@ use super::upstreams::Chosen;
 use crate::evidence::inspect;
 use crate::liveness::{Evidence, PollMask};
 use crate::reactor::{Address, Descriptor, kind};
+use crate::sys::engine::Token;
 use crate::sys::tcp::{self, TickClock};
 use crate::time::Instant;
 
@@ -64,9 +65,12 @@ pub(super) enum Doubt {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) descriptor: Descriptor,
-    /// Tells the sockets that one place has had apart.
-    pub(super) generation: u32,
+    /// The token of its poll.
+    pub(super) token: Token,
     buffer: SendBuffer,
+    /// Bytes that it was given to send, and those that the kernel took.
+    given: u64,
+    written: u64,
     fin_wanted: bool,
     pub(super) fin_sent: bool,
     /// It may have bytes that were not read.
@@ -77,6 +81,8 @@ pub(super) struct Socket {
     pub(super) doubt: Doubt,
     /// The end was read.
     pub(super) eof: bool,
+    /// The peer's FIN has come, before any RST.
+    pub(super) fin_came: bool,
     /// The error of a system call or of the poll that the session does not know yet.
     pub(super) failed: Option<i32>,
     /// The error of a write. What the peer had sent before may still be there: a server that refuses a long body answers
@@ -87,17 +93,20 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(descriptor: Descriptor, generation: u32) -> Socket {
+    pub(super) fn new(descriptor: Descriptor, token: Token) -> Socket {
         Socket {
             descriptor,
-            generation,
+            token,
             buffer: SendBuffer::default(),
+            given: 0,
+            written: 0,
             fin_wanted: false,
             fin_sent: false,
             readable: false,
             end_seen: false,
             doubt: Doubt::None,
             eof: false,
+            fin_came: false,
             failed: None,
             broken: None,
             shown: Shown::default(),
@@ -107,6 +116,24 @@ impl Socket {
     /// Whether the kernel has all bytes.
     pub(super) fn is_flushed(&self) -> bool {
         self.buffer.is_empty()
+    }
+
+    /// Whether nothing is under way on it, in neither direction.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_flushed() && !self.is_over() && !self.eof && !self.end_seen && !self.fin_wanted
+    }
+
+    /// Whether the peer may have received some of the last `bytes` bytes that were sent. It has not if the kernel took none
+    /// of them, or if the peer had sent its FIN before: a FIN acknowledges what was received before it.
+    pub(super) fn may_be_received(&self, bytes: usize) -> bool {
+        let before = self.given - bytes as u64;
+        if self.written <= before {
+            return false;
+        }
+        // The kernel counts this side's SYN as a byte.
+        let acknowledged =
+            || tcp::info(self.descriptor.as_fd()).map_or(u64::MAX, |info| info.tcpi_bytes_acked);
+        !self.fin_came || acknowledged() > before + 1
     }
 
     fn is_over(&self) -> bool {
@@ -125,6 +152,7 @@ impl Socket {
         if self.is_over() || self.fin_sent || self.fin_wanted {
             return;
         }
+        self.given += bytes.len() as u64;
         let written = if self.buffer.is_empty() { self.write(bytes) } else { 0 };
         if written < bytes.len() && !self.is_over() {
             self.buffer.bytes.extend_from_slice(&bytes[written..]);
@@ -135,7 +163,10 @@ impl Socket {
         let mut written = 0;
         while written < bytes.len() {
             match tcp::Now(self.descriptor.as_fd()).write(&bytes[written..]) {
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.written += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -212,16 +243,19 @@ pub(super) struct Connection {
     pub(super) retries: u8,
     /// When they are.
     pub(super) retry_at: Option<Instant>,
+    /// An idle connection will do.
+    pub(super) reuse: bool,
     pub(super) connecting: bool,
     pub(super) connect_by: Option<Instant>,
     pub(super) connect_failed: Option<Failure>,
 }
 
 impl Connection {
-    pub(super) fn new(fd: OwnedFd, generation: u32, address: Address) -> Connection {
+    /// The connection of a client that was accepted. `token`: of its poll.
+    pub(super) fn new(fd: OwnedFd, token: Token, address: Address) -> Connection {
         Connection {
-            client: Some(Socket::new(Descriptor::new(fd), generation)),
-            generation,
+            client: Some(Socket::new(Descriptor::new(fd), token)),
+            generation: token.generation(),
             address,
             local: None,
             finishing: None,
@@ -231,6 +265,7 @@ impl Connection {
             tried: Vec::new(),
             retries: 0,
             retry_at: None,
+            reuse: false,
             connecting: false,
             connect_by: None,
             connect_failed: None,
@@ -247,12 +282,6 @@ impl Connection {
         client
             || self.connect_failed.is_some()
             || self.upstream.as_ref().is_some_and(|one| one.failed.is_some())
-    }
-
-    /// Whether the socket of that side is the one with this generation.
-    pub(super) fn is_of(&self, client: bool, generation: u32) -> bool {
-        let socket = if client { &self.client } else { &self.upstream };
-        socket.as_ref().is_some_and(|socket| socket.generation == generation)
     }
 
     /// The failure of the upstream that the session does not know yet. One behind its FIN waits until the client has
@@ -301,5 +330,73 @@ impl Connection {
     pub(super) fn is_flushed(&self, client: bool) -> bool {
         let socket = if client { &self.client } else { &self.upstream };
         socket.as_ref().is_none_or(Socket::is_flushed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::sys::engine::Token;
+
+    fn pair() -> (Socket, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = tcp::connect(listener.local_addr().unwrap(), 65_536).unwrap();
+        let socket = Socket::new(Descriptor::new(fd), Token::new(UPSTREAM, 1, 0));
+        (socket, listener.accept().unwrap().0)
+    }
+
+    /// Reads as the proxy does, until the end is there.
+    fn read_end(socket: &mut Socket) {
+        loop {
+            match -tcp::receive(socket.descriptor.as_fd().as_raw_fd(), &mut [0; 64]) {
+                0 => break socket.fin_came = true,
+                libc::EAGAIN => std::thread::yield_now(),
+                error if error > 0 => break socket.fin_came |= error == libc::EPIPE,
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_fin_does_not_acknowledge_was_not_received() {
+        // The peer reads the first request, and then the second or not.
+        for receives in [false, true] {
+            let (mut socket, mut peer) = pair();
+            socket.send(b"first");
+            peer.read_exact(&mut [0; 5]).unwrap();
+            if !receives {
+                peer.shutdown(Shutdown::Write).unwrap();
+                read_end(&mut socket);
+                drop(peer);
+                socket.send(b"second");
+                assert!(!socket.may_be_received(6));
+                read_end(&mut socket); // the RST that the second request has provoked
+                assert!(!socket.may_be_received(6));
+            } else {
+                socket.send(b"second");
+                peer.read_exact(&mut [0; 6]).unwrap();
+                peer.write_all(b"x").unwrap();
+                drop(peer);
+                read_end(&mut socket);
+                assert!(socket.may_be_received(6));
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_says_nothing_about_what_was_received() {
+        let (mut socket, peer) = pair();
+        socket.send(b"request");
+        tcp::abort_on_close(peer.as_fd()).unwrap();
+        drop(peer);
+        read_end(&mut socket);
+        assert!(socket.may_be_received(7));
+        // But what the kernel did not take was not sent.
+        socket.send(b"another");
+        assert!(!socket.may_be_received(7));
     }
 }

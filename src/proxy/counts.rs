@@ -33,6 +33,12 @@ pub struct Counts {
     pub gave_way: u64,
     /// Connections that did not begin with the PROXY header that was expected.
     pub header_refused: u64,
+    /// Connections to upstreams that were begun.
+    pub connects: u64,
+    /// Exchanges that took an idle connection.
+    pub reused: u64,
+    /// Requests that were sent again, because the upstream had closed the idle connection that was taken.
+    pub repeated: u64,
     /// Connections that were not followed any more.
     pub not_followed: u64,
     /// Bytes that came from clients.
@@ -94,6 +100,9 @@ impl Counts {
         }
         self.gave_way += other.gave_way;
         self.header_refused += other.header_refused;
+        self.connects += other.connects;
+        self.reused += other.reused;
+        self.repeated += other.repeated;
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;
         self.upstream_bytes += other.upstream_bytes;

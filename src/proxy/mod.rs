@@ -18,6 +18,7 @@
 //! - `session`: decides what bytes and ends mean; pure. `session_io`: carries out what it decides.
 //! - `connection`: both sockets of a client and their buffers. `finishing`: the end of a client's.
 //!   `idle`: which client is idle for the longest time.
+//! - `pool`: the upstreams' connections that no client uses.
 //! - `upstreams`: which upstream is chosen, and which are left out. `names`: the addresses that they have.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
@@ -32,6 +33,7 @@ mod finishing;
 mod idle;
 mod line;
 mod names;
+mod pool;
 mod proxy_protocol;
 mod reading;
 mod service;
@@ -52,7 +54,7 @@ pub use names::{Resolver, Target};
 pub use proxy_protocol::{Named, ProxyFault, ProxyHeader, SendProxy};
 pub use service::{Config, Proxy, Relay, Report};
 pub use session::{
-    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact,
+    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Reuse, Rules, Session, SessionFact,
 };
 pub use told::EventsStall;
 pub use upstreams::Upstreams;

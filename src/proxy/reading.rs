@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use super::connection::{CLIENT, Connection, Doubt, INTEREST, Socket};
 use super::event::Failure;
+use super::pool::User;
 use super::service::{Conn, Proxy};
 use super::session::{End, SessionFact};
 use super::session_io::SessionIo;
@@ -20,13 +21,26 @@ const READS: usize = 4;
 impl Proxy {
     pub(super) fn on_socket(&mut self, sockets: &mut Sockets, completion: &Completion) -> io::Result<()> {
         let token = completion.token;
-        let index = token.index() as usize;
         let client = token.kind() == CLIENT;
-        let conn = self.conns.get_mut(index);
-        let Some(conn) = conn.filter(|conn| conn.connection.is_of(client, token.generation())) else {
+        let index = if client {
+            let index = token.index() as usize;
+            let stands = |conn: &Conn| conn.connection.client.as_ref().is_some_and(|one| one.token == token);
+            self.conns.get(index).is_some_and(stands).then_some(index)
+        } else {
+            match self.worker.pool.user(token) {
+                Some(User::Place(index)) => Some(index),
+                Some(user) => {
+                    self.worker.pool.woken(user, completion, sockets);
+                    return Ok(());
+                }
+                None => None,
+            }
+        };
+        let Some(conn) = index.and_then(|index| self.conns.get_mut(index)) else {
             sockets.retired(completion);
             return Ok(());
         };
+        let index = index.unwrap_or_default();
         conn.put_off(self.absent);
         let Conn { session, connection, .. } = conn;
         let connecting = !client && connection.connecting;
@@ -163,7 +177,7 @@ impl Proxy {
                 upstream.send(&header);
             }
             let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
-            io.feed(session, &self.config.rules, SessionFact::Connected);
+            io.feed(session, &self.config.rules, SessionFact::Connected { reused: false });
         }
         self.read(sockets, index);
     }
@@ -238,10 +252,13 @@ impl Proxy {
                 }
             }
             // A write has taken the error, and a read shows an end in its place.
-            0 if socket.broken.is_some() => socket.failed = socket.broken,
+            0 if socket.broken.is_some() => {
+                socket.fin_came |= socket.broken == Some(libc::EPIPE);
+                socket.failed = socket.broken;
+            }
             0 => {
                 socket.readable = false;
-                socket.eof = true;
+                (socket.eof, socket.fin_came) = (true, true);
                 let fact = if client { SessionFact::ClientFin } else { SessionFact::UpstreamFin };
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
                 io.feed(session, rules, fact);
@@ -249,7 +266,11 @@ impl Proxy {
             _ => match -result {
                 libc::EAGAIN => socket.readable = false,
                 libc::EINTR => {}
-                error => socket.failed = Some(error),
+                error => {
+                    // A RST behind a FIN.
+                    socket.fin_came |= error == libc::EPIPE;
+                    socket.failed = Some(error);
+                }
             },
         }
         self.follow_up(sockets, index);
@@ -288,7 +309,13 @@ impl Proxy {
                     io.judge_upstream(Some(failure));
                 }
                 io.end_upstream(End::Close);
-                if io.try_another() || io.retry(failure) {
+                if io.try_another() {
+                    if !io.connection.connecting && io.connection.upstream.is_some() {
+                        io.feed(session, rules, SessionFact::Connected { reused: true });
+                    }
+                    continue;
+                }
+                if io.retry(failure) {
                     continue;
                 }
                 io.feed(session, rules, SessionFact::NotConnected(failure));
@@ -297,9 +324,11 @@ impl Proxy {
                     Failure::Refused | Failure::Local => Failure::Reset,
                     other => other,
                 };
+                let token = connection.upstream.as_ref().map(|upstream| upstream.token);
                 let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
                 io.feed(session, rules, SessionFact::UpstreamGone(failure));
-                if io.connection.upstream.is_some() {
+                // The session may have taken another one.
+                if io.connection.upstream.as_ref().is_some_and(|upstream| Some(upstream.token) == token) {
                     io.end_upstream(End::Close);
                 }
             } else {

@@ -19,6 +19,7 @@ use super::event::{Failure, Phase};
 use super::finishing::Finishing;
 use super::idle::IdleList;
 use super::line::Line;
+use super::pool::Pool;
 use super::proxy_protocol::SendProxy;
 use super::session::{Effects, End, Rules, Session, SessionFact};
 use super::session_io::{SessionIo, WorkerState};
@@ -53,6 +54,8 @@ pub struct Config {
     pub upstreams: Arc<Upstreams>,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// How many idle connections to upstreams this thread may keep.
+    pub pool: usize,
     /// How often all upstreams are tried again when none can be connected to.
     pub retries: u8,
     /// How long a client may take nothing of what waits for it.
@@ -163,6 +166,7 @@ impl Proxy {
             conns: Slab::new(),
             worker: WorkerState {
                 upstreams: Choice::new(Arc::clone(&config.upstreams)),
+                pool: Pool::new(config.pool),
                 policy: config.policy,
                 told: Told::new(config.on_stall),
                 access: access.map(|sink| AccessLog::new(sink, config.on_stall)),
@@ -247,7 +251,10 @@ impl Proxy {
             connection.connect_failed = Some(Failure::TimedOut);
         }
         if connection.retry_at.is_some_and(|at| at <= now) {
-            SessionIo { connection, worker: &mut self.worker, sockets, index, now }.try_again();
+            let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+            if let Some(fact) = io.try_again() {
+                io.feed(session, rules, fact);
+            }
         }
         if let Some(finishing) = connection.finishing.as_mut().filter(|finishing| finishing.at() <= now)
             && let Some(client) = &connection.client
@@ -286,6 +293,9 @@ impl Proxy {
     /// Tells sessions that the proxy drains, as long as the turn has time.
     fn drain_sessions(&mut self, sockets: &mut Sockets) {
         let Some(mut next) = self.drained else { return };
+        if next == 0 {
+            self.worker.pool.close(sockets);
+        }
         while next < self.conns.capacity() && Instant::now().since(self.now) < limits::TURN_BUDGET {
             self.drain_session(sockets, next);
             next += 1;
@@ -356,7 +366,7 @@ impl Service for Proxy {
         let index = entry.key();
         let generation = self.worker.next_generation();
         let token = Token::new(CLIENT, generation, index as u32);
-        let mut connection = Connection::new(accepted.fd, generation, accepted.address);
+        let mut connection = Connection::new(accepted.fd, token, accepted.address);
         if let Some(client) = &mut connection.client {
             sockets.poll(&mut client.descriptor, INTEREST, token)?;
         }
@@ -410,6 +420,7 @@ impl Service for Proxy {
     }
 
     fn after_visits(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
+        self.worker.pool.sweep(now, sockets);
         self.drain_sessions(sockets);
         self.worker.upstreams.take_news().into_iter().for_each(|line| self.worker.told.push(line));
         if now.since(self.told_counts) >= COUNTS_EVERY {
@@ -425,7 +436,12 @@ impl Service for Proxy {
         }
         let counts = self.worker.counts.untold_completed > 0;
         let counts = if counts { self.told_counts + COUNTS_EVERY } else { Instant::NEVER };
-        self.wheel.next_due().unwrap_or(Instant::NEVER).min(self.look_again).min(counts)
+        self.wheel
+            .next_due()
+            .unwrap_or(Instant::NEVER)
+            .min(self.look_again)
+            .min(counts)
+            .min(self.worker.pool.sweep_at)
     }
 
     fn connections(&self) -> usize {

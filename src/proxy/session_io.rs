@@ -6,24 +6,25 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::access::{AccessLine, AccessLog, Logged};
-use super::connection::{CLIENT, Connection, INTEREST, Socket, UPSTREAM};
+use super::connection::{Connection, INTEREST, Socket};
 use super::counts::Counts;
 use super::event::{Failure, Parties, ProxyEvent};
 use super::finishing::Finishing;
 use super::line::Line;
-use super::session::{Context, Effect, Effects, End, HoldBudget, Rules, Session, SessionFact, Side};
+use super::pool::Pool;
+use super::session::{Context, Effect, Effects, End, HoldBudget, Reuse, Rules, Session, SessionFact, Side};
 use super::told::Told;
 use super::upstreams::Choice;
 use crate::limits;
 use crate::liveness::{Policy, TcpState};
 use crate::reactor::{Address, Descriptor, Sockets};
-use crate::sys::engine::Token;
 use crate::sys::{tcp, unix};
 use crate::time::Instant;
 
 /// What all connections of a thread share.
 pub(super) struct WorkerState {
     pub(super) upstreams: Choice,
+    pub(super) pool: Pool,
     pub(super) policy: Policy,
     /// Events that the sink has not taken.
     pub(super) told: Told<Line>,
@@ -72,8 +73,8 @@ impl SessionIo<'_> {
             _ => &[],
         };
         session.handle(fact, &mut self.context(rules));
-        while let Some(acknowledged) = self.carry_out(bytes) {
-            session.handle(SessionFact::Acknowledged(acknowledged), &mut self.context(rules));
+        while let Some(fact) = self.carry_out(bytes) {
+            session.handle(fact, &mut self.context(rules));
         }
     }
 
@@ -90,9 +91,9 @@ impl SessionIo<'_> {
         Context { rules, now, client, budget, effects: &mut self.worker.effects }
     }
 
-    /// Carries out all effects. Returns the answer to [`Effect::CheckAcknowledged`], if it was among them.
-    fn carry_out(&mut self, bytes: &[u8]) -> Option<bool> {
-        let mut acknowledged = None;
+    /// Carries out all effects. Returns the fact that one of them has led to, if one has: no fact has two such effects.
+    fn carry_out(&mut self, bytes: &[u8]) -> Option<SessionFact<'static>> {
+        let mut fact = None;
         while let Some(effect) = self.worker.effects.poll_effect() {
             match effect {
                 Effect::PassToClient(range) => self.send(true, &bytes[range]),
@@ -100,16 +101,26 @@ impl SessionIo<'_> {
                 Effect::SendToClient(held) => self.send(true, &held),
                 Effect::SendToUpstream(held) => self.send(false, &held),
                 Effect::Reply(message) => self.send(true, message),
-                Effect::Connect => {
+                Effect::Connect(reuse) => {
                     self.connection.retries = self.worker.retries;
-                    self.try_again();
+                    self.connection.reuse = reuse == Reuse::Idle;
+                    self.worker.counts.repeated += u64::from(reuse == Reuse::Repeat);
+                    fact = self.try_again();
                 }
                 Effect::ShutdownClient => self.fin(true),
                 Effect::ShutdownUpstream => self.fin(false),
                 Effect::FinishClient(how) => self.finish_client(how),
                 Effect::EndClient(how) => self.end_client(how),
                 Effect::EndUpstream(how) => self.end_upstream(how),
-                Effect::CheckAcknowledged(side) => acknowledged = Some(self.has_acknowledged(side)),
+                Effect::ReleaseUpstream { reusable } => self.release_upstream(reusable),
+                Effect::CheckAcknowledged(side) => {
+                    fact = Some(SessionFact::Acknowledged(self.has_acknowledged(side)));
+                }
+                Effect::CheckReceived { bytes, failure } => {
+                    let received =
+                        self.connection.upstream.as_ref().is_none_or(|one| one.may_be_received(bytes));
+                    fact = Some(SessionFact::Received(received, failure));
+                }
                 Effect::JudgeUpstream(failure) => self.judge_upstream(failure),
                 Effect::Probed(outcome) => self.worker.counts.probe(outcome),
                 Effect::Report(event) => self.report(event),
@@ -120,7 +131,7 @@ impl SessionIo<'_> {
                 }
             }
         }
-        acknowledged
+        fact
     }
 
     fn send(&mut self, client: bool, bytes: &[u8]) {
@@ -135,12 +146,13 @@ impl SessionIo<'_> {
         }
     }
 
-    /// Connects to any upstream.
-    pub(super) fn try_again(&mut self) {
+    /// Connects to any upstream. Returns the fact that it is connected, if an idle connection was there.
+    pub(super) fn try_again(&mut self) -> Option<SessionFact<'static>> {
         self.connection.retry_at = None;
         self.connection.tried.clear();
-        let tried = self.try_another();
-        debug_assert!(tried, "there is at least one");
+        self.try_another();
+        (!self.connection.connecting && self.connection.upstream.is_some())
+            .then_some(SessionFact::Connected { reused: true })
     }
 
     /// No upstream could be connected to, for this reason at last. Returns whether they are tried again after a pause,
@@ -172,12 +184,21 @@ impl SessionIo<'_> {
         }
     }
 
-    /// Connects to an upstream that was not tried yet, if there is one.
+    /// Connects to an upstream that was not tried yet, or takes an idle connection to it. Returns whether there is one.
     pub(super) fn try_another(&mut self) -> bool {
         let connection = &mut *self.connection;
         let Some(chosen) = self.worker.upstreams.take(self.now, &connection.tried) else { return false };
         connection.tried.push(chosen.index);
         connection.chosen = Some(chosen);
+        if connection.reuse
+            && !chosen.trial
+            && let Some(socket) = self.worker.pool.take(chosen.index, self.index, self.sockets)
+        {
+            self.worker.counts.reused += 1;
+            connection.upstream = Some(socket);
+            return true;
+        }
+        self.worker.counts.connects += 1;
         let connected = match self.worker.upstreams.address(chosen.index) {
             Address::Ip(address) => tcp::connect(*address, limits::UPSTREAM_UNREAD),
             Address::Unix(path) => unix::connect(path),
@@ -191,12 +212,12 @@ impl SessionIo<'_> {
                 // An urgent byte would be missing; the clients' listener has the same option.
                 let _ = SockRef::from(&fd).set_out_of_band_inline(true);
                 let generation = self.worker.next_generation();
-                let token = Token::new(UPSTREAM, generation, self.index as u32);
+                let token = self.worker.pool.open(self.index, generation);
                 let mut descriptor = Descriptor::new(fd);
                 if self.sockets.poll(&mut descriptor, INTEREST, token).is_err() {
                     connection.connect_failed = Some(Failure::Local);
                 }
-                connection.upstream = Some(Socket::new(descriptor, generation));
+                connection.upstream = Some(Socket::new(descriptor, token));
                 connection.connecting = true;
                 connection.connect_by = Some(self.now + self.worker.connect_timeout);
             }
@@ -221,7 +242,7 @@ impl SessionIo<'_> {
             let aborts = self.connection.finishing.take().is_some_and(|finishing| finishing.is(End::Abort));
             // A FIN would make what is lost with the buffer look as if it had never been.
             let how = if socket.is_flushed() && !aborts { how } else { End::Abort };
-            self.retire(socket, CLIENT, how);
+            self.sockets.retire(socket.descriptor, socket.token, how == End::Abort);
         }
     }
 
@@ -235,13 +256,17 @@ impl SessionIo<'_> {
             self.worker.upstreams.give(chosen);
         }
         if let Some(socket) = self.connection.upstream.take() {
-            self.retire(socket, UPSTREAM, how);
+            self.worker.pool.end(socket, how, self.sockets);
         }
     }
 
-    fn retire(&mut self, socket: Socket, kind: u8, how: End) {
-        let poll = Token::new(kind, socket.generation, self.index as u32);
-        self.sockets.retire(socket.descriptor, poll, how == End::Abort);
+    /// Gives the upstream's socket back, and the place at the upstream.
+    fn release_upstream(&mut self, reusable: bool) {
+        let Some(chosen) = self.connection.chosen.take() else { return };
+        self.worker.upstreams.give(chosen);
+        if let Some(socket) = self.connection.upstream.take() {
+            self.worker.pool.give(socket, chosen.index, reusable, self.now, self.sockets);
+        }
     }
 
     fn has_acknowledged(&self, side: Side) -> bool {

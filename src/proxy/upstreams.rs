@@ -64,7 +64,7 @@ pub struct Upstreams {
 pub(super) struct Chosen {
     pub(super) index: usize,
     /// Whether the connection finds out if it works again.
-    trial: bool,
+    pub(super) trial: bool,
 }
 
 impl Upstreams {

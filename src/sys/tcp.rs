@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use rustix::net::{SendFlags, SocketFlags, acceptfrom_with, send, sockopt::socket_error};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send, sockopt::socket_error};
 use socket2::{SockAddr, SockRef, TcpKeepalive};
 
 use super::clock;
@@ -241,6 +242,13 @@ fn completion(result: isize) -> i32 {
         .ok()
         .filter(|&result| result >= 0)
         .unwrap_or_else(|| -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Whether a connection has neither bytes nor an end to read.
+#[must_use]
+pub fn is_quiet(socket: BorrowedFd<'_>) -> bool {
+    let seen = recv(socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    seen.is_err_and(|error| error == Errno::AGAIN)
 }
 
 /// Accepts one connection, close-on-exec and non-blocking, with its address in the same call. Errors: those of

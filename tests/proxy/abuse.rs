@@ -68,8 +68,9 @@ fn heads_that_drip_are_answered_408_in_their_time_and_no_other_client_waits_for_
         // A client that has said nothing gets no answer.
         assert_eq!(Peer::connect(proxy.address).rest(), (Vec::new(), End::Fin), "{io}");
         let summary = proxy.finish();
-        assert_told(&summary, &json!({ "interrupted": 0, "opened": 401 + round }));
-        assert_eq!(upstream.count(), round, "{io}: none of the slow ones");
+        // None of the slow ones has reached the upstream.
+        assert_told(&summary, &json!({ "interrupted": 0, "opened": 401 + round, "completed": round }));
+        assert_eq!(upstream.count(), 1, "{io}");
     });
 }
 
@@ -197,7 +198,7 @@ fn twice_ten_thousand_connections_leave_neither_descriptors_nor_memory_behind() 
     const LANES: usize = 4;
     for io in engines() {
         let upstream = Upstream::answering();
-        let proxy = Proxy::start(io, upstream.address, "");
+        let proxy = Proxy::start(io, upstream.address, "--pool 8");
         let (address, before) = (proxy.address, proxy.descriptors());
         let rush = |count: usize| {
             thread::scope(|scope| {
@@ -221,7 +222,7 @@ fn twice_ten_thousand_connections_leave_neither_descriptors_nor_memory_behind() 
                     });
                 }
             });
-            until("all are over", || proxy.descriptors() <= before);
+            until("all are over", || proxy.descriptors() <= before + 8);
         };
         rush(5_000);
         let half = proxy.memory("VmRSS");
@@ -293,7 +294,7 @@ fn a_full_proxy_says_so_and_takes_the_next_client_when_one_leaves() {
         let mut outside = Peer::asking(proxy.address, GET);
         let told = proxy.daemon.wait_for("saturated");
         assert_told(&told, &json!({ "limit": "max_connections" }));
-        assert_eq!(upstream.count(), 5, "{io}");
+        assert!(upstream.count() <= 5, "{io}");
         inside.pop();
         assert_eq!(outside.message().1, b"/x", "{io}");
         drop(inside);

@@ -114,7 +114,7 @@ fn a_drain_is_told_with_what_is_under_way_and_the_summary_says_what_was_cut() {
                 peer.send(answer("idle"));
             }
         });
-        let mut proxy = Proxy::start(io, upstream.address, "--drain 1h");
+        let mut proxy = Proxy::start(io, upstream.address, "--drain 1h --pool 0");
         let mut idle = Peer::asking(proxy.address, GET.replace("/a", "/idle"));
         assert_eq!(idle.message().1, b"idle", "{io}");
         let mut tunnels: Vec<_> =

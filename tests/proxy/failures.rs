@@ -256,8 +256,8 @@ fn an_upstream_that_comes_back_is_taken_again() {
         let mut client = Peer::asking(proxy.address, GET);
         assert_eq!(client.message().1, b"again", "{io}");
         drop(client);
-        assert_eq!(serving.join().unwrap(), (Vec::new(), End::Fin));
         proxy.finish();
+        assert_eq!(serving.join().unwrap(), (Vec::new(), End::Fin));
     }
 }
 
@@ -318,7 +318,7 @@ fn a_reused_connection_that_ends_under_a_request_ends_the_clients_without_an_ans
         let mut proxy = Proxy::start(io, upstream.address, "");
         let mut client = Peer::asking(proxy.address, GET);
         assert_eq!(client.message().1, b"once");
-        client.send(GET);
+        client.send("POST /x HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
         assert_eq!(client.rest(), (Vec::new(), End::Fin), "{io}: it may try again");
         let told = proxy.told("upstream_failed", client.address);
         assert_told(&told, &json!({ "failure": "closed", "phase": "waiting", "answered": null }));

@@ -348,7 +348,7 @@ fn what_is_done_to_the_upstream_is_what_was_asked_for() {
                     peer.send([1; 10_000]);
                 }
             });
-            let mut proxy = Proxy::start(io, upstream.address, "--on-gone ignore");
+            let mut proxy = Proxy::start(io, upstream.address, "--on-gone ignore --pool 0");
             let (client, log) = waiting(&proxy, &upstream, GET);
             let address = client.address;
             if with_reset {

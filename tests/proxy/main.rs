@@ -24,6 +24,7 @@ mod order;
 mod outcome;
 mod peer;
 mod places;
+mod pooled;
 mod program;
 mod silence;
 #[path = "../kernel/skip.rs"]

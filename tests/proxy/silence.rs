@@ -137,7 +137,7 @@ fn vanish(io: &'static str) {
     let Some(far) = Far::new() else { return };
     let drip = Gate::default();
     let upstream = upstream(drip.clone());
-    let mut proxy = Proxy::at(io, &far.near, &[upstream.address], "--policy strict");
+    let mut proxy = Proxy::at(io, &far.near, &[upstream.address], "--policy strict --pool 0");
     let mut number = 0;
     let mut ask = |target: &str| -> (Client, Arc<Log>) {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");

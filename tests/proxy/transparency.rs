@@ -49,14 +49,15 @@ fn body(dice: &mut Dice, into: &mut Vec<u8>) {
     }
 }
 
-fn request(dice: &mut Dice) -> (Vec<u8>, bool) {
+/// A request whose target names the exchange: any connection of an upstream may get it.
+fn request(dice: &mut Dice, name: &str) -> (Vec<u8>, bool) {
     let method = *dice.of(&[&"GET", &"HEAD", &"POST", &"PUT", &"DELETE", &"OPTIONS", &"M-SEARCH"]);
     let mut bytes = Vec::new();
     if dice.one_in(10) {
         bytes.extend_from_slice(b"\r\n");
     }
     let target: String = (0..dice.size(2_000)).map(|_| *dice.of(&[&'a', &'?', &'%', &'/', &'~'])).collect();
-    bytes.extend_from_slice(format!("{method} /{target} HTTP/1.1\r\n").as_bytes());
+    bytes.extend_from_slice(format!("{method} /{name}/{target} HTTP/1.1\r\n").as_bytes());
     headers(dice, &mut bytes);
     body(dice, &mut bytes);
     (bytes, method == "HEAD")
@@ -96,8 +97,8 @@ fn response(dice: &mut Dice, to_head: bool) -> Vec<u8> {
 /// The exchanges of one connection: both ends know them by their seed.
 fn exchanges(seed: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut dice = Dice::new(seed);
-    let exchange = |_| {
-        let (request, to_head) = request(&mut dice);
+    let exchange = |number| {
+        let (request, to_head) = request(&mut dice, &format!("{seed:08}-{number:02}"));
         (request, response(&mut dice, to_head))
     };
     (0..EXCHANGES).map(exchange).collect()
@@ -115,38 +116,48 @@ fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
     );
 }
 
-/// Seeds travel in the first request, so that the upstream knows which client it serves.
-fn first(seed: u64) -> Vec<u8> {
-    format!("GET /seed/{seed:016} HTTP/1.1\r\n\r\n").into_bytes()
+/// The next request as far as its target names the exchange, and that name; nothing at the end.
+fn next_name(peer: &mut Peer) -> Option<(Vec<u8>, u64, usize)> {
+    let mut got = Vec::new();
+    while !got.ends_with(b" /") {
+        got.extend(peer.try_take(1).ok()?);
+    }
+    let name = peer.take("00000000-00".len());
+    got.extend(&name);
+    let name = String::from_utf8(name).unwrap();
+    let (seed, number) = name.split_once('-').unwrap();
+    Some((got, seed.parse().unwrap(), number.parse().unwrap()))
 }
 
 #[test]
 fn random_exchanges_in_random_pieces_pass_byte_for_byte() {
     const CONNECTIONS: u64 = 24;
     let upstream = Upstream::forgetful(|peer| {
-        let seed = peer.take(first(0).len())[10..26].to_vec();
-        let seed: u64 = String::from_utf8(seed).unwrap().parse().unwrap();
-        peer.send("HTTP/1.1 204 No Content\r\n\r\n");
-        let mut dice = Dice::new(seed + 1_000);
-        for (number, (request, response)) in exchanges(seed).into_iter().enumerate() {
-            let got = peer.try_take(request.len()).unwrap_or_else(|end| panic!("{end:?}, seed {seed}"));
-            assert_same(&format!("request {number} of seed {seed}"), &got, &request);
-            dice.send(peer, &response);
+        let mut made = (u64::MAX, Vec::new());
+        while let Some((mut got, seed, number)) = next_name(peer) {
+            if made.0 != seed {
+                made = (seed, exchanges(seed));
+            }
+            let (request, response) = &made.1[number];
+            let rest = peer.try_take(request.len() - got.len());
+            got.extend(rest.unwrap_or_else(|end| panic!("{end:?}, seed {seed}")));
+            assert_same(&format!("request {number} of seed {seed}"), &got, request);
+            Dice::new(seed + 1_000 + number as u64).send(peer, response);
         }
     });
-    for io in engines() {
-        let proxy = Proxy::start(io, upstream.address, "--threads 2 --request-buffer 100000");
+    for (io, pool) in engines().into_iter().flat_map(|io| [(io, ""), (io, "--pool 0"), (io, "--pool 2")]) {
+        let options = format!("--threads 2 --request-buffer 100000 {pool}");
+        let proxy = Proxy::start(io, upstream.address, &options);
         let address = proxy.address;
         thread::scope(|scope| {
             for lane in 0..4 {
                 scope.spawn(move || {
                     for seed in (lane..CONNECTIONS).step_by(4) {
                         let ahead = seed % 2 == 1;
-                        let mut client = Peer::asking(address, first(seed));
-                        client.head();
+                        let mut client = Peer::connect(address);
                         let mut dice = Dice::new(seed + 2_000);
                         let all = exchanges(seed);
-                        let what = |number| format!("{io}: response {number} of seed {seed}");
+                        let what = |number| format!("{io} {pool}: response {number} of seed {seed}");
                         if ahead {
                             let mut writer = Peer::of(client.stream.try_clone().unwrap(), None);
                             let requests: Vec<u8> = all.iter().flat_map(|(one, _)| one.clone()).collect();
@@ -167,7 +178,10 @@ fn random_exchanges_in_random_pieces_pass_byte_for_byte() {
                 });
             }
         });
-        proxy.finish_undisturbed(CONNECTIONS * (1 + EXCHANGES as u64));
+        let summary = proxy.finish_undisturbed(CONNECTIONS * EXCHANGES as u64);
+        let upstream = &summary["upstream_connections"];
+        assert_eq!(upstream["repeated"], 0);
+        assert_eq!(upstream["reused"] == 0, pool == "--pool 0", "{io} {pool}: {upstream}");
     }
 }
 
@@ -327,7 +341,7 @@ fn hostile() -> (Upstream, Arc<Vec<Vec<u8>>>) {
 fn responses_that_cannot_be_followed_pass_byte_for_byte() {
     for io in engines() {
         let (upstream, all) = hostile();
-        let mut proxy = Proxy::start(io, upstream.address, "");
+        let mut proxy = Proxy::start(io, upstream.address, "--pool 0");
         for (number, (reason, _)) in RESPONSES.iter().enumerate() {
             let mut client = Peer::asking(proxy.address, format!("GET /{number} HTTP/1.1\r\n\r\n"));
             let (got, end) = client.rest();
@@ -344,7 +358,7 @@ fn responses_that_cannot_be_followed_pass_byte_for_byte() {
 fn strict_keeps_responses_that_cannot_be_followed_from_the_client() {
     for io in engines() {
         let (upstream, all) = hostile();
-        let mut proxy = Proxy::start(io, upstream.address, "--strict");
+        let mut proxy = Proxy::start(io, upstream.address, "--strict --pool 0");
         for (number, (reason, _)) in RESPONSES.iter().enumerate() {
             let mut client = Peer::asking(proxy.address, format!("GET /{number} HTTP/1.1\r\n\r\n"));
             let (got, end) = client.rest();

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::json;
@@ -43,31 +44,34 @@ fn read_until(stream: &mut UnixStream, mark: &[u8]) -> Option<String> {
 fn serve(path: &Path) -> (Receiver<&'static str>, Sender<()>) {
     let listener = UnixListener::bind(path).unwrap();
     let ((told, ends), (go, gone)) = (channel(), channel());
+    let gone = Arc::new(Mutex::new(gone));
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            while let Some(head) = read_until(&mut stream, b"\r\n\r\n") {
-                let target = head.split(' ').nth(1).unwrap();
-                match target {
-                    "/wait" => {
-                        told.send("asked").unwrap();
-                        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
-                        told.send("ended").unwrap();
-                        break;
+            let (mut stream, told, gone) = (stream.unwrap(), told.clone(), Arc::clone(&gone));
+            thread::spawn(move || {
+                while let Some(head) = read_until(&mut stream, b"\r\n\r\n") {
+                    let target = head.split(' ').nth(1).unwrap();
+                    match target {
+                        "/wait" => {
+                            told.send("asked").unwrap();
+                            assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+                            told.send("ended").unwrap();
+                            break;
+                        }
+                        "/later" => {
+                            told.send("asked").unwrap();
+                            gone.lock().unwrap().recv().unwrap();
+                            stream.write_all(answer("later").as_bytes()).unwrap();
+                        }
+                        "/big" => {
+                            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n");
+                            stream.write_all(head.as_bytes()).unwrap();
+                            stream.write_all(&Dice::new(7).bytes(BIG)).unwrap();
+                        }
+                        target => stream.write_all(answer(target).as_bytes()).unwrap(),
                     }
-                    "/later" => {
-                        told.send("asked").unwrap();
-                        gone.recv().unwrap();
-                        stream.write_all(answer("later").as_bytes()).unwrap();
-                    }
-                    "/big" => {
-                        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n");
-                        stream.write_all(head.as_bytes()).unwrap();
-                        stream.write_all(&Dice::new(7).bytes(BIG)).unwrap();
-                    }
-                    target => stream.write_all(answer(target).as_bytes()).unwrap(),
                 }
-            }
+            });
         }
     });
     (ends, go)

@@ -41,6 +41,11 @@ impl Log {
         assert!(!late.timed_out(), "{} of {count} bytes, {:?}", seen.0.len(), seen.1);
     }
 
+    /// Whether the end has come.
+    pub fn is_over(&self) -> bool {
+        self.seen.lock().unwrap().1.is_some()
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub fn ended(&self) -> End {

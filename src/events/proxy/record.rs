@@ -101,6 +101,11 @@ impl Record for Closing {
                 })
                 .field("upstream_failed", counts.upstream_failed)
                 .field("upstream_down", counts.upstream_down)
+                .object("upstream_connections", |body| {
+                    body.field("opened", counts.connects)
+                        .field("reused", counts.reused)
+                        .field("repeated", counts.repeated);
+                })
                 .field("answered", answered(counts))
                 .field("gave_way", counts.gave_way)
                 .field("header_refused", counts.header_refused)
@@ -147,6 +152,9 @@ impl Record for Closing {
         }
         row("idle clients that gave way", counts.gave_way);
         row("connections without a PROXY header", counts.header_refused);
+        row("connections to upstreams", counts.connects);
+        row("requests that took an idle one", counts.reused);
+        row("requests that were sent again", counts.repeated);
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
         for (phase, count) in cut(counts) {

@@ -119,6 +119,7 @@ fn closing() -> Closing {
     (counts.asked, counts.asked_gone, counts.asked_here) = (3, 1, 2);
     (counts.upstream_failed, counts.upstream_down, counts.not_followed) = (1, 1, 1);
     counts.gave_way = 6;
+    (counts.connects, counts.reused, counts.repeated) = (40, 4_680, 1);
     (counts.client_bytes, counts.upstream_bytes) = (700_000, 9_000_000);
     (counts.cut[Phase::Tunnel as usize], counts.dropped) = (1, 900);
     (counts.answered[1], counts.answered[3]) = (4, 1);

@@ -22,8 +22,11 @@ pub enum SessionFact<'a> {
     ClientFinAhead,
     /// The client's connection has ended, for this cause.
     ClientGone(Cause),
-    /// The upstream is connected.
-    Connected,
+    /// The upstream is connected. `reused`: by a connection that has carried exchanges before.
+    Connected {
+        /// See above.
+        reused: bool,
+    },
     /// No upstream could be connected to.
     NotConnected(Failure),
     /// Bytes that the upstream has sent.
@@ -32,6 +35,8 @@ pub enum SessionFact<'a> {
     UpstreamFin,
     /// The upstream's connection has ended.
     UpstreamGone(Failure),
+    /// The answer to [`Effect::CheckReceived`]: whether the upstream may have received some of the request.
+    Received(bool, Failure),
     /// The answer to [`Effect::CheckAcknowledged`]: whether that side's kernel has acknowledged everything that was sent
     /// to it.
     Acknowledged(bool),
@@ -50,6 +55,17 @@ pub enum End {
     Close,
     /// It is aborted with a RST, so that the other side does not take this for an orderly end.
     Abort,
+}
+
+/// Whether a request may go to the upstream on a connection that is open already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// It may.
+    Idle,
+    /// It needs a new connection.
+    New,
+    /// It needs a new connection, because it is sent again.
+    Repeat,
 }
 
 /// One of the two connections.
@@ -75,7 +91,7 @@ pub enum Effect {
     /// Send the client a message of the proxy's own: the half-close probe, or the answer to a request that failed.
     Reply(&'static [u8]),
     /// Choose an upstream and connect to it.
-    Connect,
+    Connect(Reuse),
     /// Send the client a FIN behind everything that waits.
     ShutdownClient,
     /// Send the upstream a FIN behind everything that waits.
@@ -87,6 +103,20 @@ pub enum Effect {
     EndClient(End),
     /// End the upstream's connection now, in whatever state it is.
     EndUpstream(End),
+    /// Give the upstream's connection back, because an exchange is over. `reusable`: another one may have it. Otherwise
+    /// the upstream closes it.
+    ReleaseUpstream {
+        /// See above.
+        reusable: bool,
+    },
+    /// Look whether the upstream, which has failed in this way, may have received some of the request, and answer with
+    /// [`SessionFact::Received`].
+    CheckReceived {
+        /// The length of the request, which was the last that was sent.
+        bytes: usize,
+        /// See above.
+        failure: Failure,
+    },
     /// Look whether that side's kernel has acknowledged everything that was sent to it, and answer with
     /// [`SessionFact::Acknowledged`].
     CheckAcknowledged(Side),

@@ -50,7 +50,7 @@ mod response;
 mod rules;
 mod verdict;
 
-pub use effect::{Context, Effect, Effects, End, HoldBudget, SessionFact, Side};
+pub use effect::{Context, Effect, Effects, End, HoldBudget, Reuse, SessionFact, Side};
 pub use rules::{HalfClose, OnGone, Rules};
 
 use exchange::{Request, Response};
@@ -115,12 +115,14 @@ struct Exchange {
     answered_at: Option<Instant>,
     /// Whether the upstream takes another request after this one.
     persistent: bool,
+    /// The request, as long as it may have to be sent again: on a reused connection, until the response begins.
+    copy: Vec<u8>,
 }
 
 impl Exchange {
     /// Bytes of memory that the client makes it keep.
     fn memory(&self) -> usize {
-        self.head.holds() + self.fields.as_ref().map_or(0, |fields| fields.holds())
+        self.head.holds() + self.copy.len() + self.fields.as_ref().map_or(0, |fields| fields.holds())
     }
 }
 
@@ -182,8 +184,11 @@ pub struct Session {
     accepted_at: Instant,
     /// Requests that were answered.
     answered: u64,
-    /// The upstream has answered another request on its present connection.
+    /// The upstream's present connection has carried an exchange before.
     reused: bool,
+    /// The upstream's present connection is this client's alone: it has answered with a login that holds for all
+    /// requests on a connection.
+    private: bool,
     /// The upstream has sent something on its present connection that shows that it works.
     proven: bool,
     fin: Fin,
@@ -217,6 +222,7 @@ impl Session {
             accepted_at: cx.now,
             answered: 0,
             reused: false,
+            private: false,
             proven: false,
             fin: Fin::None,
             draining: false,
@@ -237,11 +243,12 @@ impl Session {
             SessionFact::ClientFin => self.client_fin(cx),
             SessionFact::ClientFinAhead => self.client_fin_ahead(cx),
             SessionFact::ClientGone(cause) => self.client_gone(cause, cx),
-            SessionFact::Connected => self.connected(cx),
+            SessionFact::Connected { reused } => self.connected(reused, cx),
             SessionFact::NotConnected(failure) => self.not_connected(failure, cx),
             SessionFact::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             SessionFact::UpstreamFin => self.upstream_fin(cx),
             SessionFact::UpstreamGone(failure) => self.upstream_gone(failure, cx),
+            SessionFact::Received(received, failure) => self.received(received, failure, cx),
             SessionFact::Acknowledged(acknowledged) => self.acknowledged(acknowledged, cx),
             SessionFact::Time => self.time(cx),
             SessionFact::Drain => self.drain(cx),
@@ -333,9 +340,12 @@ impl Session {
         matches!(self.client, Client::Open | Client::HalfClosed)
     }
 
+    /// Connects to an upstream. An idle connection may have been closed by the upstream just now, so the request has to
+    /// be one that can be sent again, or come from a client that knows such ends from its own connection.
     fn connect(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Connecting;
-        cx.push(Effect::Connect);
+        let repeatable = matches!(self.request, Request::Whole) || self.answered > 0;
+        cx.push(Effect::Connect(if repeatable && !self.tunnel { Reuse::Idle } else { Reuse::New }));
     }
 }
 

@@ -173,6 +173,7 @@ impl Session {
             interim: 0,
             answered_at: None,
             persistent: true,
+            copy: Vec::new(),
         }));
         if body.is_over() {
             self.request_is_whole(cx);
@@ -191,7 +192,7 @@ impl Session {
         self.release(cx);
         match self.response {
             Response::None => self.response = Response::default(),
-            Response::Whole => return self.exchange_is_over(cx),
+            Response::Whole => return self.exchange_is_over(true, cx),
             _ => {}
         }
         if self.client == Client::HalfClosed && self.phase() == Phase::Waiting {
@@ -211,6 +212,14 @@ impl Session {
                     if let Some(websocket) = &mut self.websocket {
                         websocket.from_client.feed(&self.held[..self.followed]);
                     }
+                }
+                if self.reused
+                    && !self.tunnel
+                    && let Some(exchange) = &mut self.exchange
+                    && matches!(self.request, Request::Whole)
+                    && exchange.request_bytes == self.followed as u64
+                {
+                    exchange.copy = self.held[..self.followed].to_vec();
                 }
                 let rest = self.held.split_off(self.followed);
                 self.followed = 0;

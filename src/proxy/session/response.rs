@@ -1,7 +1,7 @@
 //! The upstream's bytes: responses are followed and passed on.
 
 use super::exchange::{Request, Response};
-use super::{Client, Context, Effect, End, Session, Upstream};
+use super::{Client, Context, Effect, End, Fin, Session, Upstream};
 use crate::http::{Body, Head, Reason, ResponseHead};
 use crate::proxy::access::By;
 use crate::proxy::event::{Failure, Phase, ProxyEvent};
@@ -65,8 +65,9 @@ impl Session {
             }
             if matches!(&self.response, Response::Body(body) if body.is_over()) {
                 self.pass(0..at, cx);
-                self.response_is_whole(cx);
-                if at < bytes.len() && self.client != Client::Finished {
+                let stray = at < bytes.len();
+                self.response_is_whole(stray, cx);
+                if stray && !cx.rules.pool && self.client != Client::Finished {
                     // These bytes came with the end of the last response. The next request may be with the upstream
                     // already, but they cannot be its answer.
                     self.partial_head = bytes[at..].to_vec();
@@ -137,6 +138,7 @@ impl Session {
             if exchange.response_bytes == 0 {
                 // A client that waited for a word of the upstream has it now, and its own time begins.
                 self.waits_since = cx.now;
+                exchange.copy = Vec::new();
             }
             exchange.response_bytes += bytes as u64;
             if exchange.status.is_some() && exchange.answered_at.is_none() {
@@ -166,6 +168,7 @@ impl Session {
         }
         exchange.status = Some(head.status());
         exchange.persistent = head.is_persistent();
+        self.private |= head.binds_connection();
         self.response = Response::Body(Body::new(head.framing(exchange.head.method())));
         self.upstream_answers(cx);
     }
@@ -178,28 +181,36 @@ impl Session {
         }
     }
 
-    fn response_is_whole(&mut self, cx: &mut Context<'_>) {
+    /// `stray`: more has come behind it, so its connection has to end if the client does not keep it.
+    fn response_is_whole(&mut self, stray: bool, cx: &mut Context<'_>) {
         self.count_response(cx);
         self.log("completed", By::Server, None, cx);
         let persistent = self.exchange.as_ref().is_some_and(|exchange| exchange.persistent);
         match self.request {
-            Request::Whole if persistent => self.exchange_is_over(cx),
+            Request::Whole if persistent => self.exchange_is_over(!stray, cx),
             // An early answer: the rest of the request is passed on, if the client can still send it.
             Request::Body { .. } if persistent && self.client == Client::Open => {
                 self.response = Response::Whole;
             }
             // The upstream takes nothing more on this connection.
+            Request::Whole if cx.rules.pool => {
+                self.release_upstream(false, cx);
+                self.leave(cx);
+            }
             _ => self.leave(cx),
         }
     }
 
-    /// Request and response are whole, and another request may follow.
-    pub(super) fn exchange_is_over(&mut self, cx: &mut Context<'_>) {
+    /// Request and response are whole, and another request may follow. `reusable`: also on the same connection.
+    pub(super) fn exchange_is_over(&mut self, reusable: bool, cx: &mut Context<'_>) {
         self.exchange = None;
         self.probe = None;
         self.request = Request::default();
         self.response = Response::None;
         self.waits_since = cx.now;
+        if cx.rules.pool && !self.private && self.fin == Fin::None {
+            self.release_upstream(reusable, cx);
+        }
         match self.client {
             Client::Gone => self.leave(cx),
             // What the client has sent ahead is for the next process.
@@ -210,13 +221,19 @@ impl Session {
         }
     }
 
-    pub(super) fn connected(&mut self, cx: &mut Context<'_>) {
+    fn release_upstream(&mut self, reusable: bool, cx: &mut Context<'_>) {
+        self.forget_upstream();
+        cx.push(Effect::ReleaseUpstream { reusable });
+    }
+
+    pub(super) fn connected(&mut self, reused: bool, cx: &mut Context<'_>) {
         if self.upstream != Upstream::Connecting {
             return;
         }
         self.upstream = Upstream::Open;
+        self.reused = reused;
         self.release(cx);
-        if self.fin == super::Fin::Wanted {
+        if self.fin == Fin::Wanted {
             self.forward_fin(cx);
         }
         if self.phase() == Phase::Waiting {

@@ -43,6 +43,8 @@ pub struct Rules {
     pub half_close: HalfClose,
     /// What happens to the upstream's connection when its client is gone.
     pub on_gone: OnGone,
+    /// Whether the upstream's connection is given back after each exchange. Otherwise the client keeps it.
+    pub pool: bool,
     /// The size in bytes up to which a request is gathered before the upstream sees any of it.
     pub request_buffer: usize,
     /// How long a head may take, and how long a new client may stay silent.

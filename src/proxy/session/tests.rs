@@ -9,6 +9,7 @@ mod forwarding;
 mod halves;
 mod hostile;
 mod naming;
+mod pooled;
 mod refusals;
 mod scripts;
 mod world;

@@ -2,7 +2,7 @@
 
 use super::exchange::Response;
 use super::half_close::HalfCloseProbe;
-use super::{Client, Context, Effect, End, Fin, OnGone, Session, Upstream, reply};
+use super::{Client, Context, Effect, End, Fin, OnGone, Reuse, Session, Upstream, reply};
 use crate::liveness::Cause;
 use crate::proxy::access::By;
 use crate::proxy::event::{
@@ -106,15 +106,49 @@ impl Session {
     }
 
     /// The upstream has failed before the response was whole.
+    ///
+    /// An upstream may close a connection that was idle at the moment in which it gets a request. The request is then sent
+    /// again, on a new connection: one that may be sent twice (RFC 9110 section 9.2.2) at once, and any other if the
+    /// upstream had sent its FIN before it received any of it.
     pub(super) fn upstream_failed(&mut self, failure: Failure, cx: &mut Context<'_>) {
+        let unanswered = self.client_listens() && self.partial_head.is_empty();
+        match &self.exchange {
+            Some(exchange) if unanswered && !exchange.copy.is_empty() && is_stale(failure) => {
+                if exchange.head.is_idempotent() {
+                    self.repeat(cx);
+                } else {
+                    cx.push(Effect::CheckReceived { bytes: exchange.copy.len(), failure });
+                }
+            }
+            _ => self.tell_upstream_failed(failure, cx),
+        }
+    }
+
+    pub(super) fn received(&mut self, received: bool, failure: Failure, cx: &mut Context<'_>) {
+        if received { self.tell_upstream_failed(failure, cx) } else { self.repeat(cx) }
+    }
+
+    /// Sends the request again, on a new connection.
+    fn repeat(&mut self, cx: &mut Context<'_>) {
+        let Some(exchange) = &mut self.exchange else { return };
+        let mut held = std::mem::take(&mut exchange.copy);
+        self.followed = held.len();
+        held.append(&mut self.held);
+        self.held = held;
+        self.end_upstream(End::Close, cx);
+        self.upstream = Upstream::Connecting;
+        cx.push(Effect::Connect(Reuse::Repeat));
+    }
+
+    fn tell_upstream_failed(&mut self, failure: Failure, cx: &mut Context<'_>) {
         let exchange = self.exchange.as_deref();
         let begun =
             exchange.map_or(self.tunnelled.from_upstream > 0, |exchange| exchange.answered_at.is_some());
-        // The client of a reused connection can try again: it knows servers that close an idle connection. An answer
-        // would keep it from that. An upstream that had begun to answer has read the request.
+        // A client whose own connection is a reused one can try again: it knows servers that close an idle connection. An
+        // answer would keep it from that. An upstream that had begun to answer has read the request.
         let silent =
             exchange.is_some_and(|exchange| exchange.response_bytes == 0) && self.partial_head.is_empty();
-        let stale = silent && self.reused && matches!(failure, Failure::Closed | Failure::Reset);
+        let stale = silent && self.reused && self.answered > 0 && is_stale(failure);
         let answers = !self.tunnel && !begun && !stale && self.client != Client::Gone;
         let status = if failure == Failure::TimedOut { 504 } else { 502 };
         // An upstream that was told by a FIN that its client is gone may give up.
@@ -132,7 +166,7 @@ impl Session {
         let length = |status| reply::body_length(status, self.is_head());
         let answered = answers.then(|| (status, length(status)));
         self.log_failure(if begun { Failure::Truncated } else { failure }, answered, cx);
-        if !self.proven && matches!(failure, Failure::Closed | Failure::Reset) {
+        if !self.proven && !self.reused && is_stale(failure) {
             cx.push(Effect::JudgeUpstream(Some(failure)));
         }
         self.probe = None;
@@ -198,10 +232,14 @@ impl Session {
 
     pub(super) fn end_upstream(&mut self, how: End, cx: &mut Context<'_>) {
         if self.upstream != Upstream::None {
-            self.upstream = Upstream::None;
-            (self.reused, self.proven) = (false, false);
+            self.forget_upstream();
             cx.push(Effect::EndUpstream(how));
         }
+    }
+
+    pub(super) fn forget_upstream(&mut self) {
+        self.upstream = Upstream::None;
+        (self.reused, self.proven, self.private) = (false, false, false);
     }
 
     /// Ends the client's connection behind everything that was passed on to it.
@@ -232,4 +270,9 @@ fn word(cause: Cause) -> &'static str {
         Cause::Local(_) => cause.detail().unwrap_or("local"),
         _ => cause.as_str(),
     }
+}
+
+/// Whether an upstream fails in this way when it has closed an idle connection.
+fn is_stale(failure: Failure) -> bool {
+    matches!(failure, Failure::Closed | Failure::Reset)
 }

@@ -8,7 +8,8 @@ use deadpeer::http::Forwarded;
 use deadpeer::limits::{MAX_HEAD, MAX_HELD, MAX_PIPELINED};
 use deadpeer::liveness::Cause;
 use deadpeer::proxy::{
-    Context, Effect, Effects, Failure, HalfClose, HoldBudget, OnGone, ProbeOutcome, ProxyEvent, Rules, Session, SessionFact,
+    Context, Effect, Effects, Failure, HalfClose, HoldBudget, OnGone, ProbeOutcome, ProxyEvent, Reuse, Rules, Session,
+    SessionFact,
 };
 use deadpeer::time::Instant;
 use libfuzzer_sys::fuzz_target;
@@ -56,26 +57,52 @@ struct World {
     upstream_fin: bool,
     interrupted: usize,
     completed: usize,
+    /// Whether there is an idle connection, at one connect after the other.
+    idle: u8,
+    /// The upstream has sent its FIN.
+    upstream_finned: bool,
+    /// The length of the last message of held bytes.
+    last_sent: usize,
 }
 
 impl World {
-    /// Carries out all effects. Returns whether a question of the session is to be answered.
-    fn carry_out(&mut self, effects: &mut Effects, fed: &[u8]) -> bool {
-        let mut asked = false;
+    /// Carries out all effects. Returns the fact that one of them has led to.
+    fn carry_out(&mut self, effects: &mut Effects, fed: &[u8]) -> Option<SessionFact<'static>> {
+        let mut fact = None;
         while let Some(effect) = effects.poll_effect() {
             match effect {
                 Effect::PassToClient(range) => self.send_to_client(&fed[range]),
                 Effect::PassToUpstream(range) => self.send_to_upstream(&fed[range]),
                 Effect::SendToClient(held) => self.send_to_client(&held),
-                Effect::SendToUpstream(held) => self.send_to_upstream(&held),
+                Effect::SendToUpstream(held) => {
+                    self.send_to_upstream(&held);
+                    self.last_sent = held.len();
+                }
                 // A question is nothing of a response; where it may stand, the session's own tests show.
                 Effect::Reply(message) if std::mem::take(&mut self.asking) => {
                     assert!(!self.client_over && !message.is_empty(), "a question behind the client's end");
                 }
                 Effect::Reply(message) => self.send_to_client(message),
-                Effect::Connect => {
+                Effect::Connect(reuse) => {
                     assert!(!self.connecting && !self.connected, "connected twice");
-                    self.connecting = true;
+                    if reuse == Reuse::Repeat {
+                        self.to_upstream.truncate(self.to_upstream.len() - self.last_sent);
+                    }
+                    self.idle = self.idle.rotate_left(1);
+                    if reuse == Reuse::Idle && self.idle & 1 == 1 {
+                        (self.connected, self.upstream_finned) = (true, false);
+                        fact = Some(SessionFact::Connected { reused: true });
+                    } else {
+                        self.connecting = true;
+                    }
+                }
+                Effect::ReleaseUpstream { reusable } => {
+                    assert!(self.connected && !(reusable && self.upstream_fin), "gave back what it has not");
+                    (self.connected, self.upstream_fin) = (false, false);
+                }
+                Effect::CheckReceived { bytes, failure } => {
+                    assert_eq!(bytes, self.last_sent, "the last that was sent");
+                    fact = Some(SessionFact::Received(self.idle & 2 == 2, failure));
                 }
                 Effect::ShutdownClient => self.client_over = true,
                 Effect::ShutdownUpstream => self.upstream_fin = true,
@@ -85,14 +112,14 @@ impl World {
                     assert!(self.connecting || self.connected, "ended what is not there");
                     (self.connecting, self.connected, self.upstream_fin) = (false, false, false);
                 }
-                Effect::CheckAcknowledged(_) => asked = true,
+                Effect::CheckAcknowledged(_) => fact = Some(SessionFact::Acknowledged(true)),
                 Effect::Report(ProxyEvent::Interrupted(_)) => self.interrupted += 1,
                 Effect::Report(ProxyEvent::Completed) => self.completed += 1,
                 Effect::Probed(outcome) => self.asking = outcome == ProbeOutcome::Asked,
                 Effect::Report(_) | Effect::JudgeUpstream(_) | Effect::Log(_) | Effect::Name(_) => {}
             }
         }
-        asked
+        fact
     }
 
     fn send_to_client(&mut self, bytes: &[u8]) {
@@ -134,6 +161,7 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
             1 => OnGone::Close,
             _ => OnGone::Reset,
         },
+        pool: flags & 16 == 0,
         request_buffer: GATHER,
         head_timeout: Duration::from_secs(20),
         body_timeout: Duration::from_secs(60),
@@ -143,14 +171,14 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
         log_query: true,
         response_timeout: (flags & 32 != 0).then_some(Duration::from_secs(30)),
     };
-    let mut world = World::default();
+    let mut world = World { idle: script.len() as u8 ^ 0x5A, ..World::default() };
     let mut now = Instant::from_nanos(1);
     let budget = HoldBudget { heads: usize::MAX, bodies: usize::MAX };
     let mut effects = Effects::default();
     let mut session = Session::new(&mut Context { rules: &rules, now, client: None, budget, effects: &mut effects });
     world.carry_out(&mut effects, &[]);
     let (mut from_client, mut from_upstream) = (Vec::new(), Vec::new());
-    let (mut client_fin, mut upstream_fin) = (false, false);
+    let mut client_fin = false;
     for (kind, phrase, more) in &script {
         let bytes = &[PHRASES[usize::from(*phrase) % PHRASES.len()], more].concat();
         if world.client_ended && !world.connected && !world.connecting {
@@ -159,8 +187,8 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
         let mut feed = |session: &mut Session, world: &mut World, now, fact| {
             let context = &mut Context { rules: &rules, now, client: None, budget, effects: &mut effects };
             session.handle(fact, context);
-            while world.carry_out(context.effects, bytes) {
-                session.handle(SessionFact::Acknowledged(true), context);
+            while let Some(fact) = world.carry_out(context.effects, bytes) {
+                session.handle(fact, context);
             }
         };
         match kind % 13 {
@@ -172,15 +200,15 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
                     feed(&mut session, &mut world, now, SessionFact::ClientBytes(bytes));
                 }
             }
-            4..=6 if world.connected && !upstream_fin && !bytes.is_empty() => {
+            4..=6 if world.connected && !world.upstream_finned && !bytes.is_empty() => {
                 if !world.client_over {
                     from_upstream.extend_from_slice(bytes);
                 }
                 feed(&mut session, &mut world, now, SessionFact::UpstreamBytes(bytes));
             }
             7 if world.connecting => {
-                (world.connecting, world.connected, upstream_fin) = (false, true, false);
-                feed(&mut session, &mut world, now, SessionFact::Connected);
+                (world.connecting, world.connected, world.upstream_finned) = (false, true, false);
+                feed(&mut session, &mut world, now, SessionFact::Connected { reused: false });
             }
             8 if !client_fin && !world.client_ended && session.wants_client() => {
                 client_fin = true;
@@ -195,8 +223,8 @@ fuzz_target!(|input: (u8, Vec<(u8, u8, Vec<u8>)>)| {
                     }
                 }
             }
-            10 if world.connected && !upstream_fin => {
-                upstream_fin = true;
+            10 if world.connected && !world.upstream_finned => {
+                world.upstream_finned = true;
                 feed(&mut session, &mut world, now, SessionFact::UpstreamFin);
             }
             11 => match bytes.first().unwrap_or(&0) % 3 {

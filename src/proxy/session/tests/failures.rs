@@ -64,13 +64,14 @@ fn an_upstream_that_ends_before_its_response_is_a_bad_gateway() {
 }
 
 /// A word of the upstream before its response.
+const POST: &str = "POST /a HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
 const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
 #[test]
 fn an_upstream_that_ends_a_used_connection_gives_the_client_the_same_end() {
     for failure in [Failure::Closed, Failure::Reset] {
         let mut world = World::answered(RULES);
-        world.client(GET);
+        world.client(POST);
         if failure == Failure::Closed {
             world.upstream_fin()
         } else {

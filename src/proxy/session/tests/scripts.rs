@@ -79,6 +79,10 @@ struct Play<'a> {
     reset: bool,
     /// Responses that were whole when the present upstream was connected to.
     whole_at_connect: usize,
+    /// The connects so far that took an idle connection, and whether the last one did.
+    reused: (usize, bool),
+    /// Requests that were sent again.
+    repeated: usize,
     /// What was served at the last probe, and how many probes there were since.
     probed: (usize, usize),
     /// Time passed while the client was in doubt and could not be asked.
@@ -97,6 +101,8 @@ enum Truth {
     Truncated,
     /// Only a RST shows it.
     Aborted,
+    /// A used connection, and a request that is sent again on another one.
+    Repeated,
 }
 
 impl Play<'_> {
@@ -132,6 +138,8 @@ impl Play<'_> {
             failed: None,
             reset: false,
             whole_at_connect: 0,
+            reused: (0, false),
+            repeated: 0,
             probed: (0, 0),
             lingered: false,
         }
@@ -203,6 +211,10 @@ impl Play<'_> {
         for probe in probes..self.world.sockets.probes {
             self.check_probe(probe);
         }
+        if self.world.sockets.reused > self.reused.0 {
+            self.reused = (self.world.sockets.reused, true);
+            self.upstream_finned = false;
+        }
         self.check();
         moved
     }
@@ -267,6 +279,7 @@ impl Play<'_> {
         } else {
             self.whole_at_connect = self.served_whole();
             self.upstream_finned = false;
+            self.reused.1 = false;
             self.world.connected();
         }
         true
@@ -303,6 +316,7 @@ impl Play<'_> {
             Cut::UpstreamReset(_) if at_cut => {
                 self.failed = Some(self.truth_of_failure(false));
                 self.world.upstream_gone(Failure::Reset);
+                self.request_is_repeated();
                 return true;
             }
             _ => false,
@@ -325,7 +339,31 @@ impl Play<'_> {
         }
         self.upstream_finned = true;
         self.world.upstream_fin();
+        self.request_is_repeated();
         true
+    }
+
+    /// If the upstream's end was one of a connection that had been idle: the request goes to the next one from its
+    /// beginning, and nobody is told.
+    fn request_is_repeated(&mut self) {
+        if self.failed == Some(Truth::Repeated) {
+            self.failed = None;
+            self.repeated += 1;
+            assert_eq!(self.world.sockets.upstream, UpstreamSocket::Connecting);
+            let start = self.request_end(self.served_whole());
+            self.world.sockets.to_upstream.truncate(start);
+        }
+        assert_eq!(self.world.sockets.repeated, self.repeated);
+    }
+
+    /// Whether the upstream of this exchange may get its request a second time.
+    fn may_repeat(&self, at: usize) -> bool {
+        let Sockets { to_upstream, last_sent, received, .. } = &self.world.sockets;
+        let sent = to_upstream.len() - self.request_end(at);
+        let request = self.exchanges[at].request.trim_ascii_start();
+        let twice = [&b"GET "[..], b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS "];
+        let harmless = twice.iter().any(|method| request.starts_with(method)) || !received;
+        sent == self.exchanges[at].request.len() && *last_sent == sent && harmless && self.client_is_there()
     }
 
     /// What must follow if the upstream ends now.
@@ -341,8 +379,10 @@ impl Play<'_> {
         let knows = self.world.sockets.to_upstream.len() > self.request_end(whole);
         let Some(exchange) = self.exchanges.get(whole).filter(|_| knows) else { return Truth::Unnoticed };
         let into = self.served - self.response_end(whole);
+        let reused = self.reused.1 || whole > self.whole_at_connect;
         match exchange.ends {
-            _ if into == 0 && whole > self.whole_at_connect => Truth::Closed,
+            _ if into == 0 && reused && self.may_repeat(whole) => Truth::Repeated,
+            _ if into == 0 && reused && whole > 0 => Truth::Closed,
             _ if into < exchange.begun_at => Truth::Answered,
             Ends::WithConnection if by_fin => Truth::Unnoticed,
             Ends::WithConnection => Truth::Aborted,
@@ -510,6 +550,7 @@ impl Play<'_> {
                 assert_ne!(self.world.sockets.client, ClientSocket::Open);
             }
             Some(Truth::Unnoticed) => same(relayed, &self.serves[..self.passed()]),
+            Some(Truth::Repeated) => unreachable!("nobody is told"),
             None => same(relayed, &self.serves[..self.passed()]),
         }
         if matches!(self.cut, Cut::None) {
@@ -522,7 +563,10 @@ impl Play<'_> {
         if self.upstream_is_there() {
             self.world.upstream_gone(Failure::Reset);
         }
-        assert!(matches!(self.world.sockets.upstream, UpstreamSocket::None | UpstreamSocket::Ended(_)));
+        assert!(!matches!(
+            self.world.sockets.upstream,
+            UpstreamSocket::Connecting | UpstreamSocket::Open | UpstreamSocket::Finned
+        ));
     }
 
     /// How much of what was served can have been passed on: the beginning of a head is kept until it is whole.
@@ -556,7 +600,11 @@ impl Play<'_> {
         }
         self.world.told();
         self.world.client_fin().told_nothing();
-        self.world.sockets_are(ClientSocket::Finishing(End::Close), UpstreamSocket::Ended(End::Close));
+        assert_eq!(self.world.sockets.client, ClientSocket::Finishing(End::Close));
+        let released = self.world.rules.pool && !tunnel;
+        let upstream =
+            if released { UpstreamSocket::Released(true) } else { UpstreamSocket::Ended(End::Close) };
+        assert_eq!(self.world.sockets.upstream, upstream);
     }
 }
 
@@ -570,14 +618,15 @@ pub(super) fn rules() -> impl Strategy<Value = Rules> {
     ]);
     let on_gone = prop::sample::select(vec![OnGone::Reset, OnGone::Close, OnGone::Ignore]);
     let request_buffer = prop::sample::select(vec![0, 100, 4_096]);
-    (half_close, on_gone, request_buffer, any::<bool>()).prop_map(
-        |(half_close, on_gone, request_buffer, strict)| {
+    (half_close, on_gone, request_buffer, any::<bool>(), any::<bool>()).prop_map(
+        |(half_close, on_gone, request_buffer, strict, pool)| {
             let long = Duration::from_secs(100_000);
             Rules {
                 half_close,
                 on_gone,
                 request_buffer,
                 strict,
+                pool,
                 head_timeout: long,
                 body_timeout: long,
                 response_timeout: Some(long),
@@ -615,8 +664,11 @@ proptest! {
         rules in rules(),
         cut in cut(),
         steps in steps(),
+        idle in any::<u8>(),
+        received in any::<bool>(),
     ) {
         let mut play = Play::new(&exchanges, rules, cut);
+        (play.world.sockets.idle, play.world.sockets.received) = (idle, received);
         play.run(&steps);
         play.finish();
     }

@@ -10,7 +10,7 @@ use crate::proxy::event::{Answered, Failure, Interrupted, Phase, ProbeOutcome, P
 use crate::proxy::proxy_protocol::Named;
 use crate::proxy::session::reply::PROBE;
 use crate::proxy::session::{
-    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Rules, Session, SessionFact, Side,
+    Context, Effect, Effects, End, HalfClose, HoldBudget, OnGone, Reuse, Rules, Session, SessionFact, Side,
 };
 use crate::time::Instant;
 
@@ -24,6 +24,7 @@ pub(super) const RULES: Rules = Rules {
     strict: false,
     half_close: HalfClose::Probe,
     on_gone: OnGone::Reset,
+    pool: false,
     request_buffer: 4 * 1024,
     head_timeout: secs(10),
     body_timeout: secs(20),
@@ -56,6 +57,8 @@ pub(super) enum UpstreamSocket {
     /// We sent a FIN, and may still read.
     Finned,
     Ended(End),
+    /// It was given back, and may carry other exchanges if this is true.
+    Released(bool),
 }
 
 /// Everything that was decided, and the sockets that it was decided about.
@@ -90,16 +93,29 @@ pub(super) struct Sockets {
     pub(super) delivered: bool,
     /// Bytes of requests that may still be held.
     pub(super) room: usize,
+    /// Whether there are idle connections: at the next connects, from the last bit on.
+    pub(super) idle: u8,
+    /// Connects that took an idle connection, and requests that were sent again.
+    pub(super) reused: usize,
+    pub(super) repeated: usize,
+    /// How many bytes the last send of held bytes has brought the upstream.
+    pub(super) last_sent: usize,
+    /// Whether an upstream that failed had received some of its request.
+    pub(super) received: bool,
 }
 
 impl Sockets {
-    /// Does what a socket would do, and refuses what no socket could.
-    fn carry_out(&mut self, effect: Effect, fed: &[u8]) {
+    /// Does what a socket would do, and refuses what no socket could. Returns the fact that this leads to.
+    fn carry_out(&mut self, effect: Effect, fed: &[u8]) -> Option<SessionFact<'static>> {
+        let mut fact = None;
         match effect {
             Effect::PassToClient(range) => self.send_to_client(&fed[range]),
             Effect::PassToUpstream(range) => self.send_to_upstream(&fed[range]),
             Effect::SendToClient(held) => self.send_to_client(&held),
-            Effect::SendToUpstream(held) => self.send_to_upstream(&held),
+            Effect::SendToUpstream(held) => {
+                self.send_to_upstream(&held);
+                self.last_sent = held.len();
+            }
             Effect::Reply(message) => {
                 assert!(self.client_is_open() && !message.is_empty());
                 self.to_client.extend_from_slice(message);
@@ -111,13 +127,29 @@ impl Sockets {
                     self.relayed.extend_from_slice(message);
                 }
             }
-            Effect::Connect => {
-                assert!(
-                    matches!(self.upstream, UpstreamSocket::None | UpstreamSocket::Ended(_)),
-                    "one upstream at a time"
-                );
+            Effect::Connect(reuse) => {
+                use UpstreamSocket::{Ended, None, Released};
+                assert!(matches!(self.upstream, None | Ended(_) | Released(_)), "one upstream at a time");
                 assert_eq!(self.client, ClientSocket::Open, "a connect without a client");
                 self.upstream = UpstreamSocket::Connecting;
+                self.repeated += usize::from(reuse == Reuse::Repeat);
+                if reuse == Reuse::Idle {
+                    if self.idle & 1 == 1 {
+                        self.upstream = UpstreamSocket::Open;
+                        self.reused += 1;
+                        fact = Some(SessionFact::Connected { reused: true });
+                    }
+                    self.idle = self.idle.rotate_right(1);
+                }
+            }
+            Effect::ReleaseUpstream { reusable } => {
+                let whole = self.upstream == UpstreamSocket::Open;
+                assert!(whole || !reusable && self.upstream == UpstreamSocket::Finned, "{:?}", self.upstream);
+                self.upstream = UpstreamSocket::Released(reusable);
+            }
+            Effect::CheckReceived { bytes, failure } => {
+                assert_eq!(bytes, self.last_sent, "the last that was sent");
+                fact = Some(SessionFact::Received(self.received, failure));
             }
             Effect::ShutdownClient => {
                 assert_eq!(self.client, ClientSocket::Open, "a second FIN");
@@ -144,8 +176,12 @@ impl Sockets {
                 assert!(matches!(self.upstream, Connecting | Open | Finned), "{:?} ended", self.upstream);
                 self.upstream = UpstreamSocket::Ended(how);
             }
-            Effect::CheckAcknowledged(_) => {
+            Effect::CheckAcknowledged(side) => {
                 assert!(!matches!(self.client, ClientSocket::Ended(_)), "a check for a client that is gone");
+                fact = Some(SessionFact::Acknowledged(match side {
+                    Side::Client => self.acknowledges,
+                    Side::Upstream => self.delivered,
+                }));
             }
             Effect::JudgeUpstream(failure) => self.judged.push(failure),
             Effect::Probed(outcome) => {
@@ -167,6 +203,7 @@ impl Sockets {
                 self.told.push(event);
             }
         }
+        fact
     }
 
     fn budget(&self) -> HoldBudget {
@@ -222,6 +259,11 @@ impl World {
             acknowledges: true,
             delivered: true,
             room: usize::MAX,
+            idle: 0,
+            reused: 0,
+            repeated: 0,
+            last_sent: 0,
+            received: true,
         };
         let now = Instant::from_nanos(1_000_000);
         let (budget, mut effects) = (sockets.budget(), Effects::default());
@@ -254,13 +296,9 @@ impl World {
             self.session.handle(next, context);
             while let Some(effect) = effects.poll_effect() {
                 self.effects.push(effect.clone());
-                if let Effect::CheckAcknowledged(side) = effect {
-                    fact = Some(SessionFact::Acknowledged(match side {
-                        Side::Client => self.sockets.acknowledges,
-                        Side::Upstream => self.sockets.delivered,
-                    }));
-                }
-                self.sockets.carry_out(effect, fed);
+                let led_to = self.sockets.carry_out(effect, fed);
+                assert!(fact.is_none() || led_to.is_none(), "two facts at once");
+                fact = fact.or(led_to);
             }
         }
         self.audit();
@@ -294,7 +332,7 @@ impl World {
         use {ClientSocket as C, UpstreamSocket as U};
         assert_eq!(self.sockets.questions[0], self.sockets.probes, "a question that was not asked");
         assert_eq!(self.sockets.announced, None, "an answer that was told and not sent");
-        let no_upstream = matches!(self.sockets.upstream, U::None | U::Ended(_));
+        let no_upstream = matches!(self.sockets.upstream, U::None | U::Ended(_) | U::Released(_));
         match self.sockets.client {
             C::Open | C::Finned => {}
             C::Finishing(_) => {
@@ -312,7 +350,7 @@ impl World {
                 assert!(!waits, "an upstream that waits for ever for bytes of one that is gone");
             }
         }
-        if let U::Ended(_) = self.sockets.upstream {
+        if let U::Ended(_) | U::Released(_) = self.sockets.upstream {
             assert!(
                 matches!(self.sockets.client, C::Finishing(_) | C::Ended(_))
                     || matches!(self.phase(), Phase::Idle | Phase::Receiving),
@@ -343,7 +381,7 @@ impl World {
     pub(super) fn connected(&mut self) -> &mut World {
         assert_eq!(self.sockets.upstream, UpstreamSocket::Connecting);
         self.sockets.upstream = UpstreamSocket::Open;
-        self.feed(SessionFact::Connected)
+        self.feed(SessionFact::Connected { reused: false })
     }
 
     pub(super) fn refused(&mut self, failure: Failure) -> &mut World {
