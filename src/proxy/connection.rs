@@ -234,7 +234,8 @@ pub(super) struct Connection {
     pub(super) finishing: Option<Finishing>,
     /// What the client had not taken, and since when it has taken nothing of it.
     stuck: Option<(usize, Instant)>,
-    pub(super) upstream: Option<Socket>,
+    /// Boxed, since most clients have none most of the time.
+    pub(super) upstream: Option<Box<Socket>>,
     /// The number of the upstream that is used.
     pub(super) chosen: Option<Chosen>,
     /// The upstreams that were tried for the present request.
@@ -273,7 +274,7 @@ impl Connection {
     }
 
     pub(super) fn socket(&mut self, client: bool) -> Option<&mut Socket> {
-        if client { self.client.as_mut() } else { self.upstream.as_mut() }
+        if client { self.client.as_mut() } else { self.upstream.as_deref_mut() }
     }
 
     /// Whether there is a failure that the session may not know yet.
@@ -328,8 +329,8 @@ impl Connection {
 
     /// Whether a side has taken all that was sent to it, or does not exist.
     pub(super) fn is_flushed(&self, client: bool) -> bool {
-        let socket = if client { &self.client } else { &self.upstream };
-        socket.as_ref().is_none_or(Socket::is_flushed)
+        let socket = if client { self.client.as_ref() } else { self.upstream.as_deref() };
+        socket.is_none_or(Socket::is_flushed)
     }
 }
 

@@ -55,7 +55,7 @@ struct Link {
 
 #[derive(Debug)]
 struct Kept {
-    socket: Socket,
+    socket: Box<Socket>,
     since: Instant,
 }
 
@@ -99,13 +99,18 @@ impl Pool {
     }
 
     /// Closes a connection that a client used.
-    pub(super) fn end(&mut self, socket: Socket, how: End, sockets: &mut Sockets) {
+    pub(super) fn end(&mut self, socket: Box<Socket>, how: End, sockets: &mut Sockets) {
         self.links.remove(socket.token.index() as usize);
         sockets.retire(socket.descriptor, socket.token, how == End::Abort);
     }
 
     /// An idle connection to this upstream for the client in that place, if there is one.
-    pub(super) fn take(&mut self, upstream: usize, place: usize, sockets: &mut Sockets) -> Option<Socket> {
+    pub(super) fn take(
+        &mut self,
+        upstream: usize,
+        place: usize,
+        sockets: &mut Sockets,
+    ) -> Option<Box<Socket>> {
         while let Some(Kept { socket, .. }) = self.idle.get_mut(upstream)?.pop_back() {
             self.kept -= 1;
             if tcp::is_quiet(socket.descriptor.as_fd()) {
@@ -120,7 +125,7 @@ impl Pool {
     /// Takes back a connection whose exchange is over. Only one that has sent nothing more is kept.
     pub(super) fn give(
         &mut self,
-        mut socket: Socket,
+        mut socket: Box<Socket>,
         upstream: usize,
         reusable: bool,
         now: Instant,

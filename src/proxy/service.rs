@@ -571,13 +571,15 @@ impl Conn {
     /// Whether bytes of that side may be there, and are wanted.
     pub(super) fn wants(&self, client: bool) -> bool {
         let connection = &self.connection;
-        let readable = |socket: &Option<Socket>| {
-            socket.as_ref().is_some_and(|socket| socket.readable && !socket.eof && socket.failed.is_none())
+        let readable = |socket: Option<&Socket>| {
+            socket.is_some_and(|socket| socket.readable && !socket.eof && socket.failed.is_none())
         };
         if client {
-            readable(&connection.client) && self.session.wants_client() && connection.is_flushed(false)
+            readable(connection.client.as_ref())
+                && self.session.wants_client()
+                && connection.is_flushed(false)
         } else {
-            readable(&connection.upstream) && !connection.connecting && connection.is_flushed(true)
+            readable(connection.upstream.as_deref()) && !connection.connecting && connection.is_flushed(true)
         }
     }
 

@@ -217,7 +217,7 @@ impl SessionIo<'_> {
                 if self.sockets.poll(&mut descriptor, INTEREST, token).is_err() {
                     connection.connect_failed = Some(Failure::Local);
                 }
-                connection.upstream = Some(Socket::new(descriptor, token));
+                connection.upstream = Some(Box::new(Socket::new(descriptor, token)));
                 connection.connecting = true;
                 connection.connect_by = Some(self.now + self.worker.connect_timeout);
             }
@@ -272,10 +272,10 @@ impl SessionIo<'_> {
     fn has_acknowledged(&self, side: Side) -> bool {
         let connection = &self.connection;
         let socket = match side {
-            Side::Client => &connection.client,
-            Side::Upstream => &connection.upstream,
+            Side::Client => connection.client.as_ref(),
+            Side::Upstream => connection.upstream.as_deref(),
         };
-        let Some(socket) = socket.as_ref().filter(|_| side == Side::Client || !connection.connecting) else {
+        let Some(socket) = socket.filter(|_| side == Side::Client || !connection.connecting) else {
             return false;
         };
         let fd = socket.descriptor.as_fd();

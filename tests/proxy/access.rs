@@ -77,7 +77,7 @@ fn serve(peer: &mut Peer) {
 fn each_exchange_has_one_line_whatever_becomes_of_it() {
     on_each(|io| {
         let upstream = Upstream::start(serve);
-        let options = "--access-format json --body-timeout 300ms --drain 0s";
+        let options = "--access-format json --body-timeout 300ms --drain 0s --pool 0";
         let logging = Logging::start(io, upstream.address, options);
         let at = logging.proxy.address;
         let mut expected = Vec::new();

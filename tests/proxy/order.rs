@@ -43,7 +43,7 @@ fn no_client_is_served_many_times_while_another_one_waits() {
         listener.set_nonblocking(true).unwrap();
         // A connection that does not fit is tried again by the kernel after a second.
         socket2::SockRef::from(&listener).listen(4096).unwrap();
-        let proxy = Proxy::start(io, listener.local_addr().unwrap(), "");
+        let proxy = Proxy::start(io, listener.local_addr().unwrap(), "--pool 1500");
         let epoll = Epoll::new().unwrap();
         let watch = |stream: TcpStream, token: usize| {
             stream.set_nonblocking(true).unwrap();

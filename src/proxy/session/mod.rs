@@ -117,6 +117,8 @@ struct Exchange {
     persistent: bool,
     /// The request, as long as it may have to be sent again: on a reused connection, until the response begins.
     copy: Vec<u8>,
+    /// Some of it was sent to an upstream.
+    sent: bool,
 }
 
 impl Exchange {

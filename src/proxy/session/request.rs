@@ -174,6 +174,7 @@ impl Session {
             answered_at: None,
             persistent: true,
             copy: Vec::new(),
+            sent: false,
         }));
         if body.is_over() {
             self.request_is_whole(cx);
@@ -213,13 +214,11 @@ impl Session {
                         websocket.from_client.feed(&self.held[..self.followed]);
                     }
                 }
-                if self.reused
-                    && !self.tunnel
-                    && let Some(exchange) = &mut self.exchange
-                    && matches!(self.request, Request::Whole)
-                    && exchange.request_bytes == self.followed as u64
-                {
-                    exchange.copy = self.held[..self.followed].to_vec();
+                if let Some(exchange) = &mut self.exchange {
+                    let first = !std::mem::replace(&mut exchange.sent, true);
+                    if first && self.reused && matches!(self.request, Request::Whole) {
+                        exchange.copy = self.held[..self.followed].to_vec();
+                    }
                 }
                 let rest = self.held.split_off(self.followed);
                 self.followed = 0;
