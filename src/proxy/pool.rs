@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::connection::{INTEREST, Socket, UPSTREAM};
+use super::connection::{Doubt, INTEREST, Socket, UPSTREAM};
 use super::session::End;
 use crate::limits;
 use crate::liveness::PollMask;
@@ -148,7 +148,7 @@ impl Pool {
             return self.end(socket, End::Close, sockets);
         }
         self.kept += 1;
-        (socket.readable, socket.doubtful) = (false, false);
+        (socket.readable, socket.doubt) = (false, Doubt::None);
         let user = if reusable { User::Idle(upstream) } else { User::Closing };
         self.links[socket.token.index() as usize].user = user;
         self.sweep_at = self.sweep_at.min(now + patience(user));
