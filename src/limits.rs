@@ -274,6 +274,18 @@ pub const MAX_UPSTREAM_PAUSE: Duration = Duration::from_secs(30);
 /// its connections, and for when it comes back: 120 bytes each.
 pub const MAX_UPSTREAMS: usize = 65_536;
 
+/// Checks in a row that have to fail before an upstream is down, and to pass before it is up again: one that is lost says
+/// nothing yet, and one that passes may be luck.
+pub const CHECKS_DOWN: u32 = 3;
+/// See [`CHECKS_DOWN`].
+pub const CHECKS_UP: u32 = 2;
+
+/// The shortest pause between two checks of an upstream. They are requests that serve nobody.
+pub const MIN_CHECK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Upstreams that are checked at the same time, each by a thread.
+pub const CHECKS_AT_ONCE: usize = 64;
+
 /// Events of one proxy thread that the sink has not taken. Beyond that they are dropped, or it takes no more from its clients.
 pub const MAX_UNTOLD: usize = 4_096;
 

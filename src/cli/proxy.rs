@@ -29,12 +29,12 @@ use crate::events::start::Start;
 use crate::limits;
 use crate::liveness::{Heartbeat, Policy, Preset, TrackerConfig};
 use crate::proxy::{
-    AccessSink, Config, Counts, EventsStall, Forwarded, HalfClose, OnGone, Relay, Report, Resolver, Rules,
-    SendProxy, Target,
+    AccessSink, Checker, Config, Counts, EventsStall, Forwarded, HalfClose, OnGone, Question, Relay, Report,
+    Resolver, Rules, SendProxy, Target,
 };
 use crate::reactor::{Address, StartError};
 use crate::sys::{describe, rlimit};
-use crate::time::Instant;
+use crate::time::{Instant, sleep_until};
 
 /// Arguments of `deadpeer proxy`.
 #[derive(Args, Clone, Debug)]
@@ -102,6 +102,12 @@ pub struct ProxyArgs {
     /// How often the names of upstreams are resolved again. 0s: never
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse, help_heading = "Upstream")]
     pub resolve_every: Duration,
+
+    /// Check every upstream, as GET:/healthz:2s or connect:2s: by a request, which needs a status below 400, or by a
+    /// connection. The time is the pause between two checks, and the most that one may take. One whose last 3 have failed
+    /// gets no requests until 2 have passed [default: no checks]
+    #[arg(long, value_name = "HOW", value_parser = check, help_heading = "Upstream")]
+    pub check: Option<(Question, Duration)>,
 
     /// Number of idle connections to upstreams that are kept; each request takes one of them, or a new one. 0: a client keeps
     /// its connection to the upstream. Also with --send-proxy, and once an upstream asks for a login by NTLM or Negotiate,
@@ -185,6 +191,28 @@ pub struct ProxyArgs {
     #[command(flatten)]
     /// What is written, and where.
     pub output: OutputArgs,
+}
+
+fn check(text: &str) -> Result<(Question, Duration), String> {
+    let refusal = || "give METHOD:/PATH:D or connect:D, as GET:/healthz:2s or connect:2s".to_owned();
+    let (what, every) = text.rsplit_once(':').ok_or_else(refusal)?;
+    let every = duration::parse(every)?;
+    if every < limits::MIN_CHECK_PAUSE {
+        return Err(format!("checks need at least {} in between", duration::format(limits::MIN_CHECK_PAUSE)));
+    }
+    let question = match what.split_once(':') {
+        None if what == "connect" => Question::Connect,
+        Some((method, target))
+            if !method.is_empty()
+                && method.bytes().all(|byte| byte.is_ascii_uppercase())
+                && target.starts_with('/')
+                && target.bytes().all(|byte| byte.is_ascii_graphic()) =>
+        {
+            Question::Http { method: method.into(), target: target.into() }
+        }
+        _ => return Err(refusal()),
+    };
+    Ok((question, every))
 }
 
 fn permissions(text: &str) -> Result<u32, String> {
@@ -286,12 +314,23 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         stdout_taken: args.access_log.as_deref() == Some(Path::new("-")),
     };
     let every = args.resolve_every;
+    let upstreams = Arc::clone(resolver.upstreams());
     serve(&setup, |supervisor| {
         if resolver.has_names() && !every.is_zero() {
             supervisor.spawn_lasting("names", move || {
                 loop {
                     thread::sleep(every);
                     resolver.resolve_again();
+                }
+            })?;
+        }
+        if let Some((question, every)) = args.check.clone() {
+            let checker = Checker { upstreams, question, patience: every, send_proxy: args.send_proxy };
+            supervisor.spawn_lasting("checks", move || {
+                loop {
+                    let next = Instant::now() + every;
+                    checker.check_all();
+                    sleep_until(next);
                 }
             })?;
         }

@@ -45,9 +45,12 @@ impl By {
             Failure::Unreachable => By::Path,
             Failure::TimedOut if !connected => By::Path,
             Failure::Local => By::Kernel,
-            Failure::Refused | Failure::TimedOut | Failure::Closed | Failure::Reset | Failure::Truncated => {
-                By::Server
-            }
+            Failure::Refused
+            | Failure::TimedOut
+            | Failure::Closed
+            | Failure::Reset
+            | Failure::Truncated
+            | Failure::Status => By::Server,
         }
     }
 }

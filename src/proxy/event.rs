@@ -82,6 +82,8 @@ pub enum Failure {
     Reset,
     /// It ended in the middle of a response.
     Truncated,
+    /// It answered a check with a status of an error, or with something that is not HTTP.
+    Status,
     /// The proxy had no descriptor, port or memory for a connection to it.
     Local,
 }
@@ -111,6 +113,7 @@ impl Failure {
             Failure::Closed => "closed",
             Failure::Reset => "reset",
             Failure::Truncated => "truncated",
+            Failure::Status => "status",
             Failure::Local => "local",
         }
     }

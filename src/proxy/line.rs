@@ -15,6 +15,17 @@ pub struct Shown {
     pub errno: Option<i32>,
 }
 
+words! {
+    /// What has found out that an upstream works or fails.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Sign {
+        /// A client's request.
+        Request = "request",
+        /// A check.
+        Check = "check",
+    }
+}
+
 /// What one thread has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -48,6 +59,8 @@ pub enum Line {
         upstream: Address,
         /// How it failed; none if it is in use again.
         failure: Option<Failure>,
+        /// What has found that out.
+        sign: Sign,
     },
     /// A drain has begun.
     Draining {

@@ -20,12 +20,14 @@
 //!   `idle`: which client is idle for the longest time.
 //! - `pool`: the upstreams' connections that no client uses.
 //! - `upstreams`: which upstream is chosen, and which are left out. `names`: the addresses that they have.
+//!   `checks`: asks them whether they work.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
 //!   `told`: the events that wait for their output.
 //! - `access`: the access log, a line for each exchange.
 //! - `proxy_protocol`: the header that tells an upstream the address of its client, or tells it to us.
 
 mod access;
+mod checks;
 mod connection;
 mod counts;
 mod event;
@@ -44,12 +46,13 @@ mod upstreams;
 
 pub use crate::http::Forwarded;
 pub use access::{AccessLine, AccessSink, By, Logged, LoggedRequest};
+pub use checks::{Checker, Question};
 pub use counts::{ANSWERS, Counts};
 pub use event::{
     Answered, Asked, Failure, Interrupted, Parties, Phase, ProbeOutcome, ProxyEvent, Refusal, UpstreamAction,
     UpstreamFailed,
 };
-pub use line::{Line, Shown};
+pub use line::{Line, Shown, Sign};
 pub use names::{Resolver, Target};
 pub use proxy_protocol::{Named, ProxyFault, ProxyHeader, SendProxy};
 pub use service::{Config, Proxy, Relay, Report};

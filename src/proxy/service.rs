@@ -422,7 +422,7 @@ impl Service for Proxy {
     fn after_visits(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
         self.worker.pool.sweep(now, sockets);
         self.drain_sessions(sockets);
-        self.worker.upstreams.take_news().into_iter().for_each(|line| self.worker.told.push(line));
+        self.worker.upstreams.take_news().into_iter().for_each(|line| self.worker.tell_of_upstream(line));
         if now.since(self.told_counts) >= COUNTS_EVERY {
             self.tell_counts(now);
         }

@@ -50,6 +50,13 @@ impl WorkerState {
         HoldBudget { heads: left(self.hold), bodies: left(self.hold / 4 * 3) }
     }
 
+    /// Reports what is new of an upstream.
+    pub(super) fn tell_of_upstream(&mut self, line: Line) {
+        let down = matches!(line, Line::Upstream { failure: Some(_), .. });
+        self.counts.upstream_down += u64::from(down);
+        self.told.push(line);
+    }
+
     pub(super) fn next_generation(&mut self) -> u32 {
         self.generation = (self.generation + 1) & ((1 << limits::GENERATION_BITS) - 1);
         self.generation
@@ -172,15 +179,8 @@ impl SessionIo<'_> {
     /// Takes note of what the upstream of this connection is good for.
     pub(super) fn judge_upstream(&mut self, failure: Option<Failure>) {
         let Some(chosen) = self.connection.chosen else { return };
-        let upstreams = &self.worker.upstreams;
-        let changed = match failure {
-            None => upstreams.works(chosen),
-            Some(_) => upstreams.fails(chosen, self.now),
-        };
-        if changed {
-            self.worker.counts.upstream_down += u64::from(failure.is_some());
-            let upstream = upstreams.address(chosen.index).clone();
-            self.worker.told.push(Line::Upstream { at: self.now, upstream, failure });
+        if let Some(line) = self.worker.upstreams.judge(chosen, failure, self.now) {
+            self.worker.tell_of_upstream(line);
         }
     }
 

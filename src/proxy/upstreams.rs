@@ -4,14 +4,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::line::Line;
-use crate::limits::{MAX_UPSTREAM_PAUSE, MAX_UPSTREAMS, UPSTREAM_PAUSE};
+use super::event::Failure;
+use super::line::{Line, Sign};
+use crate::limits::{CHECKS_DOWN, CHECKS_UP, MAX_UPSTREAM_PAUSE, MAX_UPSTREAMS, UPSTREAM_PAUSE};
 use crate::reactor::Address;
 use crate::sys::wakeup::Wakeup;
 use crate::time::Instant;
 
+/// An upstream, and what is known of it. It is down while its connections have failed and none had an answer since, and
+/// while its checks fail. All changes of that are made here.
 #[derive(Debug)]
-struct Upstream {
+pub(super) struct Upstream {
     address: Address,
     open: AtomicUsize,
     failures: AtomicU32,
@@ -19,6 +22,10 @@ struct Upstream {
     out_until: AtomicU64,
     /// A connection finds out whether it works again.
     trial: AtomicBool,
+    /// Its checks have failed.
+    checked_out: AtomicBool,
+    /// Checks in a row that contradict `checked_out`.
+    doubts: AtomicU32,
 }
 
 impl Upstream {
@@ -29,7 +36,67 @@ impl Upstream {
             failures: AtomicU32::new(0),
             out_until: AtomicU64::new(0),
             trial: AtomicBool::new(false),
+            checked_out: AtomicBool::new(false),
+            doubts: AtomicU32::new(0),
         }
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// A number that is the greater the less it is to be chosen; 0 if nothing is known against it.
+    fn demerit(&self, now: Instant) -> u64 {
+        let until = self.out_until.load(Relaxed);
+        match self.checked_out.load(Relaxed) {
+            true => u64::MAX,
+            false if until > now.as_nanos() || self.trial.load(Relaxed) => until,
+            false => 0,
+        }
+    }
+
+    /// Takes note of an answer. Returns whether it was down and is not any more.
+    fn works(&self) -> bool {
+        if self.failures.load(Relaxed) == 0 || self.failures.swap(0, Relaxed) == 0 {
+            return false;
+        }
+        self.out_until.store(0, Relaxed);
+        self.trial.store(false, Relaxed);
+        !self.checked_out.load(Relaxed)
+    }
+
+    /// Takes note of a connection that failed: it is left out for a while, longer each time. Returns whether it was not
+    /// down before.
+    fn fails(&self, now: Instant) -> bool {
+        // Attempts that fail at the same time count as one failure.
+        if self.out_until.load(Relaxed) > now.as_nanos() {
+            return false;
+        }
+        let failures = self.failures.fetch_add(1, Relaxed);
+        let pause = (UPSTREAM_PAUSE * (1 << failures.min(16))).min(MAX_UPSTREAM_PAUSE);
+        self.out_until.store((now + pause).as_nanos(), Relaxed);
+        failures == 0 && !self.checked_out.load(Relaxed)
+    }
+
+    /// Takes note of a check. Returns whether it changes whether it is down.
+    fn checked(&self, passed: bool) -> bool {
+        if passed != self.checked_out.load(Relaxed) {
+            self.doubts.store(0, Relaxed);
+            return false;
+        }
+        let needed = if passed { CHECKS_UP } else { CHECKS_DOWN };
+        if self.doubts.fetch_add(1, Relaxed) + 1 < needed {
+            return false;
+        }
+        self.doubts.store(0, Relaxed);
+        self.checked_out.store(!passed, Relaxed);
+        // Where connections have failed, the next one finds out.
+        self.out_until.store(0, Relaxed);
+        self.failures.load(Relaxed) == 0
+    }
+
+    fn line(&self, at: Instant, failure: Option<Failure>, sign: Sign) -> Line {
+        Line::Upstream { at, upstream: self.address.clone(), failure, sign }
     }
 }
 
@@ -45,7 +112,8 @@ struct List {
 /// from counts that are a moment old.
 ///
 /// An upstream that fails is left out for a pause, which doubles with each failure. Then one connection tries it, and no
-/// other until that one has an answer. An answer ends the pauses: a handshake alone shows only that the kernel works.
+/// other until that one has an answer. An answer ends the pauses: a handshake alone shows only that the kernel works. One
+/// whose checks fail is left out until they pass again.
 #[derive(Debug)]
 pub struct Upstreams {
     list: Mutex<Arc<List>>,
@@ -116,6 +184,20 @@ impl Upstreams {
         true
     }
 
+    /// Those that take requests.
+    pub(super) fn active(&self) -> impl Iterator<Item = Arc<Upstream>> {
+        let list = Arc::clone(&lock(&self.list));
+        let active = list.active.clone();
+        active.into_iter().map(move |place| Arc::clone(&list.all[place]))
+    }
+
+    /// Takes note of a check of one of them.
+    pub(super) fn checked(&self, upstream: &Upstream, outcome: Result<(), Failure>, at: Instant) {
+        if upstream.checked(outcome.is_ok()) {
+            self.tell(upstream.line(at, outcome.err(), Sign::Check));
+        }
+    }
+
     /// Has this loop woken for what other threads report.
     pub(super) fn wake_for_news(&self, wakeup: &Arc<Wakeup>) {
         let _ = self.wakeup.set(Arc::clone(wakeup)); // one loop is enough
@@ -176,12 +258,7 @@ impl Choice {
         let index = (0..count)
             .map(|step| active[first.wrapping_add(step) % count])
             .filter(|index| !tried.contains(index))
-            .min_by_key(|&index| {
-                let upstream = &all[index];
-                let until = upstream.out_until.load(Relaxed);
-                let out = if until > now.as_nanos() || upstream.trial.load(Relaxed) { until } else { 0 };
-                (out, upstream.open.load(Relaxed))
-            })?;
+            .min_by_key(|&index| (all[index].demerit(now), all[index].open.load(Relaxed)))?;
         let chosen = &all[index];
         chosen.open.fetch_add(1, Relaxed);
         let trial = chosen.failures.load(Relaxed) > 0 && !chosen.trial.swap(true, Relaxed);
@@ -197,29 +274,11 @@ impl Choice {
         }
     }
 
-    /// Takes note that this upstream answers. Returns whether it had failed before.
-    pub(super) fn works(&self, chosen: Chosen) -> bool {
+    /// Takes note that this upstream answers, or how it failed. Returns what is to be told of it, if that is news.
+    pub(super) fn judge(&self, chosen: Chosen, failure: Option<Failure>, at: Instant) -> Option<Line> {
         let upstream = &self.list.all[chosen.index];
-        if upstream.failures.load(Relaxed) == 0 || upstream.failures.swap(0, Relaxed) == 0 {
-            return false;
-        }
-        upstream.out_until.store(0, Relaxed);
-        upstream.trial.store(false, Relaxed);
-        true
-    }
-
-    /// Takes note that this upstream failed: it is left out for a while, longer each time. Returns whether it had worked
-    /// before.
-    pub(super) fn fails(&self, chosen: Chosen, now: Instant) -> bool {
-        let upstream = &self.list.all[chosen.index];
-        // Attempts that fail at the same time count as one failure.
-        if upstream.out_until.load(Relaxed) > now.as_nanos() {
-            return false;
-        }
-        let failures = upstream.failures.fetch_add(1, Relaxed);
-        let pause = (UPSTREAM_PAUSE * (1 << failures.min(16))).min(MAX_UPSTREAM_PAUSE);
-        upstream.out_until.store((now + pause).as_nanos(), Relaxed);
-        failures == 0
+        let changed = if failure.is_none() { upstream.works() } else { upstream.fails(at) };
+        changed.then(|| upstream.line(at, failure, Sign::Request))
     }
 }
 
@@ -243,6 +302,14 @@ mod tests {
         all.take(now, tried).map(|chosen| chosen.index)
     }
 
+    fn fails(all: &Choice, chosen: Chosen, now: Instant) -> bool {
+        all.judge(chosen, Some(Failure::Reset), now).is_some()
+    }
+
+    fn works(all: &Choice, chosen: Chosen) -> bool {
+        all.judge(chosen, None, Instant::ZERO).is_some()
+    }
+
     fn chosen(index: usize) -> Chosen {
         Chosen { index, trial: false }
     }
@@ -263,8 +330,8 @@ mod tests {
     fn an_upstream_that_fails_is_left_out_for_longer_each_time_and_taken_when_no_other_is_left() {
         let (mut all, mut now) = (three(), Instant::from_nanos(1));
         for (times, expected) in [100, 200, 400].into_iter().enumerate() {
-            assert_eq!(all.fails(chosen(0), now), times == 0, "told once");
-            assert!(!all.fails(chosen(0), now), "at the same time: once");
+            assert_eq!(fails(&all, chosen(0), now), times == 0, "told once");
+            assert!(!fails(&all, chosen(0), now), "at the same time: once");
             for _ in 0..6 {
                 let chosen = all.take(now, &[]).unwrap();
                 assert_ne!(chosen.index, 0);
@@ -278,16 +345,16 @@ mod tests {
             all.give(chosen(2));
             now = now + Duration::from_millis(expected);
         }
-        assert!(all.works(chosen(0)));
-        assert!(!all.works(chosen(0)), "told once");
-        assert!(all.fails(chosen(0), now));
+        assert!(works(&all, chosen(0)));
+        assert!(!works(&all, chosen(0)), "told once");
+        assert!(fails(&all, chosen(0), now));
         assert_eq!(all.list.all[0].out_until.load(Relaxed), (now + UPSTREAM_PAUSE).as_nanos());
     }
 
     #[test]
     fn one_connection_at_a_time_tries_an_upstream_that_failed() {
         let (mut all, now) = (three(), Instant::from_nanos(1));
-        all.fails(chosen(0), now);
+        fails(&all, chosen(0), now);
         let later = now + Duration::from_secs(1);
         let tries = |all: &mut Choice| {
             let taken: Vec<_> = (0..30).map(|_| all.take(later, &[]).unwrap()).collect();
@@ -303,7 +370,7 @@ mod tests {
         let second = tries(&mut all);
         assert_eq!(second.len(), 1);
         // It answers: everybody may have it.
-        assert!(all.works(second[0]));
+        assert!(works(&all, second[0]));
         assert!(tries(&mut all).len() > 1);
     }
 
@@ -312,7 +379,7 @@ mod tests {
         let (mut all, now) = (three(), Instant::from_nanos(1));
         let shared = Arc::clone(&all.shared);
         let last = all.take(now, &[1, 2]).unwrap();
-        assert!(all.fails(last, now));
+        assert!(fails(&all, last, now));
         assert!(shared.set(addresses([3, 4, 4])));
         let mut each: Vec<_> = (0..4).map(|_| taken(&mut all, now, &[]).unwrap()).collect();
         each.sort_unstable();
@@ -322,9 +389,56 @@ mod tests {
         // It comes back, and is what it was.
         assert!(shared.set(addresses([1])));
         assert_eq!(taken(&mut all, now, &[]), Some(0));
-        assert!(!all.fails(last, now) && all.works(last));
+        assert!(!fails(&all, last, now) && works(&all, last));
         let many = (0..=MAX_UPSTREAMS).map(|number| Address::Unix(PathBuf::from(number.to_string()).into()));
         assert!(!shared.set(many.collect()));
         assert_eq!(taken(&mut all, now, &[]), Some(0));
+    }
+
+    #[test]
+    fn checks_decide_beside_the_requests() {
+        let (mut all, now) = (three(), Instant::from_nanos(1));
+        let shared = Arc::clone(&all.shared);
+        let check = |all: &mut Choice, passed: bool| {
+            let outcome = if passed { Ok(()) } else { Err(Failure::Status) };
+            shared.checked(&shared.active().next().unwrap(), outcome, now);
+            let told: Vec<_> = all.take_news().into_iter().collect();
+            for line in &told {
+                let upstream = all.address(0).clone();
+                assert_eq!(
+                    *line,
+                    Line::Upstream { at: now, upstream, failure: outcome.err(), sign: Sign::Check }
+                );
+            }
+            let taken = (0..9).filter(|_| all.take(now, &[]).unwrap().index == 0).count();
+            (told.len(), taken > 0)
+        };
+        // Not before three in a row have failed, and two have passed; then it is told once.
+        let outcomes = [
+            (false, (0, true)),
+            (false, (0, true)),
+            (true, (0, true)),
+            (false, (0, true)),
+            (false, (0, true)),
+            (false, (1, false)),
+            (false, (0, false)),
+            (true, (0, false)),
+            (false, (0, false)),
+            (true, (0, false)),
+            (true, (1, true)),
+        ];
+        for (number, (passed, expected)) in outcomes.into_iter().enumerate() {
+            assert_eq!(check(&mut all, passed), expected, "{number}");
+        }
+        // What is down for one reason stays down for the other, and is told when the last has gone.
+        assert!(fails(&all, chosen(0), now));
+        assert_eq!([false; 3].map(|passed| check(&mut all, passed)), [(0, false); 3], "told before");
+        assert!(!works(&all, chosen(0)), "its checks fail");
+        assert!(!fails(&all, chosen(0), now));
+        assert_eq!([true; 2].map(|passed| check(&mut all, passed).0), [0; 2]);
+        assert!(works(&all, chosen(0)));
+        // Where nothing else is left, it is taken.
+        assert_eq!([false; 3].map(|passed| check(&mut all, passed).0), [0, 0, 1]);
+        assert_eq!(taken(&mut all, now, &[1, 2]), Some(0));
     }
 }

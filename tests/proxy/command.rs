@@ -15,7 +15,13 @@ use crate::upstream::Upstream;
 #[test]
 fn arguments_that_mean_nothing_are_refused_with_what_would() {
     outcome("proxy").assert_refusal(2, &["--upstream", "required"]);
-    let refusals: [(&str, &[&str]); 13] = [
+    let refusals: [(&str, &[&str]); 19] = [
+        ("--check often", &["--check", "GET:/healthz:2s"]),
+        ("--check GET:healthz:2s", &["--check", "GET:/healthz:2s"]),
+        ("--check GET:/healthz:2", &["--check", "2s"]),
+        ("--check connect:1ms", &["--check", "at least 20ms"]),
+        ("--unix-mode 1777", &["--unix-mode", "in octal"]),
+        ("--resolve-every 5", &["--resolve-every", "5s"]),
         ("--half-close maybe", &["--half-close", "probe, gone, wait:D", "forward"]),
         ("--half-close wait:soon", &["--half-close", "soon"]),
         ("--half-close wait:", &["--half-close"]),

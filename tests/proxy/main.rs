@@ -6,6 +6,7 @@ mod abuse;
 mod access;
 mod answers;
 mod asking;
+mod checks;
 mod command;
 #[path = "../kernel/daemon.rs"]
 #[allow(dead_code)] // what only `run` needs

@@ -11,7 +11,7 @@ use crate::events::start::{list, shown};
 use crate::liveness::errno;
 use crate::proxy::{
     Answered, Asked, Counts, Failure, Interrupted, Line, ProxyEvent, ProxyFault, Refusal, Shown as Seen,
-    UpstreamAction, UpstreamFailed,
+    Sign, UpstreamAction, UpstreamFailed,
 };
 use crate::safe_text::Safe;
 
@@ -123,9 +123,15 @@ impl Stream for ProxyStream {
                     .field("completed_total", completed_total)
                     .field("interrupted_total", interrupted_total);
             }
-            Line::Upstream { upstream, failure, .. } => {
-                body.field("upstream", Shown(upstream)).maybe("failure", failure.map(Failure::as_str));
+            Line::Upstream { upstream, failure, sign, .. } => {
+                body.field("upstream", Shown(upstream))
+                    .maybe("failure", failure.map(Failure::as_str))
+                    .field("reason", sign.as_str());
                 match failure {
+                    Some(failure) if *sign == Sign::Check => body.text(format_args!(
+                        "{upstream} {}: it gets no requests until its checks pass",
+                        failure.as_str()
+                    )),
                     Some(failure) => body.text(format_args!(
                         "{upstream} {}: it is tried by one connection at a time, after growing pauses",
                         failure.as_str()

@@ -11,7 +11,7 @@ use crate::http::Reason;
 use crate::liveness::Cause;
 use crate::proxy::{
     Answered, Asked, Counts, Failure, Interrupted, Line, Parties, Phase, ProxyEvent, ProxyFault, Refusal,
-    Shown, UpstreamAction, UpstreamFailed,
+    Shown, Sign, UpstreamAction, UpstreamFailed,
 };
 use crate::reactor::Address;
 use crate::time::{Instant, WallClock};
@@ -80,8 +80,13 @@ fn lines() -> Vec<Line> {
         told(ProxyEvent::Interrupted(Box::new(sending))),
         Line::Completed { at: AT, completed: 120, completed_total: 4_711, interrupted_total: 3 },
         told(ProxyEvent::UpstreamFailed(Box::new(failed))),
-        Line::Upstream { at: AT, upstream: parties().upstream.unwrap(), failure: Some(Failure::Reset) },
-        Line::Upstream { at: AT, upstream: parties().upstream.unwrap(), failure: None },
+        Line::Upstream {
+            at: AT,
+            upstream: parties().upstream.unwrap(),
+            failure: Some(Failure::Reset),
+            sign: Sign::Request,
+        },
+        Line::Upstream { at: AT, upstream: parties().upstream.unwrap(), failure: None, sign: Sign::Check },
         told(ProxyEvent::NotFollowed { reason: Reason::BothLengths, refused: false }),
         Line::Stall { at: AT, held: Duration::from_millis(1_234) },
         Line::Saturated { at: AT, limit: "max_connections" },
@@ -153,6 +158,7 @@ fn the_document_names_every_field_and_every_word() {
         Failure::Closed,
         Failure::Reset,
         Failure::Truncated,
+        Failure::Status,
         Failure::Local,
     ];
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(Phase::ALL.map(Phase::as_str));
