@@ -209,7 +209,10 @@ impl Socket {
     /// Takes the error of a socket whose poll has shown an end.
     pub(super) fn take_end(&mut self, mask: PollMask) {
         let error = tcp::take_error(self.descriptor.as_fd()).unwrap_or(libc::EIO);
-        if error != 0 || (mask.has(PollMask::HUP) && !self.fin_sent) {
+        // A Unix peer that closes gives this mask, too: its bytes come first, and what is sent to it fails.
+        let hung_up =
+            || mask.has(PollMask::HUP) && !self.fin_sent && tcp::info(self.descriptor.as_fd()).is_ok();
+        if error != 0 || hung_up() {
             self.failed = Some(if error == 0 { libc::ECONNRESET } else { error });
         }
     }

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::daemon::PATIENCE;
 use crate::dice::Dice;
 use crate::outcome::{Outcome, outcome, until};
+use crate::peer::{End, Peer};
 use crate::program::{Proxy, assert_told, on_each};
 use crate::upstream::answer;
 
@@ -118,7 +120,7 @@ fn exchanges_pass_and_the_file_has_its_permissions_and_goes_with_the_proxy() {
             read_until(&mut client, b"\r\n\r\n").unwrap();
             let mut body = vec![0; BIG];
             for piece in body.chunks_mut(BIG / 50) {
-                thread::park_timeout(std::time::Duration::from_millis(2));
+                thread::park_timeout(Duration::from_millis(2));
                 client.read_exact(piece).unwrap();
             }
             assert!(body == Dice::new(7).bytes(BIG), "{io}: other bytes");
@@ -147,12 +149,14 @@ fn a_client_that_closes_is_gone_and_one_that_half_closes_is_asked_and_served() {
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(ends.recv_timeout(PATIENCE), Ok("asked"), "{io}");
         assert_eq!(read_until(&mut client, b"\r\n\r\n").unwrap(), "HTTP/1.1 100 Continue\r\n\r\n", "{io}");
+        thread::park_timeout(Duration::from_millis(300));
         go.send(()).unwrap();
         let mut rest = String::new();
         client.read_to_string(&mut rest).unwrap();
         assert!(rest.ends_with(&answer("later")), "{io}: {rest}");
         let summary = proxy.finish();
         assert_told(&summary, &json!({ "completed": 1, "interrupted": 1, "upstream_failed": 0 }));
+        assert!(summary["half_closed"]["here"].as_u64() >= Some(1), "{io}: {summary:#}");
         fs::remove_file(&back).unwrap();
     });
 }
@@ -177,6 +181,56 @@ fn a_tunnel_passes_every_byte_and_the_end_behind_it() {
         assert!(all == Dice::new(8).bytes(BIG), "{io}: {} bytes", all.len());
         echo.join().unwrap();
         proxy.finish_undisturbed(0);
+        fs::remove_file(&back).unwrap();
+    });
+}
+
+#[test]
+fn the_upstream_of_a_tunnel_gets_everything_before_its_end_where_a_fin_means_that_the_client_is_gone() {
+    on_each(|io| {
+        for (half_close, interrupted) in [("gone", 1), ("forward", 0)] {
+            let (front, back) = (path("syslog", io), path("lines", io));
+            let listener = UnixListener::bind(&back).unwrap();
+            let options = format!("--mode tcp --half-close {half_close}");
+            let proxy = between(io, &front, &back, &options);
+            let mut client = UnixStream::connect(&front).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let lines = Dice::new(9).bytes(BIG);
+            let reading = thread::spawn(move || {
+                thread::park_timeout(Duration::from_millis(100));
+                let mut all = Vec::new();
+                let _ = stream.read_to_end(&mut all);
+                all
+            });
+            client.write_all(&lines).unwrap();
+            drop(client);
+            assert!(reading.join().unwrap() == lines, "{io} {half_close}");
+            assert_told(&proxy.finish(), &json!({ "interrupted": interrupted, "upstream_failed": 0 }));
+            fs::remove_file(&back).unwrap();
+        }
+    });
+}
+
+#[test]
+fn the_client_of_a_tunnel_gets_everything_and_an_orderly_end_from_an_upstream_that_closes() {
+    on_each(|io| {
+        let (front, back) = (path("giving", io), path("given", io));
+        let listener = UnixListener::bind(&back).unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                stream.unwrap().write_all(&Dice::new(10).bytes(BIG)).unwrap();
+            }
+        });
+        let proxy = between(io, &front, &back, "--mode tcp");
+        let mut clients = [Peer::connect(proxy.address), Peer::connect(proxy.address)];
+        thread::park_timeout(Duration::from_millis(100));
+        for client in &mut clients {
+            let (body, end) = client.rest();
+            assert!(body == Dice::new(10).bytes(BIG), "{io}: {} bytes", body.len());
+            assert_eq!(end, End::Fin, "{io}");
+        }
+        drop(clients);
+        assert_told(&proxy.finish(), &json!({ "interrupted": 0, "upstream_failed": 0 }));
         fs::remove_file(&back).unwrap();
     });
 }
