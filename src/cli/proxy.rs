@@ -99,6 +99,15 @@ pub struct ProxyArgs {
           value_parser = clap::value_parser!(u8).range(0..=8))]
     pub retries: u8,
 
+    /// Number of requests and tunnels that each upstream may have at once; others wait [default: no limit]
+    #[arg(long, value_name = "N", help_heading = "Upstream",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub upstream_limit: Option<u32>,
+
+    /// Time that a request may wait for a place at an upstream; then its client gets a 503
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse, help_heading = "Patience")]
+    pub queue_timeout: Duration,
+
     /// How often the names of upstreams are resolved again. 0s: never
     #[arg(long, value_name = "D", default_value = "30s", value_parser = duration::parse, help_heading = "Upstream")]
     pub resolve_every: Duration,
@@ -289,6 +298,8 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
         policy,
         upstreams: Arc::clone(resolver.upstreams()),
         connect_timeout: args.connect_timeout,
+        upstream_limit: args.upstream_limit.map_or(usize::MAX, |limit| limit as usize),
+        queue_timeout: args.queue_timeout,
         pool: pool.div_ceil(threads),
         retries: args.retries,
         send_timeout: args.send_timeout,

@@ -45,6 +45,7 @@ impl By {
             Failure::Unreachable => By::Path,
             Failure::TimedOut if !connected => By::Path,
             Failure::Local => By::Kernel,
+            Failure::Full => By::Us,
             Failure::Refused
             | Failure::TimedOut
             | Failure::Closed

@@ -249,7 +249,10 @@ pub(super) struct Connection {
     pub(super) retry_at: Option<Instant>,
     /// An idle connection will do.
     pub(super) reuse: bool,
+    /// It waits for a place at an upstream since then.
+    pub(super) waits: Option<Instant>,
     pub(super) connecting: bool,
+    /// The end of the wait for a connection, or for a place.
     pub(super) connect_by: Option<Instant>,
     pub(super) connect_failed: Option<Failure>,
 }
@@ -270,6 +273,7 @@ impl Connection {
             retries: 0,
             retry_at: None,
             reuse: false,
+            waits: None,
             connecting: false,
             connect_by: None,
             connect_failed: None,

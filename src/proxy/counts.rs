@@ -37,6 +37,8 @@ pub struct Counts {
     pub connects: u64,
     /// Exchanges that took an idle connection.
     pub reused: u64,
+    /// Requests that waited for a place at an upstream.
+    pub waited: u64,
     /// Requests that were sent again, because the upstream had closed the idle connection that was taken.
     pub repeated: u64,
     /// Connections that were not followed any more.
@@ -102,6 +104,7 @@ impl Counts {
         self.header_refused += other.header_refused;
         self.connects += other.connects;
         self.reused += other.reused;
+        self.waited += other.waited;
         self.repeated += other.repeated;
         self.not_followed += other.not_followed;
         self.client_bytes += other.client_bytes;

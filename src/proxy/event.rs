@@ -84,6 +84,8 @@ pub enum Failure {
     Truncated,
     /// It answered a check with a status of an error, or with something that is not HTTP.
     Status,
+    /// All upstreams had as many requests as they may have, for too long.
+    Full,
     /// The proxy had no descriptor, port or memory for a connection to it.
     Local,
 }
@@ -108,6 +110,7 @@ impl Failure {
     pub const fn as_str(self) -> &'static str {
         match self {
             Failure::Refused => "refused",
+            Failure::Full => "full",
             Failure::TimedOut => "timed_out",
             Failure::Unreachable => "unreachable",
             Failure::Closed => "closed",

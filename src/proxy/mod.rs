@@ -18,7 +18,7 @@
 //! - `session`: decides what bytes and ends mean; pure. `session_io`: carries out what it decides.
 //! - `connection`: both sockets of a client and their buffers. `finishing`: the end of a client's.
 //!   `idle`: which client is idle for the longest time.
-//! - `pool`: the upstreams' connections that no client uses.
+//! - `queue`: clients that wait for a place at an upstream. `pool`: the upstreams' connections that no client uses.
 //! - `upstreams`: which upstream is chosen, and which are left out. `names`: the addresses that they have.
 //!   `checks`: asks them whether they work.
 //! - `event`, `line`: what is reported; `events` writes it. `counts`: what is counted.
@@ -37,6 +37,7 @@ mod line;
 mod names;
 mod pool;
 mod proxy_protocol;
+mod queue;
 mod reading;
 mod service;
 mod session;

@@ -309,7 +309,7 @@ impl Proxy {
                     io.judge_upstream(Some(failure));
                 }
                 io.end_upstream(End::Close);
-                if io.try_another() {
+                if failure != Failure::Full && io.try_another() {
                     if !io.connection.connecting && io.connection.upstream.is_some() {
                         io.feed(session, rules, SessionFact::Connected { reused: true });
                     }

@@ -21,6 +21,7 @@ use super::idle::IdleList;
 use super::line::Line;
 use super::pool::Pool;
 use super::proxy_protocol::SendProxy;
+use super::queue::Queue;
 use super::session::{Effects, End, Rules, Session, SessionFact};
 use super::session_io::{SessionIo, WorkerState};
 use super::told::{EventsStall, Told};
@@ -54,6 +55,10 @@ pub struct Config {
     pub upstreams: Arc<Upstreams>,
     /// How long a connect may take.
     pub connect_timeout: Duration,
+    /// How many requests and tunnels each upstream may have at once, of all threads together.
+    pub upstream_limit: usize,
+    /// How long a client may wait for a place at an upstream.
+    pub queue_timeout: Duration,
     /// How many idle connections to upstreams this thread may keep.
     pub pool: usize,
     /// How often all upstreams are tried again when none can be connected to.
@@ -155,17 +160,21 @@ impl<K: EventSink<Line, Counts>> Relay<K> {
         }
         let setup = Setup { io: config.io, batch_window: Duration::ZERO, buffers: false };
         config.upstreams.wake_for_news(&wakeup);
-        Reactor::open(setup, listeners, shared, wakeup, sink, || Proxy::new(config, access))
+        let waker = Arc::clone(&wakeup);
+        Reactor::open(setup, listeners, shared, wakeup, sink, || Proxy::new(config, access, waker))
     }
 }
 
 impl Proxy {
-    fn new(config: Config, access: Option<AccessSink>) -> Proxy {
+    fn new(config: Config, access: Option<AccessSink>, wakeup: Arc<Wakeup>) -> Proxy {
         let now = Instant::now();
         Proxy {
             conns: Slab::new(),
             worker: WorkerState {
-                upstreams: Choice::new(Arc::clone(&config.upstreams)),
+                queue: Queue::new(config.upstreams.queues.clone(), wakeup),
+                freed: false,
+                queue_timeout: config.queue_timeout,
+                upstreams: Choice::new(Arc::clone(&config.upstreams), config.upstream_limit),
                 pool: Pool::new(config.pool),
                 policy: config.policy,
                 told: Told::new(config.on_stall),
@@ -248,7 +257,8 @@ impl Proxy {
         conn.put_off(self.absent);
         let Conn { session, connection, visit, .. } = conn;
         if connection.connect_by.is_some_and(|by| by <= now) {
-            connection.connect_failed = Some(Failure::TimedOut);
+            connection.connect_failed =
+                Some(if connection.waits.is_some() { Failure::Full } else { Failure::TimedOut });
         }
         if connection.retry_at.is_some_and(|at| at <= now) {
             let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
@@ -288,6 +298,22 @@ impl Proxy {
         let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
         io.feed(session, rules, SessionFact::Time);
         self.read(sockets, index);
+    }
+
+    /// Gives free places at upstreams to the clients that wait for them.
+    fn serve_waiting(&mut self, sockets: &mut Sockets, now: Instant) {
+        if !std::mem::take(&mut self.worker.freed) && self.worker.queue.is_empty() {
+            return;
+        }
+        while self.worker.upstreams.has_room(now) {
+            let Some((_, index, _)) = self.worker.queue.next() else { break };
+            let Conn { session, connection, .. } = &mut self.conns[index];
+            let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+            if let Some(fact) = io.try_again() {
+                io.feed(session, &self.config.rules, fact);
+            }
+            self.settle(sockets, index);
+        }
     }
 
     /// Tells sessions that the proxy drains, as long as the turn has time.
@@ -421,6 +447,7 @@ impl Service for Proxy {
 
     fn after_visits(&mut self, sockets: &mut Sockets, now: Instant) -> io::Result<()> {
         self.worker.pool.sweep(now, sockets);
+        self.serve_waiting(sockets, now);
         self.drain_sessions(sockets);
         self.worker.upstreams.take_news().into_iter().for_each(|line| self.worker.tell_of_upstream(line));
         if now.since(self.told_counts) >= COUNTS_EVERY {

@@ -12,9 +12,10 @@ use super::event::{Failure, Parties, ProxyEvent};
 use super::finishing::Finishing;
 use super::line::Line;
 use super::pool::Pool;
+use super::queue::Queue;
 use super::session::{Context, Effect, Effects, End, HoldBudget, Reuse, Rules, Session, SessionFact, Side};
 use super::told::Told;
-use super::upstreams::Choice;
+use super::upstreams::{Choice, Chosen, Taken};
 use crate::limits;
 use crate::liveness::{Policy, TcpState};
 use crate::reactor::{Address, Descriptor, Sockets};
@@ -25,6 +26,12 @@ use crate::time::Instant;
 pub(super) struct WorkerState {
     pub(super) upstreams: Choice,
     pub(super) pool: Pool,
+    /// The clients that wait for a place at an upstream.
+    pub(super) queue: Queue,
+    /// A place at an upstream was given back.
+    pub(super) freed: bool,
+    /// How long a client may wait for one.
+    pub(super) queue_timeout: Duration,
     pub(super) policy: Policy,
     /// Events that the sink has not taken.
     pub(super) told: Told<Line>,
@@ -187,7 +194,27 @@ impl SessionIo<'_> {
     /// Connects to an upstream that was not tried yet, or takes an idle connection to it. Returns whether there is one.
     pub(super) fn try_another(&mut self) -> bool {
         let connection = &mut *self.connection;
-        let Some(chosen) = self.worker.upstreams.take(self.now, &connection.tried) else { return false };
+        let waits = connection.waits.take();
+        // Those that wait already come first.
+        let taken = match waits {
+            None if !self.worker.queue.is_empty() => Taken::Full,
+            _ => self.worker.upstreams.take(self.now, &connection.tried),
+        };
+        let chosen = match taken {
+            Taken::One(chosen) => chosen,
+            Taken::Full => {
+                let since = waits.unwrap_or(self.now);
+                connection.waits = Some(since);
+                self.worker.queue.push((since, self.index, connection.generation));
+                if waits.is_none() {
+                    self.worker.counts.waited += 1;
+                    connection.connect_by = Some(self.now + self.worker.queue_timeout);
+                }
+                return true;
+            }
+            Taken::None => return false,
+        };
+        connection.connect_by = None;
         connection.tried.push(chosen.index);
         connection.chosen = Some(chosen);
         if connection.reuse
@@ -250,20 +277,27 @@ impl SessionIo<'_> {
     pub(super) fn end_upstream(&mut self, how: End) {
         self.connection.connecting = false;
         self.connection.connect_by = None;
+        if let Some(since) = self.connection.waits.take() {
+            self.worker.queue.remove((since, self.index, self.connection.generation));
+        }
         self.connection.retry_at = None;
         self.connection.connect_failed = None; // no other upstream is tried
-        if let Some(chosen) = self.connection.chosen.take() {
-            self.worker.upstreams.give(chosen);
-        }
+        self.give_place();
         if let Some(socket) = self.connection.upstream.take() {
             self.worker.pool.end(socket, how, self.sockets);
         }
     }
 
+    fn give_place(&mut self) -> Option<Chosen> {
+        let chosen = self.connection.chosen.take()?;
+        self.worker.upstreams.give(chosen);
+        self.worker.freed = true;
+        Some(chosen)
+    }
+
     /// Gives the upstream's socket back, and the place at the upstream.
     fn release_upstream(&mut self, reusable: bool) {
-        let Some(chosen) = self.connection.chosen.take() else { return };
-        self.worker.upstreams.give(chosen);
+        let Some(chosen) = self.give_place() else { return };
         if let Some(socket) = self.connection.upstream.take() {
             self.worker.pool.give(socket, chosen.index, reusable, self.now, self.sockets);
         }

@@ -1,11 +1,15 @@
 //! The upstreams: which one is chosen next, and which are left out for a while.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::event::Failure;
 use super::line::{Line, Sign};
+use super::queue::Queues;
 use crate::limits::{CHECKS_DOWN, CHECKS_UP, MAX_UPSTREAM_PAUSE, MAX_UPSTREAMS, UPSTREAM_PAUSE};
 use crate::reactor::Address;
 use crate::sys::wakeup::Wakeup;
@@ -120,6 +124,7 @@ pub struct Upstreams {
     /// Counts the lists.
     version: AtomicU64,
     turn: AtomicUsize,
+    pub(super) queues: Queues,
     /// What other threads than the loops have to report.
     news: Mutex<VecDeque<Line>>,
     has_news: AtomicBool,
@@ -147,6 +152,7 @@ impl Upstreams {
             list: Mutex::default(),
             version: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
+            queues: Queues::default(),
             news: Mutex::default(),
             has_news: AtomicBool::new(false),
             wakeup: OnceLock::new(),
@@ -218,19 +224,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What comes of the search for an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// This one, in which a place was taken.
+    One(Chosen),
+    /// The one that is to be taken has no free place.
+    Full,
+    /// There is none that was not tried.
+    None,
+}
+
 /// The upstreams as one thread uses them. It takes a lock only when they have changed.
 #[derive(Debug)]
 pub(super) struct Choice {
     shared: Arc<Upstreams>,
+    /// The greatest number of places at one upstream.
+    limit: usize,
     version: u64,
     list: Arc<List>,
 }
 
 impl Choice {
-    pub(super) fn new(shared: Arc<Upstreams>) -> Choice {
+    pub(super) fn new(shared: Arc<Upstreams>, limit: usize) -> Choice {
         let version = shared.version.load(Relaxed);
         let list = Arc::clone(&lock(&shared.list));
-        Choice { shared, version, list }
+        Choice { shared, limit, version, list }
     }
 
     /// What other threads have to report.
@@ -246,29 +265,41 @@ impl Choice {
         &self.list.all[index].address
     }
 
-    /// Chooses the upstream with the fewest connections, in turn among equals, and counts a connection to it. One that
-    /// is left out, or tried by another connection, is chosen only if no other is left, and one of `tried` never.
-    pub(super) fn take(&mut self, now: Instant, tried: &[usize]) -> Option<Chosen> {
+    /// Chooses the upstream with the fewest requests, in turn among equals, and takes a place at it. One that is left out,
+    /// or tried by another connection, is chosen only if no other is left, and one of `tried` never.
+    pub(super) fn take(&mut self, now: Instant, tried: &[usize]) -> Taken {
+        let Some(index) = self.best(now, tried) else { return Taken::None };
+        let chosen = &self.list.all[index];
+        let more = |open: usize| (open < self.limit).then_some(open + 1);
+        if chosen.open.fetch_update(SeqCst, SeqCst, more).is_err() {
+            return Taken::Full;
+        }
+        let trial = chosen.failures.load(Relaxed) > 0 && !chosen.trial.swap(true, Relaxed);
+        Taken::One(Chosen { index, trial })
+    }
+
+    /// Whether the upstream that is to be taken has a free place.
+    pub(super) fn has_room(&mut self, now: Instant) -> bool {
+        self.best(now, &[]).is_some_and(|index| self.list.all[index].open.load(SeqCst) < self.limit)
+    }
+
+    fn best(&mut self, now: Instant, tried: &[usize]) -> Option<usize> {
         if self.version != self.shared.version.load(Relaxed) {
-            *self = Choice::new(Arc::clone(&self.shared));
+            *self = Choice::new(Arc::clone(&self.shared), self.limit);
         }
         let List { all, active } = &*self.list;
         let first = self.shared.turn.fetch_add(1, Relaxed);
         let count = active.len();
-        let index = (0..count)
+        (0..count)
             .map(|step| active[first.wrapping_add(step) % count])
             .filter(|index| !tried.contains(index))
-            .min_by_key(|&index| (all[index].demerit(now), all[index].open.load(Relaxed)))?;
-        let chosen = &all[index];
-        chosen.open.fetch_add(1, Relaxed);
-        let trial = chosen.failures.load(Relaxed) > 0 && !chosen.trial.swap(true, Relaxed);
-        Some(Chosen { index, trial })
+            .min_by_key(|&index| (all[index].demerit(now), all[index].open.load(Relaxed)))
     }
 
-    /// Counts a connection to this upstream as ended.
+    /// Gives a place at this upstream back.
     pub(super) fn give(&self, chosen: Chosen) {
         let upstream = &self.list.all[chosen.index];
-        upstream.open.fetch_sub(1, Relaxed);
+        upstream.open.fetch_sub(1, SeqCst);
         if chosen.trial {
             upstream.trial.store(false, Relaxed);
         }
@@ -295,11 +326,18 @@ mod tests {
     }
 
     fn three() -> Choice {
-        Choice::new(Arc::new(Upstreams::new(addresses(1..=3))))
+        Choice::new(Arc::new(Upstreams::new(addresses(1..=3))), usize::MAX)
     }
 
     fn taken(all: &mut Choice, now: Instant, tried: &[usize]) -> Option<usize> {
-        all.take(now, tried).map(|chosen| chosen.index)
+        one(all, now, tried).map(|chosen| chosen.index)
+    }
+
+    fn one(all: &mut Choice, now: Instant, tried: &[usize]) -> Option<Chosen> {
+        match all.take(now, tried) {
+            Taken::One(chosen) => Some(chosen),
+            Taken::Full | Taken::None => None,
+        }
     }
 
     fn fails(all: &Choice, chosen: Chosen, now: Instant) -> bool {
@@ -327,17 +365,31 @@ mod tests {
     }
 
     #[test]
+    fn an_upstream_has_no_more_places_than_were_given_and_a_failing_one_is_no_way_around_a_full_one() {
+        let (mut all, now) = (three(), Instant::from_nanos(1));
+        all.limit = 2;
+        fails(&all, chosen(0), now);
+        let mut each: Vec<_> = (0..4).map(|_| taken(&mut all, now, &[]).unwrap()).collect();
+        each.sort_unstable();
+        assert_eq!((each, all.has_room(now)), (vec![1, 1, 2, 2], false));
+        assert_eq!(all.take(now, &[]), Taken::Full);
+        all.give(chosen(1));
+        assert!(all.has_room(now));
+        assert_eq!((taken(&mut all, now, &[]), all.take(now, &[])), (Some(1), Taken::Full));
+    }
+
+    #[test]
     fn an_upstream_that_fails_is_left_out_for_longer_each_time_and_taken_when_no_other_is_left() {
         let (mut all, mut now) = (three(), Instant::from_nanos(1));
         for (times, expected) in [100, 200, 400].into_iter().enumerate() {
             assert_eq!(fails(&all, chosen(0), now), times == 0, "told once");
             assert!(!fails(&all, chosen(0), now), "at the same time: once");
             for _ in 0..6 {
-                let chosen = all.take(now, &[]).unwrap();
+                let chosen = one(&mut all, now, &[]).unwrap();
                 assert_ne!(chosen.index, 0);
                 all.give(chosen);
             }
-            let last = all.take(now, &[1, 2]).unwrap();
+            let last = one(&mut all, now, &[1, 2]).unwrap();
             assert_eq!(last.index, 0);
             all.give(last);
             let almost = now + Duration::from_millis(expected - 1);
@@ -357,7 +409,7 @@ mod tests {
         fails(&all, chosen(0), now);
         let later = now + Duration::from_secs(1);
         let tries = |all: &mut Choice| {
-            let taken: Vec<_> = (0..30).map(|_| all.take(later, &[]).unwrap()).collect();
+            let taken: Vec<_> = (0..30).map(|_| one(all, later, &[]).unwrap()).collect();
             let tries: Vec<_> = taken.iter().copied().filter(|chosen| chosen.index == 0).collect();
             taken.into_iter().filter(|chosen| chosen.index != 0).for_each(|chosen| all.give(chosen));
             tries
@@ -378,7 +430,7 @@ mod tests {
     fn an_upstream_that_is_not_there_any_more_is_known_to_its_connections_and_takes_no_others() {
         let (mut all, now) = (three(), Instant::from_nanos(1));
         let shared = Arc::clone(&all.shared);
-        let last = all.take(now, &[1, 2]).unwrap();
+        let last = one(&mut all, now, &[1, 2]).unwrap();
         assert!(fails(&all, last, now));
         assert!(shared.set(addresses([3, 4, 4])));
         let mut each: Vec<_> = (0..4).map(|_| taken(&mut all, now, &[]).unwrap()).collect();
@@ -410,7 +462,7 @@ mod tests {
                     Line::Upstream { at: now, upstream, failure: outcome.err(), sign: Sign::Check }
                 );
             }
-            let taken = (0..9).filter(|_| all.take(now, &[]).unwrap().index == 0).count();
+            let taken = (0..9).filter(|_| taken(&mut all, now, &[]) == Some(0)).count();
             (told.len(), taken > 0)
         };
         // Not before three in a row have failed, and two have passed; then it is told once.

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -34,7 +35,7 @@ fn a_connection_serves_one_client_after_the_other() {
         }
         assert_eq!(upstream.count(), 1, "{io}");
         let summary = proxy.finish_undisturbed(50);
-        let expected = json!({ "opened": 1, "reused": 49, "repeated": 0 });
+        let expected = json!({ "opened": 1, "reused": 49, "repeated": 0, "waited": 0 });
         assert_told(&summary, &json!({ "upstream_connections": expected }));
         assert_eq!(upstream.connection(0).ended(), End::Fin, "{io}");
     }
@@ -84,7 +85,7 @@ fn a_request_that_meets_the_end_of_a_kept_connection_is_sent_again_where_it_may_
             &json!({ "failure": "closed", "answered": 502 }),
         );
         let summary = proxy.finish();
-        let expected = json!({ "opened": 10, "reused": 10, "repeated": 9 });
+        let expected = json!({ "opened": 10, "reused": 10, "repeated": 9, "waited": 0 });
         assert_told(
             &summary,
             &json!({ "completed": 10, "upstream_failed": 1, "upstream_connections": expected, "upstream_down": 0 }),
@@ -168,6 +169,63 @@ fn an_upstream_that_comes_back_gets_its_share_of_the_requests_of_old_connections
         let got: usize = (0..100).map(|_| round()).sum();
         assert!((200..=600).contains(&got), "{io}: {got} of 800");
         proxy.finish();
+    });
+}
+
+/// No more are ever with an upstream than it may have, and all are served, also those of the other thread.
+#[test]
+fn a_request_waits_for_a_place_at_its_upstream() {
+    on_each(|io| {
+        let (under_way, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (now, highest) = (Arc::clone(&under_way), Arc::clone(&most));
+        let upstream = Upstream::forgetful(move |peer| {
+            while peer.try_head().is_ok() {
+                highest.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::park_timeout(Duration::from_millis(2));
+                now.fetch_sub(1, Ordering::SeqCst);
+                if peer.try_send(answer("now")).is_err() {
+                    break;
+                }
+            }
+        });
+        let proxy = Proxy::start(io, upstream.address, "--upstream-limit 3 --threads 2 --queue-timeout 60s");
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        assert_eq!(Peer::asking(proxy.address, GET).message().1, b"now", "{io}");
+                    }
+                });
+            }
+        });
+        assert_eq!(most.load(Ordering::SeqCst), 3, "{io}");
+        let summary = proxy.finish_undisturbed(200);
+        assert_ne!(summary["upstream_connections"]["waited"], 0, "{io}: {summary}");
+    });
+}
+
+#[test]
+fn one_that_waits_too_long_is_told_so_and_one_that_leaves_takes_no_place() {
+    on_each(|io| {
+        let upstream = Upstream::silent();
+        let options = "--upstream-limit 1 --queue-timeout 500ms --on-gone reset";
+        let mut proxy = Proxy::start(io, upstream.address, options);
+        let first = Peer::asking(proxy.address, GET);
+        upstream.connection(0).wait_for(GET.len());
+        let leaves = Peer::asking(proxy.address, GET);
+        let left = leaves.address;
+        leaves.reset();
+        assert_told(&proxy.interruption(left), &json!({ "phase": "waiting", "done": "nothing" }));
+        let mut late = Peer::asking(proxy.address, GET);
+        assert!(late.message().0.starts_with("HTTP/1.1 503 "), "{io}");
+        let told = proxy.told("upstream_failed", late.address);
+        assert_told(&told, &json!({ "failure": "full", "answered": 503, "upstream": null }));
+        // The place is free for the next.
+        first.reset();
+        let _next = Peer::asking(proxy.address, GET);
+        upstream.connection(1).wait_for(GET.len());
+        assert_eq!(upstream.count(), 2, "{io}");
+        assert_told(&proxy.finish(), &json!({ "upstream_down": 0 }));
     });
 }
 

@@ -104,7 +104,8 @@ impl Record for Closing {
                 .object("upstream_connections", |body| {
                     body.field("opened", counts.connects)
                         .field("reused", counts.reused)
-                        .field("repeated", counts.repeated);
+                        .field("repeated", counts.repeated)
+                        .field("waited", counts.waited);
                 })
                 .field("answered", answered(counts))
                 .field("gave_way", counts.gave_way)
@@ -155,6 +156,7 @@ impl Record for Closing {
         row("connections to upstreams", counts.connects);
         row("requests that took an idle one", counts.reused);
         row("requests that were sent again", counts.repeated);
+        row("requests that waited for a place", counts.waited);
         row("connections not followed", counts.not_followed);
         row("clients", counts.opened);
         for (phase, count) in cut(counts) {

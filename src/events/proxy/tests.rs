@@ -159,6 +159,7 @@ fn the_document_names_every_field_and_every_word() {
         Failure::Reset,
         Failure::Truncated,
         Failure::Status,
+        Failure::Full,
         Failure::Local,
     ];
     let words = Reason::ALL.map(Reason::as_str).into_iter().chain(Phase::ALL.map(Phase::as_str));

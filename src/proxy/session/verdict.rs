@@ -150,7 +150,11 @@ impl Session {
             exchange.is_some_and(|exchange| exchange.response_bytes == 0) && self.partial_head.is_empty();
         let stale = silent && self.reused && self.answered > 0 && is_stale(failure);
         let answers = !self.tunnel && !begun && !stale && self.client != Client::Gone;
-        let status = if failure == Failure::TimedOut { 504 } else { 502 };
+        let status = match failure {
+            Failure::TimedOut => 504,
+            Failure::Full => 503,
+            _ => 502,
+        };
         // An upstream that was told by a FIN that its client is gone may give up.
         if self.client != Client::Gone || self.fin != Fin::Sent {
             cx.report(ProxyEvent::UpstreamFailed(Box::new(UpstreamFailed {
