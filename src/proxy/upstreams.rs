@@ -462,7 +462,7 @@ mod tests {
                     Line::Upstream { at: now, upstream, failure: outcome.err(), sign: Sign::Check }
                 );
             }
-            let taken = (0..9).filter(|_| taken(&mut all, now, &[]) == Some(0)).count();
+            let taken = (0..9).filter(|_| taken(all, now, &[]) == Some(0)).count();
             (told.len(), taken > 0)
         };
         // Not before three in a row have failed, and two have passed; then it is told once.
