@@ -204,6 +204,29 @@ fn a_request_waits_for_a_place_at_its_upstream() {
     });
 }
 
+/// A thread whose clients all wait is woken when their turn comes.
+#[test]
+fn a_place_goes_from_one_thread_to_the_other() {
+    on_each(|io| {
+        let gate = Gate::default();
+        let answers = gate.clone();
+        let upstream = Upstream::forgetful(move |peer| {
+            while peer.try_head().is_ok() {
+                answers.pass();
+                if peer.try_send(answer("now")).is_err() {
+                    break;
+                }
+            }
+        });
+        let proxy = Proxy::start(io, upstream.address, "--upstream-limit 1 --threads 2 --queue-timeout 1h");
+        let mut clients: Vec<_> = (0..16).map(|_| Peer::asking(proxy.address, GET)).collect();
+        thread::park_timeout(Duration::from_millis(300)); // they wait
+        gate.open();
+        clients.iter_mut().for_each(|client| assert_eq!(client.message().1, b"now", "{io}"));
+        proxy.finish_undisturbed(16);
+    });
+}
+
 #[test]
 fn one_that_waits_too_long_is_told_so_and_one_that_leaves_takes_no_place() {
     on_each(|io| {
