@@ -298,6 +298,7 @@ impl SessionIo<'_> {
     /// Gives the upstream's socket back, and the place at the upstream.
     fn release_upstream(&mut self, reusable: bool) {
         let Some(chosen) = self.give_place() else { return };
+        self.connection.tried.clear(); // the next request has nothing to do with them
         if let Some(socket) = self.connection.upstream.take() {
             self.worker.pool.give(socket, chosen.index, reusable, self.now, self.sockets);
         }

@@ -165,6 +165,22 @@ fn each_exchange_has_one_line_whatever_becomes_of_it() {
 }
 
 #[test]
+fn an_answer_of_ours_names_no_upstream_of_an_earlier_request() {
+    on_each(|io| {
+        let upstream = Upstream::answering();
+        let logging =
+            Logging::start(io, upstream.address, "--access-format json --body-timeout 300ms --drain 0s");
+        let mut client = Peer::asking(logging.proxy.address, format!("GET /one HTTP/1.1\r\n{HOST}"));
+        assert_eq!(client.message().1, b"/one", "{io}");
+        client.send("POST /up HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf");
+        assert!(client.message().0.starts_with("HTTP/1.1 408"), "{io}");
+        let (_, lines) = logging.finish();
+        assert_told(&lines[0], &json!({ "target": "/one", "upstream": upstream.address.to_string() }));
+        assert_told(&lines[1], &json!({ "target": "/up", "upstream": null }));
+    });
+}
+
+#[test]
 fn in_mode_tcp_a_connection_is_a_line_and_an_upstream_that_is_not_there_is_named() {
     on_each(|io| {
         let upstream = Upstream::start(|peer| {

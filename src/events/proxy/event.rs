@@ -183,8 +183,8 @@ impl Stream for ProxyStream {
     fn status(&[open, completed, interrupted, failed, answered]: &Totals, rates: &[f64; 5]) -> String {
         let [_, completing, interrupting, ..] = rates;
         format!(
-            "{open} open, {completed} completed, {interrupted} interrupted, {failed} failed upstream, {answered} answered \
-             here  (+{completing:.0}/s, {interrupting:.0}/s)"
+            "{open} open, {completed} completed (+{completing:.0}/s), {interrupted} interrupted (+{interrupting:.0}/s), \
+             {failed} upstream failures, {answered} answered here"
         )
     }
 }

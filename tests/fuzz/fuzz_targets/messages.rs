@@ -3,6 +3,7 @@
 #![no_main]
 
 use deadpeer::http::{Body, Framing, Head, Reason, RequestHead, ResponseHead, Scan};
+use deadpeer::proxy::ProxyHeader;
 use libfuzzer_sys::fuzz_target;
 
 /// Reads a head from more and more of the bytes; the first answer that is not "partial".
@@ -32,6 +33,12 @@ fn body(framing: Framing, bytes: &[u8], step: usize) -> Result<(usize, bool), Re
     Ok((taken, body.is_over()))
 }
 
+/// Reads a PROXY header from more and more of the bytes.
+fn header_in_pieces(bytes: &[u8], step: usize) -> ProxyHeader {
+    let mut ends = (1..bytes.len().div_ceil(step)).map(|piece| ProxyHeader::read(&bytes[..piece * step]));
+    ends.find(|read| *read != ProxyHeader::Partial).unwrap_or_else(|| ProxyHeader::read(bytes))
+}
+
 fuzz_target!(|input: (u8, Vec<u8>)| {
     let (step, bytes) = (usize::from(input.0 % 16) + 1, &input.1[..]);
     if bytes.is_empty() {
@@ -47,4 +54,9 @@ fuzz_target!(|input: (u8, Vec<u8>)| {
     let whole = ResponseHead::read(bytes, &mut Scan::default());
     assert_eq!(in_pieces(bytes, step, ResponseHead::read), whole);
     assert_eq!(body(Framing::Chunked, bytes, step), body(Framing::Chunked, bytes, usize::MAX));
+    // The beginnings of both versions, which no fuzzer finds.
+    for beginning in [&b""[..], b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n\x21"] {
+        let header = [beginning, bytes].concat();
+        assert_eq!(header_in_pieces(&header, step), ProxyHeader::read(&header));
+    }
 });
