@@ -261,9 +261,9 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
             describe(&error)
         ))
     })?;
-    if let Some(own) =
-        resolver.addresses().find(|upstream| args.listen.iter().any(|listen| is_same(listen, upstream)))
-    {
+    let listens = args.listen.clone();
+    let is_own = move |upstream: &Address| listens.iter().any(|listen| is_same(listen, upstream));
+    if let Some(own) = resolver.addresses().find(|upstream| is_own(upstream)) {
         return Err(ExitError::new(
             ExitError::USAGE,
             format!(
@@ -331,7 +331,7 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
             supervisor.spawn_lasting("names", move || {
                 loop {
                     thread::sleep(every);
-                    resolver.resolve_again();
+                    resolver.resolve_again(&is_own);
                 }
             })?;
         }

@@ -106,13 +106,17 @@ impl Resolver {
         self.targets.iter().any(|known| matches!(known.target, Target::Name(..)))
     }
 
-    /// Resolves all names again. One that cannot be resolved keeps its addresses.
-    pub fn resolve_again(&mut self) {
+    /// Resolves all names again. One that cannot be resolved keeps its addresses, and so does one whose addresses are the
+    /// proxy's own, to which it would connect for ever.
+    pub fn resolve_again(&mut self, is_own: impl Fn(&Address) -> bool) {
         for index in 0..self.targets.len() {
             let known = &mut self.targets[index];
             let before = known.addresses.clone();
             let error = match known.target.resolve() {
                 Ok(addresses) if addresses == before && !known.failed => continue,
+                Ok(addresses) if addresses.iter().any(&is_own) => {
+                    Some("it has the address that the proxy itself listens on".to_owned())
+                }
                 Ok(addresses) => {
                     known.addresses = addresses;
                     let all = self.addresses().cloned().collect();

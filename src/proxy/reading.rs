@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::connection::{CLIENT, Connection, Doubt, INTEREST, Socket};
-use super::event::Failure;
+use super::event::{Failure, Phase};
 use super::pool::User;
 use super::service::{Conn, Proxy};
 use super::session::{End, SessionFact};
@@ -189,6 +189,7 @@ impl Proxy {
         if conn.connection.has_failed() {
             self.tell_failures(sockets, index);
         }
+        self.leave_inactive(sockets, index);
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..READS {
             let client = self.read_once(sockets, index, true, &mut scratch);
@@ -200,6 +201,18 @@ impl Proxy {
         self.scratch = scratch;
         self.conclude(sockets, index);
         self.queue(index);
+    }
+
+    /// Has an idle client give up the connection to an upstream that takes no requests any more.
+    fn leave_inactive(&mut self, sockets: &mut Sockets, index: usize) {
+        let now = self.now;
+        let Some(Conn { session, connection, .. }) = self.conns.get_mut(index) else { return };
+        if let Some(chosen) = connection.chosen.filter(|_| session.phase() == Phase::Idle)
+            && !self.worker.upstreams.is_active(chosen)
+        {
+            let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+            io.feed(session, &self.config.rules, SessionFact::UpstreamFin);
+        }
     }
 
     /// One read of one side; returns whether it may have more.

@@ -108,7 +108,7 @@ impl Upstream {
 #[derive(Clone, Debug, Default)]
 struct List {
     all: Vec<Arc<Upstream>>,
-    /// The places of those that take requests.
+    /// The places of those that take requests, in order.
     active: Vec<usize>,
 }
 
@@ -265,6 +265,18 @@ impl Choice {
         &self.list.all[index].address
     }
 
+    fn refresh(&mut self) {
+        if self.version != self.shared.version.load(Relaxed) {
+            *self = Choice::new(Arc::clone(&self.shared), self.limit);
+        }
+    }
+
+    /// Whether this upstream still takes requests.
+    pub(super) fn is_active(&mut self, chosen: Chosen) -> bool {
+        self.refresh();
+        self.list.active.binary_search(&chosen.index).is_ok()
+    }
+
     /// Chooses the upstream with the fewest requests, in turn among equals, and takes a place at it. One that is left out,
     /// or tried by another connection, is chosen only if no other is left, and one of `tried` never.
     pub(super) fn take(&mut self, now: Instant, tried: &[usize]) -> Taken {
@@ -284,9 +296,7 @@ impl Choice {
     }
 
     fn best(&mut self, now: Instant, tried: &[usize]) -> Option<usize> {
-        if self.version != self.shared.version.load(Relaxed) {
-            *self = Choice::new(Arc::clone(&self.shared), self.limit);
-        }
+        self.refresh();
         let List { all, active } = &*self.list;
         let first = self.shared.turn.fetch_add(1, Relaxed);
         let count = active.len();

@@ -81,10 +81,9 @@ fn servers() -> u16 {
     port
 }
 
-/// Which servers answer ten clients.
-fn answering(proxy: &Proxy) -> Vec<u8> {
-    let mut clients: Vec<_> =
-        (0..10).map(|_| Peer::asking(proxy.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+/// Which servers answer these clients.
+fn answering(clients: &mut [Peer]) -> Vec<u8> {
+    clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     let mut hosts: Vec<_> = clients.iter_mut().map(|client| client.message().1[0] - b'0').collect();
     hosts.sort_unstable();
     hosts.dedup();
@@ -93,7 +92,7 @@ fn answering(proxy: &Proxy) -> Vec<u8> {
 
 #[test]
 fn a_name_is_all_its_addresses_and_those_that_it_gets_and_keeps_them_while_it_cannot_be_resolved() {
-    for io in engines() {
+    for (io, pool) in engines().into_iter().flat_map(|io| [(io, "--pool 0"), (io, "")]) {
         let Some(hosts) = Hosts::new(io) else { return };
         let port = servers();
         let addresses = |hosts: &[u8]| -> Value {
@@ -103,8 +102,8 @@ fn a_name_is_all_its_addresses_and_those_that_it_gets_and_keeps_them_while_it_ca
         let mut proxy = Proxy::of(
             io,
             hosts.command(&format!(
-                "proxy --io {io} --threads 2 --listen 127.0.0.1:0 --events - --drain 0s \
-                 --upstream http://app.test:{port}/ --upstream 127.0.0.5:{port} --resolve-every 20ms"
+                "proxy --io {io} --threads 2 --listen 127.0.0.1:{port} --events - --drain 0s \
+                 --upstream http://app.test:{port}/ --upstream 127.0.0.5:{port} --resolve-every 20ms {pool}"
             )),
         );
         let name = format!("app.test:{port}");
@@ -115,24 +114,30 @@ fn a_name_is_all_its_addresses_and_those_that_it_gets_and_keeps_them_while_it_ca
             proxy.daemon.wait(|value| value["event"] == event && value["addresses"] == addresses)
         };
         told(&mut proxy, "resolved", &[2, 3]);
-        assert_eq!(answering(&proxy), [2, 3, 5], "{io}");
+        let mut clients: Vec<_> = (0..12).map(|_| Peer::connect(proxy.address)).collect();
+        assert_eq!(answering(&mut clients), [2, 3, 5], "{io}");
         hosts.set(&[3, 4]);
         told(&mut proxy, "resolved", &[3, 4]);
-        assert_eq!(answering(&proxy), [3, 4, 5], "{io}");
+        assert_eq!(answering(&mut clients), [3, 4, 5], "{io}");
         hosts.set(&[]);
         let failed = told(&mut proxy, "not_resolved", &[3, 4]);
         assert_eq!(failed["name"], name, "{io}");
         assert!(failed["error"].as_str().unwrap().contains("resolution"), "{io}: {failed}");
-        assert_eq!(answering(&proxy), [3, 4, 5], "{io}");
+        assert_eq!(answering(&mut clients), [3, 4, 5], "{io}");
         hosts.set(&[2]);
         told(&mut proxy, "resolved", &[2]);
-        assert_eq!(answering(&proxy), [2, 5], "{io}");
+        assert_eq!(answering(&mut clients), [2, 5], "{io}");
+        // It would be its own server.
+        hosts.set(&[1, 2]);
+        proxy.daemon.wait(|value| value["event"] == "not_resolved" && value["addresses"] == addresses(&[2]));
+        assert_eq!(answering(&mut clients), [2, 5], "{io}");
         let tellings = |proxy: &Proxy, event: &str| {
             proxy.daemon.seen.iter().filter(|value| value["event"] == event).count()
         };
-        assert_eq!(tellings(&proxy, "not_resolved"), 1, "{io}: told once");
+        assert_eq!(tellings(&proxy, "not_resolved"), 2, "{io}: told once");
         assert_eq!(tellings(&proxy, "resolved"), 3, "{io}: {:#?}", proxy.daemon.seen);
-        proxy.finish_undisturbed(40);
+        drop(clients);
+        proxy.finish_undisturbed(60);
     }
 }
 
