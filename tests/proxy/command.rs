@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use crate::daemon::Killed;
 use crate::outcome::{Outcome, deadpeer, nobody, outcome};
 use crate::peer::Peer;
 use crate::program::{Proxy, assert_rests, assert_told, engines};
+use crate::skip::skip;
 use crate::upstream::Upstream;
 
 #[test]
@@ -189,6 +190,34 @@ fn a_port_alone_is_every_address_of_this_machine_and_a_url_is_its_host_and_port(
             assert_eq!(Peer::asking(address, "GET /a HTTP/1.1\r\n\r\n").message().1, b"/a", "{io} {host}");
         }
         proxy.finish_undisturbed(families.len() as u64);
+    }
+}
+
+#[test]
+fn whether_every_address_is_both_families_is_what_the_machine_says() {
+    if !Command::new("unshare").args(["--net", "true"]).output().is_ok_and(|out| out.status.success()) {
+        return skip("a network namespace needs root, and `unshare`");
+    }
+    for (only, every, is_own) in [(0, "[::]:18080", true), (1, "0.0.0.0:18080", false)] {
+        let command = |arguments: &str| {
+            let script =
+                format!("ip link set lo up && echo {only} >/proc/sys/net/ipv6/bindv6only && exec \"$@\"");
+            let program = deadpeer(&format!("proxy {arguments} --events - --drain 0s"));
+            let mut command = Command::new("unshare");
+            command.args(["--net", "sh", "-c", &script, "sh"]).arg(program.get_program());
+            command.args(program.get_args());
+            command
+        };
+        let proxy = Proxy::of("auto", command("--listen :18080 --upstream 127.0.0.1:1"));
+        assert_eq!(proxy.address.to_string(), every);
+        proxy.finish();
+        // It would be its own upstream only where `[::]` takes IPv4.
+        let mut own = command("--listen [::]:18080 --upstream 127.0.0.1:18080");
+        if is_own {
+            Outcome::of(&mut own).assert_refusal(2, &["connect to itself"]);
+        } else {
+            Proxy::of("auto", own).finish();
+        }
     }
 }
 
