@@ -70,7 +70,8 @@ def main():
         for line in proxy.stdout:
             event = json.loads(line)
             if event["event"] == "interrupted":
-                asked.append(event["proof"].get("asked_us"))
+                proof = event["proof"]
+                asked.append(None if proof.get("acknowledged", True) else proof["asked_us"])
 
     reader = threading.Thread(target=read_events)
     reader.start()

@@ -1,10 +1,12 @@
 //! The access log: each exchange has one line, whatever becomes of it, and nobody can forge one.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use std::{fs, thread};
 
 use serde_json::{Value, json};
@@ -25,8 +27,8 @@ struct Logging {
 
 impl Logging {
     fn start(io: &'static str, upstream: SocketAddr, options: &str) -> Logging {
-        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
         let name = format!("access-{}-{number}.log", std::process::id());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         let options = format!("--access-log {} {options}", path.display());
@@ -266,53 +268,75 @@ fn standard_output_may_have_the_access_log_and_then_people_read_standard_error()
     assert!(child.0.wait().unwrap().success());
 }
 
-#[test]
-fn a_log_that_nobody_reads_costs_lines_and_no_answer() {
-    on_each(|io| {
-        let upstream = Upstream::answering();
-        let line = format!(
-            "proxy --io {io} --threads 1 --listen 127.0.0.1:0 --upstream {} --events /dev/stderr --access-log - \
-             --drain 0s --access-format json",
-            upstream.address
-        );
-        let mut child =
-            Killed(deadpeer(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-        let mut events = BufReader::new(child.0.stderr.take().unwrap());
-        let mut first = String::new();
-        events.read_line(&mut first).unwrap();
-        let listening: Value = serde_json::from_str(&first).unwrap();
-        let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
-        const COUNT: usize = 6_000;
-        let requests = format!("GET /x HTTP/1.1\r\n{HOST}").repeat(COUNT);
-        let mut client = Peer::connect(address);
-        let mut writer = client.stream.try_clone().unwrap();
-        let writing =
-            thread::spawn(move || std::io::Write::write_all(&mut writer, requests.as_bytes()).unwrap());
-        for _ in 0..COUNT {
-            assert_eq!(client.message().1, b"/x", "{io}");
+/// So many exchanges while nobody reads the log. What the log then has, and the summary.
+fn unread(io: &str, how: &str, count: usize) -> (Vec<Value>, Value) {
+    let upstream = Upstream::answering();
+    let line = format!(
+        "proxy --io {io} --threads 1 --listen 127.0.0.1:0 --upstream {} --events /dev/stderr --access-log - \
+         --drain 0s --access-format json --when-events-stall {how}",
+        upstream.address
+    );
+    let mut child = Killed(deadpeer(&line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut events = BufReader::new(child.0.stderr.take().unwrap());
+    let mut first = String::new();
+    events.read_line(&mut first).unwrap();
+    let listening: Value = serde_json::from_str(&first).unwrap();
+    let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
+    let requests = format!("GET /x HTTP/1.1\r\n{HOST}").repeat(count);
+    let mut client = Peer::connect(address);
+    let mut writer = client.stream.try_clone().unwrap();
+    let writing = thread::spawn(move || writer.write_all(requests.as_bytes()).unwrap());
+    let answered = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&answered);
+    let asking = thread::spawn(move || {
+        for _ in 0..count {
+            assert_eq!(client.message().1, b"/x");
+            counter.fetch_add(1, Relaxed);
         }
-        writing.join().unwrap();
-        let log = BufReader::new(child.0.stdout.take().unwrap());
-        let (send, receive) = mpsc::channel();
-        let reading = thread::spawn(move || {
-            let lines = log.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
-            let told = |line: &Value| send.send(line["event"] == "events_dropped").unwrap_or(());
-            lines.inspect(told).collect::<Vec<_>>()
+    });
+    if how == "drop" {
+        asking.join().unwrap();
+    } else {
+        let mut before = 0;
+        until("the proxy waits for the reader", || {
+            thread::park_timeout(Duration::from_millis(300));
+            std::mem::replace(&mut before, answered.load(Relaxed)) == answered.load(Relaxed) && before > 0
         });
-        assert!(receive.iter().any(|is_gap| is_gap), "{io}: the gap is told");
-        child.signal("-TERM");
-        let lines = reading.join().unwrap();
-        let count = |name: &str| lines.iter().filter(|line| line["event"] == name).count();
-        let dropped = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum::<u64>();
-        assert!(count("exchange") + dropped as usize == COUNT && dropped > 0, "{io}: {dropped}");
-        let mut rest = String::new();
-        events.read_to_string(&mut rest).unwrap();
-        let summary: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
-        assert_told(
-            &summary,
-            &json!({ "log_dropped": dropped, "dropped": 0, "completed": count("exchange") + dropped as usize }),
-        );
-        assert!(child.0.wait().unwrap().success(), "{io}");
+        assert!(!asking.is_finished(), "{io}: {before} answers");
+        thread::spawn(move || asking.join().unwrap());
+    }
+    let log = BufReader::new(child.0.stdout.take().unwrap());
+    let (send, receive) = mpsc::channel();
+    let reading = thread::spawn(move || {
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        lines.inspect(|line| send.send(line.clone()).unwrap_or(())).collect::<Vec<_>>()
+    });
+    let mut seen = 0;
+    let told = receive.iter().any(|line| {
+        seen += line["dropped"].as_u64().unwrap_or(1) as usize;
+        seen == count
+    });
+    assert!(told, "{io}: each exchange is in the log, or counted there");
+    child.signal("-TERM");
+    let lines = reading.join().unwrap();
+    let mut rest = String::new();
+    events.read_to_string(&mut rest).unwrap();
+    writing.join().unwrap();
+    assert!(child.0.wait().unwrap().success(), "{io}");
+    (lines, serde_json::from_str(rest.lines().last().unwrap()).unwrap())
+}
+
+#[test]
+fn a_log_that_nobody_reads_costs_lines_and_no_answer_or_holds_clients_up() {
+    // The queues hold 4,096 and some hundreds.
+    const COUNT: usize = 6_000;
+    on_each(|io| {
+        for how in ["drop", "wait"] {
+            let (lines, summary) = unread(io, how, COUNT);
+            let dropped = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum::<u64>();
+            assert_eq!(dropped > 0, how == "drop", "{io}: {dropped}");
+            assert_told(&summary, &json!({ "log_dropped": dropped, "dropped": 0, "completed": COUNT }));
+        }
     });
 }
 

@@ -1,12 +1,15 @@
 //! Clients behind a load balancer, which names them by the PROXY protocol.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::outcome::until;
+use crate::daemon::Killed;
+use crate::outcome::{nobody, until};
 use crate::peer::{End, Peer};
 use crate::program::{Proxy, assert_told, on_each};
+use crate::skip::skip;
 use crate::upstream::{Upstream, answer};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -116,6 +119,65 @@ fn a_connection_without_a_header_is_reset_told_and_counted_and_a_check_is_not() 
             assert_eq!(Peer::connect(proxy.address).rest(), (Vec::new(), End::Fin), "{io}: it says nothing");
             let summary = proxy.finish();
             assert_told(&summary, &json!({ "header_refused": 4, "interrupted": 0, "opened": 7 }));
+        }
+    });
+}
+
+/// HAProxy before the proxy: what it sends, with everything that it says beside the addresses.
+struct LoadBalancer {
+    _child: Killed,
+    port: u16,
+}
+
+impl LoadBalancer {
+    fn start(options: &str, to: SocketAddr) -> Option<LoadBalancer> {
+        if Command::new("haproxy").arg("-v").output().is_err() {
+            skip("no `haproxy`: install haproxy");
+            return None;
+        }
+        let port = nobody().port();
+        let path = format!("{}/balancer-{port}.cfg", env!("CARGO_TARGET_TMPDIR"));
+        let checks = "check inter 50ms";
+        let config = format!(
+            "defaults\n mode tcp\n timeout connect 9s\n timeout client 60s\n timeout server 60s\n\
+             listen all\n bind 127.0.0.1:{port}\n server one {to} {options} {checks}\n"
+        );
+        std::fs::write(&path, config).unwrap();
+        let mut command = Command::new("haproxy");
+        command.args(["-db", "-q", "-f", &path]).stdin(Stdio::null()).stderr(Stdio::null());
+        let child = Killed(command.spawn().unwrap());
+        until("HAProxy listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        std::fs::remove_file(path).unwrap();
+        Some(LoadBalancer { _child: child, port })
+    }
+}
+
+#[test]
+fn haproxy_names_its_clients_and_its_checks_are_told_by_nobody() {
+    on_each(|io| {
+        for options in [
+            "send-proxy check-send-proxy",
+            "send-proxy-v2 check-send-proxy",
+            "send-proxy-v2 proxy-v2-options ssl,cert-cn,crc32c,unique-id",
+        ] {
+            let upstream = Upstream::start(|peer| {
+                while let Ok(head) = peer.try_head() {
+                    peer.send(answer(&head));
+                }
+            });
+            let proxy =
+                Proxy::start(io, upstream.address, "--accept-proxy --forwarded replace --send-proxy v1");
+            let Some(balancer) = LoadBalancer::start(options, proxy.address) else { return };
+            let mut client = Peer::asking(([127, 0, 0, 1], balancer.port).into(), GET);
+            let got = String::from_utf8(client.message().1).unwrap();
+            let line =
+                format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", client.address.port(), balancer.port);
+            assert!(got.starts_with(&line), "{io}, {options}: {got}");
+            drop(balancer);
+            assert_told(
+                &proxy.finish(),
+                &json!({ "completed": 1, "header_refused": 0, "upstream_failed": 0 }),
+            );
         }
     });
 }
