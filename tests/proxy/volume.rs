@@ -105,15 +105,16 @@ fn an_upstream_that_takes_its_time_with_a_body_is_waited_for() {
         let upstream = Upstream::forgetful(|peer| {
             peer.head();
             // Longer than a client may pause: it is not the client that pauses.
-            thread::park_timeout(Duration::from_secs(2));
+            thread::park_timeout(Duration::from_secs(5));
             peer.take(BODY);
             peer.send(answer("at last"));
         });
-        let proxy = Proxy::start(io, upstream.address, "--body-timeout 500ms");
+        let body = vec![3; BODY]; // before the client's time runs
+        let proxy = Proxy::start(io, upstream.address, "--body-timeout 2s");
         let mut client =
             Peer::asking(proxy.address, format!("POST / HTTP/1.1\r\nContent-Length: {BODY}\r\n\r\n"));
         let mut writer = Peer::of(client.stream.try_clone().unwrap(), None);
-        let sending = thread::spawn(move || writer.try_send(vec![3; BODY]));
+        let sending = thread::spawn(move || writer.try_send(body));
         assert_eq!(client.message().1, b"at last", "{io}");
         assert_eq!(sending.join().unwrap(), Ok(()));
         proxy.finish_undisturbed(1);
