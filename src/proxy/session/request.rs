@@ -216,7 +216,8 @@ impl Session {
                 }
                 if let Some(exchange) = &mut self.exchange {
                     let first = !std::mem::replace(&mut exchange.sent, true);
-                    if first && self.reused && matches!(self.request, Request::Whole) {
+                    let fits = self.followed <= cx.budget.bodies;
+                    if first && fits && self.reused && matches!(self.request, Request::Whole) {
                         exchange.copy = self.held[..self.followed].to_vec();
                     }
                 }

@@ -123,6 +123,13 @@ fn a_request_that_meets_the_end_of_an_idle_connection_is_sent_again() {
 }
 
 #[test]
+fn a_request_for_whose_copy_there_is_no_memory_is_not_sent_again() {
+    let mut world = pooled(POOL);
+    world.sockets.room = GET.len() - 1;
+    world.client(GET).upstream_got(GET).upstream_fin().client_got_our(502);
+}
+
+#[test]
 fn what_a_client_has_sent_ahead_stays_behind_a_request_that_is_sent_again() {
     let mut world = pooled(POOL);
     world.client(GET).client(POST).upstream_got(GET).upstream_fin().connected().upstream_got(GET);
