@@ -254,6 +254,11 @@ impl<S: Stream> Encoder<S> {
         }
     }
 
+    /// Whether each event is one line. For people it may have several, or none.
+    pub(super) fn has_a_line_each(&self) -> bool {
+        !matches!(self.form, Form::Human(_))
+    }
+
     /// The number of the next line, where lines have numbers.
     pub(super) fn next_line(&self) -> Option<u64> {
         match &self.form {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -338,6 +338,61 @@ fn a_log_that_nobody_reads_costs_lines_and_no_answer_or_holds_clients_up() {
             assert_told(&summary, &json!({ "log_dropped": dropped, "dropped": 0, "completed": COUNT }));
         }
     });
+}
+
+#[test]
+fn a_full_disk_costs_lines_that_are_counted_and_tears_none() {
+    for folder in [env!("CARGO_TARGET_TMPDIR"), "/dev/shm"] {
+        on_each(|io| {
+            let upstream = Upstream::answering();
+            let path = PathBuf::from(format!("{folder}/full-{io}-{}.log", upstream.address.port()));
+            let line = format!(
+                "proxy --io {io} --threads 1 --listen 127.0.0.1:0 --upstream {} --events - --drain 0s",
+                upstream.address
+            );
+            let own = deadpeer(&format!("{line} --access-log {}", path.display()));
+            // Blocks of 512 bytes.
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "ulimit -f 16 && exec \"$0\" \"$@\""]);
+            shell.arg(own.get_program()).args(own.get_args());
+            let mut child = Killed(shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+            let mut events = BufReader::new(child.0.stdout.take().unwrap());
+            let mut first = String::new();
+            events.read_line(&mut first).unwrap();
+            let listening: Value = serde_json::from_str(&first).unwrap();
+            let proxy: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
+            let mut count = 0;
+            let mut ask = |more: usize| {
+                for _ in 0..more {
+                    let mut client = Peer::asking(proxy, format!("GET /x HTTP/1.1\r\n{HOST}"));
+                    assert_eq!(client.message().1, b"/x", "{io}");
+                }
+                count += more;
+            };
+            ask(100);
+            until("the file is full", || fs::metadata(&path).unwrap().len() == 16 * 512);
+            ask(10);
+            let before = fs::read_to_string(&path).unwrap();
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+            until("there are lines again", || {
+                ask(1);
+                fs::read_to_string(&path).unwrap().ends_with("server\n")
+            });
+            child.signal("-TERM");
+            let mut rest = String::new();
+            events.read_to_string(&mut rest).unwrap();
+            let summary: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+            let text = before + &fs::read_to_string(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            assert!(
+                text.lines().all(|line| line.starts_with("127.0.0.1 - - [") && line.ends_with(" server"))
+            );
+            let dropped = count - text.lines().count();
+            assert!(dropped > 0, "{io}");
+            assert_told(&summary, &json!({ "log_dropped": dropped, "dropped": 0, "completed": count }));
+            assert!(child.0.wait().unwrap().success(), "{io}");
+        });
+    }
 }
 
 #[test]

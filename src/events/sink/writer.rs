@@ -125,8 +125,11 @@ impl<S: Stream> OutputWriter<S> {
         self.delivered(events); // nobody is to wait for them
         let next = self.encoder.next_line();
         // A line for people may have several lines.
-        let count =
-            if next.is_some() { lost.iter().filter(|&&byte| byte == b'\n').count() as u64 } else { events };
+        let count = if self.encoder.has_a_line_each() {
+            lost.iter().filter(|&&byte| byte == b'\n').count() as u64
+        } else {
+            events
+        };
         if count == 0 {
             return;
         }

@@ -30,7 +30,8 @@
 //! - Pure: [`Session::handle`] takes a fact and the time, and leaves its decisions in [`Effects`], in the order in which
 //!   they are to be carried out. The caller carries out all of them before the next fact.
 //! - What is passed on is what came, byte for byte, except for the probes (interim responses, and leading zeros of chunk
-//!   sizes) and the proxy's own answers (400, 408, 431, 502, 503, 504), after which the connection ends.
+//!   sizes), the proxy's own answers (400, 408, 431, 502, 503, 504), after which the connection ends, and heads of
+//!   requests that name their client ([`Rules::forwarded`]).
 //! - At most one request is with the upstream. What a client sends ahead waits here, up to [`MAX_PIPELINED`], then in
 //!   the socket.
 //! - An exchange causes at most one [`ProxyEvent::Interrupted`](crate::proxy::ProxyEvent::Interrupted), and none if its
