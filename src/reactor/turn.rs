@@ -168,6 +168,7 @@ impl<S: Service, K: EventSink<S::Event, S::Counts>> Reactor<S, K> {
             self.stop_listening()?;
             self.service.drain();
         }
+        self.give_back_places();
         self.accept_pending()?;
         self.make_room_for_others();
         self.hand_over();

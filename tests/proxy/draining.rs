@@ -108,10 +108,12 @@ fn idle_clients_are_closed_and_an_idle_proxy_ends() {
 #[test]
 fn a_request_that_is_on_its_way_when_the_drain_begins_is_answered() {
     on_each(|io| {
+        // One connection may serve both.
         let upstream = Upstream::start(|peer| {
-            peer.head();
-            let body = peer.take(4);
-            peer.send(answer(std::str::from_utf8(&body).unwrap()));
+            while peer.try_head().is_ok() {
+                let body = peer.take(4);
+                peer.send(answer(std::str::from_utf8(&body).unwrap()));
+            }
         });
         let proxy = Proxy::start(io, upstream.address, "--drain 1h");
         let mut client = Peer::asking(proxy.address, "POST / HTTP/1.1\r\nContent-Le");
