@@ -207,6 +207,12 @@ pub const MAX_TOLD_METHOD: usize = 64;
 /// Bytes of a target that are kept for telling of its exchange; a longer one is cut off there.
 pub const MAX_TOLD_TARGET: usize = 1_024;
 
+/// Exchanges and requests whose memory a proxy's thread keeps for others when they are over: an exchange takes up to 1.3 KB.
+pub const MAX_SPARE: usize = 1_024;
+
+/// The longest request whose memory is kept. A longer one is allocated and freed each time.
+pub const MAX_SPARE_BYTES: usize = 4 * 1_024;
+
 /// Bytes that one side of a relayed connection may be ahead of the other, beyond what its sockets hold: then it is not
 /// read any more. Also how much is read at once, so that nothing is kept of what the other side takes.
 pub const MAX_HELD: usize = 64 * 1024;

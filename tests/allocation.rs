@@ -1,4 +1,4 @@
-//! Nothing is allocated in steady state: neither by the judgement nor by the loop around it.
+//! Nothing is allocated in steady state: neither by the judgement nor by the loop around it, nor by the proxy.
 //!
 //! An allocator that counts, only on the thread that asks for it and only while it asks.
 #![allow(unsafe_code)] // a global allocator cannot be written without it
@@ -22,6 +22,10 @@ use deadpeer::measure::intervals::channel;
 use deadpeer::sys::wakeup::Wakeup;
 use deadpeer::time::Instant;
 use deadpeer::tracking::{Driver, DriverConfig, LocalAddresses};
+
+#[cfg(feature = "proxy")]
+#[path = "allocation/proxied.rs"]
+mod proxied;
 
 struct Counting;
 

@@ -84,7 +84,7 @@ fn all_parsed(parsed: httparse::Result<usize>, length: usize) -> Result<(), Unre
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     /// The method, and behind it the target, which is cut off for events.
-    line: Box<str>,
+    line: String,
     method: usize,
     minor: u8,
     framing: Framing,
@@ -96,6 +96,11 @@ impl RequestHead {
     /// Reads the head that these bytes begin with. Each head needs a fresh `scan`; each call brings the bytes of the
     /// call before, and more.
     pub fn read(bytes: &[u8], scan: &mut Scan) -> Head<RequestHead> {
+        RequestHead::read_into(bytes, scan, String::new)
+    }
+
+    /// As [`read`](RequestHead::read), with memory of a [used](RequestHead::take_memory) head.
+    pub fn read_into(bytes: &[u8], scan: &mut Scan, memory: impl FnOnce() -> String) -> Head<RequestHead> {
         // Another protocol is told by its first bytes: its head might never end.
         match bytes {
             // A TLS handshake and its version: the first byte alone does not prove it.
@@ -118,10 +123,13 @@ impl RequestHead {
             };
             let fields = Fields::of(request.headers, minor)?;
             let method = &method[..method.len().min(MAX_TOLD_METHOD)];
-            let mut line = method.to_owned();
-            line.push_str(&target[..floor_char_boundary(target, MAX_TOLD_TARGET)]);
+            let target = &target[..floor_char_boundary(target, MAX_TOLD_TARGET)];
+            let mut line = memory();
+            line.clear();
+            line.reserve_exact(method.len() + target.len());
+            line.extend([method, target]);
             Ok(RequestHead {
-                line: line.into(),
+                line,
                 method: method.len(),
                 minor,
                 framing: fields.framing().unwrap_or(Framing::None),
@@ -146,7 +154,7 @@ impl RequestHead {
     /// Forgets the query of the target: what is behind its `?`.
     pub fn forget_query(&mut self) {
         if let Some(query) = self.target().find('?') {
-            self.line = self.line[..=self.method + query].into();
+            self.line.truncate(self.method + query + 1);
         }
     }
 
@@ -183,7 +191,13 @@ impl RequestHead {
     /// Bytes of memory behind this value.
     #[must_use]
     pub fn holds(&self) -> usize {
-        self.line.len()
+        self.line.capacity()
+    }
+
+    /// Its memory, for another head. Method and target are forgotten.
+    pub fn take_memory(&mut self) -> String {
+        self.method = 0;
+        std::mem::take(&mut self.line)
     }
 }
 

@@ -113,7 +113,10 @@ impl SessionIo<'_> {
                 Effect::PassToClient(range) => self.send(true, &bytes[range]),
                 Effect::PassToUpstream(range) => self.send(false, &bytes[range]),
                 Effect::SendToClient(held) => self.send(true, &held),
-                Effect::SendToUpstream(held) => self.send(false, &held),
+                Effect::SendToUpstream(held) => {
+                    self.send(false, &held);
+                    self.worker.effects.keep(held);
+                }
                 Effect::Reply(message) => self.send(true, message),
                 Effect::Connect(reuse) => {
                     self.connection.retries = self.worker.retries;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use super::exchange::Spare;
 use super::rules::Rules;
 use crate::liveness::Cause;
 use crate::proxy::access::Logged;
@@ -140,6 +141,7 @@ pub struct Effects {
     first: Option<Effect>,
     /// The others; empty if there is no first.
     others: VecDeque<Effect>,
+    pub(super) spare: Spare,
 }
 
 impl Effects {
@@ -151,6 +153,11 @@ impl Effects {
             self.first = self.others.pop_front();
         }
         effect
+    }
+
+    /// Gives the memory of an effect back that was carried out.
+    pub fn keep(&mut self, held: Vec<u8>) {
+        self.spare.keep_bytes(held);
     }
 
     /// Whether all effects were carried out.
@@ -187,7 +194,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     #[inline]
     pub(super) fn push(&mut self, effect: Effect) {
-        let Effects { first, others } = &mut *self.effects;
+        let Effects { first, others, .. } = &mut *self.effects;
         if first.is_none() {
             *first = Some(effect);
         } else {

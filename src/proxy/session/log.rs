@@ -1,42 +1,10 @@
 //! The access log's line of an exchange or a tunnel: one each, at its end.
 
+use super::exchange::LoggedFields;
 use super::{Client, Context, Effect, Exchange, Session, Upstream};
-use crate::http::{RequestHead, fields};
-use crate::limits::MAX_TOLD_TARGET;
+use crate::http::RequestHead;
 use crate::proxy::access::{By, Logged, LoggedRequest};
 use crate::proxy::event::Failure;
-
-/// Fields of a request that only the access log has.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LoggedFields {
-    referer: Option<Box<str>>,
-    user_agent: Option<Box<str>>,
-}
-
-impl LoggedFields {
-    /// Those of a head, which [`RequestHead::read`] has read.
-    pub(super) fn of(head: &[u8], cx: &Context<'_>) -> LoggedFields {
-        let mut found = LoggedFields::default();
-        for (name, value) in fields(head) {
-            let place = match name.len() {
-                7 if name.eq_ignore_ascii_case(b"referer") => &mut found.referer,
-                10 if name.eq_ignore_ascii_case(b"user-agent") => &mut found.user_agent,
-                _ => continue,
-            };
-            let mut value = &value[..value.len().min(MAX_TOLD_TARGET)];
-            if !cx.rules.log_query && name.len() == 7 {
-                value = value.split_inclusive(|&byte| byte == b'?').next().unwrap_or(value);
-            }
-            *place = Some(String::from_utf8_lossy(value).into());
-        }
-        found
-    }
-
-    /// Bytes of memory behind this value.
-    pub(super) fn holds(&self) -> usize {
-        [&self.referer, &self.user_agent].into_iter().flatten().map(|value| value.len()).sum()
-    }
-}
 
 fn request(head: &RequestHead, fields: &LoggedFields) -> LoggedRequest {
     LoggedRequest {

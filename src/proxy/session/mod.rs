@@ -54,12 +54,11 @@ mod verdict;
 pub use effect::{Context, Effect, Effects, End, HoldBudget, Reuse, SessionFact, Side};
 pub use rules::{HalfClose, OnGone, Rules};
 
-use exchange::{Request, Response};
+use exchange::{Exchange, Request, Response};
 use half_close::HalfCloseProbe;
-use log::LoggedFields;
 
 use super::event::Phase;
-use crate::http::{Frames, RequestHead};
+use crate::http::Frames;
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
 use crate::time::Instant;
 
@@ -93,40 +92,6 @@ enum Fin {
     /// It is sent when the upstream is connected.
     Wanted,
     Sent,
-}
-
-/// A request and its response, so far.
-#[derive(Clone, Debug)]
-struct Exchange {
-    head: RequestHead,
-    began: Instant,
-    /// The length of the request's head, which is part of `request_bytes`.
-    head_bytes: u64,
-    request_bytes: u64,
-    response_bytes: u64,
-    /// Of those, bytes of heads.
-    response_heads: u64,
-    /// What only the access log has, if there is one.
-    fields: Option<Box<LoggedFields>>,
-    /// The status of the final response.
-    status: Option<u16>,
-    /// Interim responses of the upstream.
-    interim: u8,
-    /// When the first byte of the final response was passed on.
-    answered_at: Option<Instant>,
-    /// Whether the upstream takes another request after this one.
-    persistent: bool,
-    /// The request, as long as it may have to be sent again: on a reused connection, until the response begins.
-    copy: Vec<u8>,
-    /// Some of it was sent to an upstream.
-    sent: bool,
-}
-
-impl Exchange {
-    /// Bytes of memory that the client makes it keep.
-    fn memory(&self) -> usize {
-        self.head.holds() + self.copy.len() + self.fields.as_ref().map_or(0, |fields| fields.holds())
-    }
 }
 
 /// Bytes that were passed on in a tunnel, and in the exchange in which it began.
@@ -314,7 +279,7 @@ impl Session {
     #[must_use]
     pub fn memory(&self) -> usize {
         let exchanges = self.exchange.iter().chain(&self.tunnel_request);
-        self.holds() + exchanges.map(|exchange| exchange.memory()).sum::<usize>()
+        self.held.capacity() + self.partial_head.len() + exchanges.map(|exchange| exchange.memory()).sum::<usize>()
     }
 
     /// Whether nothing has come but what a client may send before a request without meaning: one or two empty lines

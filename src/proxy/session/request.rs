@@ -1,7 +1,7 @@
 //! The client's bytes: requests are followed, gathered or streamed, and what comes ahead is held.
 
-use super::exchange::{Request, Response};
-use super::{Client, Context, Effect, End, Exchange, LoggedFields, Session, Tunnelled, Upstream};
+use super::exchange::{LoggedFields, Request, Response};
+use super::{Client, Context, Effect, End, Exchange, Session, Tunnelled, Upstream};
 use crate::http::{Body, Forwarded, Framing, Head, Reason, RequestHead, rewrite};
 use crate::liveness::Cause;
 use crate::proxy::access::By;
@@ -55,6 +55,9 @@ impl Session {
         if begins || self.is_incomplete() {
             self.waits_since = cx.now;
         }
+        if self.held.capacity() == 0 {
+            self.held = cx.effects.spare.bytes();
+        }
         self.held.extend_from_slice(rest);
         self.follow_held(cx);
     }
@@ -77,7 +80,7 @@ impl Session {
                     ProxyHeader::Whole { named, length } => self.begin_behind(named, length, cx),
                 },
                 Request::Head(_) if self.held.is_empty() => return,
-                Request::Head(scan) => match RequestHead::read(&self.held, scan) {
+                Request::Head(scan) => match RequestHead::read_into(&self.held, scan, || cx.effects.spare.line()) {
                     Head::Partial if self.is_blank() => return,
                     Head::Partial if cx.budget.heads == 0 => {
                         return self.refuse(Refusal::RequestMemory, cx);
@@ -147,7 +150,7 @@ impl Session {
             head.forget_query();
         }
         self.unlogged = cx.rules.log;
-        let fields = cx.rules.log.then(|| Box::new(LoggedFields::of(&self.held[..length], cx)));
+        let fields = cx.rules.log.then(|| Box::new(LoggedFields::of(&self.held[..length], cx.rules.log_query)));
         let body = Body::new(head.framing());
         // A length that fits is held whole. Chunks stream: their end may be hours away.
         let most = cx.rules.request_buffer.saturating_sub(length).min(cx.budget.bodies) as u64;
@@ -161,7 +164,7 @@ impl Session {
             self.held.splice(..length, sent);
         }
         (self.probes, self.zeros) = (0, 0);
-        self.exchange = Some(Box::new(Exchange {
+        self.exchange = Some(cx.effects.spare.boxed(Exchange {
             head,
             began: cx.now,
             head_bytes: length as u64,
@@ -218,7 +221,8 @@ impl Session {
                     let first = !std::mem::replace(&mut exchange.sent, true);
                     let fits = self.followed <= cx.budget.bodies;
                     if first && fits && self.reused && matches!(self.request, Request::Whole) {
-                        exchange.copy = self.held[..self.followed].to_vec();
+                        exchange.copy = cx.effects.spare.bytes();
+                        exchange.copy.extend_from_slice(&self.held[..self.followed]);
                     }
                 }
                 let rest = self.held.split_off(self.followed);

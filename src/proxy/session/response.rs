@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// Counts bytes of a response. Returns whether there are any, and a client to take them.
-    fn count_passed(&mut self, bytes: usize, cx: &Context<'_>) -> bool {
+    fn count_passed(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
         if bytes == 0 {
             return false;
         }
@@ -138,7 +138,7 @@ impl Session {
             if exchange.response_bytes == 0 {
                 // A client that waited for a word of the upstream has it now, and its own time begins.
                 self.waits_since = cx.now;
-                exchange.copy = Vec::new();
+                cx.effects.spare.keep_bytes(std::mem::take(&mut exchange.copy));
             }
             exchange.response_bytes += bytes as u64;
             if exchange.status.is_some() && exchange.answered_at.is_none() {
@@ -203,7 +203,9 @@ impl Session {
 
     /// Request and response are whole, and another request may follow. `reusable`: also on the same connection.
     pub(super) fn exchange_is_over(&mut self, reusable: bool, cx: &mut Context<'_>) {
-        self.exchange = None;
+        if let Some(exchange) = self.exchange.take() {
+            cx.effects.spare.keep(exchange);
+        }
         self.probe = None;
         self.request = Request::default();
         self.response = Response::None;
