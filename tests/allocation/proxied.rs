@@ -29,9 +29,11 @@ const ANSWERS: [&str; 2] = [
 
 const RULES: Rules = Rules {
     http: true,
+    accept_proxy: false,
     strict: false,
     half_close: HalfClose::Probe,
     on_gone: OnGone::Reset,
+    pool: true,
     request_buffer: 1 << 18,
     head_timeout: PATIENCE,
     body_timeout: PATIENCE,
@@ -52,26 +54,35 @@ impl EventSink<Line, Counts> for Nowhere {
     }
 }
 
-/// Answers every read, which is one request: the proxy sends short ones in one piece.
-fn answer(mut stream: TcpStream) {
-    let mut bytes = [0; 512];
-    for answer in ANSWERS.iter().cycle() {
-        match stream.read(&mut bytes) {
-            Ok(count) if count > 0 && stream.write_all(answer.as_bytes()).is_ok() => {}
-            _ => return,
+/// The answer to a request: chunks to a POST.
+fn answer_to(request: &[u8]) -> &'static str {
+    ANSWERS[usize::from(request.starts_with(b"POST"))]
+}
+
+/// Answers each request when it is whole.
+fn serve(mut stream: TcpStream) {
+    let (mut request, mut bytes) = (Vec::new(), [0; 512]);
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        request.extend_from_slice(&bytes[..count]);
+        if REQUESTS.iter().any(|whole| whole.as_bytes() == request) {
+            if stream.write_all(answer_to(&request).as_bytes()).is_err() {
+                return;
+            }
+            request.clear();
         }
     }
 }
 
-fn exchanges_allocate_nothing(io: EngineChoice, http: bool) {
+fn exchanges_allocate_nothing(io: EngineChoice, http: bool, pool: usize) {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstreams = vec![Address::Ip(upstream.local_addr().unwrap())];
-    thread::spawn(move || upstream.incoming().for_each(|stream| drop(thread::spawn(|| answer(stream.unwrap())))));
+    thread::spawn(move || upstream.incoming().for_each(|stream| drop(thread::spawn(|| serve(stream.unwrap())))));
     let config = Config {
-        rules: Rules { http, ..RULES },
+        rules: Rules { http, pool: pool > 0, ..RULES },
         policy: Policy::STANDARD,
         upstreams: Arc::new(Upstreams::new(upstreams)),
         connect_timeout: PATIENCE,
+        pool,
         retries: 3,
         send_timeout: PATIENCE,
         send_proxy: None,
@@ -95,11 +106,12 @@ fn exchanges_allocate_nothing(io: EngineChoice, http: bool) {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
+                let request = REQUESTS[round % REQUESTS.len()].as_bytes();
                 for client in &mut clients {
-                    client.write_all(REQUESTS[round % REQUESTS.len()].as_bytes()).unwrap();
+                    client.write_all(request).unwrap();
                 }
                 for client in &mut clients {
-                    let mut left = ANSWERS[round % ANSWERS.len()].len();
+                    let mut left = answer_to(request).len();
                     while left > 0 {
                         left -= client.read(&mut [0; 512][..left]).unwrap();
                     }
@@ -122,14 +134,14 @@ fn exchanges_allocate_nothing(io: EngineChoice, http: bool) {
         relay.turn().unwrap();
     }
     clients.join().unwrap();
-    assert_eq!(counted, Some(0), "{io:?}");
+    assert_eq!(counted, Some(0), "{io:?}, http: {http}, pool: {pool}");
 }
 
 #[test]
 fn a_proxied_exchange_allocates_nothing() {
     for io in [EngineChoice::Auto, EngineChoice::Epoll] {
-        for http in [true, false] {
-            exchanges_allocate_nothing(io, http);
+        for (http, pool) in [(true, 100), (true, 0), (false, 0)] {
+            exchanges_allocate_nothing(io, http, pool);
         }
     }
 }

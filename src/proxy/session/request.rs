@@ -225,7 +225,12 @@ impl Session {
                         exchange.copy.extend_from_slice(&self.held[..self.followed]);
                     }
                 }
-                let rest = self.held.split_off(self.followed);
+                let mut rest = Vec::new();
+                if self.followed < self.held.len() {
+                    rest = cx.effects.spare.bytes();
+                    rest.extend_from_slice(&self.held[self.followed..]);
+                    self.held.truncate(self.followed);
+                }
                 self.followed = 0;
                 cx.push(Effect::SendToUpstream(std::mem::replace(&mut self.held, rest)));
             }
