@@ -76,7 +76,9 @@ fn serve(mut stream: TcpStream) {
 fn exchanges_allocate_nothing(io: EngineChoice, http: bool, pool: usize) {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstreams = vec![Address::Ip(upstream.local_addr().unwrap())];
-    thread::spawn(move || upstream.incoming().for_each(|stream| drop(thread::spawn(|| serve(stream.unwrap())))));
+    thread::spawn(move || {
+        upstream.incoming().for_each(|stream| drop(thread::spawn(|| serve(stream.unwrap()))))
+    });
     let config = Config {
         rules: Rules { http, pool: pool > 0, ..RULES },
         policy: Policy::STANDARD,
@@ -95,8 +97,7 @@ fn exchanges_allocate_nothing(io: EngineChoice, http: bool, pool: usize) {
     let listeners = bind("127.0.0.1:0".parse().unwrap(), 1, &tracker).unwrap();
     let address = listeners[0].address().ip().unwrap();
     let wakeup = Arc::new(Wakeup::new().unwrap());
-    let mut relay =
-        Relay::new(config, listeners, Arc::new(Shared::new(100)), wakeup, Nowhere, None).unwrap();
+    let mut relay = Relay::new(config, listeners, Arc::new(Shared::new(100)), wakeup, Nowhere, None).unwrap();
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients = thread::spawn({
         let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));

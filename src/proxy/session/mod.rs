@@ -279,7 +279,9 @@ impl Session {
     #[must_use]
     pub fn memory(&self) -> usize {
         let exchanges = self.exchange.iter().chain(&self.tunnel_request);
-        self.held.capacity() + self.partial_head.len() + exchanges.map(|exchange| exchange.memory()).sum::<usize>()
+        self.held.capacity()
+            + self.partial_head.len()
+            + exchanges.map(|exchange| exchange.memory()).sum::<usize>()
     }
 
     /// Whether nothing has come but what a client may send before a request without meaning: one or two empty lines

@@ -80,16 +80,18 @@ impl Session {
                     ProxyHeader::Whole { named, length } => self.begin_behind(named, length, cx),
                 },
                 Request::Head(_) if self.held.is_empty() => return,
-                Request::Head(scan) => match RequestHead::read_into(&self.held, scan, || cx.effects.spare.line()) {
-                    Head::Partial if self.is_blank() => return,
-                    Head::Partial if cx.budget.heads == 0 => {
-                        return self.refuse(Refusal::RequestMemory, cx);
+                Request::Head(scan) => {
+                    match RequestHead::read_into(&self.held, scan, || cx.effects.spare.line()) {
+                        Head::Partial if self.is_blank() => return,
+                        Head::Partial if cx.budget.heads == 0 => {
+                            return self.refuse(Refusal::RequestMemory, cx);
+                        }
+                        Head::Partial => return self.interrupt_if_torn(cx),
+                        Head::TooLarge => return self.refuse(Refusal::HeadTooLarge, cx),
+                        Head::Not(reason) => self.not_followed(reason, cx),
+                        Head::Whole { head, length } => self.begin_exchange(head, length, cx),
                     }
-                    Head::Partial => return self.interrupt_if_torn(cx),
-                    Head::TooLarge => return self.refuse(Refusal::HeadTooLarge, cx),
-                    Head::Not(reason) => self.not_followed(reason, cx),
-                    Head::Whole { head, length } => self.begin_exchange(head, length, cx),
-                },
+                }
                 Request::Body { body, gathering } => match body.feed(&self.held[self.followed..]) {
                     Err(reason) => self.not_followed(reason, cx),
                     Ok(fed) => {
@@ -150,7 +152,8 @@ impl Session {
             head.forget_query();
         }
         self.unlogged = cx.rules.log;
-        let fields = cx.rules.log.then(|| Box::new(LoggedFields::of(&self.held[..length], cx.rules.log_query)));
+        let fields =
+            cx.rules.log.then(|| Box::new(LoggedFields::of(&self.held[..length], cx.rules.log_query)));
         let body = Body::new(head.framing());
         // A length that fits is held whole. Chunks stream: their end may be hours away.
         let most = cx.rules.request_buffer.saturating_sub(length).min(cx.budget.bodies) as u64;
