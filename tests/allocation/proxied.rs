@@ -86,6 +86,8 @@ fn exchanges_allocate_nothing(io: EngineChoice, http: bool, pool: usize) {
         connect_timeout: PATIENCE,
         pool,
         retries: 3,
+        upstream_limit: usize::MAX,
+        queue_timeout: PATIENCE,
         send_timeout: PATIENCE,
         send_proxy: None,
         hold: 1 << 28,
