@@ -268,6 +268,10 @@ pub const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 /// Idle connections to upstreams that are kept by default: as many as there are exchanges at once in a busy server.
 pub const POOL: u64 = 1_024;
 
+/// How long ago a connection to an upstream was used at most for a request that cannot be sent again. No known server closes
+/// one that early.
+pub const YOUNG_UPSTREAM: Duration = Duration::from_millis(500);
+
 /// How long a connection to an upstream may be idle before it is closed. Servers close theirs after 5 to 75 s by default.
 pub const IDLE_UPSTREAM: Duration = Duration::from_secs(60);
 

@@ -10,6 +10,7 @@ use socket2::SockRef;
 use super::event::Failure;
 use super::finishing::Finishing;
 use super::line::Shown;
+use super::session::Reuse;
 use super::upstreams::Chosen;
 use crate::evidence::inspect;
 use crate::liveness::{Evidence, PollMask};
@@ -247,8 +248,8 @@ pub(super) struct Connection {
     pub(super) retries: u8,
     /// When they are.
     pub(super) retry_at: Option<Instant>,
-    /// An idle connection will do.
-    pub(super) reuse: bool,
+    /// Whether an idle connection will do.
+    pub(super) reuse: Reuse,
     /// It waits for a place at an upstream since then.
     pub(super) waits: Option<Instant>,
     pub(super) connecting: bool,
@@ -272,7 +273,7 @@ impl Connection {
             tried: Vec::new(),
             retries: 0,
             retry_at: None,
-            reuse: false,
+            reuse: Reuse::New,
             waits: None,
             connecting: false,
             connect_by: None,

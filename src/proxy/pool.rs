@@ -99,25 +99,29 @@ impl Pool {
     }
 
     /// Closes a connection that a client used.
-    pub(super) fn end(&mut self, socket: Box<Socket>, how: End, sockets: &mut Sockets) {
+    pub(super) fn end(&mut self, socket: Socket, how: End, sockets: &mut Sockets) {
         self.links.remove(socket.token.index() as usize);
         sockets.retire(socket.descriptor, socket.token, how == End::Abort);
     }
 
-    /// An idle connection to this upstream for the client in that place, if there is one.
+    /// A connection to this upstream for the client in that place, if there is one that was used at `oldest` or later.
     pub(super) fn take(
         &mut self,
         upstream: usize,
         place: usize,
+        oldest: Instant,
         sockets: &mut Sockets,
     ) -> Option<Box<Socket>> {
-        while let Some(Kept { socket, .. }) = self.idle.get_mut(upstream)?.pop_back() {
+        while let Some(last) = self.idle.get_mut(upstream)?.back()
+            && last.since >= oldest
+        {
+            let Kept { socket, .. } = self.idle[upstream].pop_back()?;
             self.kept -= 1;
             if tcp::is_quiet(socket.descriptor.as_fd()) {
                 self.links[socket.token.index() as usize].user = User::Place(place);
                 return Some(socket);
             }
-            self.end(socket, End::Close, sockets);
+            self.end(*socket, End::Close, sockets);
         }
         None
     }
@@ -140,12 +144,12 @@ impl Pool {
             && let Some(oldest) = self.idle[upstream].pop_front()
         {
             self.kept -= 1;
-            self.end(oldest.socket, End::Close, sockets);
+            self.end(*oldest.socket, End::Close, sockets);
         }
         let unread = socket.readable && !tcp::is_quiet(socket.descriptor.as_fd());
         let ended = socket.eof || socket.end_seen;
         if self.kept == self.most || ended || !socket.is_flushed() || reusable && unread {
-            return self.end(socket, End::Close, sockets);
+            return self.end(*socket, End::Close, sockets);
         }
         self.kept += 1;
         (socket.readable, socket.doubt) = (false, Doubt::None);
@@ -176,7 +180,7 @@ impl Pool {
         }
         if let Some(kept) = list.remove(at) {
             self.kept -= 1;
-            self.end(kept.socket, End::Close, sockets);
+            self.end(*kept.socket, End::Close, sockets);
         }
     }
 
@@ -194,7 +198,7 @@ impl Pool {
             let next = list.front().map_or(Instant::NEVER, until);
             self.kept -= over.len();
             self.sweep_at = self.sweep_at.min(next);
-            over.into_iter().for_each(|kept| self.end(kept.socket, End::Close, sockets));
+            over.into_iter().for_each(|kept| self.end(*kept.socket, End::Close, sockets));
         }
     }
 
@@ -204,7 +208,7 @@ impl Pool {
         self.kept = 0;
         let kept: Vec<_> =
             self.idle.iter_mut().flat_map(std::mem::take).chain(self.closing.drain(..)).collect();
-        kept.into_iter().for_each(|kept| self.end(kept.socket, End::Close, sockets));
+        kept.into_iter().for_each(|kept| self.end(*kept.socket, End::Close, sockets));
     }
 }
 

@@ -120,7 +120,7 @@ impl SessionIo<'_> {
                 Effect::Reply(message) => self.send(true, message),
                 Effect::Connect(reuse) => {
                     self.connection.retries = self.worker.retries;
-                    self.connection.reuse = reuse == Reuse::Idle;
+                    self.connection.reuse = reuse;
                     self.worker.counts.repeated += u64::from(reuse == Reuse::Repeat);
                     fact = self.try_again();
                 }
@@ -220,9 +220,13 @@ impl SessionIo<'_> {
         connection.connect_by = None;
         connection.tried.push(chosen.index);
         connection.chosen = Some(chosen);
-        if connection.reuse
-            && !chosen.trial
-            && let Some(socket) = self.worker.pool.take(chosen.index, self.index, self.sockets)
+        let oldest = match connection.reuse {
+            Reuse::Idle if !chosen.trial => Some(Instant::ZERO),
+            Reuse::Young if !chosen.trial => Some(self.now - limits::YOUNG_UPSTREAM),
+            _ => None,
+        };
+        if let Some(oldest) = oldest
+            && let Some(socket) = self.worker.pool.take(chosen.index, self.index, oldest, self.sockets)
         {
             self.worker.counts.reused += 1;
             connection.upstream = Some(socket);
@@ -287,7 +291,7 @@ impl SessionIo<'_> {
         self.connection.connect_failed = None; // no other upstream is tried
         self.give_place();
         if let Some(socket) = self.connection.upstream.take() {
-            self.worker.pool.end(socket, how, self.sockets);
+            self.worker.pool.end(*socket, how, self.sockets);
         }
     }
 

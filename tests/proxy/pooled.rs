@@ -93,6 +93,29 @@ fn a_request_that_meets_the_end_of_a_kept_connection_is_sent_again_where_it_may_
     });
 }
 
+/// A server may close what was idle for long. A request that cannot be sent again does not find out.
+#[test]
+fn an_old_connection_is_not_used_for_a_post_of_a_new_client() {
+    for io in engines() {
+        let upstream = Upstream::start(|peer| {
+            while let Ok(head) = peer.try_head() {
+                if head.starts_with("POST") {
+                    peer.take(2);
+                }
+                if peer.try_send(answer("well")).is_err() {
+                    break;
+                }
+            }
+        });
+        let proxy = Proxy::start(io, upstream.address, "");
+        assert_eq!(Peer::asking(proxy.address, GET).message().1, b"well", "{io}");
+        thread::park_timeout(Duration::from_millis(600));
+        assert_eq!(Peer::asking(proxy.address, POST).message().1, b"well", "{io}");
+        assert_eq!(upstream.connection(0).bytes(), GET.as_bytes(), "{io}");
+        proxy.finish_undisturbed(2);
+    }
+}
+
 #[test]
 fn bytes_that_nobody_asked_for_end_a_kept_connection_and_reach_no_client() {
     on_each(|io| {

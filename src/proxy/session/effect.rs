@@ -63,6 +63,8 @@ pub enum End {
 pub enum Reuse {
     /// It may.
     Idle,
+    /// It may if that was used a moment ago.
+    Young,
     /// It needs a new connection.
     New,
     /// It needs a new connection, because it is sent again.

@@ -310,12 +310,20 @@ impl Session {
         matches!(self.client, Client::Open | Client::HalfClosed)
     }
 
-    /// Connects to an upstream. An idle connection may have been closed by the upstream just now, so the request has to
-    /// be one that can be sent again, or come from a client that knows such ends from its own connection.
+    /// Connects to an upstream. A server may close an idle connection in the moment in which it gets a request. So the
+    /// request has to be one that can be sent again, or come from a client that knows such ends from its own connection,
+    /// or meet a connection that was used a moment ago.
     fn connect(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Connecting;
-        let repeatable = matches!(self.request, Request::Whole) || self.answered > 0;
-        cx.push(Effect::Connect(if repeatable && !self.tunnel { Reuse::Idle } else { Reuse::New }));
+        let whole = matches!(self.request, Request::Whole);
+        let idempotent = self.exchange.as_ref().is_some_and(|exchange| exchange.head.is_idempotent());
+        cx.push(Effect::Connect(match (whole, idempotent) {
+            _ if self.tunnel => Reuse::New,
+            _ if self.answered > 0 => Reuse::Idle,
+            (true, true) => Reuse::Idle,
+            (true, false) => Reuse::Young,
+            (false, _) => Reuse::New,
+        }));
     }
 }
 

@@ -89,7 +89,7 @@ impl World {
                         self.to_upstream.truncate(self.to_upstream.len() - self.last_sent);
                     }
                     self.idle = self.idle.rotate_left(1);
-                    if reuse == Reuse::Idle && self.idle & 1 == 1 {
+                    if matches!(reuse, Reuse::Idle | Reuse::Young) && self.idle & 1 == 1 {
                         (self.connected, self.upstream_finned) = (true, false);
                         fact = Some(SessionFact::Connected { reused: true });
                     } else {

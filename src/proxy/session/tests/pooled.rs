@@ -2,7 +2,7 @@
 
 use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World};
 use crate::proxy::event::{Failure, Phase};
-use crate::proxy::session::{End, HalfClose, Rules, SessionFact};
+use crate::proxy::session::{Effect, End, HalfClose, Reuse, Rules, SessionFact};
 
 const POOL: Rules = Rules { pool: true, ..RULES };
 const POST: &str = "POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
@@ -88,6 +88,19 @@ fn a_request_that_streams_begins_on_a_new_connection() {
     world.client(stream).sockets_are(ClientSocket::Open, UpstreamSocket::Connecting).connected();
     world.client("0\r\n\r\n").upstream(OK).client(stream).both_open();
     assert_eq!(world.sockets.reused, 1);
+}
+
+#[test]
+fn the_first_request_of_a_client_takes_an_old_connection_only_if_it_may_be_sent_twice() {
+    for (request, expected) in [(GET, Reuse::Idle), (POST, Reuse::Young)] {
+        let mut world = World::new(POOL);
+        world.client(request);
+        assert_eq!(world.effects, [Effect::Connect(expected)]);
+        // One that has had a response knows what may happen.
+        let mut world = World::answered(POOL);
+        world.client(request);
+        assert_eq!(world.effects, [Effect::Connect(Reuse::Idle)]);
+    }
 }
 
 #[test]

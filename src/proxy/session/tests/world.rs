@@ -133,7 +133,7 @@ impl Sockets {
                 assert_eq!(self.client, ClientSocket::Open, "a connect without a client");
                 self.upstream = UpstreamSocket::Connecting;
                 self.repeated += usize::from(reuse == Reuse::Repeat);
-                if reuse == Reuse::Idle {
+                if matches!(reuse, Reuse::Idle | Reuse::Young) {
                     if self.idle & 1 == 1 {
                         self.upstream = UpstreamSocket::Open;
                         self.reused += 1;
