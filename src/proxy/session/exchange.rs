@@ -113,6 +113,7 @@ impl LoggedFields {
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     bytes: Vec<Vec<u8>>,
+    #[allow(clippy::vec_box)] // the boxes are what is kept
     exchanges: Vec<Box<Exchange>>,
 }
 
