@@ -45,7 +45,7 @@ pub struct ProxyArgs {
     pub listen: Vec<Address>,
 
     /// Address of the HTTP server behind the proxy, as 127.0.0.1:9000, app:9000, `http://app:9000` or unix:/run/app.sock;
-    /// repeat it for more. Each address of a name is a server. A request goes to the one with the fewest connections
+    /// repeat it for more. Each address of a name is a server. A request goes to the one with the fewest requests
     #[arg(long, value_name = "ADDR", required = true, value_parser = address::to_connect)]
     pub upstream: Vec<Target>,
 
@@ -94,7 +94,7 @@ pub struct ProxyArgs {
     pub connect_timeout: Duration,
 
     /// How often all upstreams are tried again, after growing pauses (0.2 s, 0.4 s, 0.8 s), when none could be connected
-    /// to. A request of which something was sent is never repeated
+    /// to. A request of which something was sent to a new connection is never repeated
     #[arg(long, value_name = "N", default_value = "3", help_heading = "Upstream",
           value_parser = clap::value_parser!(u8).range(0..=8))]
     pub retries: u8,
