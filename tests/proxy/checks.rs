@@ -70,7 +70,7 @@ fn of(event: &str, address: SocketAddr, failure: Option<&str>) -> impl Fn(&Value
 fn one_whose_checks_fail_gets_no_request_until_they_pass() {
     on_each(|io| {
         let ((one, health), (two, other)) = (server("one"), server("two"));
-        let options = "--check HEAD:/healthz?full:200ms";
+        let options = "--check HEAD:/healthz?full:1s";
         let mut proxy = Proxy::at(io, "127.0.0.1", &[one.address, two.address], options);
         assert_eq!(answering(&proxy), ["one", "two"], "{io}");
         for (state, failure) in [(ILL, "status"), (SILENT, "timed_out"), (STRANGE, "status")] {
