@@ -150,10 +150,10 @@ impl Socket {
 
     /// Sends behind what waits.
     pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.given += bytes.len() as u64; // also what goes nowhere: it was not received
         if self.is_over() || self.fin_sent || self.fin_wanted {
             return;
         }
-        self.given += bytes.len() as u64;
         let written = if self.buffer.is_empty() { self.write(bytes) } else { 0 };
         if written < bytes.len() && !self.is_over() {
             self.buffer.bytes.extend_from_slice(&bytes[written..]);
@@ -404,8 +404,10 @@ mod tests {
         drop(peer);
         read_end(&mut socket);
         assert!(socket.may_be_received(7));
-        // But what the kernel did not take was not sent.
-        socket.send(b"another");
-        assert!(!socket.may_be_received(7));
+        // But what the kernel did not take was not sent, nor what was sent after that, however long it is.
+        for next in [&b"another"[..], b"one that is longer than all before"] {
+            socket.send(next);
+            assert!(!socket.may_be_received(next.len()));
+        }
     }
 }
