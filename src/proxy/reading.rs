@@ -12,6 +12,7 @@ use super::session_io::SessionIo;
 use crate::limits;
 use crate::liveness::{Cause, LocalCause, PollMask, cause_of_errno};
 use crate::reactor::{Completion, Sockets};
+use crate::sys::engine::Token;
 use crate::sys::tcp::{self, TickClock};
 use crate::time::Instant;
 
@@ -22,25 +23,19 @@ impl Proxy {
     pub(super) fn on_socket(&mut self, sockets: &mut Sockets, completion: &Completion) -> io::Result<()> {
         let token = completion.token;
         let client = token.kind() == CLIENT;
-        let index = if client {
-            let index = token.index() as usize;
-            let stands = |conn: &Conn| conn.connection.client.as_ref().is_some_and(|one| one.token == token);
-            self.conns.get(index).is_some_and(stands).then_some(index)
-        } else {
-            match self.worker.pool.user(token) {
-                Some(User::Place(index)) => Some(index),
-                Some(user) => {
-                    self.worker.pool.woken(user, completion, sockets);
-                    return Ok(());
-                }
-                None => None,
+        let user = if client { self.user(token) } else { self.worker.pool.user(token) };
+        let index = match user {
+            Some(User::Place(index)) => index,
+            Some(user) => {
+                self.worker.pool.woken(user, completion, sockets);
+                return Ok(());
+            }
+            None => {
+                sockets.retired(completion);
+                return Ok(());
             }
         };
-        let Some(conn) = index.and_then(|index| self.conns.get_mut(index)) else {
-            sockets.retired(completion);
-            return Ok(());
-        };
-        let index = index.unwrap_or_default();
+        let Some(conn) = self.conns.get_mut(index) else { return Ok(()) };
         conn.put_off(self.absent);
         let Conn { session, connection, .. } = conn;
         let connecting = !client && connection.connecting;
@@ -95,6 +90,13 @@ impl Proxy {
             self.settle(sockets, index);
         }
         Ok(())
+    }
+
+    /// The place of the client whose poll has this token, unless its socket is closed.
+    fn user(&self, token: Token) -> Option<User> {
+        let index = token.index() as usize;
+        let client = self.conns.get(index)?.connection.client.as_ref()?;
+        (client.token == token).then_some(User::Place(index))
     }
 
     /// Reads in the next turn what is there, if it is wanted.

@@ -306,8 +306,9 @@ impl Proxy {
             return;
         }
         while self.worker.upstreams.has_room(now) {
-            let Some((_, index, _)) = self.worker.queue.next() else { break };
-            let Conn { session, connection, .. } = &mut self.conns[index];
+            let Some((_, index, generation)) = self.worker.queue.next() else { break };
+            let conn = self.conns.get_mut(index).filter(|conn| conn.connection.generation == generation);
+            let Some(Conn { session, connection, .. }) = conn else { continue };
             let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
             if let Some(fact) = io.try_again() {
                 io.feed(session, &self.config.rules, fact);
