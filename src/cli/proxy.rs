@@ -154,7 +154,7 @@ pub struct ProxyArgs {
     pub send_proxy: Option<SendProxy>,
 
     /// Take the address of each client from the PROXY protocol (version 1 or 2), with which each connection has to begin:
-    /// only behind a load balancer that sends it. Whoever else can connect names any client
+    /// only behind a load balancer that sends it. Any other program that can connect could name any client
     #[arg(long)]
     pub accept_proxy: bool,
 

@@ -11,7 +11,7 @@ use crate::reactor::EventSink;
 use crate::time::Instant;
 
 words! {
-    /// Who ended an exchange.
+    /// The side that ended an exchange.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum By {
         /// The client.
@@ -28,7 +28,7 @@ words! {
 }
 
 impl By {
-    /// Who is behind the end of a client.
+    /// The side that ended a client's connection, by the cause of its end.
     pub(super) const fn of_cause(cause: Cause) -> By {
         match cause {
             Cause::Closed | Cause::Aborted | Cause::Protocol => By::Peer,
@@ -39,7 +39,7 @@ impl By {
         }
     }
 
-    /// Who is behind the failure of an upstream, connected or not.
+    /// The side to which an upstream's failure is due. `connected`: whether the upstream was connected.
     pub(super) const fn of_failure(failure: Failure, connected: bool) -> By {
         match failure {
             Failure::Unreachable => By::Path,
@@ -61,7 +61,7 @@ impl By {
 pub struct LoggedRequest {
     /// The method, such as `GET`.
     pub method: Box<str>,
-    /// The target.
+    /// The target, such as `/a?b=c`, without its query where that is not to be logged.
     pub target: Box<str>,
     /// The minor version of HTTP/1.
     pub minor: u8,

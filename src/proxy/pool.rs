@@ -36,7 +36,7 @@ use crate::sys::engine::Token;
 use crate::sys::tcp;
 use crate::time::Instant;
 
-/// Who has a connection.
+/// What has a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum User {
     /// The client in this place.
@@ -92,7 +92,7 @@ impl Pool {
         Token::new(UPSTREAM, generation, link as u32)
     }
 
-    /// Who has the connection whose poll has this token, unless it is closed.
+    /// What has the connection whose poll has this token, unless it is closed.
     pub(super) fn user(&self, token: Token) -> Option<User> {
         let link = self.links.get(token.index() as usize)?;
         (link.generation == token.generation()).then_some(link.user)

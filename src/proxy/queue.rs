@@ -1,7 +1,7 @@
 //! Clients that wait for a place at an upstream, when each upstream has as many requests as it may have.
 //!
-//! Each thread has a queue, and shows the others since when its first client waits. Whoever sees a free place serves the
-//! client that has waited for longest: its own, or by waking the thread of that client.
+//! Each thread has a queue, and shows the others since when its first client waits. The thread that sees a free place looks
+//! for the client that has waited for longest. It serves that client, or wakes the thread that has it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
