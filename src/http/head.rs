@@ -90,6 +90,7 @@ pub struct RequestHead {
     framing: Framing,
     expects_continue: bool,
     websocket: bool,
+    persistent: bool,
 }
 
 impl RequestHead {
@@ -135,6 +136,7 @@ impl RequestHead {
                 framing: fields.framing().unwrap_or(Framing::None),
                 expects_continue: fields.expects_continue && minor >= 1,
                 websocket: fields.websocket && minor >= 1,
+                persistent: fields.persistent(minor),
             })
         })
     }
@@ -180,6 +182,12 @@ impl RequestHead {
     #[must_use]
     pub const fn upgrades_to_websocket(&self) -> bool {
         self.websocket
+    }
+
+    /// Whether another request may follow on this connection (RFC 9112 section 9.3).
+    #[must_use]
+    pub const fn is_persistent(&self) -> bool {
+        self.persistent
     }
 
     /// Whether the request may be sent twice (RFC 9110 section 9.2.2).
@@ -233,7 +241,7 @@ impl ResponseHead {
                 if matches!(status, 100..=199 | 204) && !matches!(framing, None | Some(Framing::Length(0))) {
                     return Err(Reason::BodyForbidden.into());
                 }
-                let persistent = !fields.close && (minor >= 1 || fields.keep_alive);
+                let persistent = fields.persistent(minor);
                 Ok(ResponseHead { status, framing, persistent, binds_connection: fields.binds_connection })
             },
         )
@@ -417,6 +425,10 @@ impl Fields {
             return Err(Reason::BothLengths);
         }
         Ok(fields)
+    }
+
+    const fn persistent(&self, minor: u8) -> bool {
+        !self.close && (minor >= 1 || self.keep_alive)
     }
 
     fn framing(&self) -> Option<Framing> {

@@ -48,7 +48,7 @@ impl Session {
                 }
             }
         }
-        if rest.is_empty() {
+        if rest.is_empty() || self.client != Client::Open {
             return;
         }
         let begins = self.is_blank() && matches!(self.request, Request::Head(_)) && !self.tunnel;

@@ -203,18 +203,22 @@ impl Session {
 
     /// Request and response are whole, and another request may follow. `reusable`: also on the same connection.
     pub(super) fn exchange_is_over(&mut self, reusable: bool, cx: &mut Context<'_>) {
-        if let Some(exchange) = self.exchange.take() {
+        // A server that was asked to close may not do so: the client waits for it, and takes nothing more.
+        let last = self.exchange.take().is_some_and(|exchange| {
+            let last = !exchange.head.is_persistent();
             cx.effects.spare.keep(exchange);
-        }
+            last
+        });
         self.probe = None;
         self.request = Request::default();
         self.response = Response::None;
         self.waits_since = cx.now;
         if cx.rules.pool && !self.private && self.fin == Fin::None {
-            self.release_upstream(reusable, cx);
+            self.release_upstream(reusable && !last, cx);
         }
         match self.client {
             Client::Gone => self.leave(cx),
+            _ if last => self.leave(cx),
             // What the client has sent ahead is for the next process.
             _ if self.draining => self.leave(cx),
             // The client has everything that it asked for.

@@ -125,22 +125,32 @@ fn fate() -> impl Strategy<Value = Fate> {
 pub(super) fn exchange() -> impl Strategy<Value = Exchange> {
     let method = prop::sample::select(vec!["GET", "GET", "HEAD", "POST", "PUT", "M-SEARCH", "CONNECT"]);
     let request = (method, shape(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
-    let versions = (prop::bool::weighted(0.15), prop::bool::weighted(0.4), 0_usize..1_000);
+    let versions = (prop::bool::weighted(0.15), prop::bool::weighted(0.1));
+    let early = (prop::bool::weighted(0.4), 0_usize..1_000);
     let response = (fate(), shape(), prop_oneof![4 => Just(0_usize), 1 => 1_usize..3]);
-    (request, versions, response).prop_map(|(request, versions, response)| build(request, versions, response))
+    (request, versions, early, response)
+        .prop_map(|(request, versions, early, response)| build(request, versions, early, response))
 }
 
 fn build(
     (method, shape, blank, expects): (&str, Shape, bool, bool),
-    (old, early, early_at): (bool, bool, usize),
+    (old, closes): (bool, bool),
+    (early, early_at): (bool, usize),
     (fate, answer, interims): (Fate, Shape, usize),
 ) -> Exchange {
     let minor = u8::from(!old);
     let shape = if old && matches!(shape, Shape::Chunked { .. }) { Shape::Length(7) } else { shape };
     let expect = if expects { "Expect: 100-continue\r\n" } else { "" };
+    let connection = match (old, closes) {
+        (true, false) => "Connection: keep-alive\r\n",
+        (false, true) => "Connection: close\r\n",
+        _ => "",
+    };
     let lines = if blank { "\r\n" } else { "" };
-    let head =
-        format!("{lines}{method} /{method} HTTP/1.{minor}\r\n{}{expect}Host: a\r\n\r\n", shape.header());
+    let head = format!(
+        "{lines}{method} /{method} HTTP/1.{minor}\r\n{}{expect}{connection}Host: a\r\n\r\n",
+        shape.header()
+    );
     let mut request = head.clone().into_bytes();
     request.extend_from_slice(&shape.body());
     // A server that waits for a body answers at the earliest when it has the head.
@@ -172,6 +182,7 @@ fn build(
     let begun_at = response.len();
     let head_only = method == "HEAD";
     let ends = if head_only && ends == Ends::WithConnection { Ends::Whole } else { ends };
+    let ends = if closes && ends == Ends::Whole { Ends::Last } else { ends };
     let mut sizes_at = Vec::new();
     if ends == Ends::WithConnection {
         response.extend_from_slice(&filler(40));

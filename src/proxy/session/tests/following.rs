@@ -4,7 +4,7 @@ use super::world::{ClientSocket, GET, OK, PART, RULES, UpstreamSocket, World, se
 use crate::http::Reason;
 use crate::limits::{MAX_HELD, MAX_PIPELINED};
 use crate::proxy::event::{Phase, ProxyEvent};
-use crate::proxy::session::{Effect, Rules};
+use crate::proxy::session::{Effect, End, Rules};
 
 const POST: &str = "POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
 
@@ -31,6 +31,27 @@ fn the_next_request_goes_to_the_same_upstream() {
     }
     world.both_open();
     world.client_fin().over().told_nothing();
+}
+
+#[test]
+fn a_client_that_asked_to_close_gets_a_fin_from_a_server_that_does_not_close() {
+    for request in [
+        "GET /a HTTP/1.0\r\n\r\n",
+        "GET /a HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n",
+        "GET /a HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n",
+    ] {
+        for pool in [false, true] {
+            let mut world = World::new(Rules { pool, ..RULES });
+            world.client(format!("{request}{GET}")).connected().upstream_got(request);
+            world.upstream(OK).client_got(OK).upstream_got("");
+            let upstream =
+                if pool { UpstreamSocket::Released(false) } else { UpstreamSocket::Ended(End::Close) };
+            world.sockets_are(ClientSocket::Finishing(End::Close), upstream);
+        }
+    }
+    let mut world = World::new(RULES);
+    let kept = "GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    world.client(kept).connected().upstream_got(kept).upstream(OK).client_got(OK).in_phase(Phase::Idle);
 }
 
 #[test]
