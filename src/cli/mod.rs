@@ -10,6 +10,7 @@ pub mod duration;
 mod exit;
 pub mod io;
 mod latency_log;
+mod passed;
 pub mod proxy;
 pub mod report;
 pub mod run;

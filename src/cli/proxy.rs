@@ -40,7 +40,8 @@ use crate::time::{Instant, sleep_until};
 #[derive(Args, Clone, Debug)]
 pub struct ProxyArgs {
     /// Address to listen on, as 127.0.0.1:8080, `[::]:8080`, :8080 for every address of this machine, or
-    /// unix:/run/deadpeer.sock; repeat it for more. With port 0 the kernel chooses a free port, which the first line names
+    /// unix:/run/deadpeer.sock; repeat it for more. With port 0 the kernel chooses a free port, which the first line names. A
+    /// socket that the service manager passes for it (LISTEN_FDS) is taken instead
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = address::to_listen)]
     pub listen: Vec<Address>,
 

@@ -34,7 +34,8 @@ use crate::tracking::{Driver, DriverConfig, LocalAddresses, Report, default_batc
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
     /// Address to listen on, as 127.0.0.1:7400, `[::]:7400`, or :7400 for every address of this machine; repeat it for
-    /// more. With port 0 the kernel chooses a free port, which the first line names
+    /// more. With port 0 the kernel chooses a free port, which the first line names. A
+    /// socket that the service manager passes for it (LISTEN_FDS) is taken instead
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = address::to_listen_by_tcp)]
     pub listen: Vec<Address>,
 

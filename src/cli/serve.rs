@@ -26,6 +26,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::exit::{ExitError, spawn_thread, thread_ended, watch_signals};
+use super::passed::Passed;
 use crate::events::encoder::{Encoder, Filter, Format, Stream};
 use crate::events::human::Screen;
 use crate::events::sink::{Callback, Finish, Outlet, Output, Sink, SinkError};
@@ -33,7 +34,7 @@ use crate::events::start::Start;
 use crate::limits;
 use crate::liveness::TrackerConfig;
 use crate::reactor::{
-    Address, EngineChoice, Listener, Probed, Shared, StartError, bind_among, bind_unix, probe,
+    Address, EngineChoice, Listener, Probed, Shared, StartError, adopt, bind_among, bind_unix, probe,
 };
 use crate::safe_text::Safe;
 use crate::sys::hangup::wait_for_hangup;
@@ -120,8 +121,9 @@ pub(super) fn serve<S: Service>(
     make: impl FnOnce(&Supervisor) -> Result<S, ExitError>,
 ) -> Result<(), ExitError> {
     let started = Instant::now();
+    let passed = Passed::take()?;
     probe(setup.io).map_err(|error| ExitError::of_start(error, setup.io != EngineChoice::Epoll))?;
-    let (listeners, addresses) = listen(setup)?;
+    let (listeners, addresses) = listen(setup, passed)?;
     // Before signals are watched: a signal that comes while a FIFO waits for its reader ends the program.
     let (format, to_stdout, output) = setup.output.destination(setup.stdout_taken);
     let mut output = output.map_err(ExitError::failed)?;
@@ -289,8 +291,8 @@ fn show(append: impl FnOnce(&mut Vec<u8>)) {
     let _ = io::stderr().write_all(&lines);
 }
 
-/// Listens on each address once for each thread. Returns the listeners by thread, and the addresses with their ports.
-fn listen(setup: &Setup<'_>) -> Result<(Vec<Vec<Listener>>, Vec<Address>), ExitError> {
+/// Listens on each address once for each thread, or on the socket that was passed for it. Returns the listeners by thread, and the addresses with their ports.
+fn listen(setup: &Setup<'_>, mut passed: Passed) -> Result<(Vec<Vec<Listener>>, Vec<Address>), ExitError> {
     let (addresses, threads) = (setup.listen, setup.threads);
     let of_tcp: Vec<_> = addresses.iter().filter_map(Address::ip).collect();
     let mut listeners: Vec<Vec<Listener>> = (0..threads).map(|_| Vec::new()).collect();
@@ -299,10 +301,11 @@ fn listen(setup: &Setup<'_>) -> Result<(Vec<Vec<Listener>>, Vec<Address>), ExitE
         if address.ip().is_none_or(|ip| ip.port() != 0) && addresses[..number].contains(address) {
             return Err(ExitError::usage(format!("--listen names {address} twice: once is enough")));
         }
-        let bound = match address {
-            Address::Ip(address) => bind_among(*address, &of_tcp, threads, setup.sockets),
-            Address::Unix(path) => bind_unix(path, setup.unix_mode, threads),
-            Address::Process { .. } => unreachable!(),
+        let bound = match (passed.at(address), address) {
+            (Some(socket), _) => adopt(socket, threads, setup.sockets),
+            (None, Address::Ip(address)) => bind_among(*address, &of_tcp, threads, setup.sockets),
+            (None, Address::Unix(path)) => bind_unix(path, setup.unix_mode, threads),
+            (None, Address::Process { .. }) => unreachable!(),
         };
         let bound = bound.map_err(ExitError::failed)?;
         given.push(bound[0].address().clone());
@@ -310,6 +313,7 @@ fn listen(setup: &Setup<'_>) -> Result<(Vec<Vec<Listener>>, Vec<Address>), ExitE
             thread.push(listener);
         }
     }
+    passed.finish()?;
     Ok((listeners, given))
 }
 

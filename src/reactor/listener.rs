@@ -34,14 +34,10 @@ const BIND_PAUSE: Duration = Duration::from_millis(10);
 pub struct Listener {
     socket: Socket,
     address: Address,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Ip(Options),
-    /// Its loops share one socket, whose file goes with the last of them.
-    Unix(Arc<SocketFile>),
+    /// Of a port.
+    options: Option<Options>,
+    /// Of a Unix socket that this process has made: the loops share it, and its file goes with the last of them.
+    _file: Option<Arc<SocketFile>>,
 }
 
 /// What a listening socket is made with, so that another can be made like it.
@@ -94,9 +90,9 @@ impl Listener {
     ///
     /// Why there is none, as far as it matters for what to do next.
     pub(crate) fn accept(&self) -> Result<(OwnedFd, Address), NotAccepted> {
-        let accepted = match self.kind {
-            Kind::Ip(_) => tcp::accept(self.as_fd()).map(|(fd, address)| (fd, plain(address).into())),
-            Kind::Unix(_) => unix::accept(self.as_fd()).map(|fd| {
+        let accepted = match self.address {
+            Address::Ip(_) => tcp::accept(self.as_fd()).map(|(fd, address)| (fd, plain(address).into())),
+            _ => unix::accept(self.as_fd()).map(|fd| {
                 let (pid, uid) = unix::peer(fd.as_fd()).unwrap_or_default();
                 (fd, Address::Process { pid, uid })
             }),
@@ -117,10 +113,8 @@ impl Listener {
     /// Limits the bytes that the kernel keeps unsent for each connection that is accepted from now on.
     #[cfg(feature = "proxy")]
     pub(crate) fn limit_unsent(&mut self, bytes: u32) -> io::Result<()> {
-        match &mut self.kind {
-            Kind::Ip(options) => options.unsent = Some(bytes),
-            Kind::Unix(_) => return Ok(()), // its buffer does not grow
-        }
+        let Some(options) = &mut self.options else { return Ok(()) }; // a Unix socket's buffer does not grow
+        options.unsent = Some(bytes);
         tcp::set_unsent_limit(self.as_fd(), bytes)
     }
 
@@ -130,17 +124,21 @@ impl Listener {
     ///
     /// Those of `bind(2)`: EADDRNOTAVAIL while the machine does not have the address.
     pub(crate) fn reopen(&self) -> Result<Listener, ListenError> {
-        match (&self.address, &self.kind) {
-            (&Address::Ip(address), &Kind::Ip(options)) => Listener::open(address, options),
+        match (&self.address, self.options) {
+            (&Address::Ip(address), Some(options)) => Listener::open(address, options),
             _ => self.share(),
         }
     }
 
     /// Another descriptor of this socket.
     fn share(&self) -> Result<Listener, ListenError> {
-        let Kind::Unix(file) = &self.kind else { unreachable!("a port is shared by sockets of their own") };
         let socket = attempt(&self.address, "listen on", self.socket.try_clone())?;
-        Ok(Listener { socket, address: self.address.clone(), kind: Kind::Unix(Arc::clone(file)) })
+        Ok(Listener {
+            socket,
+            address: self.address.clone(),
+            options: self.options,
+            _file: self._file.clone(),
+        })
     }
 
     fn open(address: SocketAddr, options: Options) -> Result<Listener, ListenError> {
@@ -155,7 +153,7 @@ impl Listener {
             attempt(at, "set socket options for", tcp::set_unsent_limit(socket.as_fd(), bytes))?;
         }
         attempt(at, "listen on", socket.listen(BACKLOG))?;
-        Ok(Listener { socket, address: address.into(), kind: Kind::Ip(options) })
+        Ok(Listener { socket, address: address.into(), options: Some(options), _file: None })
     }
 }
 
@@ -320,7 +318,46 @@ pub fn bind_unix(path: &Path, mode: u32, rings: usize) -> Result<Vec<Listener>, 
             result => break attempt(&address, "listen on", result)?,
         }
     };
-    let first = Listener { socket: fd.into(), address, kind: Kind::Unix(Arc::new(file)) };
+    shared(Listener { socket: fd.into(), address, options: None, _file: Some(Arc::new(file)) }, rings)
+}
+
+/// Listens on a socket that another program has opened, the service manager for example, for `rings` loops, which share it.
+/// It stays open, and connections wait in its queue, for as long as that program holds it.
+///
+/// # Errors
+///
+/// [`ListenError`], where an option that connections inherit cannot be set, or [`address_of`] knows no address.
+pub fn adopt(fd: OwnedFd, rings: usize, config: &TrackerConfig) -> Result<Vec<Listener>, ListenError> {
+    let socket = Socket::from(fd);
+    let Some(address) = address_of(socket.as_fd()) else {
+        let nowhere = Address::Unix(Path::new("").into());
+        return attempt(&nowhere, "listen on", Err(io::ErrorKind::InvalidInput.into()));
+    };
+    attempt(&address, "set socket options for", socket.set_nonblocking(true))?;
+    let options = address.ip().map(|ip| Options {
+        only_v6: ip.is_ipv6() && socket.only_v6().unwrap_or(true),
+        inherited: Inherited::of(config),
+        unsent: None,
+    });
+    if let Some(Options { inherited, .. }) = options {
+        attempt(&address, "set socket options for", inherited.set(SockRef::from(&socket)))?;
+    }
+    shared(Listener { socket, address, options, _file: None }, rings)
+}
+
+/// The address that a listening stream socket is bound to. `None`: it is not one, or has an address of another kind.
+#[must_use]
+pub fn address_of(socket: BorrowedFd<'_>) -> Option<Address> {
+    let socket = SockRef::from(&socket);
+    if !socket.is_listener().ok()? || socket.r#type().ok()? != Type::STREAM {
+        return None;
+    }
+    let address = socket.local_addr().ok()?;
+    let path = || Some(Address::Unix(address.as_pathname()?.into()));
+    address.as_socket().map(Address::Ip).or_else(path)
+}
+
+fn shared(first: Listener, rings: usize) -> Result<Vec<Listener>, ListenError> {
     let mut listeners: Vec<_> = (1..rings).map(|_| first.share()).collect::<Result<_, _>>()?;
     listeners.push(first);
     Ok(listeners)

@@ -35,7 +35,7 @@ pub use crate::sys::engine::{Completion, EngineChoice, Readiness};
 pub use accept::Accepted;
 pub use address::Address;
 pub(crate) use listener::{Inherited, plain};
-pub use listener::{ListenError, Listener, bind, bind_among, bind_unix};
+pub use listener::{ListenError, Listener, address_of, adopt, bind, bind_among, bind_unix};
 pub use shared::Shared;
 pub(crate) use sockets::Descriptor;
 pub use sockets::Sockets;

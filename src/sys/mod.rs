@@ -6,6 +6,7 @@
 //! - [`epoll`]: readiness of many descriptors;
 //! - [`hangup`]: whether written bytes still have a reader;
 //! - [`nowait`]: writes that do not wait;
+//! - `passed`: listening sockets of the service manager;
 //! - [`process`]: cores, costs and signals of processes;
 //! - [`rlimit`]: how many descriptors there may be;
 //! - [`wakeup`]: an eventfd by which other threads wake a loop;
@@ -25,6 +26,8 @@ pub mod hangup;
 pub mod nowait;
 #[cfg(feature = "tracker")]
 mod operations;
+#[cfg(feature = "cli")]
+pub mod passed;
 pub mod process;
 pub mod rlimit;
 pub mod tcp;

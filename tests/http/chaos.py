@@ -199,9 +199,9 @@ class Front:
             time.sleep(0.02)
         raise Missing(f"{self.name} does not listen: {Path(self.folder.name, 'log').read_text()[-300:]}")
 
-    def spawn(self, command):
+    def spawn(self, command, **more):
         with Path(self.folder.name, "log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.Popen(command, stdout=log, stderr=log, **more)
 
     def configured(self, template, **more):
         file = Path(self.folder.name, "conf")
@@ -214,19 +214,29 @@ class Front:
 
 
 class Deadpeer(Front):
+    """Its socket is passed to it, as a service manager does."""
+
     name = "deadpeer"
+    passed = None
 
     def start(self):
+        if not self.passed:
+            self.passed = socket.create_server((HOST, self.port), backlog=1000)
         if not Path(self.options.deadpeer).exists():
             raise Missing(f"no deadpeer at {self.options.deadpeer}")
         command = [self.options.deadpeer, "proxy", "--listen", f"{HOST}:{self.port}", "--threads", "1",
                    "--connect-timeout", "1s", "--events", f"{self.folder.name}/events-{time.monotonic_ns()}"]
         for port in self.ports:
             command += ["--upstream", f"{HOST}:{port}"]
-        return self.spawn([*command, *self.options.deadpeer_options])
+        activated = ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null']
+        return self.spawn([*activated, *command, *self.options.deadpeer_options], stdin=self.passed)
+
+    def end(self):
+        super().end()
+        self.passed.close()
 
     def reload(self):
-        """The next process listens beside this one, which then comes to its end."""
+        """The next process listens on the same socket as this one, which then comes to its end."""
         old, self.process = self.process, self.start()
         time.sleep(0.3)
         old.terminate()

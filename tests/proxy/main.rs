@@ -23,6 +23,7 @@ mod naming;
 mod order;
 #[path = "../cli/outcome.rs"]
 mod outcome;
+mod passed;
 mod peer;
 mod places;
 mod pooled;
