@@ -41,7 +41,7 @@ fn a_restart_on_a_passed_socket_refuses_no_connection() {
         let address = socket.local_addr().unwrap();
         let upstream = Upstream::start(|peer| {
             while peer.try_head().is_ok() {
-                peer.send(&answer("whole"));
+                peer.send(answer("whole"));
             }
         });
         let start = |threads: u32| {
@@ -96,7 +96,7 @@ fn a_passed_socket_at_a_path_keeps_its_file() {
         let socket = UnixListener::bind(&path).unwrap();
         let upstream = Upstream::start(|peer| {
             while peer.try_head().is_ok() {
-                peer.send(&answer("whole"));
+                peer.send(answer("whole"));
             }
         });
         for _ in 0..2 {
