@@ -235,27 +235,68 @@ pub(super) struct Connection {
     /// The address that the client connected to, if a PROXY header has named it.
     pub(super) local: Option<Box<SocketAddr>>,
     /// The client's connection comes to its end.
-    pub(super) finishing: Option<Finishing>,
+    pub(super) finishing: Option<Box<Finishing>>,
     /// What the client had not taken, and since when it has taken nothing of it.
     stuck: Option<(usize, Instant)>,
     /// Boxed, since most clients have none most of the time.
     pub(super) upstream: Option<Box<Socket>>,
     /// The number of the upstream that is used.
     pub(super) chosen: Option<Chosen>,
-    /// The upstreams that were tried for the present request.
-    pub(super) tried: Vec<usize>,
-    /// How often all of them may still be tried again.
-    pub(super) retries: u8,
-    /// When they are.
-    pub(super) retry_at: Option<Instant>,
+    /// The number of the upstream that was used or tried last for the present request.
+    pub(super) last: Option<u32>,
+    /// What could not be connected to for the present request.
+    pub(super) tried: Option<Box<Tried>>,
     /// Whether an idle connection will do.
     pub(super) reuse: Reuse,
-    /// It waits for a place at an upstream since then.
-    pub(super) waits: Option<Instant>,
-    pub(super) connecting: bool,
-    /// The end of the wait for a connection, or for a place.
-    pub(super) connect_by: Option<Instant>,
+    pub(super) pending: Pending,
     pub(super) connect_failed: Option<Failure>,
+}
+
+/// What a request waits for before it has a connection to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    Nothing,
+    /// The end of a connect, at most until then.
+    Connect {
+        by: Instant,
+    },
+    /// A place at an upstream.
+    Place {
+        since: Instant,
+        by: Instant,
+    },
+    /// The time at which all upstreams are tried again.
+    Retry {
+        at: Instant,
+    },
+}
+
+impl Pending {
+    /// When it is over at the latest.
+    pub(super) const fn deadline(self) -> Option<Instant> {
+        match self {
+            Pending::Nothing => None,
+            Pending::Connect { by: at } | Pending::Place { by: at, .. } | Pending::Retry { at } => Some(at),
+        }
+    }
+
+    fn put_off(&mut self, by: Duration) {
+        match self {
+            Pending::Nothing => {}
+            Pending::Connect { by: at } | Pending::Place { by: at, .. } | Pending::Retry { at } => {
+                *at = *at + by
+            }
+        }
+    }
+}
+
+/// Upstreams that could not be connected to. Most requests need none of it.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// Those of the present round.
+    pub(super) upstreams: Vec<usize>,
+    /// How often all of them were tried again.
+    pub(super) rounds: u8,
 }
 
 impl Connection {
@@ -270,19 +311,21 @@ impl Connection {
             stuck: None,
             upstream: None,
             chosen: None,
-            tried: Vec::new(),
-            retries: 0,
-            retry_at: None,
+            last: None,
+            tried: None,
             reuse: Reuse::New,
-            waits: None,
-            connecting: false,
-            connect_by: None,
+            pending: Pending::Nothing,
             connect_failed: None,
         }
     }
 
     pub(super) fn socket(&mut self, client: bool) -> Option<&mut Socket> {
         if client { self.client.as_mut() } else { self.upstream.as_deref_mut() }
+    }
+
+    /// Whether a connect is under way.
+    pub(super) const fn is_connecting(&self) -> bool {
+        matches!(self.pending, Pending::Connect { .. })
     }
 
     /// Whether there is a failure that the session may not know yet.
@@ -325,11 +368,10 @@ impl Connection {
 
     /// Puts all deadlines off by the time for which this process was absent.
     pub(super) fn put_off(&mut self, by: Duration) {
-        let stuck = self.stuck.as_mut().map(|(_, since)| since);
-        let times = [self.connect_by.as_mut(), self.retry_at.as_mut(), stuck];
-        for at in times.into_iter().flatten() {
-            *at = *at + by;
+        if let Some((_, since)) = &mut self.stuck {
+            *since = *since + by;
         }
+        self.pending.put_off(by);
         if let Some(finishing) = &mut self.finishing {
             finishing.put_off(by);
         }

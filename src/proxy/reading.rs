@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::connection::{CLIENT, Connection, Doubt, INTEREST, Socket};
+use super::connection::{CLIENT, Connection, Doubt, INTEREST, Pending, Socket};
 use super::event::{Failure, Phase};
 use super::pool::User;
 use super::service::{Conn, Proxy};
@@ -38,7 +38,7 @@ impl Proxy {
         let Some(conn) = self.conns.get_mut(index) else { return Ok(()) };
         conn.put_off(self.absent);
         let Conn { session, connection, .. } = conn;
-        let connecting = !client && connection.connecting;
+        let connecting = !client && connection.is_connecting();
         let Some(socket) = connection.socket(client) else { return Ok(()) };
         socket.descriptor.poll_completed(completion);
         let Ok(mask) = u16::try_from(completion.result) else {
@@ -169,8 +169,7 @@ impl Proxy {
         if error != 0 {
             connection.connect_failed = Some(Failure::of_errno(error));
         } else {
-            connection.connecting = false;
-            connection.connect_by = None;
+            connection.pending = Pending::Nothing;
             if let Some(version) = self.config.send_proxy {
                 let own = |client: &Socket| tcp::local_address(client.descriptor.as_fd()).ok();
                 let named = connection.local.as_deref().copied();
@@ -323,9 +322,12 @@ impl Proxy {
                 if failure != Failure::Local {
                     io.judge_upstream(Some(failure));
                 }
+                if let Some(chosen) = io.connection.chosen {
+                    io.connection.tried.get_or_insert_default().upstreams.push(chosen.index);
+                }
                 io.end_upstream(End::Close);
                 if failure != Failure::Full && io.try_another() {
-                    if !io.connection.connecting && io.connection.upstream.is_some() {
+                    if !io.connection.is_connecting() && io.connection.upstream.is_some() {
                         io.feed(session, rules, SessionFact::Connected { reused: true });
                     }
                     continue;

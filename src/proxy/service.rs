@@ -13,10 +13,9 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::access::{AccessLog, AccessSink};
-use super::connection::{CLIENT, Connection, INTEREST, Socket};
+use super::connection::{CLIENT, Connection, INTEREST, Pending, Socket};
 use super::counts::Counts;
 use super::event::{Failure, Phase};
-use super::finishing::Finishing;
 use super::idle::IdleList;
 use super::line::Line;
 use super::pool::Pool;
@@ -256,15 +255,16 @@ impl Proxy {
         let conn = &mut self.conns[index];
         conn.put_off(self.absent);
         let Conn { session, connection, visit, .. } = conn;
-        if connection.connect_by.is_some_and(|by| by <= now) {
-            connection.connect_failed =
-                Some(if connection.waits.is_some() { Failure::Full } else { Failure::TimedOut });
-        }
-        if connection.retry_at.is_some_and(|at| at <= now) {
-            let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
-            if let Some(fact) = io.try_again() {
-                io.feed(session, rules, fact);
+        match connection.pending {
+            Pending::Connect { by } if by <= now => connection.connect_failed = Some(Failure::TimedOut),
+            Pending::Place { by, .. } if by <= now => connection.connect_failed = Some(Failure::Full),
+            Pending::Retry { at } if at <= now => {
+                let mut io = SessionIo { connection, worker: &mut self.worker, sockets, index, now };
+                if let Some(fact) = io.try_again() {
+                    io.feed(session, rules, fact);
+                }
             }
+            _ => {}
         }
         if let Some(finishing) = connection.finishing.as_mut().filter(|finishing| finishing.at() <= now)
             && let Some(client) = &connection.client
@@ -283,7 +283,7 @@ impl Proxy {
             }
             let (policy, stalls, ticks) = (&self.config.policy, &self.stalls, self.ticks);
             for client in [true, false] {
-                let connected = client || !connection.connecting;
+                let connected = client || !connection.is_connecting();
                 if let Some(socket) = connection.socket(client).filter(|_| connected)
                     && let evidence = socket.evidence(ticks)
                     && Silence::of_kernel(policy, stalls, &evidence).is_of_a_dead_kernel(&evidence, now)
@@ -607,7 +607,9 @@ impl Conn {
                 && self.session.wants_client()
                 && connection.is_flushed(false)
         } else {
-            readable(connection.upstream.as_deref()) && !connection.connecting && connection.is_flushed(true)
+            readable(connection.upstream.as_deref())
+                && !connection.is_connecting()
+                && connection.is_flushed(true)
         }
     }
 
@@ -623,9 +625,9 @@ impl Conn {
     }
 
     fn deadline(&self, rules: &Rules) -> Instant {
-        let Connection { connect_by, retry_at, ref finishing, .. } = self.connection;
-        let finish = finishing.as_ref().map(Finishing::at);
-        let deadlines = [self.session.deadline(rules), connect_by, retry_at, finish, self.visit];
+        let Connection { pending, ref finishing, .. } = self.connection;
+        let finish = finishing.as_ref().map(|finishing| finishing.at());
+        let deadlines = [self.session.deadline(rules), pending.deadline(), finish, self.visit];
         deadlines.map(|at| at.unwrap_or(Instant::NEVER)).into_iter().fold(Instant::NEVER, Instant::min)
     }
 }
@@ -637,6 +639,6 @@ mod tests {
     /// Thousands of idle connections are the ordinary case.
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Conn>() <= 640, "{}", size_of::<Conn>());
+        assert!(size_of::<Conn>() <= 520, "{}", size_of::<Conn>());
     }
 }

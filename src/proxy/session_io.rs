@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::access::{AccessLine, AccessLog, Logged};
-use super::connection::{Connection, INTEREST, Socket};
+use super::connection::{Connection, INTEREST, Pending, Socket};
 use super::counts::Counts;
 use super::event::{Failure, Parties, ProxyEvent};
 use super::finishing::Finishing;
@@ -119,7 +119,7 @@ impl SessionIo<'_> {
                 }
                 Effect::Reply(message) => self.send(true, message),
                 Effect::Connect(reuse) => {
-                    self.connection.retries = self.worker.retries;
+                    self.connection.tried = None;
                     self.connection.reuse = reuse;
                     self.worker.counts.repeated += u64::from(reuse == Reuse::Repeat);
                     fact = self.try_again();
@@ -165,10 +165,11 @@ impl SessionIo<'_> {
 
     /// Connects to any upstream. Returns the fact that it is connected, if an idle connection was there.
     pub(super) fn try_again(&mut self) -> Option<SessionFact<'static>> {
-        self.connection.retry_at = None;
-        self.connection.tried.clear();
+        if let Some(tried) = &mut self.connection.tried {
+            tried.upstreams.clear();
+        }
         self.try_another();
-        (!self.connection.connecting && self.connection.upstream.is_some())
+        (!self.connection.is_connecting() && self.connection.upstream.is_some())
             .then_some(SessionFact::Connected { reused: true })
     }
 
@@ -176,13 +177,15 @@ impl SessionIo<'_> {
     /// which doubles each time.
     pub(super) fn retry(&mut self, failure: Failure) -> bool {
         let connection = &mut *self.connection;
-        // One that does not answer at all has had its time.
-        if connection.retries == 0 || failure == Failure::TimedOut {
+        let tried = connection.tried.get_or_insert_default();
+        // One that does not answer at all has had its time, and so has a client that waited for a place.
+        let over = matches!(failure, Failure::TimedOut | Failure::Full);
+        if over || tried.rounds == self.worker.retries {
             return false;
         }
-        let pause = limits::RETRY_PAUSE * (1 << (self.worker.retries - connection.retries).min(8));
-        connection.retries -= 1;
-        connection.retry_at = Some(self.now + pause);
+        connection.pending =
+            Pending::Retry { at: self.now + limits::RETRY_PAUSE * (1 << tried.rounds.min(8)) };
+        tried.rounds += 1;
         true
     }
 
@@ -197,29 +200,29 @@ impl SessionIo<'_> {
     /// Connects to an upstream that was not tried yet, or takes an idle connection to it. Returns whether there is one.
     pub(super) fn try_another(&mut self) -> bool {
         let connection = &mut *self.connection;
-        let waits = connection.waits.take();
+        let waits = match std::mem::replace(&mut connection.pending, Pending::Nothing) {
+            Pending::Place { since, by } => Some((since, by)),
+            _ => None,
+        };
+        let tried = connection.tried.as_ref().map_or(&[][..], |tried| &tried.upstreams);
         // Those that wait already come first.
         let taken = match waits {
             None if !self.worker.queue.is_empty() => Taken::Full,
-            _ => self.worker.upstreams.take(self.now, &connection.tried),
+            _ => self.worker.upstreams.take(self.now, tried),
         };
         let chosen = match taken {
             Taken::One(chosen) => chosen,
             Taken::Full => {
-                let since = waits.unwrap_or(self.now);
-                connection.waits = Some(since);
+                self.worker.counts.waited += u64::from(waits.is_none());
+                let (since, by) = waits.unwrap_or((self.now, self.now + self.worker.queue_timeout));
+                connection.pending = Pending::Place { since, by };
                 self.worker.queue.push((since, self.index, connection.generation));
-                if waits.is_none() {
-                    self.worker.counts.waited += 1;
-                    connection.connect_by = Some(self.now + self.worker.queue_timeout);
-                }
                 return true;
             }
             Taken::None => return false,
         };
-        connection.connect_by = None;
-        connection.tried.push(chosen.index);
         connection.chosen = Some(chosen);
+        connection.last = Some(chosen.index as u32);
         let oldest = match connection.reuse {
             Reuse::Idle if !chosen.trial => Some(Instant::ZERO),
             Reuse::Young if !chosen.trial => Some(self.now - limits::YOUNG_UPSTREAM),
@@ -252,8 +255,7 @@ impl SessionIo<'_> {
                     connection.connect_failed = Some(Failure::Local);
                 }
                 connection.upstream = Some(Box::new(Socket::new(descriptor, token)));
-                connection.connecting = true;
-                connection.connect_by = Some(self.now + self.worker.connect_timeout);
+                connection.pending = Pending::Connect { by: self.now + self.worker.connect_timeout };
             }
             Err(error) => {
                 connection.connect_failed =
@@ -265,7 +267,7 @@ impl SessionIo<'_> {
 
     fn finish_client(&mut self, how: End) {
         let Some(client) = &mut self.connection.client else { return };
-        self.connection.finishing = Some(Finishing::begin(how, self.now, client.left()));
+        self.connection.finishing = Some(Box::new(Finishing::begin(how, self.now, client.left())));
         if how == End::Close {
             client.fin();
         }
@@ -282,12 +284,11 @@ impl SessionIo<'_> {
 
     /// Gives the upstream's socket up, if there is one, and the place at the upstream.
     pub(super) fn end_upstream(&mut self, how: End) {
-        self.connection.connecting = false;
-        self.connection.connect_by = None;
-        if let Some(since) = self.connection.waits.take() {
+        if let Pending::Place { since, .. } =
+            std::mem::replace(&mut self.connection.pending, Pending::Nothing)
+        {
             self.worker.queue.remove((since, self.index, self.connection.generation));
         }
-        self.connection.retry_at = None;
         self.connection.connect_failed = None; // no other upstream is tried
         self.give_place();
         if let Some(socket) = self.connection.upstream.take() {
@@ -305,7 +306,8 @@ impl SessionIo<'_> {
     /// Gives the upstream's socket back, and the place at the upstream.
     fn release_upstream(&mut self, reusable: bool) {
         let Some(chosen) = self.give_place() else { return };
-        self.connection.tried.clear(); // the next request has nothing to do with them
+        // The next request has nothing to do with them.
+        (self.connection.tried, self.connection.last) = (None, None);
         if let Some(socket) = self.connection.upstream.take() {
             self.worker.pool.give(socket, chosen.index, reusable, self.now, self.sockets);
         }
@@ -317,7 +319,7 @@ impl SessionIo<'_> {
             Side::Client => connection.client.as_ref(),
             Side::Upstream => connection.upstream.as_deref(),
         };
-        let Some(socket) = socket.filter(|_| side == Side::Client || !connection.connecting) else {
+        let Some(socket) = socket.filter(|_| side == Side::Client || !connection.is_connecting()) else {
             return false;
         };
         let fd = socket.descriptor.as_fd();
@@ -362,8 +364,7 @@ impl SessionIo<'_> {
 
     fn parties(&self) -> Parties {
         let connection = &*self.connection;
-        let upstream = connection.chosen.map(|chosen| chosen.index).or(connection.tried.last().copied());
-        let upstream = upstream.map(|chosen| self.worker.upstreams.address(chosen).clone());
+        let upstream = connection.last.map(|last| self.worker.upstreams.address(last as usize).clone());
         Parties { client: connection.address.clone(), upstream }
     }
 }
