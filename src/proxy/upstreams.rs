@@ -123,6 +123,7 @@ pub struct Upstreams {
     list: Mutex<Arc<List>>,
     /// Counts the lists.
     version: AtomicU64,
+    /// The place behind the one that was taken last.
     turn: AtomicUsize,
     pub(super) queues: Queues,
     /// What other threads than the loops have to report.
@@ -286,6 +287,7 @@ impl Choice {
         if chosen.open.fetch_update(SeqCst, SeqCst, more).is_err() {
             return Taken::Full;
         }
+        self.shared.turn.store(index + 1, Relaxed);
         let trial = chosen.failures.load(Relaxed) > 0 && !chosen.trial.swap(true, Relaxed);
         Taken::One(Chosen { index, trial })
     }
@@ -298,10 +300,10 @@ impl Choice {
     fn best(&mut self, now: Instant, tried: &[usize]) -> Option<usize> {
         self.refresh();
         let List { all, active } = &*self.list;
-        let first = self.shared.turn.fetch_add(1, Relaxed);
-        let count = active.len();
-        (0..count)
-            .map(|step| active[first.wrapping_add(step) % count])
+        let next = self.shared.turn.load(Relaxed);
+        let (before, behind) = active.split_at(active.partition_point(|&index| index < next));
+        let in_turn = behind.iter().chain(before).copied();
+        in_turn
             .filter(|index| !tried.contains(index))
             .min_by_key(|&index| (all[index].demerit(now), all[index].open.load(Relaxed)))
     }
@@ -372,6 +374,25 @@ mod tests {
         assert_eq!(taken(&mut all, now, &[]), Some(1));
         assert_ne!(taken(&mut all, now, &[0, 1]), Some(0));
         assert_eq!(taken(&mut all, now, &[0, 1, 2]), None);
+    }
+
+    #[test]
+    fn requests_one_after_the_other_go_to_each_in_turn_however_often_room_was_asked_for() {
+        for questions in 0..4 {
+            let (mut all, now) = (three(), Instant::from_nanos(1));
+            let six = |all: &mut Choice| -> Vec<_> {
+                let next = |_| {
+                    (0..questions).for_each(|_| assert!(all.has_room(now)));
+                    let chosen = one(all, now, &[]).unwrap();
+                    all.give(chosen);
+                    chosen.index
+                };
+                (0..6).map(next).collect()
+            };
+            assert_eq!(six(&mut all), [0, 1, 2, 0, 1, 2]);
+            fails(&all, chosen(1), now);
+            assert_eq!(six(&mut all), [0, 2, 0, 2, 0, 2], "those that work have equal shares");
+        }
     }
 
     #[test]

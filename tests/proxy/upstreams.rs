@@ -119,3 +119,28 @@ fn an_upstream_that_answers_again_is_used_again() {
         proxy.finish();
     });
 }
+
+#[test]
+fn requests_one_after_the_other_go_to_each_upstream_in_turn() {
+    on_each(|io| {
+        let upstreams = ["one", "two"].map(|name| {
+            Upstream::forgetful(
+                move |peer| {
+                    while peer.try_head().is_ok() && peer.try_send(answer(name)).is_ok() {}
+                },
+            )
+        });
+        let proxy = Proxy::at(io, "127.0.0.1", &upstreams.each_ref().map(|upstream| upstream.address), "");
+        let mut one_client = Peer::connect(proxy.address);
+        for many in [false, true] {
+            for name in ["one", "two"].repeat(4) {
+                let mut another = Peer::connect(proxy.address);
+                let client = if many { &mut another } else { &mut one_client };
+                client.send(GET);
+                assert_eq!(client.message().1, name.as_bytes(), "{io}, many clients: {many}");
+            }
+        }
+        drop(one_client);
+        proxy.finish_undisturbed(16);
+    });
+}
