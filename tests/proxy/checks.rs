@@ -83,6 +83,7 @@ fn one_whose_checks_fail_gets_no_request_until_they_pass() {
             assert_eq!(answering(&proxy), ["one", "two"], "{io} {failure}");
         }
         // Where no other is left, one that is down is better than none.
+        proxy.daemon.seen.clear();
         for (health, address) in [(&health, one.address), (&other, two.address)] {
             health.store(ILL, Ordering::Relaxed);
             proxy.daemon.wait(of("upstream_down", address, Some("status")));
