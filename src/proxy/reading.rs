@@ -245,7 +245,8 @@ impl Proxy {
                 let bytes = &scratch[..result.cast_unsigned() as usize];
                 // A short read has emptied the socket, and the next bytes cause another wake-up; unless it has stopped
                 // before an urgent byte.
-                if bytes.len() < scratch.len() && !socket.end_seen {
+                let drained = bytes.len() < scratch.len() && !socket.end_seen;
+                if drained {
                     socket.readable = false;
                     socket.doubt = Doubt::Young;
                     if !std::mem::replace(doubtful, true) {
@@ -263,6 +264,13 @@ impl Proxy {
                 } else {
                     io.worker.counts.upstream_bytes += bytes.len() as u64;
                     io.feed(session, rules, SessionFact::UpstreamBytes(bytes));
+                }
+                // A sender with Nagle's algorithm keeps the rest of its message until what came is acknowledged.
+                if drained
+                    && session.is_partial(client)
+                    && let Some(socket) = connection.socket(client)
+                {
+                    let _ = tcp::acknowledge_now(&socket.descriptor); // it may have ended
                 }
             }
             // A write has taken the error, and a read shows an end in its place.

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod acknowledging;
 mod answers;
 mod asking;
 mod checks;
@@ -19,6 +20,7 @@ mod forwarded;
 mod leaving;
 mod million;
 mod names;
+mod namespace;
 mod naming;
 mod order;
 #[path = "../cli/outcome.rs"]

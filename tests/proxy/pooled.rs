@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::ControlFlow;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::namespace::is_alone;
 use crate::outcome::{nobody, until};
 use crate::peer::{End, Peer};
 use crate::program::{Proxy, assert_told, engines, on_each};
-use crate::skip::skip;
 use crate::upstream::{Gate, Upstream, answer};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -280,40 +279,11 @@ fn one_that_waits_too_long_is_told_so_and_one_that_leaves_takes_no_place() {
     });
 }
 
-/// The ports of a machine are many and loopback is lenient, so the test has a network of its own, with 500 ports and without
-/// reuse of those in TIME_WAIT. Returns whether it runs there now.
-fn has_few_ports(test: &str) -> bool {
-    const MARK: &str = "DEADPEER_TEST_FEW_PORTS";
-    if std::env::var_os(MARK).is_some() {
-        return true;
-    }
-    let script = "ip link set lo up && echo 40000 40499 >/proc/sys/net/ipv4/ip_local_port_range \
-                  && echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse && exec \"$0\" --exact \"$1\" --nocapture";
-    let made = Command::new("unshare").args(["-n", "true"]).output().is_ok_and(|made| made.status.success());
-    if !made {
-        skip("no network namespaces (root?)");
-        return false;
-    }
-    let own = std::env::current_exe().unwrap();
-    let output = Command::new("unshare")
-        .args(["-n", "sh", "-c", script])
-        .arg(own)
-        .arg(test)
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
-}
-
 #[test]
 fn clients_that_close_use_up_no_ports() {
-    if !has_few_ports("pooled::clients_that_close_use_up_no_ports") {
+    let few_ports = "echo 40000 40499 >/proc/sys/net/ipv4/ip_local_port_range \
+                     && echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse";
+    if !is_alone("pooled::clients_that_close_use_up_no_ports", few_ports) {
         return;
     }
     const CLOSING: &str = "GET /x HTTP/1.1\r\nConnection: close\r\n\r\n";

@@ -269,6 +269,21 @@ impl Session {
         }
     }
 
+    /// Whether a message of this side has begun, and is not whole.
+    #[must_use]
+    pub fn is_partial(&self, client: bool) -> bool {
+        let partial = match client {
+            true => match self.request {
+                Request::Header | Request::Head(_) => !self.is_blank(),
+                Request::Body { .. } => true,
+                Request::Whole => false,
+            },
+            // An interim response has another one behind it.
+            false => matches!(self.response, Response::Head(_) | Response::Body(_)),
+        };
+        partial && !self.tunnel
+    }
+
     /// Bytes of messages that are held here.
     #[must_use]
     pub fn holds(&self) -> usize {
