@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use super::exchange::Response;
 use super::{Client, Context, Effect, Exchange, Fin, HalfClose, Session, Side, Upstream, reply};
-use crate::limits::{DELIVERY_CHECK, HALF_CLOSE_PROBES, MAX_INTERIM, MAX_SIZE_DIGITS, PROBE_CHECKS};
+use crate::limits::{
+    DELIVERY_CHECK, FIRST_QUESTION, HALF_CLOSE_PROBES, MAX_INTERIM, MAX_SIZE_DIGITS, PROBE_CHECKS,
+};
 use crate::liveness::Cause;
 use crate::proxy::event::{Phase, ProbeOutcome};
 use crate::time::Instant;
@@ -30,7 +32,7 @@ const CANNOT_PROBE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HalfCloseProbe {
     /// The next probe is sent at `at`. The last one was sent at `since`, and acknowledged; or bytes of the response were
-    /// sent then.
+    /// sent then. The first one has none before it.
     Due { since: Instant, at: Instant },
     /// A probe was sent at `since`. Its acknowledgement is looked for at `check`, after `checks` looks without one.
     Sent { since: Instant, check: Instant, checks: u8 },
@@ -98,6 +100,10 @@ impl Session {
             HalfClose::Forward => self.forward_fin(cx),
             HalfClose::Probe => match self.question() {
                 None => self.probe = Some(HalfCloseProbe::Until(cx.now + CANNOT_PROBE)),
+                // A handler that answers at once need not be asked for. A stream that is silent has begun long ago.
+                Some(_) if self.phase() == Phase::Waiting => {
+                    self.probe = Some(HalfCloseProbe::Due { since: cx.now, at: cx.now + FIRST_QUESTION });
+                }
                 Some(question) => self.ask(question, cx),
             },
         }

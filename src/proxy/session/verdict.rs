@@ -14,7 +14,7 @@ impl Session {
     pub(super) fn client_gone(&mut self, cause: Cause, cx: &mut Context<'_>) {
         let asked = match self.probe {
             Some(HalfCloseProbe::Sent { since, .. }) => Some((since, false)),
-            Some(HalfCloseProbe::Due { since, .. }) => Some((since, true)),
+            Some(HalfCloseProbe::Due { since, .. }) if self.probes > 0 => Some((since, true)),
             _ => None,
         };
         let asked = asked.map(|(since, acknowledged)| Asked { ago: cx.now.since(since), acknowledged });

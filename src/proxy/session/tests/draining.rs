@@ -78,7 +78,7 @@ fn a_tunnel_goes_on_through_the_drain() {
 #[test]
 fn a_client_that_leaves_during_the_drain_is_judged_as_ever() {
     let mut world = World::asked(RULES);
-    world.feed(SessionFact::Drain).client_fin().client_got_a_probe().client_reset();
+    world.feed(SessionFact::Drain).client_fin().first_question().client_reset();
     assert_eq!(world.told_interrupted().cause, Cause::Aborted);
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
 }

@@ -113,7 +113,7 @@ fn a_response_that_breaks_off_is_passed_on_and_then_its_truncation_shows() {
         for half_closed in [false, true] {
             let mut world = World::asked(RULES);
             if half_closed {
-                world.client_fin().client_got_a_probe();
+                world.client_fin().first_question();
             }
             world.upstream(begun).client_got(begun);
             if by_fin {

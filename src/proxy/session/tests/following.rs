@@ -316,7 +316,7 @@ fn empty_lines_between_requests_are_no_request() {
     world.over();
     // And behind the last one, with the FIN on their heels.
     let mut world = World::asked(RULES);
-    world.client("\r\n").client_fin().client_got_a_probe().upstream(OK).told_completed(1);
+    world.client("\r\n").client_fin().first_question().upstream(OK).told_completed(1);
     world.over();
 }
 

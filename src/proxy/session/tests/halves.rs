@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{ClientSocket, GET, OK, OLD_GET, PART, RULES, UpstreamSocket, World, millis, secs};
+use crate::limits::FIRST_QUESTION;
 use crate::liveness::Cause;
 use crate::proxy::event::{Asked, Failure, Phase, ProxyEvent, UpstreamAction};
 use crate::proxy::session::{End, HalfClose, OnGone, Rules, SessionFact};
@@ -47,7 +48,7 @@ fn a_fin_while_receiving_is_an_interruption() {
 #[test]
 fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
     let mut world = World::asked(RULES);
-    world.after(secs(1)).client_fin().client_got_a_probe().told_nothing();
+    world.after(secs(1)).client_fin().first_question().told_nothing();
     world.both_open().in_phase(Phase::Waiting);
     assert!(!world.session.wants_client());
     // No: it has left.
@@ -64,13 +65,34 @@ fn a_client_that_sends_a_fin_while_it_waits_is_probed() {
     world.sockets_are(ClientSocket::Ended(End::Close), UpstreamSocket::Ended(End::Abort));
     // No, and a forwarder in between had answered for it.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().after(millis(3)).client_reset();
+    world.client_fin().first_question().after(millis(3)).client_reset();
     assert_eq!(world.told_interrupted().asked, Some(Asked { ago: millis(3), acknowledged: true }));
     assert_eq!(world.sockets.questions, [1, 0, 1]);
     // Yes: it gets what it waits for, and then the end.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().after(millis(100)).client_got("");
+    world.client_fin().first_question().after(millis(100)).client_got("");
     world.upstream(OK).client_got(OK).told_completed(1).over();
+}
+
+#[test]
+fn a_client_is_asked_when_its_response_does_not_come_at_once() {
+    let just_before = FIRST_QUESTION - Duration::from_nanos(1);
+    for whole in [true, false] {
+        let mut world = World::asked(RULES);
+        world.client_fin().after(just_before).client_got("");
+        if whole {
+            world.upstream(OK).client_got(OK).told_completed(1).over();
+        } else {
+            world.upstream(PART).client_got(PART).after(secs(10)).client_got("").told_nothing();
+        }
+        assert_eq!(world.sockets.questions, [0, 0, 0]);
+    }
+    // Nor is it an answer that it ends by itself, and it is an end as every other.
+    let mut world = World::asked(RULES);
+    world.client_fin().after(just_before).client_reset();
+    let told = world.told_interrupted();
+    assert_eq!((told.phase, told.cause, told.asked), (Phase::Waiting, Cause::Aborted, None));
+    assert_eq!(world.sockets.questions, [0, 0, 0]);
 }
 
 #[test]
@@ -87,7 +109,7 @@ fn a_client_that_is_there_is_probed_again_three_times_and_then_left_alone() {
         let time = deadline.since(world.now);
         world.after(time);
     }
-    assert_eq!(asked, [0, 101, 1_102, 9_103], "each a time after the answer, which is looked for after 1 ms");
+    assert_eq!(asked, [2, 103, 1_104, 9_105], "each a time after the answer, which is looked for after 1 ms");
     world.after(secs(10_000)).client_got("").told_nothing();
     world.client_reset();
     assert_eq!(world.told_interrupted().asked, None, "nothing was asked lately");
@@ -98,7 +120,7 @@ fn a_client_that_is_there_is_probed_again_three_times_and_then_left_alone() {
 fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
-    world.client_fin().client_got_a_probe();
+    world.client_fin().first_question();
     world.after(secs(20)).client_got("").told_nothing();
     world.feed(SessionFact::ClientGone(Cause::UserTimeout));
     let told = world.told_interrupted();
@@ -110,7 +132,7 @@ fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
     // Or it answers late.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
-    world.client_fin().client_got_a_probe().after(secs(10));
+    world.client_fin().first_question().after(secs(10));
     world.sockets.acknowledges = true;
     world.after(millis(700)).client_got_a_probe().told_nothing();
     world.upstream(OK).client_got(OK).told_completed(1);
@@ -120,7 +142,7 @@ fn a_probe_without_an_answer_is_looked_at_again_and_not_sent_again() {
 fn an_answer_is_looked_for_ever_more_rarely() {
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
     world.sockets.acknowledges = false;
-    world.client_fin();
+    world.client_fin().first_question();
     let start = world.now;
     let looks = [(); 8].map(|()| {
         let deadline = world.session.deadline(&world.rules).expect("an answer is awaited");
@@ -136,7 +158,7 @@ fn each_exchange_has_its_own_questions() {
     let mut world = World::asked(RULES);
     world.client(format!("{GET}{GET}")).client_fin();
     for _ in 0..3 {
-        world.client_got_a_probe().after(millis(101)).client_got_a_probe();
+        world.first_question().after(millis(101)).client_got_a_probe();
         world.upstream_got(if world.sockets.to_upstream.is_empty() { "" } else { GET });
         world.upstream(OK).told_completed(1);
         let got = std::mem::take(&mut world.sockets.to_client);
@@ -150,7 +172,7 @@ fn each_exchange_has_its_own_questions() {
 fn a_response_that_begins_ends_the_questions() {
     let interim = "HTTP/1.1 103 Early\r\n\r\n";
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().upstream(interim).client_got(interim);
+    world.client_fin().first_question().upstream(interim).client_got(interim);
     world.after(millis(150)).client_got_a_probe();
     world.upstream(PART).client_got(PART);
     world.after(millis(100));
@@ -161,7 +183,7 @@ fn a_response_that_begins_ends_the_questions() {
     assert_eq!((told.phase, told.asked), (Phase::Sending, None));
     // The beginning of a head is not passed on, and proves nothing.
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().upstream(&OK[..9]).after(millis(150));
+    world.client_fin().first_question().upstream(&OK[..9]).after(millis(150));
     world.client_got_a_probe().upstream(&OK[9..]).client_got(OK).told_completed(1);
 }
 
@@ -333,7 +355,7 @@ fn a_stream_that_breaks_off_behind_a_question_does_not_look_as_if_a_zero_ended_i
         for half_closed in [false, true] {
             let mut world = World::asked(RULES);
             if half_closed {
-                world.client_fin().client_got_a_probe();
+                world.client_fin().first_question();
             }
             world.upstream(STREAM).upstream(begun).client_got(format!("{STREAM}{begun}")).upstream_fin();
             assert_eq!(world.told_upstream_failed().failure, Failure::Truncated);
@@ -367,7 +389,7 @@ fn the_servers_interim_responses_and_the_questions_are_together_no_more_than_cli
     assert_eq!(world.sockets.probes, 2);
     // Nor does a server that tells its progress without end make room for another question.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
-    world.client_fin().client_got_a_probe().upstream(interim.repeat(300)).client_got(interim.repeat(300));
+    world.client_fin().first_question().upstream(interim.repeat(300)).client_got(interim.repeat(300));
     world.after(secs(100)).told_nothing();
     assert_eq!(world.sockets.probes, 1);
 }
@@ -411,10 +433,9 @@ fn a_fin_in_a_response_that_has_no_place_for_a_question_is_judged_by_its_next_by
 #[test]
 fn a_fin_behind_requests_that_wait_is_judged_for_each() {
     let mut world = World::asked(RULES);
-    world.client(format!("{GET}{}", &GET[..9])).client_fin().client_got_a_probe();
+    world.client(format!("{GET}{}", &GET[..9])).client_fin().first_question();
     world.upstream(OK).upstream_got(GET).told_completed(1);
-    let got = std::mem::take(&mut world.sockets.to_client);
-    assert!(got.ends_with(b" 100 Continue\r\n\r\n"), "asked for the second, too");
+    world.client_got(OK).first_question();
     world.upstream(OK).upstream_got("");
     let told = world.told();
     let [ProxyEvent::Completed, ProxyEvent::Interrupted(interrupted)] = told.as_slice() else {
@@ -428,7 +449,7 @@ fn a_fin_behind_requests_that_wait_is_judged_for_each() {
 #[test]
 fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     let mut world = World::asked(RULES);
-    world.client(vec![b'x'; 16 * 1024]).client_fin_ahead().client_got_a_probe();
+    world.client(vec![b'x'; 16 * 1024]).client_fin_ahead().first_question();
     // It is seen again and again; one question is enough.
     world.client_fin_ahead().client_fin_ahead().client_got("");
     world.client_reset();
@@ -440,7 +461,7 @@ fn a_fin_that_lies_behind_unread_bytes_is_judged_all_the_same() {
     world.upstream("k").client_got("k").told_completed(1);
     // All probes are sent to a client whose FIN is seen twice.
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
-    world.client_fin_ahead().client_got_a_probe().client_fin().client_got("");
+    world.client_fin_ahead().first_question().client_fin().client_got("");
     world.after(millis(101)).client_got_a_probe().after(secs(2));
     world.client_got_a_probe().client_fin().client_fin_ahead().client_got("");
     let mut world = World::asked(Rules { response_timeout: None, ..RULES });
@@ -559,13 +580,13 @@ fn a_websocket_is_over_when_either_side_has_sent_its_closing_frame() {
 #[test]
 fn a_half_closed_client_whose_response_is_not_followed_is_in_a_tunnel() {
     let mut world = World::asked(RULES);
-    world.client_fin().client_got_a_probe().upstream("what").client_got("what").in_phase(Phase::Tunnel);
+    world.client_fin().first_question().upstream("what").client_got("what").in_phase(Phase::Tunnel);
     world.finned().after(secs(100));
     world.upstream("ever").client_got("ever").told();
     world.upstream_fin().over().told_nothing();
     // What it sent ahead and was not followed goes before its FIN.
     let mut world = World::asked(RULES);
-    world.client("\0").client_fin().client_got_a_probe().upstream(OK).client_got(OK).upstream_got("\0");
+    world.client("\0").client_fin().first_question().upstream(OK).client_got(OK).upstream_got("\0");
     world.finned();
 }
 
@@ -577,7 +598,7 @@ fn a_client_that_sent_a_fin_and_is_gone_is_treated_as_the_rules_say() {
         (OnGone::Ignore, UpstreamAction::Ignored),
     ] {
         let mut world = World::asked(Rules { on_gone, ..RULES });
-        world.client_fin().client_got_a_probe().client_reset();
+        world.client_fin().first_question().client_reset();
         assert_eq!(world.told_interrupted().action, action);
         if action == UpstreamAction::Ignored {
             world.upstream(OK).client_got("").told_nothing();

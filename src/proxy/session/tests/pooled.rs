@@ -39,7 +39,7 @@ fn an_upstream_that_takes_nothing_more_is_to_close() {
 #[test]
 fn a_half_closed_client_gives_the_connection_back_unless_its_fin_was_passed_on() {
     let mut world = World::asked(POOL);
-    world.client_fin().client_got_a_probe().upstream(OK).client_got(OK).told_completed(1);
+    world.client_fin().first_question().upstream(OK).client_got(OK).told_completed(1);
     world.sockets_are(ClientSocket::Finishing(End::Close), RELEASED);
     let mut world = World::asked(Rules { half_close: HalfClose::Forward, ..POOL });
     world.client_fin().upstream(OK).client_got(OK).told_completed(1).over();
@@ -152,6 +152,6 @@ fn what_a_client_has_sent_ahead_stays_behind_a_request_that_is_sent_again() {
 #[test]
 fn a_client_that_has_left_is_not_served_again() {
     let mut world = pooled(POOL);
-    world.client(GET).client_fin().client_got_a_probe().upstream_fin().connected().client_reset();
+    world.client(GET).client_fin().first_question().upstream_fin().connected().client_reset();
     world.told_interrupted();
 }

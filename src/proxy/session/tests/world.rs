@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::http::{Forwarded, Reason};
+use crate::limits::FIRST_QUESTION;
 use crate::liveness::Cause;
 use crate::proxy::access::Logged;
 use crate::proxy::event::{Answered, Failure, Interrupted, Phase, ProbeOutcome, ProxyEvent, UpstreamFailed};
@@ -446,6 +447,12 @@ impl World {
     #[track_caller]
     pub(super) fn client_got_a_probe(&mut self) -> &mut World {
         self.client_got(PROBE)
+    }
+
+    /// The client got nothing, and then the first probe.
+    #[track_caller]
+    pub(super) fn first_question(&mut self) -> &mut World {
+        self.client_got("").after(FIRST_QUESTION).client_got_a_probe()
     }
 
     /// The client got the question that a chunked response allows, and nothing else.
