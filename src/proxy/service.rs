@@ -254,6 +254,7 @@ impl Proxy {
         let rules = &self.config.rules;
         let conn = &mut self.conns[index];
         conn.put_off(self.absent);
+        let busy = conn.is_busy();
         let Conn { session, connection, visit, .. } = conn;
         match connection.pending {
             Pending::Connect { by } if by <= now => connection.connect_failed = Some(Failure::TimedOut),
@@ -284,11 +285,15 @@ impl Proxy {
             let (policy, stalls, ticks) = (&self.config.policy, &self.stalls, self.ticks);
             for client in [true, false] {
                 let connected = client || !connection.is_connecting();
-                if let Some(socket) = connection.socket(client).filter(|_| connected)
-                    && let evidence = socket.evidence(ticks)
-                    && Silence::of_kernel(policy, stalls, &evidence).is_of_a_dead_kernel(&evidence, now)
-                {
+                let Some(socket) = connection.socket(client).filter(|_| connected) else { continue };
+                let evidence = socket.evidence(ticks);
+                let silence = Silence::of_kernel(policy, stalls, &evidence);
+                if silence.is_of_a_dead_kernel(&evidence, now) {
                     socket.failed = Some(libc::ETIMEDOUT);
+                } else if busy && silence.expires_at() > now {
+                    // A verdict waits for no regular visit.
+                    let regular = now + policy.detection_time() / 4;
+                    *visit = Some(visit.unwrap_or(regular).min(silence.expires_at()));
                 }
             }
         }
