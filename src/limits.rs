@@ -294,6 +294,9 @@ pub const CHECKS_DOWN: u32 = 3;
 /// See [`CHECKS_DOWN`].
 pub const CHECKS_UP: u32 = 2;
 
+/// Bytes of the body of a check's response that are read before its connection is closed.
+pub const MAX_CHECK_BODY: usize = 64 * 1024;
+
 /// The shortest pause between two checks of an upstream. They are requests that serve nobody.
 pub const MIN_CHECK_PAUSE: Duration = Duration::from_millis(20);
 

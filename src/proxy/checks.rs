@@ -10,19 +10,17 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::event::Failure;
 use super::proxy_protocol::SendProxy;
 use super::upstreams::Upstreams;
-use crate::limits::CHECKS_AT_ONCE;
+use crate::http::{Body, Head, ResponseHead, Scan};
+use crate::limits::{CHECKS_AT_ONCE, MAX_CHECK_BODY};
 use crate::reactor::Address;
 use crate::time::Instant;
-
-/// Bytes of an answer that are read: `HTTP/1.1 200 ` has 13.
-const STATUS_LINE: usize = 13;
 
 /// What a check asks of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// A connection.
     Connect,
-    /// A response with a status below 400 to a request.
+    /// A final response with a status below 400 to a request.
     Http {
         /// The method, such as `GET`.
         method: Box<str>,
@@ -79,33 +77,48 @@ impl Checker {
         )?;
         socket.set_write_timeout(Some(self.patience))?;
         socket.write_all(&request)?;
-        let (mut answer, mut length) = ([0; STATUS_LINE], 0);
-        while length < STATUS_LINE {
-            let left = end.since(Instant::now()).max(Duration::from_millis(1));
-            socket.set_read_timeout(Some(left))?;
-            match socket.read(&mut answer[length..])? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => length += count,
-            }
-        }
-        match answer {
-            [
-                b'H',
-                b'T',
-                b'T',
-                b'P',
-                b'/',
-                b'1',
-                b'.',
-                _,
-                b' ',
-                b'1'..=b'3',
-                b'0'..=b'9',
-                b'0'..=b'9',
-                b' ' | b'\r',
-            ] => Ok(()),
+        match self.response(&mut socket, method, end)?.status() {
+            ..400 => Ok(()),
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
+    }
+
+    /// Reads the final response to its end: a close before would be a RST, by which servers know that a client has left.
+    /// A body that is too long or comes too late is left alone, and its status holds.
+    fn response(&self, socket: &mut Socket, method: &str, end: Instant) -> io::Result<ResponseHead> {
+        let mut more = |into: &mut Vec<u8>| {
+            let mut part = [0; 4_096];
+            let left = end.since(Instant::now()).clamp(Duration::from_millis(1), self.patience);
+            socket.set_read_timeout(Some(left))?;
+            let count = socket.read(&mut part)?;
+            into.extend_from_slice(&part[..count]);
+            if count == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) }
+        };
+        let (mut bytes, mut scan) = (Vec::new(), Scan::default());
+        let head = loop {
+            match ResponseHead::read(&bytes, &mut scan) {
+                Head::Partial if Instant::now() > end => return Err(io::ErrorKind::TimedOut.into()),
+                Head::Partial => more(&mut bytes)?,
+                Head::TooLarge | Head::Not(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Head::Whole { head, length } => {
+                    bytes.drain(..length);
+                    if !head.is_interim() {
+                        break head;
+                    }
+                    scan = Scan::default();
+                }
+            }
+        };
+        let (mut body, mut length) = (Body::new(head.framing(method)), 0);
+        while body.feed(&bytes).is_ok() && !body.is_over() && length < MAX_CHECK_BODY && Instant::now() < end
+        {
+            bytes.clear();
+            if more(&mut bytes).is_err() {
+                break;
+            }
+            length += bytes.len();
+        }
+        Ok(head)
     }
 }
 

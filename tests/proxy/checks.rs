@@ -1,14 +1,16 @@
 //! Active checks: what is down gets no request, before a client has met it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::outcome::{nobody, until};
-use crate::peer::Peer;
+use crate::peer::{End, Peer};
 use crate::program::{Proxy, assert_told, on_each};
 use crate::upstream::{Gate, Upstream, answer};
 
@@ -106,6 +108,37 @@ fn a_connection_is_enough_for_a_check_that_asks_for_no_more() {
         let downs = proxy.daemon.seen.iter().filter(|value| value["event"] == "upstream_down").count();
         assert_eq!(downs, 1, "{io}: {:#?}", proxy.daemon.seen);
         assert_told(&proxy.finish(), &json!({ "completed": 0, "upstream_down": 1, "upstream_failed": 0 }));
+    });
+}
+
+#[test]
+fn a_check_reads_the_final_response_to_its_end() {
+    on_each(|io| {
+        let upstream = Upstream::ending(|peer| {
+            let head = peer.head();
+            // What a client that leaves would reset.
+            peer.send("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n");
+            for _ in 0..30 {
+                thread::sleep(Duration::from_millis(2));
+                peer.send([b'x'; 1_000]);
+            }
+            assert!(head.starts_with("GET "), "{head}");
+            ControlFlow::Continue(())
+        });
+        let interim = Upstream::forgetful(|peer| {
+            let _ = peer.try_head();
+            let _ = peer.try_send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n");
+            let _ = peer.try_send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+        });
+        let upstreams = [upstream.address, interim.address];
+        let mut proxy = Proxy::at(io, "127.0.0.1", &upstreams, "--check GET:/healthz:2s");
+        proxy.daemon.wait(of("upstream_down", interim.address, Some("status")));
+        for number in 0..2 {
+            let connection = upstream.connection(number);
+            assert_eq!(connection.ended(), End::Fin, "{io}");
+        }
+        let summary = proxy.finish();
+        assert_told(&summary, &json!({ "upstream_down": 1 }));
     });
 }
 
