@@ -79,11 +79,11 @@ pub struct ProxyArgs {
     pub policy: Preset,
 
     /// Time in which a request's head has to arrive, and the first byte of a new client; then it gets a 408
-    #[arg(long, value_name = "D", default_value = "20s", value_parser = duration::parse, help_heading = "Patience")]
+    #[arg(long, value_name = "D", default_value = "20s", value_parser = duration::positive, help_heading = "Patience")]
     pub head_timeout: Duration,
 
     /// Time in which more of a request's body has to arrive; then the client gets a 408
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::positive, help_heading = "Patience")]
     pub body_timeout: Duration,
 
     /// Time in which a client has to send the next request after a response; then its connection is closed
@@ -91,7 +91,7 @@ pub struct ProxyArgs {
     pub keepalive_timeout: Duration,
 
     /// Time that a connect to an upstream may take; then the next upstream is tried, or the client gets a 504
-    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::parse, help_heading = "Patience")]
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration::positive, help_heading = "Patience")]
     pub connect_timeout: Duration,
 
     /// How often all upstreams are tried again, after growing pauses (0.2 s, 0.4 s, 0.8 s), when none could be connected
@@ -127,11 +127,11 @@ pub struct ProxyArgs {
     pub pool: Option<u32>,
 
     /// Time in which a client has to read more of a response that waits for it; then its connection is ended
-    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::parse, help_heading = "Patience")]
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = duration::positive, help_heading = "Patience")]
     pub send_timeout: Duration,
 
     /// Time in which an upstream has to begin its response; then the client gets a 504 [default: no limit]
-    #[arg(long, value_name = "D", value_parser = duration::parse, help_heading = "Patience")]
+    #[arg(long, value_name = "D", value_parser = duration::positive, help_heading = "Patience")]
     pub response_timeout: Option<Duration>,
 
     /// Time that exchanges have to come to their end after SIGTERM or SIGINT, while the port is free for the next process;
@@ -486,7 +486,13 @@ impl Service for Proxying {
             counts.log_dropped += access.dropped();
             match access.finish(NoRecord, limits::SHUTDOWN_PATIENCE / 3) {
                 Finish::Delivered | Finish::Closed => {}
-                Finish::Stuck { undelivered } => counts.log_dropped += undelivered,
+                Finish::Stuck { undelivered } => {
+                    counts.log_dropped += undelivered;
+                    failure = Some(format!(
+                        "the access log is stuck: {undelivered} lines were not written; let its reader read faster, or \
+                         name a file with --access-log"
+                    ));
+                }
                 Finish::Failed { error, .. } => failure = Some(access_failed(error).message),
             }
         }

@@ -12,7 +12,7 @@ use std::{fs, thread};
 use serde_json::{Value, json};
 
 use crate::daemon::Killed;
-use crate::outcome::{deadpeer, nobody, outcome, until};
+use crate::outcome::{Outcome, deadpeer, nobody, outcome, until};
 use crate::peer::{End, Peer};
 use crate::program::{Proxy, assert_told, on_each};
 use crate::upstream::{Upstream, answer};
@@ -393,6 +393,24 @@ fn a_full_disk_costs_lines_that_are_counted_and_tears_none() {
             assert!(child.0.wait().unwrap().success(), "{io}");
         });
     }
+}
+
+#[test]
+fn a_disk_that_is_still_full_at_the_end_is_an_error() {
+    on_each(|io| {
+        let upstream = Upstream::answering();
+        let mut proxy = Proxy::start(io, upstream.address, "--access-log /dev/full");
+        let mut client = Peer::asking(proxy.address, format!("GET /x HTTP/1.1\r\n{HOST}"));
+        assert_eq!(client.message().1, b"/x", "{io}");
+        proxy.daemon.child.signal("-TERM");
+        assert_told(&proxy.daemon.wait_for("summary"), &json!({ "log_dropped": 1 }));
+        let outcome = Outcome::after(proxy.daemon.child);
+        assert_eq!(outcome.code, Some(1), "{io}: {outcome:#?}");
+        assert!(
+            outcome.stderr.contains("cannot write the access log /dev/full: No space"),
+            "{io}: {outcome:#?}"
+        );
+    });
 }
 
 #[test]

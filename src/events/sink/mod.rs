@@ -188,6 +188,7 @@ impl<S: Stream> Sink<S> {
             at_once,
             drops,
             lost: None,
+            untold: None,
             torn: Vec::new(),
             mid_line: false,
             trouble: None,

@@ -63,6 +63,8 @@ pub(super) struct OutputWriter<S: Stream> {
     pub(super) drops: bool,
     /// What was dropped and not told yet.
     pub(super) lost: Option<Lost>,
+    /// What was dropped where nothing is told of it, until a write shows that the disk has room again.
+    pub(super) untold: Option<Lost>,
     /// The rest of a line that was written in part.
     pub(super) torn: Vec<u8>,
     /// The buffer begins with the rest of a line: a loop's thread has written the beginning.
@@ -89,7 +91,12 @@ impl<S: Stream> OutputWriter<S> {
             let (written, result) =
                 if self.is_behind() { (0, Ok(())) } else { write_out(self.out.writer(), &buffer) };
             match result {
-                Ok(()) if written == buffer.len() => self.delivered(encoded),
+                Ok(()) if written == buffer.len() => {
+                    if written > 0 {
+                        self.untold = None;
+                    }
+                    self.delivered(encoded);
+                }
                 Err(source) if !self.may_pass(&source) => self.fail(source),
                 result => self.lose(&buffer, written, encoded, result.err()),
             }
@@ -139,7 +146,7 @@ impl<S: Stream> OutputWriter<S> {
             |lost| lost.lines.as_ref().map(|lines| lines.start),
         );
         let lines = first.zip(next).map(|(first, next)| first..next);
-        let before = self.lost.take();
+        let before = self.lost.take().or(self.untold.take());
         let events = count + before.as_ref().map_or(0, |lost| lost.events);
         let source =
             before.map(|lost| lost.source).or(source).unwrap_or_else(|| io::ErrorKind::StorageFull.into());
@@ -163,6 +170,10 @@ impl<S: Stream> OutputWriter<S> {
         let line = self.encoder.next_line();
         let mut notice = Vec::new();
         self.encoder.dropped(lost.events, lost.lines.clone(), &mut notice);
+        if notice.is_empty() {
+            self.untold = Some(lost);
+            return;
+        }
         let (written, result) = write_out(self.out.writer(), &notice);
         match result {
             Err(source) if !self.may_pass(&source) => self.fail(source),
@@ -214,6 +225,7 @@ impl<S: Stream> OutputWriter<S> {
             return Written::InPart;
         }
         writer.buffer.clear();
+        writer.untold = None;
         writer.delivered(events.len() as u64);
         Written::All
     }
@@ -282,7 +294,7 @@ impl<S: Stream> SinkThread<S> {
         // Outlets may outlive the sink: they write nothing more, and the output is closed for its reader.
         writer.at_once = None;
         writer.out = Out::Other(Box::new(io::sink()));
-        Some(match (writer.trouble.take(), writer.lost.take()) {
+        Some(match (writer.trouble.take(), writer.lost.take().or(writer.untold.take())) {
             (None, None) => Finish::Delivered,
             (None, Some(Lost { events, source, .. })) => {
                 let error = SinkError::Write { name: writer.name.clone(), source };
