@@ -38,6 +38,9 @@ fn parse(text: &str) -> Result<(Option<&str>, u16), String> {
             return Err(format!("`{scheme}` is not a scheme that deadpeer knows: take http://"));
         }
     };
+    if rest.is_empty() {
+        return Err("the address is empty: write it like 127.0.0.1:8080".to_owned());
+    }
     if rest.contains(['/', '?', '#', '@']) {
         return Err(format!("`{text}` is more than a host and a port: leave its path and user out"));
     }
@@ -60,6 +63,9 @@ fn parse(text: &str) -> Result<(Option<&str>, u16), String> {
     let port = port.parse().map_err(|_| format!("`{port}` is not a port: there are 0 to 65535"))?;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     if bare.is_none() && host.contains(':') {
+        if host.bytes().filter(|&byte| byte == b':').count() == 1 {
+            return Err(format!("`{text}` has two ports: write it like {host}"));
+        }
         return Err(format!("an IPv6 address stands in brackets: write [{host}]:{port}"));
     }
     Ok((Some(bare.unwrap_or(host)).filter(|host| !host.is_empty()), port))
@@ -149,7 +155,8 @@ mod tests {
             ("http://me@app:80", "leave its path and user"),
             ("8080", "write :8080 for every address of this machine, or 127.0.0.1:8080"),
             ("app", "write it like app:8080"),
-            ("", "port"),
+            ("", "the address is empty: write it like 127.0.0.1:8080"),
+            ("127.0.0.1:80:90", "has two ports: write it like 127.0.0.1:80"),
             ("::1", "write [::1]:8080"),
             ("fe80::1:2:3:4:5:6:7:8080", "write [fe80::1:2:3:4:5:6:7]:8080"),
             ("[::1]", "write it like [::1]:8080"),

@@ -24,6 +24,16 @@ const UNITS: [(&str, u64); 6] = [
     ("ns", 1),
 ];
 
+/// Reads a duration that is not zero.
+pub fn positive(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        Duration::ZERO => {
+            Err(format!("`{text}` leaves no time at all: write a longer one, or leave the option out"))
+        }
+        duration => Ok(duration),
+    }
+}
+
 /// Parses a decimal number and its unit, exactly.
 ///
 /// # Errors

@@ -179,6 +179,23 @@ fn a_time_that_cannot_be_kept_is_answered_with_those_that_can() {
 }
 
 #[test]
+fn a_timeout_of_nothing_and_an_address_of_nothing_are_refused() {
+    let proxy = "proxy --upstream 127.0.0.1:1";
+    for option in ["head", "body", "connect", "send", "response"] {
+        let line = format!("{proxy} --{option}-timeout 0s");
+        assert_usage_error(
+            &line,
+            &[&format!("--{option}-timeout"), "`0s` leaves no time", "leave the option out"],
+        );
+    }
+    assert_usage_error("proxy --upstream=", &["the address is empty", "127.0.0.1:8080"]);
+    assert_usage_error(
+        &format!("{proxy} --listen 127.0.0.1:80:90"),
+        &["two ports", "write it like 127.0.0.1:80"],
+    );
+}
+
+#[test]
 fn a_policy_that_contradicts_itself_is_answered_with_the_arithmetic_and_the_cure() {
     for (arguments, words) in [
         (
