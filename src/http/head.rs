@@ -91,6 +91,7 @@ pub struct RequestHead {
     expects_continue: bool,
     websocket: bool,
     persistent: bool,
+    names_host: bool,
 }
 
 impl RequestHead {
@@ -137,6 +138,7 @@ impl RequestHead {
                 expects_continue: fields.expects_continue && minor >= 1,
                 websocket: fields.websocket && minor >= 1,
                 persistent: fields.persistent(minor),
+                names_host: !fields.ambiguous_host && (fields.host || minor == 0),
             })
         })
     }
@@ -188,6 +190,13 @@ impl RequestHead {
     #[must_use]
     pub const fn is_persistent(&self) -> bool {
         self.persistent
+    }
+
+    /// Whether every server takes the request for the same host: there is one Host, and it is valid (RFC 9112 section 3.2).
+    /// HTTP/1.0 needs none.
+    #[must_use]
+    pub const fn names_host(&self) -> bool {
+        self.names_host
     }
 
     /// Whether the request may be sent twice (RFC 9110 section 9.2.2).
@@ -303,6 +312,11 @@ pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// Whether this byte may stand in a host and its port (RFC 3986 section 3.2.2).
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
 /// Whether this line ends as a request line of HTTP/1 does. A client of HTTP/0.9, or of another protocol of lines,
 /// waits for its answer behind the first line, and its head would never end.
 fn is_request_line(line: &[u8]) -> bool {
@@ -380,6 +394,9 @@ struct Fields {
     expects_continue: bool,
     websocket: bool,
     binds_connection: bool,
+    host: bool,
+    /// There is more than one, or it is no host and port.
+    ambiguous_host: bool,
 }
 
 impl Fields {
@@ -405,6 +422,11 @@ impl Fields {
                         fields.close |= token.eq_ignore_ascii_case(b"close");
                         fields.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                     }
+                }
+                4 if named("host") => {
+                    fields.ambiguous_host |=
+                        fields.host || !header.value.iter().all(|&byte| is_of_host(byte));
+                    fields.host = true;
                 }
                 7 if named("upgrade") => {
                     fields.websocket |= header.value.eq_ignore_ascii_case(b"websocket");

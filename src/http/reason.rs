@@ -28,6 +28,9 @@ words! {
         BadLength = "bad_length",
         /// A Transfer-Encoding that is not exactly `chunked`, or one in HTTP/1.0.
         TransferEncoding = "transfer_encoding",
+        /// A request of HTTP/1.1 without a Host, or with more than one, or one that is no host and port. It is followed all the
+        /// same, unless what is ambiguous is refused.
+        Host = "host",
         /// A length or coding on a response that has no body (1xx, 204).
         BodyForbidden = "body_forbidden",
         /// A chunk size that is not a plain hexadecimal number below 2^63, or a chunk extension that is too long.

@@ -195,10 +195,10 @@ const REQUESTS: [(&str, &[u8]); 15] = [
     ("bad_length", b"POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\n"),
     ("transfer_encoding", b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
     ("transfer_encoding", b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    ("chunk_size", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n"),
-    ("chunk_size", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff5\r\n"),
-    ("chunk_end", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n"),
-    ("trailer", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n"),
+    ("chunk_size", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n"),
+    ("chunk_size", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff5\r\n"),
+    ("chunk_end", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n"),
+    ("trailer", b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n"),
     ("obs_fold", b"GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n"),
     ("bare_lf", b"GET / HTTP/1.1\nHost: a\n\n"),
     ("bare_cr", b"GET / HTTP/1.1\r\nX: a\rb\r\n\r\n"),
@@ -360,7 +360,8 @@ fn strict_keeps_responses_that_cannot_be_followed_from_the_client() {
         let (upstream, all) = hostile();
         let mut proxy = Proxy::start(io, upstream.address, "--strict --pool 0");
         for (number, (reason, _)) in RESPONSES.iter().enumerate() {
-            let mut client = Peer::asking(proxy.address, format!("GET /{number} HTTP/1.1\r\n\r\n"));
+            let mut client =
+                Peer::asking(proxy.address, format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
             let (got, end) = client.rest();
             match *reason {
                 // It had begun: no clean end.

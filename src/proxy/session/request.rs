@@ -89,6 +89,9 @@ impl Session {
                         Head::Partial => return self.interrupt_if_torn(cx),
                         Head::TooLarge => return self.refuse(Refusal::HeadTooLarge, cx),
                         Head::Not(reason) => self.not_followed(reason, cx),
+                        Head::Whole { head, .. } if cx.rules.strict && !head.names_host() => {
+                            self.not_followed(Reason::Host, cx);
+                        }
                         Head::Whole { head, length } => self.begin_exchange(head, length, cx),
                     }
                 }

@@ -8,7 +8,7 @@ use crate::proxy::session::{End, Rules};
 
 const STRICT: Rules = Rules { strict: true, ..RULES };
 
-const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// A request for each reason that a request can be one of.
 const REQUESTS: [(&str, Reason); 13] = [
@@ -23,8 +23,8 @@ const REQUESTS: [(&str, Reason); 13] = [
     ("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", Reason::ManyLengths),
     ("POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\nabc", Reason::BadLength),
     ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Reason::TransferEncoding),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc", Reason::ChunkSize),
-    ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd", Reason::ChunkEnd),
+    ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n+3\r\nabc", Reason::ChunkSize),
+    ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd", Reason::ChunkEnd),
 ];
 
 /// A response for each reason that a response can be one of.
@@ -48,7 +48,8 @@ const RESPONSES: [(&str, Reason); 14] = [
 #[test]
 fn every_reason_is_met_here() {
     let met = |reason| {
-        REQUESTS.iter().chain(&RESPONSES).any(|&(_, met)| met == reason) || reason == Reason::ResponseHead
+        REQUESTS.iter().chain(&RESPONSES).any(|&(_, met)| met == reason)
+            || matches!(reason, Reason::ResponseHead | Reason::Host)
     };
     assert!(Reason::ALL.into_iter().all(met));
 }
@@ -96,6 +97,27 @@ fn a_request_that_is_not_followed_is_refused_where_that_is_wanted() {
         world.upstream_got(if streams { CHUNKED } else { "" });
         world.sockets_are(ClientSocket::Finishing(End::Close), UpstreamSocket::Ended(End::Abort));
     }
+}
+
+#[test]
+fn a_request_whose_host_is_ambiguous_is_refused_where_that_is_wanted_and_followed_otherwise() {
+    let other = "GET / HTTP/1.0\r\n\r\n";
+    for good in ["Host: a", "Host:", "host: [::1]:80", "Host: a%20b,c"] {
+        let request = format!("GET / HTTP/1.1\r\n{good}\r\n\r\n");
+        World::new(STRICT).client(&request).connected().upstream_got(request).told_nothing();
+    }
+    World::new(STRICT).client(other).connected().upstream_got(other).told_nothing();
+    for bad in ["", "Host: a\r\n", "Host: a b\r\n", "Host: a/b\r\n", "Host: a@b\r\n", "Host: \u{e9}\r\n"] {
+        let twice = if bad == "Host: a\r\n" { "HOST: a\r\n" } else { "" };
+        let request = format!("GET / HTTP/1.1\r\n{bad}{twice}\r\n");
+        let mut world = World::new(STRICT);
+        world.client(&request).told_not_followed(Reason::Host, true).upstream_got("").client_got_our(400);
+        let mut world = World::answered(STRICT);
+        world.client(&request).told_not_followed(Reason::Host, true).upstream_got("").client_got_our(400);
+        World::new(RULES).client(&request).connected().upstream_got(request).told_nothing();
+    }
+    let two = "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n";
+    World::new(STRICT).client(two).told_not_followed(Reason::Host, true).client_got_our(400);
 }
 
 #[test]
