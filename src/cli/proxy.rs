@@ -278,6 +278,11 @@ fn relay(args: &ProxyArgs) -> Result<(), ExitError> {
             "--forwarded writes fields of HTTP, which --mode tcp does not read: leave one of both out, or take --send-proxy",
         ));
     }
+    if args.strict && args.mode != "http" {
+        return Err(ExitError::usage(
+            "--strict refuses ambiguous HTTP, which --mode tcp does not read: leave one of both out",
+        ));
+    }
     let rules = Rules {
         http: args.mode == "http",
         accept_proxy: args.accept_proxy,

@@ -66,5 +66,7 @@ fn what_cannot_be_rewritten_is_refused_and_so_is_mode_tcp() {
     });
     outcome("proxy --upstream 127.0.0.1:1 --forwarded append --mode tcp")
         .assert_refusal(2, &["--forwarded", "--mode tcp", "--send-proxy"]);
+    outcome("proxy --upstream 127.0.0.1:1 --strict --mode tcp")
+        .assert_refusal(2, &["--strict", "--mode tcp"]);
     outcome("proxy --upstream 127.0.0.1:1 --forwarded yes").assert_refusal(2, &["append", "replace", "off"]);
 }
