@@ -33,6 +33,13 @@ from fronts import free_port
 from serving import TARGET, Missing, Reporter, end
 
 HOST = "127.0.0.1"
+# At the end of a cable where nobody takes a packet (192.0.2.0/24 is for documents: RFC 5737), in a network of the test's own.
+NOBODY = "192.0.2.2"
+NETWORK = (
+    "ip link set lo up && ip link add here type veth peer name there && ip link set there up && ip link set here up && "
+    f"ip addr add 192.0.2.1/24 dev here && ip neigh add {NOBODY} lladdr 02:00:00:00:00:02 dev here"
+)
+ALONE = "DEADPEER_CHAOS_ALONE"
 BODY = b"x" * 1024
 PIECES = 4
 # Each client's pause between two requests.
@@ -98,6 +105,7 @@ class Upstream:
 
     def __init__(self, how="well", port=None):
         self.port = port or free_port(HOST, ())
+        self.address = f"{HOST}:{self.port}"
         self.how = how
         self.begin()
 
@@ -122,6 +130,7 @@ class BlackHole:
         self.listener.bind((HOST, 0))
         self.listener.listen(0)
         self.port = self.listener.getsockname()[1]
+        self.address = f"{HOST}:{self.port}"
         self.fillers = []
         for _ in range(4):
             filler = socket.socket()
@@ -132,6 +141,19 @@ class BlackHole:
     def end(self):
         for one in [*self.fillers, self.listener]:
             one.close()
+
+
+class Lost:
+    """An address on a path that drops every packet, as of a machine without power."""
+
+    address = f"{NOBODY}:80"
+
+    def __init__(self):
+        if ALONE not in os.environ:
+            raise Missing("no network of its own for a lost path: run it as root")
+
+    def end(self):
+        pass
 
 
 async def serve(port, how):
@@ -184,7 +206,7 @@ class Front:
 
     def __init__(self, options, upstreams, half_closing):
         self.options, self.half_closing = options, half_closing
-        self.ports = [upstream.port for upstream in upstreams]
+        self.upstreams = [upstream.address for upstream in upstreams]
         self.port = free_port(HOST, ())
         self.folder = tempfile.TemporaryDirectory()
         self.process = self.start()
@@ -226,8 +248,8 @@ class Deadpeer(Front):
             raise Missing(f"no deadpeer at {self.options.deadpeer}")
         command = [self.options.deadpeer, "proxy", "--listen", f"{HOST}:{self.port}", "--threads", "1",
                    "--connect-timeout", "1s", "--events", f"{self.folder.name}/events-{time.monotonic_ns()}"]
-        for port in self.ports:
-            command += ["--upstream", f"{HOST}:{port}"]
+        for address in self.upstreams:
+            command += ["--upstream", address]
         activated = ["sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@" 3<&0 </dev/null']
         return self.spawn([*activated, *command, *self.options.deadpeer_options], stdin=self.passed)
 
@@ -250,7 +272,7 @@ class Haproxy(Front):
         program = shutil.which("haproxy", path=os.environ["PATH"] + ":/usr/sbin")
         if not program:
             raise Missing("no haproxy: install haproxy")
-        servers = "\n".join(f"    server s{port} {HOST}:{port}" for port in self.ports)
+        servers = "\n".join(f"    server s{number} {address}" for number, address in enumerate(self.upstreams))
         file = self.configured(HAPROXY, servers=servers, options="    option abortonclose")
         return self.spawn([program, "-W", "-f", str(file)])
 
@@ -265,7 +287,7 @@ class Nginx(Front):
         program = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
         if not program:
             raise Missing("no nginx: install nginx-light")
-        servers = "\n".join(f"        server {HOST}:{port};" for port in self.ports)
+        servers = "\n".join(f"        server {address};" for address in self.upstreams)
         file = self.configured(NGINX, servers=servers)
         return self.spawn([program, "-c", str(file), "-e", f"{self.folder.name}/error.log"])
 
@@ -399,7 +421,8 @@ ROWS = [
     ("the front is reloaded", ["working", "working"], reloads, False),
     ("one of two resets every connection at once", ["reset", "well"], nothing, False),
     ("one of two reads each request and resets", ["dying", "well"], nothing, False),
-    ("one of two is a black hole", ["hole", "well"], nothing, False),
+    ("one of two accepts no connection, its queue is full", ["hole", "well"], nothing, False),
+    ("one of two is behind a path that drops everything", ["lost", "well"], nothing, False),
     ("one of two takes a second for an answer", ["slow", "well"], nothing, False),
     ("upstreams close idle connections after 20 ms", ["impatient", "impatient"], nothing, False),
     ("responses pause three times for 0.3 s", ["pausing", "pausing"], nothing, False),
@@ -412,7 +435,8 @@ def measure(front_name, row, options):
     with contextlib.ExitStack() as ending:
         upstreams = []
         for how in hows:
-            upstreams.append(BlackHole() if how == "hole" else Upstream(how))
+            kinds = {"hole": BlackHole, "lost": Lost}
+            upstreams.append(kinds[how]() if how in kinds else Upstream(how))
             ending.callback(upstreams[-1].end)
         front = FRONTS[front_name](options, upstreams, half_closing)
         ending.callback(front.end)
@@ -454,6 +478,10 @@ def main():
     if options.quick:
         options.seconds, options.fronts = 2, ["deadpeer"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    alone = ["unshare", "-n", "sh", "-c", f'{NETWORK} && exec "$@"', "sh"]
+    if ALONE not in os.environ and subprocess.run([*alone, "true"], stderr=subprocess.DEVNULL).returncode == 0:
+        os.environ[ALONE] = "1"
+        os.execvp(alone[0], [*alone, sys.executable, *sys.argv])
     rows = [row for row in ROWS if not options.only or options.only in row[0]]
     results = []
     for row in rows:
