@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
+use deadpeer::limits::FIRST_QUESTION;
 use serde_json::json;
 
 use crate::dice::Dice;
@@ -41,7 +42,7 @@ fn serve(peer: &mut Peer) {
         };
         let Ok(body) = body else { return };
         if target == "/later" {
-            thread::park_timeout(Duration::from_millis(2)); // so that a FIN meets a server at work
+            thread::park_timeout(5 * FIRST_QUESTION); // so that a FIN meets a server at work, and is asked about
         }
         let answer = match target {
             "/much" => with_length("HTTP/1.1 200 OK", &BYTES),
