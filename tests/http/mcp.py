@@ -97,6 +97,7 @@ def main():
         print(f"| {name} | {'served' if served else 'cut'} | {'never' if late is None else format(late, '.1f')} |")
         if not served or late is None:
             wrong.append(name)
+    front.wait(lambda line: line["event"] == "interrupted", 10)  # it may be told after the server has noticed
     told = [line for line in front.lines if line["event"] == "interrupted"]
     end(front.process)
     server.end()
