@@ -117,10 +117,13 @@ impl Tracker {
             self.rest(index, now);
             // A look that nothing asked for does not say whether frames are there.
             if now < missed {
-                self.at(index).probes = 0;
                 match state {
+                    // What was asked counts until there is room for the recovery.
                     State::Suspect => self.recover(index, now),
-                    State::Alive | State::HalfClosed | State::Dead => self.wake_on_mark(index),
+                    State::Alive | State::HalfClosed | State::Dead => {
+                        self.at(index).probes = 0;
+                        self.wake_on_mark(index);
+                    }
                 }
             }
         }

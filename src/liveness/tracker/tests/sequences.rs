@@ -529,3 +529,49 @@ proptest! {
         story.end();
     }
 }
+
+/// Found by the test above: the peer's doubt ends while there is no room for its recovery.
+#[test]
+fn a_peer_whose_recovery_has_to_wait_is_not_asked_the_same_again() {
+    let policy = Policy {
+        idle: millis(800),
+        interval: millis(300),
+        probes: 2,
+        handshake: millis(1_000),
+        half_closed_grace: Duration::ZERO,
+        ..policy(Heartbeat::Frames)
+    };
+    let config = TrackerConfig { dead_kept: 2, drain_every: 3, ..TrackerConfig::new(policy, 3) };
+    let woken = || Op::Tell(0, Fact::Ready(PollMask(0)));
+    let mut story = Story::new(config);
+    for op in [
+        Op::Accept,
+        Op::Accept,
+        Op::Accept,
+        woken(),
+        Op::Speak(2),
+        Op::Pass(612),
+        Op::Shut(0, TcpState::CloseWait),
+        Op::Pass(488),
+        Op::Visit,
+        Op::Pass(0),
+        Op::Speak(2),
+        Op::Doubt(2, true),
+        Op::Suspend(1_155),
+        woken(),
+        Op::Pass(542),
+        Op::Take(2),
+        Op::Pass(442),
+        Op::Visit,
+        Op::Visit,
+        Op::Doubt(47, false),
+        Op::Pass(712),
+        Op::Visit,
+        Op::Pass(259),
+        Op::Visit,
+        Op::Visit,
+    ] {
+        story.play(op);
+    }
+    story.end();
+}
