@@ -488,7 +488,7 @@ impl Service for Proxying {
         counts.dropped += dropped;
         let mut failure = None;
         if let Some(access) = self.access {
-            counts.log_dropped += access.dropped();
+            let dropped = access.count_dropped();
             match access.finish(NoRecord, limits::SHUTDOWN_PATIENCE / 3) {
                 Finish::Delivered | Finish::Closed => {}
                 Finish::Stuck { undelivered } => {
@@ -500,6 +500,7 @@ impl Service for Proxying {
                 }
                 Finish::Failed { error, .. } => failure = Some(access_failed(error).message),
             }
+            counts.log_dropped += dropped();
         }
         (Closing { at: now, uptime: now.since(started), counts, undelivered: kept, drained }, kept, failure)
     }

@@ -12,7 +12,7 @@ use crate::upstream::{Gate, Upstream, answer};
 const GET: &str = "GET /work HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Longer than every patience of these tests.
-const STOPPED: Duration = Duration::from_secs(3);
+const STOPPED: Duration = Duration::from_secs(4);
 
 /// Nothing runs meanwhile but what is done here.
 fn stopped(proxy: &Proxy, meanwhile: impl FnOnce()) {
@@ -30,7 +30,7 @@ fn stopped(proxy: &Proxy, meanwhile: impl FnOnce()) {
 fn assert_stalled(proxy: &mut Proxy) {
     let stall = proxy.daemon.wait_for("stall");
     let held = stall["held_ms"].as_u64().unwrap();
-    assert!((1_900..6_000).contains(&held), "{stall:#}");
+    assert!((1_900..20_000).contains(&held), "{stall:#}");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_slow_client_is_served_although_the_proxy_was_stopped() {
             }
             peer.send(answer("served"));
         });
-        let options = "--head-timeout 1s --body-timeout 1s --response-timeout 1s";
+        let options = "--head-timeout 3s --body-timeout 3s --response-timeout 3s";
         let mut proxy = Proxy::start(io, upstream.address, options);
         let mut silent = Peer::connect(proxy.address);
         let mut half_a_head = Peer::asking(proxy.address, &GET[..20]);
@@ -57,7 +57,7 @@ fn a_slow_client_is_served_although_the_proxy_was_stopped() {
         old.half_close();
         stopped(&proxy, || {});
         // A client that had most of its time left still has it.
-        thread::park_timeout(Duration::from_millis(250));
+        thread::park_timeout(Duration::from_millis(50));
         silent.send(GET);
         half_a_head.send(&GET[20..]);
         half_a_body.send("dy");

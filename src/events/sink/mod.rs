@@ -260,6 +260,12 @@ impl<S: Stream> Sink<S> {
         self.shared.dropped.load(SeqCst)
     }
 
+    /// As [`dropped`](Sink::dropped), also when the sink has ended: what waits may be dropped at the end.
+    pub fn count_dropped(&self) -> impl Fn() -> u64 + use<S> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.dropped.load(SeqCst)
+    }
+
     /// Writes what waits, then the last line. Call it when no outlet offers anything any more: what is offered later is
     /// not written.
     #[must_use]
