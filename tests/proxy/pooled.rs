@@ -281,6 +281,7 @@ fn one_that_waits_too_long_is_told_so_and_one_that_leaves_takes_no_place() {
 
 #[test]
 fn clients_that_close_use_up_no_ports() {
+    // The ports of a machine are many, and loopback uses those in TIME_WAIT again: 500 ports, and no such reuse.
     let few_ports = "echo 40000 40499 >/proc/sys/net/ipv4/ip_local_port_range \
                      && echo 0 >/proc/sys/net/ipv4/tcp_tw_reuse";
     if !is_alone("pooled::clients_that_close_use_up_no_ports", few_ports) {
